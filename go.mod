@@ -1,0 +1,3 @@
+module github.com/arcanesys/nixfleet
+
+go 1.26
