@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+
+package fleet
+
+// Reason says why a machine refused, held, failed or went back: one closed
+// list, the same on the wire, in the store and in --json. Released reasons
+// never change their meaning.
+type Reason string
+
+// Reasons of the trust rules. Each ends in a refusal, a report and an
+// unchanged system.
+const (
+	ReasonMalformed       Reason = "malformed"         // not strict JSON, or a value that makes no sense
+	ReasonTooLarge        Reason = "too-large"         // a document, entry or list beyond its limit
+	ReasonCriticalField   Reason = "critical-field"    // crit names a field that this version does not know
+	ReasonWrongType       Reason = "wrong-type"        // the envelope's payloadType is that of another kind of document
+	ReasonNotSigned       Reason = "not-signed"        // no signature at all, and signatures are required
+	ReasonUnknownKey      Reason = "unknown-key"       // signed, but by no key of the role
+	ReasonBadSignature    Reason = "bad-signature"     // names a key of the role, but the bytes are not what it signed
+	ReasonThreshold       Reason = "threshold-not-met" // fewer distinct keys of the role signed than it asks for
+	ReasonNoRoot          Reason = "no-root"           // no root document to judge by
+	ReasonRootChain       Reason = "root-chain"        // a root that does not follow the one trusted now
+	ReasonWrongFleet      Reason = "wrong-fleet"       // a document of another fleet
+	ReasonWrongLine       Reason = "wrong-line"        // a release of a line this machine is not on
+	ReasonOlderDocument   Reason = "older-document"    // a timestamp or revocation list older than one seen before
+	ReasonStaleTimestamp  Reason = "stale-timestamp"   // the timestamp the root demands is missing or past its time
+	ReasonWithheld        Reason = "withheld"          // the timestamp names a revocation list that was not delivered
+	ReasonRevoked         Reason = "revoked"           // the release, or all of its line below a sequence, is revoked
+	ReasonExpired         Reason = "expired"           // past the time its signer gave it
+	ReasonClockBehind     Reason = "clock-behind"      // own clock is over 5 minutes behind the highest signed time seen
+	ReasonProofMismatch   Reason = "proof-mismatch"    // the entry is not in the signed header's tree
+	ReasonWrongMachine    Reason = "wrong-machine"     // another machine's entry, or a grant for others
+	ReasonWrongSystem     Reason = "wrong-system"      // built for another platform
+	ReasonBadStorePath    Reason = "bad-store-path"    // not a path directly in the Nix store
+	ReasonBelowFloor      Reason = "below-floor"       // sequence below the machine's floor
+	ReasonConflict        Reason = "sequence-conflict" // another release with the sequence of the floor
+	ReasonFloorUnknown    Reason = "floor-unknown"     // state was lost; wants a grant or adopt-floor
+	ReasonQuarantined     Reason = "quarantined"       // failed or was reverted here before
+	ReasonGrantTooLong    Reason = "grant-too-long"    // a grant good for more than 24 hours
+	ReasonUnsigned        Reason = "unsigned-mode"     // unsigned mode away from loopback, or with a root pinned
+	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's
+	ReasonClosureMismatch Reason = "closure-mismatch"  // the fetched closure is not the entry's
+	ReasonNoWatchdog      Reason = "no-watchdog"       // the system has no watchdog and its entry does not say detach
+	ReasonRevertRepeated  Reason = "revert-repeated"   // a revert order for a digest that was reverted before
+	ReasonRevertLate      Reason = "revert-late"       // a revert order after the signed window
+	ReasonRevertUnknown   Reason = "revert-unknown"    // a revert order for a release that is not the one running here
+	ReasonNoLastGood      Reason = "no-last-good"      // no earlier system is recorded to go back to
+)
+
+// Valid reports whether r is one of the reasons above.
+func (r Reason) Valid() bool {
+	switch r {
+	case ReasonMalformed, ReasonTooLarge, ReasonCriticalField, ReasonWrongType, ReasonNotSigned, ReasonUnknownKey,
+		ReasonBadSignature, ReasonThreshold, ReasonNoRoot, ReasonRootChain, ReasonWrongFleet, ReasonWrongLine,
+		ReasonOlderDocument, ReasonStaleTimestamp, ReasonWithheld, ReasonRevoked, ReasonExpired, ReasonClockBehind,
+		ReasonProofMismatch, ReasonWrongMachine, ReasonWrongSystem, ReasonBadStorePath, ReasonBelowFloor,
+		ReasonConflict, ReasonFloorUnknown, ReasonQuarantined, ReasonGrantTooLong, ReasonUnsigned,
+		ReasonNarHashMismatch, ReasonClosureMismatch, ReasonNoWatchdog, ReasonRevertRepeated, ReasonRevertLate,
+		ReasonRevertUnknown, ReasonNoLastGood:
+		return true
+	}
+	return false
+}
+
+// Holds reports whether the same release may be accepted later without being
+// signed anew: the machine waits, and says why, instead of refusing for good.
+func (r Reason) Holds() bool {
+	switch r {
+	case ReasonNoRoot, ReasonStaleTimestamp, ReasonWithheld, ReasonClockBehind, ReasonFloorUnknown:
+		return true
+	}
+	return false
+}
