@@ -454,3 +454,12 @@ type Assignment struct {
 func (a Assignment) String() string {
 	return fmt.Sprintf("%s %s attempt %d", a.Machine, a.State, a.Attempt)
 }
+
+// PlanSummary counts what a rollout would change.
+type PlanSummary struct {
+	Machines  int   `json:"machines"`
+	Switch    int   `json:"switch"`    // run another system now
+	Converged int   `json:"converged"` // run the target already
+	Reboot    int   `json:"reboot"`    // of those that switch, need a reboot
+	Bytes     int64 `json:"bytes"`     // closure sizes of the distinct target systems
+}
