@@ -6,3 +6,9 @@ require (
 	github.com/google/go-cmp v0.7.0
 	pgregory.net/rapid v1.3.0
 )
+
+require (
+	github.com/secure-systems-lab/go-securesystemslib v0.11.0
+	golang.org/x/crypto v0.50.0 // indirect
+	golang.org/x/sys v0.43.0 // indirect
+)
