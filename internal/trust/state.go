@@ -158,10 +158,10 @@ func (s State) learnGrant(now int64, envelope []byte) (State, error) {
 	if err := ahead("grant", g.SignedAt, now); err != nil {
 		return s, err
 	}
-	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
 	if g.Expires <= s.time(now) {
 		return s, refuse(fleet.ReasonExpired, "grant: has expired")
 	}
+	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
 	g.Machines = []fleet.MachineID{s.Machine} // the others are nothing to this one, and may be many
 	kept := []fleet.Grant{g}
 	for _, k := range s.Grants {
