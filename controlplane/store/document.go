@@ -21,25 +21,28 @@ const (
 
 // Document is a signed trust document as it came.
 type Document struct {
-	Kind     DocumentKind
-	Version  uint64
-	Digest   fleet.Digest // of the payload
-	Envelope []byte
-	AddedAt  int64 // Unix milliseconds
-	AddedBy  string
+	Kind DocumentKind
+	// RootVersion is the root that it was checked against; a root's own is its
+	// Version.
+	RootVersion uint64
+	Version     uint64
+	Digest      fleet.Digest // of the payload
+	Envelope    []byte
+	AddedAt     int64 // Unix milliseconds
+	AddedBy     string
 }
 
-const documentColumns = `kind, version, digest, envelope, added_at, added_by`
+const documentColumns = `kind, root_version, version, digest, envelope, added_at, added_by`
 
-// CurrentDocument returns the highest version of a kind; false if there is
+// CurrentDocument returns the newest document of a kind; false if there is
 // none.
 func (r Reader) CurrentDocument(ctx context.Context, kind DocumentKind) (Document, bool, error) {
-	return r.document(ctx, `SELECT `+documentColumns+` FROM document WHERE kind = $1 ORDER BY version DESC LIMIT 1`, string(kind))
+	return r.document(ctx, `SELECT `+documentColumns+` FROM document WHERE kind = $1 ORDER BY root_version DESC, version DESC LIMIT 1`, string(kind))
 }
 
-// DocumentVersion returns one version of a kind; false if there is none.
-func (r Reader) DocumentVersion(ctx context.Context, kind DocumentKind, version uint64) (Document, bool, error) {
-	return r.document(ctx, `SELECT `+documentColumns+` FROM document WHERE kind = $1 AND version = $2`, string(kind), int64(version))
+// RootVersion returns one version of the root; false if there is none.
+func (r Reader) RootVersion(ctx context.Context, version uint64) (Document, bool, error) {
+	return r.document(ctx, `SELECT `+documentColumns+` FROM document WHERE kind = 'root' AND version = $1`, int64(version))
 }
 
 // DocumentByDigest returns a document of any kind; false if there is none.
@@ -49,7 +52,7 @@ func (r Reader) DocumentByDigest(ctx context.Context, digest fleet.Digest) (Docu
 
 func (r Reader) document(ctx context.Context, query string, args ...any) (Document, bool, error) {
 	d, ok, err := first(ctx, r.q, func(r row) (d Document, err error) {
-		return d, r.Scan(&d.Kind, &d.Version, &d.Digest, &d.Envelope, &d.AddedAt, &d.AddedBy)
+		return d, r.Scan(&d.Kind, &d.RootVersion, &d.Version, &d.Digest, &d.Envelope, &d.AddedAt, &d.AddedBy)
 	}, query, args...)
 	if err != nil {
 		return d, false, fmt.Errorf("read trust document: %w", err)
@@ -57,18 +60,11 @@ func (r Reader) document(ctx context.Context, query string, args ...any) (Docume
 	return d, ok, nil
 }
 
-// AddDocument keeps a new version. The error's code is Conflict if there is
-// one of the same kind with the same or a higher version.
+// AddDocument keeps a new version. The caller has seen to it that it is newer
+// than the current one.
 func (t *Tx) AddDocument(ctx context.Context, d Document) error {
-	have, ok, err := t.CurrentDocument(ctx, d.Kind)
-	switch {
-	case err != nil:
-		return err
-	case ok && have.Version >= d.Version:
-		return fleet.Errorf(fleet.Conflict, "%s version %d is not newer than version %d", d.Kind, d.Version, have.Version)
-	}
-	if _, err := t.exec(ctx, `INSERT INTO document (`+documentColumns+`) VALUES ($1, $2, $3, $4, $5, $6)`,
-		string(d.Kind), int64(d.Version), string(d.Digest), string(d.Envelope), d.AddedAt, d.AddedBy); err != nil {
+	if _, err := t.exec(ctx, `INSERT INTO document (`+documentColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		string(d.Kind), int64(d.RootVersion), int64(d.Version), string(d.Digest), string(d.Envelope), d.AddedAt, d.AddedBy); err != nil {
 		return fmt.Errorf("write %s: %w", d.Kind, err)
 	}
 	return nil

@@ -38,13 +38,15 @@ func scanEvent(r row) (e api.Event, err error) {
 	return e, err
 }
 
-// LastEvent returns the newest event's id, 0 if there was none ever.
-func (r Reader) LastEvent(ctx context.Context) (int64, error) {
-	id, _, err := first(ctx, r.q, column[int64], `SELECT COALESCE(MAX(id), 0) FROM event`)
+// EventRange returns the ids of the oldest event that is kept and of the
+// newest; both are 0 if there was none ever.
+func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error) {
+	ids, _, err := first(ctx, r.q, func(r row) (ids [2]int64, err error) { return ids, r.Scan(&ids[0], &ids[1]) },
+		`SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM event`)
 	if err != nil {
-		return 0, fmt.Errorf("read last event: %w", err)
+		return 0, 0, fmt.Errorf("read range of events: %w", err)
 	}
-	return id, nil
+	return ids[0], ids[1], nil
 }
 
 // AddEvents appends events in the transaction of what they tell; it gives them
@@ -53,7 +55,7 @@ func (t *Tx) AddEvents(ctx context.Context, events []api.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	last, err := t.LastEvent(ctx)
+	_, last, err := t.EventRange(ctx)
 	if err != nil {
 		return err
 	}

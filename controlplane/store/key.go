@@ -63,6 +63,19 @@ func (t *Tx) AddKey(ctx context.Context, k fleet.Key, hash fleet.Digest) error {
 	return nil
 }
 
+// RotateKey gives a key that was not revoked another secret. The error's code
+// is Conflict if it was.
+func (t *Tx) RotateKey(ctx context.Context, id string, hash fleet.Digest) error {
+	n, err := t.exec(ctx, `UPDATE api_key SET hash = $1 WHERE id = $2 AND revoked_at = 0`, string(hash), id)
+	if err != nil {
+		return fmt.Errorf("rotate key %.40s: %w", id, err)
+	}
+	if n == 0 {
+		return fleet.Errorf(fleet.Conflict, "key %.40s is revoked", id)
+	}
+	return nil
+}
+
 // RevokeKey ends a key that was not revoked yet. The error's code is Conflict
 // if it was.
 func (t *Tx) RevokeKey(ctx context.Context, id string, at int64) error {

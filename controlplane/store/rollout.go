@@ -34,10 +34,12 @@ func (r Reader) Rollouts(ctx context.Context, f RolloutFilter) ([]fleet.Rollout,
 	return rollouts, nil
 }
 
-// ActiveRollouts returns the rollouts that have not ended, oldest first.
+// ActiveRollouts returns the rollouts that have not ended, or still hold a
+// machine, oldest first.
 func (r Reader) ActiveRollouts(ctx context.Context) ([]fleet.Rollout, error) {
 	rollouts, err := list(ctx, r.q, scanRollout, `SELECT `+rolloutColumns+` FROM rollout
-		WHERE state IN ('scheduled', 'running', 'paused', 'reverting') ORDER BY created_at, id`)
+		WHERE state IN ('scheduled', 'running', 'paused', 'reverting')
+		OR id IN (SELECT rollout_id FROM claim) ORDER BY created_at, id`)
 	if err != nil {
 		return nil, fmt.Errorf("list active rollouts: %w", err)
 	}
@@ -148,4 +150,22 @@ func (t *Tx) PutBatch(ctx context.Context, b fleet.Batch) error {
 		return fmt.Errorf("write batch %d of %s: %w", b.Index, b.Rollout, err)
 	}
 	return nil
+}
+
+// CountRollouts counts the rollouts that are kept, by state.
+func (r Reader) CountRollouts(ctx context.Context) (map[fleet.RolloutState]int, error) {
+	type count struct {
+		state fleet.RolloutState
+		n     int
+	}
+	rows, err := list(ctx, r.q, func(r row) (c count, err error) { return c, r.Scan(&c.state, &c.n) },
+		`SELECT state, COUNT(*) FROM rollout GROUP BY state`)
+	if err != nil {
+		return nil, fmt.Errorf("count rollouts: %w", err)
+	}
+	counts := make(map[fleet.RolloutState]int, len(rows))
+	for _, c := range rows {
+		counts[c.state] = c.n
+	}
+	return counts, nil
 }
