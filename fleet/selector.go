@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -91,10 +92,10 @@ func (s Selector) Match(id MachineID, tags []Tag) bool {
 }
 
 // Unmatched returns the first term that no machine of the sequence matches: a
-// typo, most likely (O03). Machines are given as each(yield).
-func (s Selector) Unmatched(each func(yield func(MachineID, []Tag) bool)) (Term, bool) {
+// typo, most likely (O03).
+func (s Selector) Unmatched(machines iter.Seq2[MachineID, []Tag]) (Term, bool) {
 	hit := make([]bool, len(s))
-	for id, tags := range each {
+	for id, tags := range machines {
 		for i, t := range s {
 			hit[i] = hit[i] || t.Match(id, tags)
 		}
