@@ -148,7 +148,7 @@ func (st *step) end(a fleet.Assignment, s fleet.AssignmentState, reason fleet.Re
 	if s.Failure() {
 		st.culprit = &a
 	}
-	if st.rollout.State.Final() {
+	if st.rollout.State.Final() && s != fleet.AssignSuperseded {
 		st.release = append(st.release, a.Machine)
 	}
 }

@@ -290,7 +290,7 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "the rollout ended first")
 		default:
 		}
-		if a, _ = st.assignment(a.Machine); a.State.Final() {
+		if a, _ = st.assignment(a.Machine); a.State.Final() && a.Reason != fleet.ReasonSuperseded {
 			st.release = append(st.release, a.Machine)
 		}
 	})
@@ -380,8 +380,7 @@ func (st *step) supersede(ids []fleet.MachineID) {
 			st.put(a)
 		case a.State.Failure():
 			st.acknowledgeOne(a.Batch)
-			a.State = fleet.AssignSuperseded
-			st.put(a)
+			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, a.Message) // its outcome stays on record
 		default:
 			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, "another rollout took the machine over")
 		}
