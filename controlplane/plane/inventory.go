@@ -126,7 +126,9 @@ func (v *inventory) page(after fleet.MachineID, limit int, match func(fleet.Mach
 }
 
 // offlineAfterMs is when a machine counts as offline: three polls missed.
-func (p *Plane) offlineAfterMs() int64 { return 3000 * int64(max(p.conf.PollSeconds, p.conf.WaitSeconds)) }
+func (p *Plane) offlineAfterMs() int64 {
+	return 3000 * int64(max(p.conf.PollSeconds, p.conf.WaitSeconds))
+}
 
 func (p *Plane) online(m fleet.Machine, now int64) bool {
 	return m.LastContact > 0 && now-m.LastContact <= p.offlineAfterMs()

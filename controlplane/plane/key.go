@@ -93,7 +93,9 @@ func (p *Plane) Authenticate(ctx context.Context, bearer string) (Caller, error)
 }
 
 // Whoami returns the caller's key.
-func (p *Plane) Whoami(ctx context.Context, c Caller) (fleet.Key, error) { return p.st.Key(ctx, c.KeyID) }
+func (p *Plane) Whoami(ctx context.Context, c Caller) (fleet.Key, error) {
+	return p.st.Key(ctx, c.KeyID)
+}
 
 // ListKeys returns all API keys, oldest first, without their secrets.
 func (p *Plane) ListKeys(ctx context.Context) ([]fleet.Key, error) { return p.st.Keys(ctx) }
@@ -203,7 +205,9 @@ func (p *Plane) newKey(in api.KeyRequest) (api.NewKey, error) {
 
 // keySecret makes a bearer token: 260 random bits behind a prefix that secret
 // scanners know.
-func keySecret(id string) string { return fleet.KeyPrefix + id + "_" + strings.ToLower(rand.Text()+rand.Text()) }
+func keySecret(id string) string {
+	return fleet.KeyPrefix + id + "_" + strings.ToLower(rand.Text()+rand.Text())
+}
 
 func validOwner(owner string) error {
 	if !fleet.Tag(owner).Valid() && !strings.Contains(owner, "@") || len(owner) > 63 || strings.ContainsFunc(owner, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {

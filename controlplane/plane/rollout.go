@@ -316,9 +316,6 @@ func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, v
 		if err := t.step(ctx, s, rollout.Event{Verb: &v}); err != nil {
 			return err
 		}
-		if err := t.reclaim(ctx, s); err != nil {
-			return err
-		}
 		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}
 		return nil
 	})
@@ -340,20 +337,6 @@ func (t *turn) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) 
 			return errNoMachine(id)
 		}
 		if err := c.mayTouch(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reclaim claims machines that a verb put to work again after the rollout had
-// let them go.
-func (t *turn) reclaim(ctx context.Context, s *rollout.State) error {
-	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
-		if s.Assignments[id].State.Final() {
-			continue
-		}
-		if err := t.tx.Claim(ctx, s.Rollout.ID, id); err != nil {
 			return err
 		}
 	}

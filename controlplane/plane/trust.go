@@ -217,8 +217,8 @@ func documentType(kind store.DocumentKind) string {
 
 // revokedSerials has the certificates that must not be used any more.
 type revokedSerials struct {
-	mu      sync.RWMutex
-	own     map[string]bool // revoked here
+	mu     sync.RWMutex
+	own    map[string]bool // revoked here
 	signed map[string]bool // by the revocation list
 }
 
