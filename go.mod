@@ -2,4 +2,7 @@ module github.com/arcanesys/nixfleet
 
 go 1.26
 
-require github.com/BurntSushi/toml v1.6.0
+require (
+	github.com/BurntSushi/toml v1.6.0
+	github.com/google/go-cmp v0.7.0
+)
