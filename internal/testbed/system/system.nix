@@ -187,9 +187,10 @@ build "nixos-system-${hostName}-24.11.${generation}" ''
   printf 'systemd 2' > $out/init-interface-version
   printf %s 24.11.${generation} > $out/nixos-version
   printf %s ${system} > $out/system
-  for f in init activate dry-activate; do
-    sed -e "s|@out@|$out|g" -e "s|@fault@|${fault}|g" ${./.}/$f.sh > $out/$f
-  done
-  sed -e "s|@out@|$out|g" ${./.}/switch-to-configuration.sh > $out/bin/switch-to-configuration
+  install() { sed -e "s|@out@|$out|g" -e "s|@fault@|${fault}|g" $1 > $2; }
+  install ${./init.sh} $out/init
+  install ${./activate.sh} $out/activate
+  install ${./dry-activate.sh} $out/dry-activate
+  install ${./switch-to-configuration.sh} $out/bin/switch-to-configuration
   chmod +x $out/init $out/activate $out/dry-activate $out/bin/switch-to-configuration
 ''
