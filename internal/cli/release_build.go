@@ -106,7 +106,7 @@ func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, f
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
-	keep, err := fleet.Select(w.o.on, old, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
+	keep, err := pick(w.o.on, old, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
@@ -124,7 +124,7 @@ func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
 			return nil, usagef("--on %s: a flake's hosts are selected by name; tags are known once they are built", term)
 		}
 	}
-	selected, err := fleet.Select(on, hosts, func(h nix.FlakeHost) (fleet.MachineID, []fleet.Tag) { return h.ID, nil })
+	selected, err := pick(on, hosts, func(h nix.FlakeHost) (fleet.MachineID, []fleet.Tag) { return h.ID, nil })
 	if err != nil {
 		return nil, fleet.Errorf(fleet.ErrorCode(err), "--on: %w", err).WithHint("the flake declares %s", hostNames(hosts))
 	}
@@ -132,6 +132,25 @@ func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
 		return nil, fleet.Errorf(fleet.NotFound, "--on %s leaves no host", strings.Join(on, ",")).WithHint("the flake declares %s", hostNames(hosts))
 	}
 	return selected, nil
+}
+
+// pick returns those that the terms select. A term that matches nothing is a
+// typo, and told before any work is done (O03).
+func pick[T any](terms []string, from []T, facts func(T) (fleet.MachineID, []fleet.Tag)) ([]T, error) {
+	sel, err := fleet.ParseSelector(terms)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := sel.Unmatched(func(yield func(fleet.MachineID, []fleet.Tag) bool) {
+		for _, v := range from {
+			if !yield(facts(v)) {
+				return
+			}
+		}
+	}); ok {
+		return nil, fleet.Errorf(fleet.NotFound, "%s matches nothing", t)
+	}
+	return slices.DeleteFunc(slices.Clone(from), func(v T) bool { return !sel.Match(facts(v)) }), nil
 }
 
 func hostNames(hosts []nix.FlakeHost) string {
