@@ -16,11 +16,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/proc"
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
@@ -72,24 +70,13 @@ type Refusal struct {
 
 // story is one run.
 type story struct {
-	Config
+	*Scene
+	out   io.Writer
 	begin time.Time
 	res   Result
-
-	tb    *testbed.Testbed
-	cache *testbed.Cache
-	dir   string // the operator's folder: flake, keys, credentials
-	cp    *proc.Process
-	env   []string
-	stops []func() error // what ends when the demo ends, last first
-
-	mu     sync.Mutex // of hosts, which are made in parallel
-	hosts  map[fleet.MachineID]*testbed.Host
-	expect map[fleet.MachineID]fleet.StorePath
-	drvs   []string // derivations and sources to remove from the store again
 }
 
-// Programs are the files that Bin must have.
+// programs are the files that Bin must have.
 var programs = [...]string{"nixfleet", "nixfleet-agent", "nixfleet-control-plane"}
 
 // Run tells the story. The result is complete up to where an error happened.
@@ -106,18 +93,23 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 			WithHint("make demo installs what Debian has")
 	}
 	s := &story{
-		Config: c, begin: time.Now(),
-		hosts: map[fleet.MachineID]*testbed.Host{}, expect: map[fleet.MachineID]fleet.StorePath{},
+		out: c.Out, begin: time.Now(),
 		res: Result{Machines: []Machine{}, Releases: []Release{}, Rollouts: []Rollout{}, Refusals: []Refusal{}},
 	}
 	defer func() {
-		if cerr := s.clean(context.WithoutCancel(ctx)); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		if s.Scene != nil {
+			if cerr := s.Clean(context.WithoutCancel(ctx)); cerr != nil {
+				err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+			}
 		}
 		s.res.DurationMs = time.Since(s.begin).Milliseconds()
 		s.res.OK = err == nil
 		res = s.res
 	}()
+	s.say("a control plane starts, on an embedded SQLite file and with TLS; the operator makes the fleet's keys")
+	if s.Scene, err = NewScene(ctx, c.Bin, cast); err != nil {
+		return s.res, err
+	}
 	if err := s.tell(ctx); err != nil {
 		return s.res, err
 	}
@@ -128,24 +120,19 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 	return s.res, nil
 }
 
+// cast are the machines of the story.
+var cast = []Actor{
+	{"web-01", []fleet.Tag{"web"}},
+	{"web-02", []fleet.Tag{"web"}},
+	{"db-01", []fleet.Tag{"db"}},
+}
+
 // say tells the user what happens, with the time since the beginning.
 func (s *story) say(format string, args ...any) {
-	fmt.Fprintf(s.Out, "%5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.out, "%5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // more adds a line to what was said.
 func (s *story) more(format string, args ...any) {
-	fmt.Fprintf(s.Out, "        %s\n", fmt.Sprintf(format, args...))
-}
-
-// clean ends and removes everything, in the reverse order of its making.
-func (s *story) clean(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
-	defer cancel()
-	var errs []error
-	for i := len(s.stops) - 1; i >= 0; i-- {
-		errs = append(errs, s.stops[i]())
-	}
-	errs = append(errs, s.sweepStore(ctx))
-	return errors.Join(errs...)
+	fmt.Fprintf(s.out, "        %s\n", fmt.Sprintf(format, args...))
 }
