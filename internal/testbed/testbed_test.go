@@ -343,6 +343,21 @@ func TestSwitch_CurrentSystemIsNoSignOfCompletion(t *testing.T) {
 	h.is("systemctl show -p ExecMainStatus --value switch", "0")
 }
 
+// A11: a change that NixOS refuses to switch to can be staged for the next boot.
+func TestSwitch_IsRefusedWhenAnInhibitorChanges(t *testing.T) {
+	t.Parallel()
+	ctx, tb := newBed(t)
+	one := build(t, tb, testbed.System{Inhibitors: map[string]string{"dbus": "1"}})
+	two := build(t, tb, testbed.System{Generation: "2", Inhibitors: map[string]string{"dbus": "2"}})
+	h := create(ctx, t, tb, testbed.Spec{Name: "web-01", System: one})
+	if code := h.switchTo(two); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	h.is("readlink /run/current-system; cat /boot/default", one+"\n"+one)
+	h.is(two+"/bin/switch-to-configuration boot; readlink /run/current-system; cat /boot/default", one+"\n"+two)
+	h.is("NIXOS_NO_CHECK=1 "+two+"/bin/switch-to-configuration test > /dev/null; readlink /run/current-system", two)
+}
+
 // A05, A06: a hanging switch, a switch that kills its caller, and what they leave behind.
 func TestSwitch_InATransientUnit(t *testing.T) {
 	t.Parallel()
