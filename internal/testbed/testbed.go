@@ -320,8 +320,12 @@ func (tb *Testbed) writeNames() error {
 	for _, h := range tb.hosts {
 		fmt.Fprintf(&b, "%s %s\n", h.addr, h.name)
 	}
-	if err := os.WriteFile(filepath.Join(tb.dir, "hosts.txt"), []byte(b.String()), 0o644); err != nil {
+	file := filepath.Join(tb.dir, "hosts.txt")
+	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		return fmt.Errorf("write names: %w", err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil { // whatever the umask is
+		return fmt.Errorf("open up names: %w", err)
 	}
 	return nil
 }

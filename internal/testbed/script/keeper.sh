@@ -4,6 +4,7 @@
 # testbed closes it or dies in whatever way. Then everything in here ends and DIR is removed. When the keeper
 # itself is killed, the kernel ends all processes of its PID namespace; mounts and networks go with them.
 set -euo pipefail
+umask 022
 trap '' HUP INT TERM
 dir=$1 id=$2 address=$3
 
@@ -15,7 +16,7 @@ mkdir "$dir/cg/$id"
 
 # Where the file system cannot carry an overlay (in a container) the hosts' disks are in memory.
 mkdir "$dir"/probe/{up,work,root}
-if mount -t overlay overlay -o "lowerdir=/,upperdir=$dir/probe/up,workdir=$dir/probe/work" "$dir/probe/root" 2> /dev/null; then
+if mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$dir/probe/up,workdir=$dir/probe/work" "$dir/probe/root" 2> /dev/null; then
   umount "$dir/probe/root"
   echo "disks: folder"
 else

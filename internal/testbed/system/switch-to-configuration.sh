@@ -23,6 +23,16 @@ if ! flock -n 9; then
   exit 1
 fi
 
+case $action in
+  switch | test)
+    if [ -e /run/current-system/switch-inhibitors ] && [ -z "${NIXOS_NO_CHECK:-}" ] \
+      && ! cmp -s /run/current-system/switch-inhibitors $out/switch-inhibitors; then
+      echo "Pre-switch checks failed: critical components changed: $(cat $out/switch-inhibitors)" >&2
+      exit 1
+    fi
+    ;;
+esac
+
 # The boot loader: a file that the next boot reads.
 case $action in
   switch | boot)

@@ -29,6 +29,8 @@
   # A change of either needs a reboot.
   kernel ? "1",
   params ? "",
+  # Name of a component -> version: switch refuses when one of them changes, as NixOS 26.05 does.
+  inhibitors ? { },
 }:
 let
   inherit (builtins) attrNames concatStringsSep mapAttrs toString;
@@ -184,6 +186,7 @@ build "nixos-system-${hostName}-24.11.${generation}" ''
   ln -s ${linux} $out/kernel-modules
   ln -s /usr $out/systemd
   printf %s ${quote params} > $out/kernel-params
+  printf %s ${quote (builtins.toJSON inhibitors)} > $out/switch-inhibitors
   printf 'systemd 2' > $out/init-interface-version
   printf %s 24.11.${generation} > $out/nixos-version
   printf %s ${system} > $out/system
