@@ -224,7 +224,8 @@ type VerbRequest struct {
 }
 
 // Event is a change, as the event stream tells it. Exactly one of the pointers
-// is set.
+// is set; none in the first event of a connection, which says that the stream
+// stands.
 type Event struct {
 	ID         int64             `json:"id"` // rises; a stream can be resumed after it
 	At         int64             `json:"at"`

@@ -180,7 +180,7 @@ func TestGrantsAllowOneThing(t *testing.T) {
 	}
 	noFloor := func(st trust.State) trust.State { st.Floor = nil; return st }
 	noStamp := func(st trust.State) trust.State { st.Timestamp = nil; return st }
-	failed := func(st trust.State) trust.State { return st.WentBack(s.releases[6].Digest, "", false) }
+	failed := func(st trust.State) trust.State { return st.WentBack(s.releases[6].Digest, "", false, tt.Now) }
 	late := int64(30 * tt.Day)
 	for name, tc := range map[string]struct {
 		state trust.State
@@ -202,7 +202,7 @@ func TestGrantsAllowOneThing(t *testing.T) {
 		"a lift is for one try":             {failed(liftAfter(failed(base), s, tt.Now)), 6, tt.Now, "quarantined"},
 		"a lift from before the failure":    {failed(granted(6, "quarantine-lift", tt.Now)), 6, tt.Now, "quarantined"},
 		"a second lift is for a second try": {liftAfter(failed(liftAfter(failed(base), s, tt.Now)), s, tt.Now+1), 6, tt.Now, ""},
-		"lifted for one, failed in another": {liftAfter(base.WentBack(fleet.SHA256(nil), tt.Entry("web-01", "release 6").StorePath, false), s, tt.Now), 6, tt.Now, ""},
+		"lifted for one, failed in another": {liftAfter(base.WentBack(fleet.SHA256(nil), tt.Entry("web-01", "release 6").StorePath, false, tt.Now), s, tt.Now), 6, tt.Now, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, refusal := trust.Accept(tc.state, tc.now, s.acme.Bundle(s.releases[tc.offer], "web-01"))

@@ -39,12 +39,12 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 		"clock set back after the window": {on.Settled(tt.Now + window), tt.Now, 6, "revert-late"},
 		"clock set back, seen times hold": {with(on, func(st *trust.State) { st.HighestSignedTime = tt.Now + window }), tt.Now, 6, "clock-behind"},
 		"while it is being applied":       {begun, tt.Now, 6, ""},
-		"repeated":                        {on.WentBack(s.releases[6].Digest, path, true), tt.Now, 6, "revert-repeated"},
-		"repeated after another try":      {on.WentBack(s.releases[6].Digest, path, true).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated":                        {on.WentBack(s.releases[6].Digest, path, true, tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated after another try":      {on.WentBack(s.releases[6].Digest, path, true, tt.Now).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
 		"of the last good release":        {on, tt.Now, 5, "revert-late"},
 		"of an older release":             {on, tt.Now, 3, "revert-unknown"},
 		"when nothing was applied":        {s.state, tt.Now, 6, "revert-unknown"},
-		"after the agent went back":       {on.WentBack(s.releases[6].Digest, path, false), tt.Now, 6, "revert-unknown"},
+		"after the agent went back":       {on.WentBack(s.releases[6].Digest, path, false, tt.Now), tt.Now, 6, "revert-unknown"},
 		"after state was lost":            {with(on, func(st *trust.State) { st.Floor = nil }), tt.Now, 6, "revert-unknown"},
 		"with nothing to go back to":      {with(on, func(st *trust.State) { st.LastGood = nil }), tt.Now, 6, "no-last-good"},
 		"to below the floor": {with(on, func(st *trust.State) {
@@ -74,7 +74,7 @@ func TestAfterGoingBackTheBadReleaseIsQuarantined(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	st := s.state.Record(a, tt.Now).Activated(tt.Now).WentBack(a.Digest, a.Entry.StorePath, true)
+	st := s.state.Record(a, tt.Now).Activated(tt.Now).WentBack(a.Digest, a.Entry.StorePath, true, tt.Now)
 	s.expect(st, tt.Now+1, "quarantined")
 	s.expect(st, tt.Now+29*tt.Day, "quarantined")
 	if _, refusal := trust.Accept(st, tt.Now+29*tt.Day, s.acme.Bundle(s.releases[5], "web-01")); refusal != nil {
