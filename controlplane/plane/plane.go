@@ -81,6 +81,7 @@ type Plane struct {
 	inbox    chan struct{} // 1 buffered: reports wait
 	closing  chan struct{}
 	once     sync.Once
+	life     sync.Mutex // of closing and running
 	running  sync.WaitGroup
 	loop     loopState
 }
@@ -123,7 +124,9 @@ func (p *Plane) ms() int64 { return p.now().UnixMilli() }
 func (p *Plane) Close() error {
 	var err error
 	p.once.Do(func() {
+		p.life.Lock()
 		close(p.closing)
+		p.life.Unlock()
 		p.running.Wait()
 		// Nobody's context: the process is on its way out.
 		err = p.flush(context.Background())
