@@ -231,8 +231,8 @@ func allAtOnce(s *fleet.RolloutSpec) { s.Strategy = fleet.AllAtOnce }
 func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutDetail {
 	w.tb.Helper()
 	for range 2000 {
-		d := must[api.RolloutDetail](w.tb)(w.plane().Rollout(w.tb.Context(), id))
-		if d.State == state {
+		// An error is that of a control plane that is just stopping.
+		if d, err := w.plane().Rollout(w.tb.Context(), id); err == nil && d.State == state {
 			return d
 		}
 		time.Sleep(500 * time.Millisecond)
