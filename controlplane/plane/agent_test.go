@@ -204,7 +204,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantCode(t, w.plane().CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
-		w.crash()
+		w.restart()
 		wantCode(t, w.plane().CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
 		if err := w.plane().CertificateStatus(ctx, "02", "web-01"); err != nil {
 			t.Fatal(err)
@@ -234,7 +234,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		in.WaitMs = 0
 		o := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 		in.Epoch = o.Epoch
-		w.crash()
+		w.restart()
 		if must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in)); w.mode() != "normal" {
 			t.Fatal("a crash is taken for a restored database")
 		}
@@ -253,7 +253,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		}
 		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)})
 		wantCode(t, err, fleet.Conflict)
-		w.crash()
+		w.restart()
 		if found := must[[]plane.Finding](t)(w.plane().Doctor(t.Context())); w.mode() != "restored" || len(found) == 0 || found[0].Subject != "database" {
 			t.Fatalf("after a restart the mode is %s, doctor finds %+v", w.mode(), found)
 		}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,13 +40,12 @@ type world struct {
 	store *store.Store
 	p     *plane.Plane
 	ran   chan error
-	lives int
 }
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	w := &world{tb: tb, epochKey: make([]byte, 32), heads: map[fleet.Line]fleet.Digest{}, sequence: map[fleet.Line]uint64{}}
-	w.path = filepath.Join(tb.TempDir(), "0.db")
+	w.path = filepath.Join(tb.TempDir(), "a.db")
 	w.root, w.release = generate(tb, "root"), generate(tb, "release")
 	w.start()
 	tb.Cleanup(w.stop)
@@ -91,7 +89,6 @@ func (w *world) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.store, w.p, w.ran = st, p, ran
-	w.lives++
 }
 
 type testLog struct{ tb testing.TB }
@@ -111,28 +108,12 @@ func (w *world) stop() {
 	w.ran = nil
 }
 
-// crash ends the control plane as a power cut does: the next one gets the
-// files as they lay at one moment between two transactions.
-func (w *world) crash() {
+// restart ends the control plane between two transactions, whatever it is at,
+// and starts another one on the same file. That the file survives a power cut
+// is the store's test.
+func (w *world) restart() {
 	w.tb.Helper()
-	next := filepath.Join(filepath.Dir(w.path), fmt.Sprintf("%d.db", w.lives))
-	err := w.store.Write(context.Background(), func(*store.Tx) error { // holds off every other write
-		for _, suffix := range []string{"", "-wal"} {
-			b, err := os.ReadFile(w.path + suffix)
-			if err == nil {
-				err = os.WriteFile(next+suffix, b, 0o600)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		w.tb.Fatal(err)
-	}
 	w.stop()
-	w.path = next
 	w.start()
 }
 
@@ -273,11 +254,17 @@ type agent struct {
 
 // agents runs an agent for each machine until stop is called.
 func (w *world) agents(ids ...fleet.MachineID) (agents map[fleet.MachineID]*agent, stop func()) {
+	return w.agentsThat(func(*agent) {}, ids...)
+}
+
+// agentsThat runs agents that are made ready by a function.
+func (w *world) agentsThat(are func(*agent), ids ...fleet.MachineID) (agents map[fleet.MachineID]*agent, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	agents = map[fleet.MachineID]*agent{}
 	for _, id := range ids {
 		a := &agent{w: w, id: id, running: storePath(id, 0), boot: storePath(id, 0), bad: map[fleet.Digest]bool{}, seen: map[string]bool{}}
+		are(a)
 		agents[id] = a
 		wg.Go(func() { a.run(ctx) })
 	}
