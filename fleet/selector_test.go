@@ -3,44 +3,78 @@
 package fleet_test
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-func TestSelect_TakesInAndLeavesOut(t *testing.T) {
-	tags := map[string][]fleet.Tag{"web-01": {"web"}, "web-02": {"web", "old"}, "db-01": {"db"}}
-	ids := []string{"db-01", "web-01", "web-02"}
-	for _, tc := range []struct {
-		name  string
-		terms []string
-		want  []string
-		code  fleet.Code
-	}{
-		{"nothing said takes all", nil, ids, ""},
-		{"id", []string{"db-01"}, []string{"db-01"}, ""},
-		{"pattern", []string{"web-*"}, []string{"web-01", "web-02"}, ""},
-		{"tag", []string{"@web"}, []string{"web-01", "web-02"}, ""},
-		{"leave out only", []string{"!web-*"}, []string{"db-01"}, ""},
-		{"order of terms does not matter", []string{"!@old", "@web"}, []string{"web-01"}, ""},
-		{"all left out", []string{"web-01", "!web-01"}, nil, ""},
-		{"typo is told (O03)", []string{"wbe-*"}, nil, fleet.NotFound},
-		{"unknown tag is told", []string{"web-01", "@prod"}, nil, fleet.NotFound},
-		{"leaving out what is not there is fine", []string{"!mon-01"}, ids, ""},
-		{"bad pattern", []string{"web-["}, nil, fleet.Invalid},
-		{"empty term", []string{""}, nil, fleet.Invalid},
-		{"path", []string{"../x"}, nil, fleet.Invalid},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			got, err := fleet.Select(tc.terms, ids, func(id string) (fleet.MachineID, []fleet.Tag) { return fleet.MachineID(id), tags[id] })
-			if fleet.ErrorCode(err) != tc.code {
-				t.Fatalf("error %v, want code %q", err, tc.code)
-			}
-			if diff := cmp.Diff(got, tc.want); diff != "" {
-				t.Errorf("selected (-got +want):\n%s", diff)
-			}
-		})
+func TestSelector_PicksNamesPatternsTagsAndLeavesOut(t *testing.T) {
+	machines := map[fleet.MachineID][]fleet.Tag{
+		"web-01": {"prod", "web"}, "web-02": {"web"}, "web-10": nil, "db-01": {"prod"},
 	}
+	for _, tt := range []struct{ terms, want string }{
+		{"", "db-01 web-01 web-02 web-10"},
+		{"web-01", "web-01"},
+		{"web-*", "web-01 web-02 web-10"},
+		{"web-0?", "web-01 web-02"},
+		{"@prod", "db-01 web-01"},
+		{"@prod,web-10", "db-01 web-01 web-10"},
+		{"!@web", "db-01 web-10"},
+		{"web-*,!web-02", "web-01 web-10"},
+		{"!web-02,web-*", "web-01 web-10"},
+		{"web-01,!web-01", ""},
+	} {
+		s, err := fleet.ParseSelector(splitTerms(tt.terms))
+		if err != nil {
+			t.Fatalf("%q: %v", tt.terms, err)
+		}
+		var got []string
+		for id, tags := range machines {
+			if s.Match(id, tags) {
+				got = append(got, string(id))
+			}
+		}
+		slices.Sort(got)
+		if g := strings.Join(got, " "); g != tt.want {
+			t.Errorf("%q picks %q, want %q", tt.terms, g, tt.want)
+		}
+		for i, term := range s {
+			if text := splitTerms(tt.terms)[i]; term.String() != text {
+				t.Errorf("term %q prints as %q", text, term)
+			}
+		}
+	}
+}
+
+// O03: a typo is told before anything is built or started.
+func TestSelector_NamesTheTermThatMatchesNothing(t *testing.T) {
+	machines := map[fleet.MachineID][]fleet.Tag{"web-01": {"web"}}
+	for terms, want := range map[string]string{"web-*,@web": "", "web-*,@wep": "@wep", "web-01,!db-*": "!db-*", "": ""} {
+		s, err := fleet.ParseSelector(splitTerms(terms))
+		if err != nil {
+			t.Fatal(err)
+		}
+		term, bad := s.Unmatched(maps.All(machines))
+		if bad != (want != "") || bad && term.String() != want {
+			t.Errorf("%q: unmatched %q %v, want %q", terms, term, bad, want)
+		}
+	}
+}
+
+func TestParseSelector_RefusesWhatCannotBeATerm(t *testing.T) {
+	for _, bad := range []string{"", "!", "@", "!@", "!!web", "@we b", "web-[", "web_1", "Web", "a/b", "web 1", strings.Repeat("a", 256)} {
+		if _, err := fleet.ParseSelector([]string{bad}); fleet.ErrorCode(err) != fleet.Invalid || fleet.ErrorHint(err) == "" {
+			t.Errorf("%q: %v, want an Invalid error with a hint", bad, err)
+		}
+	}
+}
+
+func splitTerms(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
 }
