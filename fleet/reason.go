@@ -47,8 +47,55 @@ const (
 	ReasonNoLastGood      Reason = "no-last-good"      // no earlier system is recorded to go back to
 )
 
+// Reasons of an attempt on a machine.
+const (
+	ReasonFetchFailed    Reason = "fetch-failed"      // no cache gave the closure
+	ReasonFetchStalled   Reason = "fetch-stalled"     // the copy made no progress for the stall limit
+	ReasonBadCacheSig    Reason = "cache-signature"   // a path lacks a signature by the release's cache keys
+	ReasonDiskFull       Reason = "disk-full"         // too little room for the closure, or to keep state
+	ReasonBootFull       Reason = "boot-full"         // too little room on the boot partition
+	ReasonPathVanished   Reason = "path-vanished"     // the fetched system went away before it was activated
+	ReasonProfileFailed  Reason = "profile-failed"    // the system profile could not be set
+	ReasonActivation     Reason = "activation-failed" // switch-to-configuration exited 2, or left the old system running
+	ReasonUnitsFailed    Reason = "units-failed"      // units failed that were well before
+	ReasonSwitchTimeout  Reason = "switch-timeout"    // the switch did not end in time and was killed
+	ReasonSwitchKilled   Reason = "switch-killed"     // the switch ended without an exit code
+	ReasonCheckFailed    Reason = "check-failed"      // a required check failed after its retries
+	ReasonCheckTimeout   Reason = "check-timeout"     // a required check did not pass in time
+	ReasonNoNetwork      Reason = "no-network"        // nothing that answered before the switch answered after it
+	ReasonWatchdog       Reason = "watchdog"          // the watchdog took the machine back: the new system's agent did not confirm in time
+	ReasonInterrupted    Reason = "interrupted"       // the machine lost power or the agent was killed; the old system runs
+	ReasonBootedOld      Reason = "booted-old"        // the machine booted another system than the one staged
+	ReasonHeldLocally    Reason = "held-locally"      // a file in /run/nixfleet/inhibit.d holds it
+	ReasonRebootNeeded   Reason = "reboot-needed"     // kernel, initrd, parameters or inhibitors changed
+	ReasonRevertOrdered  Reason = "revert-ordered"    // the control plane ordered it back
+	ReasonRevertError    Reason = "revert-error"      // the previous system's own activation failed
+	ReasonChangedLocally Reason = "changed-locally"   // someone switched the machine by hand
+)
+
+// Reasons that the control plane gives.
+const (
+	ReasonHealthyDeadline  Reason = "healthy-deadline"  // not healthy in time after it was offered
+	ReasonProgressDeadline Reason = "progress-deadline" // the rollout made no progress in time
+	ReasonOffline          Reason = "offline"           // the machine did not answer, and the policy says fail
+	ReasonLifecycle        Reason = "lifecycle"         // put into maintenance or decommissioned on the way
+	ReasonSkipped          Reason = "skipped"           // by an operator, or offline with policy skip
+	ReasonSuperseded       Reason = "superseded"        // another rollout took the machine over
+	ReasonCancelled        Reason = "cancelled"         // the rollout was cancelled before the machine was offered it
+	ReasonRevertDeadline   Reason = "revert-deadline"   // a machine told to go back did not do so in time
+)
+
 // Valid reports whether r is one of the reasons above.
 func (r Reason) Valid() bool {
+	switch r {
+	case ReasonFetchFailed, ReasonFetchStalled, ReasonBadCacheSig, ReasonDiskFull, ReasonBootFull, ReasonPathVanished,
+		ReasonProfileFailed, ReasonActivation, ReasonUnitsFailed, ReasonSwitchTimeout, ReasonSwitchKilled,
+		ReasonCheckFailed, ReasonCheckTimeout, ReasonNoNetwork, ReasonWatchdog, ReasonInterrupted, ReasonBootedOld,
+		ReasonHeldLocally, ReasonRebootNeeded, ReasonRevertOrdered, ReasonRevertError, ReasonChangedLocally,
+		ReasonHealthyDeadline, ReasonProgressDeadline, ReasonOffline, ReasonLifecycle, ReasonSkipped,
+		ReasonSuperseded, ReasonCancelled, ReasonRevertDeadline:
+		return true
+	}
 	switch r {
 	case ReasonMalformed, ReasonTooLarge, ReasonCriticalField, ReasonWrongType, ReasonNotSigned, ReasonUnknownKey,
 		ReasonBadSignature, ReasonThreshold, ReasonNoRoot, ReasonRootChain, ReasonWrongFleet, ReasonWrongLine,
