@@ -115,19 +115,23 @@ func TestBuild_RefusesNonsense(t *testing.T) {
 		edit func(*rollout.Input)
 		want string
 	}{
-		"typo":             {func(in *rollout.Input) { in.Spec.Select = []string{"m-*", "wbe-01"} }, `"wbe-01"`},
-		"typo in a not":    {func(in *rollout.Input) { in.Spec.Select = []string{"!@prdo"} }, `"!@prdo"`},
-		"bad term":         {func(in *rollout.Input) { in.Spec.Select = []string{"m-["} }, `"m-["`},
-		"everyone out":     {func(in *rollout.Input) { in.Spec.Select = []string{"m-00", "!m-*"} }, "no machine can take part"},
-		"only outsiders":   {func(in *rollout.Input) { in.Entries = in.Entries[:1]; in.Spec.Select = []string{"m-01"} }, "no machine can take part"},
-		"empty release":    {func(in *rollout.Input) { in.Entries = nil }, "no machine can take part"},
-		"canary elsewhere": {func(in *rollout.Input) { in.Spec.Strategy = fleet.Canary; in.Spec.Select = []string{"m-00"}; in.Spec.Canaries = []string{"m-01"} }, `canary "m-01"`},
-		"no canary left":   {func(in *rollout.Input) { in.Spec.Strategy = fleet.Canary; in.Spec.Canaries = []string{"m-00", "!m-00"} }, "canaries leave out every machine"},
-		"empty batch":      {func(in *rollout.Input) { in.Spec = spec("0", "100%") }, "batch 1"},
-		"falling percent":  {func(in *rollout.Input) { in.Spec = spec("50%", "25%") }, "batch 2"},
-		"negative slots":   {func(in *rollout.Input) { in.Spec.MaxParallel = -1 }, "maxParallel"},
-		"never healthy":    {func(in *rollout.Input) { in.Spec.MinHealthyMs = 20 * minute }, "minHealthy"},
-		"no release":       {func(in *rollout.Input) { in.Spec.Release = "sha256:1" }, "release"},
+		"typo":           {func(in *rollout.Input) { in.Spec.Select = []string{"m-*", "wbe-01"} }, `"wbe-01"`},
+		"typo in a not":  {func(in *rollout.Input) { in.Spec.Select = []string{"!@prdo"} }, `"!@prdo"`},
+		"bad term":       {func(in *rollout.Input) { in.Spec.Select = []string{"m-["} }, `"m-["`},
+		"everyone out":   {func(in *rollout.Input) { in.Spec.Select = []string{"m-00", "!m-*"} }, "no machine can take part"},
+		"only outsiders": {func(in *rollout.Input) { in.Entries = in.Entries[:1]; in.Spec.Select = []string{"m-01"} }, "no machine can take part"},
+		"empty release":  {func(in *rollout.Input) { in.Entries = nil }, "no machine can take part"},
+		"canary elsewhere": {func(in *rollout.Input) {
+			in.Spec.Strategy = fleet.Canary
+			in.Spec.Select = []string{"m-00"}
+			in.Spec.Canaries = []string{"m-01"}
+		}, `canary "m-01"`},
+		"no canary left":  {func(in *rollout.Input) { in.Spec.Strategy = fleet.Canary; in.Spec.Canaries = []string{"m-00", "!m-00"} }, "canaries leave out every machine"},
+		"empty batch":     {func(in *rollout.Input) { in.Spec = spec("0", "100%") }, "batch 1"},
+		"falling percent": {func(in *rollout.Input) { in.Spec = spec("50%", "25%") }, "batch 2"},
+		"negative slots":  {func(in *rollout.Input) { in.Spec.MaxParallel = -1 }, "maxParallel"},
+		"never healthy":   {func(in *rollout.Input) { in.Spec.MinHealthyMs = 20 * minute }, "minHealthy"},
+		"no release":      {func(in *rollout.Input) { in.Spec.Release = "sha256:1" }, "release"},
 	} {
 		in := input(2, spec())
 		tt.edit(&in)
