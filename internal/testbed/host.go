@@ -146,10 +146,10 @@ func (h *Host) disk() string { return filepath.Join(h.tb.dir, "hosts", h.name) }
 // of the rest in "up" (an overlay's upper folder), also while it is off. Absolute
 // links in it are those of the host: ReadFile follows them properly.
 func (h *Host) Disk() string {
-	if h.tb.memory {
-		return fmt.Sprintf("/proc/%d/root%s", h.tb.keeper.Pid(), h.disk())
+	if h.tb.onDisk {
+		return h.disk()
 	}
-	return h.disk()
+	return fmt.Sprintf("/proc/%d/root%s", h.tb.keeper.Pid(), h.disk())
 }
 
 // Command is c as a program that runs in the host; for proc.Run and proc.Start. Its
