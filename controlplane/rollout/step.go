@@ -217,7 +217,10 @@ func (st *step) nudge() {
 	}
 	b, t := st.batches[st.rollout.Batch], st.total()
 	switch {
-	case unfinished(b.Counts) == 0 || unfinished(t) == 0 || st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
+	case b.Counts.InFlight+b.Counts.Reverting == 0, // done, or only offline ones are left
+		b.State == fleet.BatchOpen && st.drained(&b),
+		unfinished(t) == 0,
+		st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
 		st.wakeBy(st.now)
 	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
 		// Slots are filled by a look at every machine, so in a big fleet not

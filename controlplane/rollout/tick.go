@@ -294,6 +294,11 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 			st.release = append(st.release, a.Machine)
 		}
 	})
+	for i := range st.batches {
+		if b := &st.batches[i]; b.State != fleet.BatchWaiting && b.State != fleet.BatchPassed && b.State != fleet.BatchFailed {
+			b.State, b.Why, b.EndedAt = fleet.BatchFailed, "the rollout ended first: "+string(state), st.now
+		}
+	}
 	st.rollout.State, st.rollout.Why, st.rollout.EndedAt = state, why, st.now
 	st.log(actor, action, map[string]string{"why": why})
 }

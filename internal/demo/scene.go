@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -261,6 +262,16 @@ func (s *Scene) StopControlPlane() error {
 		return nil // how it ended is not the demo's concern any more
 	}
 	return err
+}
+
+// RestartControlPlane kills the control plane with -9 and starts it again, as
+// systemd would.
+func (s *Scene) RestartControlPlane(ctx context.Context) error {
+	if err := s.cp.Signal(syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill control plane: %w", err)
+	}
+	_, _ = s.cp.Wait() // how it ended is known
+	return s.StartControlPlane(ctx)
 }
 
 func (s *Scene) logTail() string {
