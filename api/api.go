@@ -199,6 +199,15 @@ type LeftOut struct {
 	Why     string          `json:"why"`
 }
 
+// Waiting says why a part of a rollout has not ended, and by when it must.
+type Waiting struct {
+	Machine  fleet.MachineID `json:"machine,omitempty"` // empty: the rollout, or the batch
+	Batch    int             `json:"batch"`             // from 0; -1: the rollout
+	State    string          `json:"state"`
+	Why      string          `json:"why"`
+	Deadline int64           `json:"deadline"` // Unix milliseconds; 0: none
+}
+
 // RolloutDetail is a rollout with its batches; Plan is set when it was just
 // planned or created.
 type RolloutDetail struct {

@@ -51,14 +51,16 @@ func CAHash(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// EnrollTLS returns a configuration that trusts the one CA that the token
-// names, and no other: the control plane sends the CA's certificate in its
-// handshake.
-func (t TokenParts) EnrollTLS() *tls.Config {
+// EnrollTLS returns a configuration for the control plane at host, a name or
+// an address, that trusts the one CA that the token names and no other: the
+// control plane sends the CA's certificate in its handshake.
+func (t TokenParts) EnrollTLS(host string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
+		ServerName: host,
 		// The chain is verified below, against a root that is known by its
-		// hash only.
+		// hash only. The state's ServerName is empty for an address, so that
+		// the host is the one given here.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			roots, inter := x509.NewCertPool(), x509.NewCertPool()
@@ -74,7 +76,7 @@ func (t TokenParts) EnrollTLS() *tls.Config {
 				return fleet.Errorf(fleet.Refused, "the control plane has another CA than the enrolment token names").
 					WithHint("is this the control plane that made the token?")
 			}
-			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, DNSName: cs.ServerName})
+			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, DNSName: host})
 			return err
 		},
 	}

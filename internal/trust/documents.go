@@ -17,7 +17,7 @@ func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
 	if t.Lines == nil {
 		t.Lines = map[fleet.Line]fleet.Sequence{}
 	}
-	return payload(t, &fleet.Timestamp{}, MaxTimestampBytes, validateTimestamp(t))
+	return payloadOf(t, &fleet.Timestamp{}, MaxTimestampBytes, validateTimestamp(t))
 }
 
 // ParseTimestamp reads a timestamp and checks that root's timestamp role
@@ -72,7 +72,7 @@ func NewRevocations(r fleet.Revocations) ([]byte, error) {
 	if r.Certificates == nil {
 		r.Certificates = []string{}
 	}
-	return payload(r, &fleet.Revocations{}, MaxRevocationsBytes, validateRevocations(r))
+	return payloadOf(r, &fleet.Revocations{}, MaxRevocationsBytes, validateRevocations(r))
 }
 
 // ParseRevocations reads a revocation list and checks that root's revoker role
@@ -123,7 +123,7 @@ func Revoked(r fleet.Revocations, m Mark) bool {
 
 // NewGrant makes the payload of a grant to sign. Errors have the code Invalid.
 func NewGrant(g fleet.Grant) ([]byte, error) {
-	return payload(g, &fleet.Grant{}, MaxGrantBytes, validateGrant(g))
+	return payloadOf(g, &fleet.Grant{}, MaxGrantBytes, validateGrant(g))
 }
 
 // ParseGrant reads a grant and checks that root's operator role signed it for
@@ -164,8 +164,8 @@ func validateGrant(g fleet.Grant) error {
 	return nil
 }
 
-// payload encodes a document unless something is wrong with it.
-func payload(doc, v any, limit int, wrong error) ([]byte, error) {
+// payloadOf encodes a document unless something is wrong with it.
+func payloadOf(doc, v any, limit int, wrong error) ([]byte, error) {
 	b, err := encode(doc, v, limit)
 	if wrong != nil {
 		err = wrong

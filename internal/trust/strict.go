@@ -110,6 +110,7 @@ func (s *scanner) next() byte {
 }
 
 func (s *scanner) value(t reflect.Type, depth int) *Refusal {
+	nullable := t == nil || t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -129,7 +130,7 @@ func (s *scanner) value(t reflect.Type, depth int) *Refusal {
 		return nil
 	case 'n':
 		s.pos += len("null")
-		if t != nil && t.Kind() != reflect.Slice && t.Kind() != reflect.Map {
+		if !nullable {
 			return refuse(fleet.ReasonMalformed, "null at byte %d", s.pos)
 		}
 		return nil
