@@ -94,7 +94,7 @@ func (s *Scene) build(ctx context.Context) error {
 	}
 	s.env = append(os.Environ(),
 		"HOME="+filepath.Join(s.Dir, "home"), "XDG_CONFIG_HOME=", "XDG_STATE_HOME=",
-		"NIX_CONFIG=substituters =\nsandbox = false\nexperimental-features = nix-command flakes",
+		testbed.NixConfig,
 		"NIXFLEET_SERVER="+s.operatorsURL(), "NIXFLEET_CA="+s.cpFile("ca.pem"), "NIXFLEET_API_KEY=", "NIXFLEET_SIGN_KEY=")
 	if err := s.serveCache(ctx); err != nil {
 		return err
@@ -333,17 +333,17 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	if len(s.trash) == 0 {
 		return nil
 	}
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...), MaxOutput: 16 << 20})
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...), MaxOutput: 16 << 20, Env: s.env})
 	if err != nil {
 		return fmt.Errorf("list store paths: %w", err)
 	}
 	paths := strings.Fields(string(res.Stdout))
 	// One alive path must not save the others: what fails is tried one by one.
-	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--delete"}, paths...)}); err == nil {
+	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--delete"}, paths...), Env: s.env}); err == nil {
 		return nil
 	}
 	for _, p := range paths {
-		if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--delete", p}}); err != nil && ctx.Err() != nil {
+		if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--delete", p}, Env: s.env}); err != nil && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
@@ -353,7 +353,7 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 // remember notes what the store got for a system, to be removed at the end.
 func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
 	for _, p := range paths {
-		res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--query", "--deriver", string(p)}})
+		res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--query", "--deriver", string(p)}, Env: s.env})
 		if err != nil {
 			return fmt.Errorf("find derivation: %w", err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/arcanesys/nixfleet/internal/proc"
+	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
 // bin is the folder of the programs, built for this run.
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("NIX_CONFIG", "substituters =\nsandbox = false\nexperimental-features = nix-command flakes")
+			e.Setenv("NIX_CONFIG", strings.TrimPrefix(testbed.NixConfig, "NIX_CONFIG="))
 			c := &controlPlane{dir: filepath.Join(e.WorkDir, "cp")}
 			e.Values[controlPlaneKey{}] = c
 			e.Defer(func() { _ = c.kill() })
