@@ -92,7 +92,7 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, er
 	if err != nil {
 		return nil, err
 	}
-	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), Version: Version(), EpochKey: epoch})
+	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch})
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}

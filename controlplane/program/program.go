@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -29,20 +28,27 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
+// Invocation is one run of the program.
+type Invocation struct {
+	Version        string
+	Args           []string // without the program's name
+	Stdout, Stderr io.Writer
+}
+
 // Main runs the program and returns its exit code: 0 done, 1 error, 2 usage.
 // An error is one line on stderr, with a hint if there is one.
-func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := command()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+func Main(ctx context.Context, v Invocation) int {
+	root := command(v.Version)
+	root.SetArgs(v.Args)
+	root.SetOut(v.Stdout)
+	root.SetErr(v.Stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "nixfleet-control-plane: %v\n", err)
+	fmt.Fprintf(v.Stderr, "nixfleet-control-plane: %v\n", err)
 	if hint := fleet.ErrorHint(err); hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(v.Stderr, "hint: %s\n", hint)
 	}
 	if errors.As(err, &usageError{}) {
 		return 2
@@ -50,7 +56,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-func command() *cobra.Command {
+func command(version string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nixfleet-control-plane",
 		Short: "Control plane of a NixFleet fleet",
@@ -65,7 +71,7 @@ func command() *cobra.Command {
 	})
 	var file string
 	root.PersistentFlags().StringVar(&file, "config", DefaultConfig, "configuration `file`")
-	root.AddCommand(runCommand(&file), configCommand(), backupCommand(&file), doctorCommand(&file), versionCommand())
+	root.AddCommand(runCommand(&file, version), configCommand(), backupCommand(&file), doctorCommand(&file), versionCommand(version))
 	return root
 }
 
@@ -89,7 +95,7 @@ func known(c *cobra.Command, args []string) error {
 
 func help(c *cobra.Command, _ []string) error { return c.Help() }
 
-func runCommand(file *string) *cobra.Command {
+func runCommand(file *string, version string) *cobra.Command {
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "run",
@@ -102,7 +108,7 @@ func runCommand(file *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return Run(c.Context(), conf, logger(c.ErrOrStderr(), verbose))
+			return Run(c.Context(), conf, version, logger(c.ErrOrStderr(), verbose))
 		},
 	}
 	c.Flags().BoolVar(&verbose, "verbose", false, "log every request")
@@ -135,35 +141,18 @@ func configCommand() *cobra.Command {
 	return c
 }
 
-func versionCommand() *cobra.Command {
+func versionCommand(version string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "version", Short: "Print the version", Example: "  nixfleet-control-plane version --json", Args: exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if asJSON {
-				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]string{"version": Version()})
+				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]string{"version": version})
 			}
-			fmt.Fprintln(c.OutOrStdout(), Version())
+			fmt.Fprintln(c.OutOrStdout(), version)
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
-}
-
-// Version is the module's version, or the revision that it was built from.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return "devel-" + s.Value[:12]
-		}
-	}
-	return "devel"
 }

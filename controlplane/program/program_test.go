@@ -25,7 +25,7 @@ import (
 // run is one run of the program.
 func run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	code = program.Main(ctx, args, &out, &err)
+	code = program.Main(ctx, program.Invocation{Version: "test", Args: args, Stdout: &out, Stderr: &err})
 	return code, out.String(), err.String()
 }
 

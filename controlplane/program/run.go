@@ -27,7 +27,7 @@ import (
 
 // Run is a control plane from its start to its orderly end, which comes when
 // ctx ends. What is wrong at the start is one error that says what to do.
-func Run(ctx context.Context, conf config.ControlPlane, log *slog.Logger) error {
+func Run(ctx context.Context, conf config.ControlPlane, version string, log *slog.Logger) error {
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
 	}
@@ -50,7 +50,7 @@ func Run(ctx context.Context, conf config.ControlPlane, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, conf, sockets, identity, log, plane.Config{Store: st, Log: log, Version: Version(), EpochKey: keys.EpochKey})
+	err = serve(ctx, conf, sockets, identity, log, plane.Config{Store: st, Log: log, Version: version, EpochKey: keys.EpochKey})
 	return errors.Join(err, st.Close())
 }
 
