@@ -122,4 +122,6 @@ func (p *Plane) AuditHead(ctx context.Context) (fleet.AuditHead, error) { return
 
 // EventStart returns the event after which Events with that After begins. The
 // error's code is NotFound if the log does not have what follows it.
-func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) { return p.startOf(ctx, after) }
+func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
+	return p.startOf(ctx, after)
+}

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -99,8 +98,10 @@ func withWriter(r *http.Request, w http.ResponseWriter) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), writerKey{}, w))
 }
 
-// decode reads a body strictly. Once it is read, the read deadline ends: it
-// would cut a long poll.
+// decode reads a body. Fields that are unknown are let pass, unlike
+// operators': an agent may be newer than its control plane, and must not lose
+// it for that. Once the body is read, the read deadline ends: it would cut a
+// long poll.
 func (s *Server) decode(r *http.Request, limit int64, v any) error {
 	w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -112,7 +113,7 @@ func (s *Server) decode(r *http.Request, limit int64, v any) error {
 		return fleet.Errorf(fleet.Invalid, "read request: %w", err)
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	if err := unmarshalStrict(bytes.TrimSpace(b), v); err != nil {
+	if err := json.Unmarshal(b, v); err != nil {
 		return fleet.Errorf(fleet.Invalid, "request: %w", err)
 	}
 	return nil

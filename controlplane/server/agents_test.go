@@ -5,6 +5,8 @@ package server_test
 import (
 	"context"
 	"crypto/tls"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -299,6 +301,51 @@ func TestAgents_ResumeTheirSessionAfterARestart(t *testing.T) {
 	visit()
 	if !resumed {
 		t.Error("the session was not resumed")
+	}
+}
+
+// An agent that is newer than its control plane keeps it.
+func TestCheckIn_LetsUnknownFieldsPass(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	key := newKey(t)
+	cert := must[api.Certificate](t)(w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: w.token(admin, "web-01"), CSR: csr(t, "web-01", key)}))
+	post := func(body string) int {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.caPool(), Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Certificate}, PrivateKey: key}}}}
+		defer tr.CloseIdleConnections()
+		req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodPost, base(w.addrs.Agents)+api.PathCheckIn, strings.NewReader(body)))
+		res := must[*http.Response](t)((&http.Client{Transport: tr}).Do(req))
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	if got := post(`{"machine":"web-01","mood":"fine"}`); got != http.StatusOK {
+		t.Errorf("unknown field: status %d, want 200", got)
+	}
+	if got := post(`{"machine":`); got != http.StatusUnprocessableEntity {
+		t.Errorf("cut short: status %d, want 422", got)
+	}
+	if got := post(`{"machine":"web-01","waiting":"` + strings.Repeat("a", 1<<20) + `"}`); got != http.StatusRequestEntityTooLarge {
+		t.Errorf("too large: status %d, want 413", got)
+	}
+}
+
+func TestHealth_TellsStateAndCounts(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	must[api.Orders](t)(w.enrolled(admin, "web-01").CheckIn(t.Context(), checkIn("web-01")))
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if status, body := w.get(path); status != http.StatusOK {
+			t.Errorf("%s: status %d, %s", path, status, body)
+		}
+	}
+	_, body := w.get("/metrics")
+	for _, want := range []string{
+		"nixfleet_fleet_size 1\n", `nixfleet_machines{lifecycle="active"} 1`, "nixfleet_machines_online 1\n", "nixfleet_rollouts_active 0\n",
+		`nixfleet_machine_last_seen_timestamp_seconds{machine="web-01"} 1`, `nixfleet_http_requests_total{listener="agents",operation="checkIn",status="200"} 1`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics have no %q:\n%s", want, body)
+		}
 	}
 }
 

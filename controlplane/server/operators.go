@@ -28,6 +28,7 @@ const (
 	maxReleaseBody = 64 << 20
 	bodyTimeout    = 20 * time.Second
 	releaseTimeout = 5 * time.Minute
+	replyTimeout   = time.Minute // after the body
 )
 
 // operators is the operators' API while it is put together.
@@ -199,6 +200,8 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 		rec := recordOf(r.Context())
 		rec.operation = op.ID
 		w.Header().Set("Cache-Control", "no-store")
+		limit := ctx.Operation().BodyReadTimeout + replyTimeout
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // every connection of this server can
 		if op.Role == "" {
 			next(ctx)
 			return
