@@ -120,9 +120,3 @@ func (p *Plane) Audit(ctx context.Context, q AuditQuery) (api.Page[fleet.AuditEn
 
 // AuditHead returns size and head of the audit chain.
 func (p *Plane) AuditHead(ctx context.Context) (fleet.AuditHead, error) { return p.st.AuditHead(ctx) }
-
-// EventStart returns the event after which Events with that After begins. The
-// error's code is NotFound if the log does not have what follows it.
-func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
-	return p.startOf(ctx, after)
-}
