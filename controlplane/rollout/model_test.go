@@ -68,6 +68,9 @@ func moves() []func(*sim) {
 			func(m *sim) { m.changed(id, func(f *rollout.Facts) { f.Online = !f.Online }) },
 			func(m *sim) { m.changed(id, as(fleet.Maintenance)) },
 			func(m *sim) { m.changed(id, as(fleet.Active)) },
+			func(m *sim) {
+				m.step(rollout.Event{Verb: &rollout.Verb{Verb: api.VerbSkip, Actor: "key:bob", Machines: []fleet.MachineID{id}}})
+			},
 			func(m *sim) { m.step(rollout.Event{Superseded: []fleet.MachineID{id}}) },
 		)
 	}

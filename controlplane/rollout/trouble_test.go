@@ -201,6 +201,9 @@ func TestStep_ResumeGoesOnWithoutTheCanary(t *testing.T) {
 	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
 	m.verb(api.VerbResume)
 	m.wantStates("running = passed: reverted | open: offered")
+	m.verb(api.VerbSkip, m.at(0, 0)) // known already: it makes no room for another failure
+	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
+	m.wantStates("paused = passed: skipped | failed: reverted")
 }
 
 // H16: a machine that is tried again while its batch soaks has the soak begin
