@@ -3,6 +3,7 @@
 package rollout_test
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"testing"
@@ -12,14 +13,12 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
+var modelDepth = flag.Int("model.depth", 4, "how many events in a row to try")
+
 // Every order of events in a rollout of two machines, up to a depth: no step
 // breaks a rule, and from wherever that leads the rollout ends once agents
 // obey and an operator lets it go on.
 func TestStep_SmallRolloutsExhaustively(t *testing.T) {
-	depth := 5
-	if testing.Short() {
-		depth = 4
-	}
 	for _, failure := range []fleet.OnFailure{fleet.Pause, fleet.RevertBatch, fleet.RevertAll} {
 		t.Run(string(failure), func(t *testing.T) {
 			t.Parallel()
@@ -29,7 +28,7 @@ func TestStep_SmallRolloutsExhaustively(t *testing.T) {
 			first.quick = true
 			seen := map[string]bool{first.key(): true}
 			level := []*sim{first}
-			for range depth {
+			for range *modelDepth {
 				var next []*sim
 				for _, m := range level {
 					for _, move := range moves() {
