@@ -15,6 +15,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -252,7 +254,7 @@ func (s *site) serve() (key, cert []byte) {
 	machineKey, machineDER := issue(&x509.Certificate{Subject: pkix.Name{CommonName: machineID}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	l, err := s.tb.ListenHub(s.ctx, "tcp", ":8444")
 	check(t, err)
-	srv := &http.Server{Handler: s.plane, ErrorLog: nil, TLSConfig: &tls.Config{
+	srv := &http.Server{Handler: s.plane, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{serverDER}, PrivateKey: serverKey}}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 	}}
 	go srv.ServeTLS(l, "", "")
