@@ -52,10 +52,11 @@ type world struct {
 	log      *slog.Logger
 
 	// Of an idle agent, forgotten when it ends.
-	notBefore  map[string]time.Time // orders that could not begin, and when to look at them again
-	delay      map[string]time.Duration
-	prefetched fleet.Digest
-	refusedDoc map[fleet.Digest]bool
+	notBefore   map[string]time.Time // orders that could not begin, and when to look at them again
+	delay       map[string]time.Duration
+	prefetched  fleet.Digest
+	refusedDoc  map[fleet.Digest]bool
+	lastRunning fleet.StorePath
 }
 
 var _ effects = (*world)(nil)
