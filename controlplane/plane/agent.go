@@ -37,7 +37,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		t, changed := p.board.look(machine)
+		v, changed := p.board.look(machine)
 		m, ok := p.inventory.machine(machine)
 		if !ok {
 			return api.Orders{}, errNoMachine(machine)
@@ -45,7 +45,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		if err := mayTalk(m); err != nil {
 			return api.Orders{}, err
 		}
-		o, err := p.ordersFor(m, t)
+		o, err := p.ordersFor(m, v)
 		if err != nil || o.Etag != have || wait <= 0 {
 			return o, err
 		}
@@ -63,13 +63,16 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 
 // ordersFor is what a machine may do now. One that takes no part in rollouts
 // gets nothing to apply; while the database may be an old copy, nobody does.
-func (p *Plane) ordersFor(m fleet.Machine, t task) (api.Orders, error) {
-	if m.Lifecycle != fleet.Active && m.Lifecycle != fleet.Maintenance || p.epoch.mode() == modeRestored {
-		t = task{}
+func (p *Plane) ordersFor(m fleet.Machine, v posting) (api.Orders, error) {
+	var o api.Orders
+	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.epoch.mode() != modeRestored {
+		o = rollout.OrdersFor(v.assignment, v.rollout, p.ms())
 	}
-	poll, wait := int64(p.conf.PollSeconds)*1000, int64(p.conf.WaitSeconds)*1000
-	o, err := orders(t, p.trustNow().documents, poll, wait, p.ms())
+	o.Documents = p.trustNow().documents
+	o.PollAfterMs, o.WaitMs = int64(p.conf.PollSeconds)*1000, int64(p.conf.WaitSeconds)*1000
 	o.Epoch = p.epoch.token()
+	tag, err := etag(o)
+	o.Etag = tag
 	return o, err
 }
 

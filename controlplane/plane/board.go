@@ -4,58 +4,45 @@ package plane
 
 import (
 	"encoding/json"
+	"fmt"
 	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// task is what a rollout wants of a machine now.
-type task struct {
-	prefetch fleet.Digest
-	apply    *api.ApplyOrder // without DeadlineMs
-	revert   *api.RevertOrder
-	deadline int64 // of the attempt, Unix milliseconds; 0: none
+// posting is what a rollout has decided about a machine: its assignment, and
+// the rollout's row. What that means for the agent at a moment is the engine's
+// to say (rollout.OrdersFor), so that planning and serving agree (H18).
+type posting struct {
+	assignment fleet.Assignment
+	rollout    fleet.Rollout
 }
 
-// taskOf derives a machine's task from its assignment. It is the one place
-// that turns what the engine decided into what an agent is told (H18).
-func taskOf(r fleet.Rollout, a fleet.Assignment) task {
-	switch {
-	case a.State.InFlight():
-		return task{deadline: a.Deadline, apply: &api.ApplyOrder{
-			Digest: a.Digest, Rollout: a.Rollout, Attempt: a.Attempt, MinHealthyMs: r.Spec.MinHealthyMs,
-		}}
-	case a.State == fleet.AssignReverting:
-		return task{revert: &api.RevertOrder{Digest: a.Digest, Rollout: a.Rollout, Attempt: a.Attempt}}
-	case a.State == fleet.AssignPending && r.State == fleet.RolloutRunning && a.Batch <= r.Batch+1:
-		return task{prefetch: a.Digest}
-	}
-	return task{}
-}
-
-func (t task) empty() bool { return t.prefetch == "" && t.apply == nil && t.revert == nil }
-
-// board shows each machine its task and wakes who waits for another one.
+// board shows each machine its posting and wakes who waits for another one.
 type board struct {
-	mu      sync.Mutex
-	tasks   map[fleet.MachineID]task
-	waiters map[fleet.MachineID]chan struct{}
+	mu       sync.Mutex
+	postings map[fleet.MachineID]posting
+	waiters  map[fleet.MachineID]chan struct{}
 }
 
 func newBoard() *board {
-	return &board{tasks: map[fleet.MachineID]task{}, waiters: map[fleet.MachineID]chan struct{}{}}
+	return &board{postings: map[fleet.MachineID]posting{}, waiters: map[fleet.MachineID]chan struct{}{}}
 }
 
-// post shows a machine another task and wakes it.
-func (b *board) post(id fleet.MachineID, t task) {
+// post shows a machine another posting and wakes it.
+func (b *board) post(id fleet.MachineID, v posting) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t.empty() {
-		delete(b.tasks, id)
-	} else {
-		b.tasks[id] = t
-	}
+	b.postings[id] = v
+	b.wake(id)
+}
+
+// clear takes a machine's posting down and wakes it.
+func (b *board) clear(id fleet.MachineID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.postings, id)
 	b.wake(id)
 }
 
@@ -82,9 +69,9 @@ func (b *board) wakeAll() {
 	}
 }
 
-// look returns a machine's task, and a channel that is closed when it may have
-// changed.
-func (b *board) look(id fleet.MachineID) (task, <-chan struct{}) {
+// look returns a machine's posting, and a channel that is closed when it may
+// have changed.
+func (b *board) look(id fleet.MachineID) (posting, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c, ok := b.waiters[id]
@@ -92,26 +79,22 @@ func (b *board) look(id fleet.MachineID) (task, <-chan struct{}) {
 		c = make(chan struct{})
 		b.waiters[id] = c
 	}
-	return b.tasks[id], c
+	return b.postings[id], c
 }
 
-// orders puts a task into the words of the contract. The etag covers what an
-// agent acts on: not the epoch, nor how much time is left.
-func orders(t task, documents api.Documents, pollMs, waitMs, now int64) (api.Orders, error) {
-	o := api.Orders{Prefetch: t.prefetch, Revert: t.revert, Documents: documents, PollAfterMs: pollMs, WaitMs: waitMs}
-	if t.apply != nil {
-		apply := *t.apply
+// etag names what an agent acts on: not the epoch, nor how much time is left.
+func etag(o api.Orders) (string, error) {
+	o.Epoch = ""
+	if o.Apply != nil {
+		apply := *o.Apply
+		apply.DeadlineMs = 0
 		o.Apply = &apply
 	}
 	b, err := json.Marshal(o)
 	if err != nil {
-		return api.Orders{}, err
+		return "", fmt.Errorf("encode orders: %w", err)
 	}
-	o.Etag = fleet.SHA256(b).Short()
-	if o.Apply != nil && t.deadline > 0 {
-		o.Apply.DeadlineMs = max(1, t.deadline-now)
-	}
-	return o, nil
+	return fleet.SHA256(b).Short(), nil
 }
 
 // bell wakes all who wait for something to happen.

@@ -60,20 +60,24 @@ func errNoMachine(id fleet.MachineID) error {
 	return fleet.Errorf(fleet.NotFound, "there is no machine %.80q", id).WithHint("nixfleet machine list shows those there are")
 }
 
-// fillDesired derives what a machine should run: the release of the rollout
-// that holds it, once offered, else that of its latest healthy assignment.
+// fillDesired derives what a machine should run; it is never stored.
 func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machine) error {
-	a, ok, err := r.Desired(ctx, m.ID)
+	claim, claimed, err := r.ClaimedAssignment(ctx, m.ID)
 	if err != nil {
 		return err
 	}
-	m.Desired = nil
+	healthy, ok, err := r.LastHealthy(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	var c, h *fleet.Assignment
+	if claimed {
+		c = &claim
+	}
 	if ok {
-		m.Desired = &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
+		h = &healthy
 	}
-	if m.Checks == nil {
-		m.Checks = []fleet.CheckResult{}
-	}
+	m.Desired = rollout.Desired(c, h)
 	return nil
 }
 

@@ -225,6 +225,7 @@ type RolloutQuery struct {
 	Cursor  string
 	Limit   int
 	State   fleet.RolloutState
+	Active  bool // those that have not ended
 	Release fleet.Digest
 }
 
@@ -236,7 +237,7 @@ func (p *Plane) Rollouts(ctx context.Context, q RolloutQuery) (api.Page[fleet.Ro
 	}
 	size := pageSize(q.Limit)
 	items, err := p.st.Rollouts(ctx, store.RolloutFilter{
-		State: q.State, Release: q.Release, BeforeAt: key.At, Before: fleet.RolloutID(key.ID), Limit: size + 1,
+		State: q.State, Active: q.Active, Release: q.Release, BeforeAt: key.At, Before: fleet.RolloutID(key.ID), Limit: size + 1,
 	})
 	if err != nil {
 		return api.Page[fleet.Rollout]{}, err
@@ -341,6 +342,25 @@ func (t *turn) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) 
 		}
 	}
 	return nil
+}
+
+// Explain says of everything in a rollout that has not ended why, and by when
+// it must.
+func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
+	var s *rollout.State
+	err := p.st.Read(ctx, func(r store.Reader) error {
+		v, err := r.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		s, err = readState(ctx, r, v)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	t := &turn{p: p, now: p.ms()}
+	return rollout.Explain(*s, t.world(), t.now), nil
 }
 
 // DeleteRollout forgets a rollout that has ended. One that says what a machine

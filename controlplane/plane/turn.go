@@ -25,7 +25,7 @@ type turn struct {
 	// machines are rows that this turn wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
 	events   []api.Event
-	touched  map[fleet.MachineID]bool // whose task may have changed
+	touched  map[fleet.MachineID]bool // whose orders may have changed
 	dirty    bool                     // p.active no longer is what the store has, until the commit
 	after    []func()                 // run after the commit
 }
@@ -65,7 +65,7 @@ func (p *Plane) publish(t *turn) {
 		f()
 	}
 	for id := range t.touched {
-		p.postTask(id)
+		p.post(id)
 	}
 	for id := range t.machines {
 		p.board.wakeOne(id)
@@ -75,20 +75,25 @@ func (p *Plane) publish(t *turn) {
 	}
 }
 
-// postTask shows a machine what the rollout that holds it wants.
-func (p *Plane) postTask(id fleet.MachineID) {
+// post shows a machine what the rollout that holds it has decided.
+func (p *Plane) post(id fleet.MachineID) {
+	found := false
+	var v posting
 	for _, s := range p.active {
-		if a, ok := s.Assignments[id]; ok {
-			if t := taskOf(s.Rollout, a); !t.empty() {
-				p.board.post(id, t)
-				return
-			}
+		a, ok := s.Assignments[id]
+		// A machine that was taken over is in two; it has ended in one.
+		if ok && (!found || !a.State.Final()) {
+			v, found = posting{a, s.Rollout}, true
 		}
 	}
-	p.board.post(id, task{})
+	if !found {
+		p.board.clear(id)
+		return
+	}
+	p.board.post(id, v)
 }
 
-// loadActive reads the rollouts at work and shows machines their tasks.
+// loadActive reads the rollouts at work and shows machines what they decided.
 func (p *Plane) loadActive(ctx context.Context) error {
 	active := map[fleet.RolloutID]*rollout.State{}
 	err := p.st.Read(ctx, func(r store.Reader) error {
@@ -111,7 +116,7 @@ func (p *Plane) loadActive(ctx context.Context) error {
 	p.active = active
 	for _, s := range active {
 		for id := range s.Assignments {
-			p.postTask(id)
+			p.post(id)
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ const eventPage = 500
 // has to read the state anew.
 func (p *Plane) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, error] {
 	return func(yield func(api.Event, error) bool) {
-		after, err := p.startOf(ctx, q.After)
+		after, err := p.EventStart(ctx, q.After)
 		if err != nil {
 			yield(api.Event{}, err)
 			return
@@ -61,8 +61,9 @@ func (p *Plane) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, e
 	}
 }
 
-// startOf checks where a reader wants to begin.
-func (p *Plane) startOf(ctx context.Context, after int64) (int64, error) {
+// EventStart returns the event after which Events with that After begins. The
+// error's code is NotFound if the log does not have what follows it.
+func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
 	oldest, newest, err := p.st.EventRange(ctx)
 	switch {
 	case err != nil:
@@ -119,9 +120,3 @@ func (p *Plane) Audit(ctx context.Context, q AuditQuery) (api.Page[fleet.AuditEn
 
 // AuditHead returns size and head of the audit chain.
 func (p *Plane) AuditHead(ctx context.Context) (fleet.AuditHead, error) { return p.st.AuditHead(ctx) }
-
-// EventStart returns the event after which Events with that After begins. The
-// error's code is NotFound if the log does not have what follows it.
-func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
-	return p.startOf(ctx, after)
-}

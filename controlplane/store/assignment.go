@@ -147,18 +147,13 @@ func (t *Tx) Unclaim(ctx context.Context, rollout fleet.RolloutID, machine fleet
 	return nil
 }
 
-// Desired returns the assignment whose release a machine should run: that of
-// the rollout that holds it, once offered and not taken back, else its latest
-// healthy one. False if there is none: hold.
-func (r Reader) Desired(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
+// ClaimedAssignment returns a machine's assignment in the rollout that it
+// belongs to; false if it belongs to none.
+func (r Reader) ClaimedAssignment(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
 	a, ok, err := first(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE machine_id = $1
-		AND rollout_id = (SELECT claim.rollout_id FROM claim WHERE claim.machine_id = $1) AND ever_offered = 1
-		AND state IN ('offered', 'fetching', 'applying', 'awaiting-reboot', 'verifying', 'healthy')`, string(id))
+		AND rollout_id = (SELECT claim.rollout_id FROM claim WHERE claim.machine_id = $1)`, string(id))
 	if err != nil {
-		return a, false, fmt.Errorf("read desired release of %s: %w", id, err)
+		return a, false, fmt.Errorf("read assignment of %s: %w", id, err)
 	}
-	if ok {
-		return a, true, nil
-	}
-	return r.LastHealthy(ctx, id)
+	return a, ok, nil
 }

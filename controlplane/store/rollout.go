@@ -12,6 +12,7 @@ import (
 // RolloutFilter selects rollouts, newest first; what is empty does not select.
 type RolloutFilter struct {
 	State   fleet.RolloutState
+	Active  bool // those that have not ended
 	Release fleet.Digest
 	// BeforeAt and Before are the last of the page before.
 	BeforeAt int64
@@ -25,9 +26,10 @@ const rolloutColumns = `id, spec, state, why, batch, machines, created_at, creat
 func (r Reader) Rollouts(ctx context.Context, f RolloutFilter) ([]fleet.Rollout, error) {
 	rollouts, err := list(ctx, r.q, scanRollout, `SELECT `+rolloutColumns+` FROM rollout
 		WHERE ($1 = '' OR state = $1) AND ($2 = '' OR release_digest = $2)
-		AND ($3 = 0 OR created_at < $3 OR created_at = $3 AND id < $4)
-		ORDER BY created_at DESC, id DESC LIMIT $5`,
-		string(f.State), string(f.Release), f.BeforeAt, string(f.Before), f.Limit)
+		AND ($3 = 0 OR state IN ('scheduled', 'running', 'paused', 'reverting'))
+		AND ($4 = 0 OR created_at < $4 OR created_at = $4 AND id < $5)
+		ORDER BY created_at DESC, id DESC LIMIT $6`,
+		string(f.State), string(f.Release), bit(f.Active), f.BeforeAt, string(f.Before), f.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list rollouts: %w", err)
 	}
