@@ -5,7 +5,10 @@ package server_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -109,9 +113,36 @@ func TestAgents_WantACertificateOfTheirCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = w.machine(forged.Raw, key).CheckIn(t.Context(), checkIn("web-01")); err == nil {
-		t.Error("a certificate of another CA was taken")
+	_, err = w.machine(forged.Raw, key).CheckIn(t.Context(), checkIn("web-01"))
+	wantCode(t, "a certificate of another CA", err, fleet.Unauthenticated)
+}
+
+// Certificates of one's own CA can be used instead: then nothing is issued.
+func TestAgents_MayHaveCertificatesOfOnesOwnCA(t *testing.T) {
+	own := must[pki.Authority](t)(pki.NewAuthority("our own CA", time.Now()))
+	file := filepath.Join(t.TempDir(), "clients.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Cert.Raw}), 0o644); err != nil {
+		t.Fatal(err)
 	}
+	w := newWorldWith(t, config.TLS{ClientCAFile: file})
+	admin := w.admin()
+	_, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
+	wantCode(t, "a token", err, fleet.Conflict)
+	key := newKey(t)
+	cert, err := own.Agent(must[pki.Request](t)(pki.ParseRequest(csr(t, "web-01", key))), w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := w.machine(cert.Raw, key)
+	must[api.Orders](t)(m.CheckIn(t.Context(), checkIn("web-01")))
+	if got := must[fleet.Machine](t)(admin.Machine(t.Context(), "web-01")); got.Lifecycle != fleet.Pending {
+		t.Errorf("a machine that nobody knew is %s, want pending until it is adopted", got.Lifecycle)
+	}
+	if got := must[fleet.Machine](t)(admin.AdoptMachine(t.Context(), "web-01")); got.Lifecycle != fleet.Active {
+		t.Errorf("adopted: got %s, want active", got.Lifecycle)
+	}
+	_, err = m.Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-01", newKey(t))})
+	wantCode(t, "a renewal", err, fleet.Conflict)
 }
 
 // E07: a machine cannot speak for another one.
