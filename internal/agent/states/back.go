@@ -140,7 +140,7 @@ func (j Journal) watchdogFired(in WatchdogFired) Journal {
 	w := j.Work
 	reason := fleet.ReasonWatchdog
 	switch j.Step {
-	case Switch, HandOver, Disarm, AwaitReboot:
+	case Switch, HandOver, Disarm, AwaitReboot, Verify:
 	case Confirm:
 		reason = fleet.ReasonNoNetwork
 	default:
