@@ -14,3 +14,14 @@ build: ## static programs into ./bin
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+# --- Nix ---
+.PHONY: nix-parse eval bench-nix
+nix-parse: ## every .nix file parses
+	@nix/checks/parse.sh
+
+eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="name ..."]
+	@NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)' nix/checks/eval/run.sh $(TESTS)
+
+bench-nix: ## what evaluating hosts costs beside plain NixOS: NIXPKGS=TREE
+	@NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)' nix/bench/run.sh
