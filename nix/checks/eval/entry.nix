@@ -56,10 +56,8 @@ let
     else
       [ "not ok\t${name}" ]
       ++ lib.optional (!passed.success) "#\tthrew an error; --show-trace with ONLY='${name}' tells where"
-      ++ lib.optionals isPair [
-        "#\texpected: ${render test.expected}"
-        "#\tgot:      ${render test.expr}"
-      ];
+      ++ lib.optional isPair "#\texpected: ${render test.expected}"
+      ++ lib.optional passed.success "#\tgot:      ${render (if isPair then test.expr else test)}";
   # Tab and line break are what separates results.
   clean = builtins.replaceStrings [ "\n" ] [ "\\n" ];
 in

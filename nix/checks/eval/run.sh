@@ -46,8 +46,8 @@ evaluate() {
   ulimit -v "${EVAL_MEM_KB:-8000000}"
   json=$(timeout -s KILL "${EVAL_TIMEOUT:-300}" nix-instantiate --eval --strict --json ${EVAL_TRACE:+--show-trace} \
     -E "(import $here/entry.nix { file = $1; root = $root; harness = { $args }; $only }).$2") || return
-  json=${json#\"}
-  printf '%b\n' "${json%\"}"
+  json=${json#\"} json=${json%\"}
+  printf '%b\n' "${json//\\\"/\"}"
 }
 
 # A file that does not evaluate as a whole is taken test by test, so that one error hides no other.

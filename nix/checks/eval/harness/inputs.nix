@@ -22,13 +22,17 @@ let
     in
     self;
 
-  # flake-parts, which it is written with, is one of the inputs that are not there.
+  # Written with flake libraries of their own, which are not there: their modules by path.
   lanzabooteOf = directory: {
     outPath = toString directory;
-    nixosModules = lib.genAttrs [ "lanzaboote" "default" ] (_: {
+    nixosModules.lanzaboote = {
       imports = [ (directory + "/nix/modules/lanzaboote.nix") ];
-      boot.lanzaboote.package = lib.mkDefault (nixpkgs.legacyPackages.x86_64-linux.hello);
-    });
+      boot.lanzaboote.package = lib.mkDefault nixpkgs.legacyPackages.x86_64-linux.hello;
+    };
+  };
+  microvmOf = directory: {
+    outPath = toString directory;
+    nixosModules = lib.genAttrs [ "host" "microvm" ] (name: directory + "/nixos-modules/${name}");
   };
 
   at =
@@ -45,6 +49,6 @@ in
   home-manager = flake "home-manager";
   impermanence = flake "impermanence";
   lanzaboote = at lanzabooteOf "lanzaboote";
-  microvm = flake "microvm.nix";
+  microvm = at microvmOf "microvm.nix";
   sops-nix = flake "sops-nix";
 }
