@@ -23,22 +23,7 @@ export NIX_REMOTE=${NIX_REMOTE:-dummy://} # evaluation needs no store
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The Nixpkgs to evaluate with: TREE itself, or a stand-in made of it and LIB.
-resolve() {
-  local tree=$1 lib=$2
-  if [ "$tree" = "$lib" ] && [ -e "$tree/pkgs/top-level/default.nix" ]; then
-    realpath "$tree"
-  else
-    "$here/harness/assemble.sh" "$tree" "$lib" "$root/nix" ${INPUTS:+"$INPUTS"} ${NIX_DARWIN:+"$NIX_DARWIN"}
-  fi
-}
-nixpkgs=$(resolve "$NIXPKGS" "$NIXPKGS") || exit 2
-args="nixpkgs = $nixpkgs;"
-if [ -n "${NIX_DARWIN:-}" ]; then
-  darwin_nixpkgs=$(resolve "$NIXPKGS" "${NIX_DARWIN_LIB:-$NIXPKGS}") || exit 2
-  args+=" darwin = $(realpath "$NIX_DARWIN"); darwinNixpkgs = $darwin_nixpkgs;"
-fi
-[ -z "${INPUTS:-}" ] || args+=" inputs = $(realpath "$INPUTS");"
+args=$("$here/harness/arguments.sh") || exit 2
 
 # evaluate FILE ATTRIBUTE [TEST]: the attribute of entry.nix as plain text.
 evaluate() {
