@@ -43,13 +43,14 @@ sub declarations {
   if ($text =~ /pkgs\.\$\{/ || $text =~ /mkPackageOption/) { add($1) while $text =~ /"($id)"/g }
 }
 
-# with pkgs; [ a b ]
+# with pkgs; [ a b ] ++ [ c ], to the end of the definition; other views of the same packages are written out.
 sub lists {
   my $text = shift;
   $text =~ s/#[^\n]*//g;
   $text =~ s/"(?:[^"\\]|\\.)*"/""/g;
-  while ($text =~ /with\s+pkgs(?:\.([\w-]+))?\s*;(.{0,4000}?)(?:\]|;\s*\n)/gs) {
+  while ($text =~ /with\s+pkgs(?:\.([\w-]+))?\s*;(.{0,4000}?)(?:;\s*\n|\z)/gs) {
     my ($set, $body) = ($1, $2);
+    undef $set if defined $set && $set =~ /^(?:pkgsBuildBuild|buildPackages)$/;
     while ($body =~ /(?<![\w.'-])($id(?:\.$id)?)/g) { add(defined $set ? "$set.$1" : $1) }
   }
 }
