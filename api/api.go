@@ -199,6 +199,15 @@ type LeftOut struct {
 	Why     string          `json:"why"`
 }
 
+// Waiting says why a part of a rollout has not ended, and by when it must.
+type Waiting struct {
+	Machine  fleet.MachineID `json:"machine,omitempty"` // empty: the rollout, or the batch
+	Batch    int             `json:"batch"`             // from 0; -1: the rollout
+	State    string          `json:"state"`
+	Why      string          `json:"why"`
+	Deadline int64           `json:"deadline"` // Unix milliseconds; 0: none
+}
+
 // RolloutDetail is a rollout with its batches; Plan is set when it was just
 // planned or created.
 type RolloutDetail struct {
@@ -215,7 +224,8 @@ type VerbRequest struct {
 }
 
 // Event is a change, as the event stream tells it. Exactly one of the pointers
-// is set.
+// is set; none in the first event of a connection, which says that the stream
+// stands.
 type Event struct {
 	ID         int64             `json:"id"` // rises; a stream can be resumed after it
 	At         int64             `json:"at"`

@@ -19,6 +19,10 @@ type State struct {
 	Rollout     fleet.Rollout
 	Batches     []fleet.Batch
 	Assignments map[fleet.MachineID]fleet.Assignment
+
+	// order has the machines of each batch in the order of the plan. Apply
+	// keeps it between steps; it follows from the rest.
+	order [][]fleet.MachineID
 }
 
 // Event is something that happened. One whose ID was seen before must not
@@ -49,6 +53,10 @@ type World struct {
 	// Machine returns the facts about a machine; false if it is not known (it
 	// was deleted, H10).
 	Machine func(fleet.MachineID) (Facts, bool)
+	// Since is when the control plane began to listen, Unix milliseconds.
+	// What ran out while it was down is judged only once machines had time to
+	// come back and tell.
+	Since int64
 }
 
 // Facts are what matters of a machine.

@@ -41,7 +41,7 @@ func TestParseAgent_FillsDefaultsAndSortsTags(t *testing.T) {
 // O08: a broken configuration is an error that names file and setting.
 func TestParseAgent_RefusesWhatMakesNoSense(t *testing.T) {
 	for _, tc := range []struct{ name, from, to, want string }{
-		{"unknown key", `[trust]`, "[trust]\nrootfile = \"x\"", "unknown setting"},
+		{"unknown key", `[trust]`, "[trust]\nrootDocument = \"x\"", "unknown setting"},
 		{"syntax", `machineId = "web-01"`, `machineId = `, "line 2"},
 		{"bad id", `"web-01"`, `"Web_01"`, "machineId"},
 		{"plain http", `https://fleet`, `http://fleet`, "controlPlane.url"},

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Limits of what a client reads and of how long it tries.
+const (
+	maxReply     = 96 << 20 // a release with its entries, in base64
+	maxProblem   = 64 << 10
+	maxTries     = 4
+	firstBackOff = 250 * time.Millisecond
+	maxBackOff   = 10 * time.Second
+	// maxRetryAfter bounds what a Retry-After header may ask for.
+	maxRetryAfter = 10 * time.Minute
+)
+
+// caller sends calls to one control plane and to no other host: it follows no
+// redirect, so that a key or a report never travels on (E09).
+type caller struct {
+	base      string // without the last slash
+	key       string // API key, or "" when TLS says who calls
+	userAgent string
+	http      *http.Client
+}
+
+// call is one request. Its path is already escaped.
+type call struct {
+	method  string
+	path    string
+	query   url.Values
+	body    any
+	limit   int64         // of the reply, in bytes; maxReply if 0
+	timeout time.Duration // of each try
+	again   bool          // is safe to repeat: doing it twice is as doing it once
+}
+
+func newCaller(base, key, userAgent string, t *http.Transport) (*caller, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fleet.Errorf(fleet.Invalid, "%q is not the address of a control plane", base).
+			WithHint("such as https://fleet.example.org:8443")
+	}
+	if userAgent == "" {
+		userAgent = "nixfleet"
+	}
+	return &caller{
+		base: strings.TrimSuffix(u.String(), "/"), key: key, userAgent: userAgent,
+		http: &http.Client{
+			Transport: t,
+			CheckRedirect: func(req *http.Request, _ []*http.Request) error {
+				return fleet.Errorf(fleet.Refused, "control plane %s redirects to %s", u.Host, req.URL.Host).
+					WithHint("nothing was sent there; give the control plane's own address")
+			},
+		},
+	}, nil
+}
+
+// do sends k, repeats it where that is safe, and decodes the reply into out: a
+// pointer, a *[]byte for the bytes as they come, or nil.
+func (c *caller) do(ctx context.Context, k call, out any) error {
+	var body []byte
+	if k.body != nil {
+		b, err := json.Marshal(k.body)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		body = b
+	}
+	wait := firstBackOff
+	for try := 1; ; try++ {
+		err := c.try(ctx, k, body, out)
+		if err == nil || !k.again || try == maxTries || fleet.ErrorCode(err) != fleet.Unavailable || ctx.Err() != nil {
+			return err
+		}
+		pause := wait/2 + rand.N(wait/2)
+		if after, ok := RetryAfter(err); ok {
+			pause = after
+		}
+		if !sleep(ctx, pause) {
+			return err
+		}
+		wait = min(2*wait, maxBackOff)
+	}
+}
+
+func (c *caller) try(ctx context.Context, k call, body []byte, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	res, err := c.send(ctx, k, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	limit := k.limit
+	if limit == 0 {
+		limit = maxReply
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+	switch {
+	case err != nil:
+		return c.unreachable(err)
+	case int64(len(b)) > limit:
+		return fleet.Errorf(fleet.TooLarge, "reply of %s to %s has more than %d bytes", c.base, k.path, limit)
+	}
+	switch o := out.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*o = b
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fleet.Errorf(fleet.Internal, "reply of %s to %s: %w", c.base, k.path, err).
+			WithHint("is this the control plane's address, and is its version that of this program?")
+	}
+	return nil
+}
+
+// send returns a reply of status 2xx, whose body the caller closes; any other
+// becomes an error.
+func (c *caller) send(ctx context.Context, k call, body []byte) (*http.Response, error) {
+	target := c.base + k.path
+	if q := k.query.Encode(); q != "" {
+		target += "?" + q
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	req.Header.Set("User-Agent", c.userAgent)
+	req.Header.Set("Accept", "application/json, "+ProblemType)
+	if k.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if res.StatusCode/100 == 2 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, c.problem(res)
+}
+
+// problem is the error that a reply tells of. One that is not the control
+// plane's, a proxy's page for example, gives a code by its status.
+func (c *caller) problem(res *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem)) // a cut problem is told by its status
+	var p Problem
+	if json.Unmarshal(b, &p) != nil || p.Detail == "" {
+		p = Problem{Detail: fmt.Sprintf("%s answered %s", c.base, res.Status)}
+	}
+	p.Status = res.StatusCode
+	err := p.Err()
+	var fe *fleet.Error
+	if errors.As(err, &fe) {
+		if after, ok := retryAfter(res.Header.Get("Retry-After"), time.Now()); ok {
+			fe.Err = &retryLater{after}
+		}
+	}
+	return err
+}
+
+// unreachable says why there was no reply, and what to do about it.
+func (c *caller) unreachable(err error) error {
+	var fe *fleet.Error
+	if errors.As(err, &fe) { // our own refusal of a redirect
+		return fe
+	}
+	var ue *url.Error
+	if errors.As(err, &ue) { // its text has the whole URL, and ours has it already
+		err = ue.Err
+	}
+	var unknownCA x509.UnknownAuthorityError
+	var wrongName x509.HostnameError
+	var expired x509.CertificateInvalidError
+	var alert tls.AlertError
+	var dial *net.OpError
+	e := fleet.Errorf(fleet.Unavailable, "reach control plane %s: %w", c.base, err)
+	switch {
+	case errors.As(err, &unknownCA):
+		e.Code = fleet.Refused
+		return e.WithHint("its certificate is of another CA than the one given; is this the right control plane?")
+	case errors.As(err, &wrongName), errors.As(err, &expired):
+		e.Code = fleet.Refused
+		return e.WithHint("its certificate does not fit this address or time; tls.names in the control plane's configuration lists its names")
+	case errors.As(err, &alert):
+		e.Code = fleet.Unauthenticated
+		return e.WithHint("the control plane refuses this machine's certificate: it is expired, revoked or of another CA")
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return e.WithHint("is the control plane running, and is its address right?")
+	}
+	return e
+}
+
+// retryLater is the cause of an error that came with a Retry-After.
+type retryLater struct{ after time.Duration }
+
+func (r *retryLater) Error() string { return "try again in " + r.after.String() }
+
+// RetryAfter returns how long the control plane asked to wait before the call
+// that ended with err is repeated, and whether it asked (A16).
+func RetryAfter(err error) (time.Duration, bool) {
+	var r *retryLater
+	if errors.As(err, &r) {
+		return r.after, true
+	}
+	return 0, false
+}
+
+// retryAfter reads the header: seconds, or an HTTP date.
+func retryAfter(header string, now time.Time) (time.Duration, bool) {
+	if header == "" {
+		return 0, false
+	}
+	d := time.Duration(0)
+	if s, err := strconv.Atoi(header); err == nil && s >= 0 && s < 1<<30 {
+		d = time.Duration(s) * time.Second
+	} else if t, err := http.ParseTime(header); err == nil {
+		d = max(0, t.Sub(now))
+	} else {
+		return 0, false
+	}
+	return min(d, maxRetryAfter), true
+}
+
+// sleep waits for d and reports whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// ClientConfig says which control plane an operator talks to, and as whom.
+type ClientConfig struct {
+	BaseURL   string      // https://host:8443
+	Key       string      // API key; empty for Info and BootstrapKey
+	CAPem     []byte      // the control plane's CA; empty: the system's
+	TLS       *tls.Config // instead of CAPem
+	UserAgent string
+	Timeout   time.Duration // of one try of a call, but Watch; 60 s if 0
+	// Proxy is as in http.Transport. Nil for none: the environment is not read.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Client makes the operators' calls, one method for each operation. Its errors
+// are fleet.Errors, with the code and the hint of the control plane's. Calls
+// that may be repeated are, when the control plane is not there or busy.
+type Client struct {
+	c       *caller
+	timeout time.Duration
+}
+
+// NewClient checks cfg; it sends nothing. The error's code is Invalid.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	conf := cfg.TLS.Clone()
+	if conf == nil {
+		conf = &tls.Config{MinVersion: tls.VersionTLS12}
+		if len(cfg.CAPem) > 0 {
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(cfg.CAPem) {
+				return nil, fleet.Errorf(fleet.Invalid, "the control plane's CA is not a PEM certificate")
+			}
+		}
+	}
+	c, err := newCaller(cfg.BaseURL, cfg.Key, cfg.UserAgent, &http.Transport{
+		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: cfg.Proxy,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 4,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
+	return &Client{c: c, timeout: cfg.Timeout}, nil
+}
+
+// get, put and send are the three ways to call: reading, and writing what may
+// be written twice, are repeated; all else is sent once.
+func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
+	var v T
+	err := c.c.do(ctx, call{method: http.MethodGet, path: path, query: q, timeout: c.timeout, again: true}, &v)
+	return v, err
+}
+
+func put[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
+	var v T
+	err := c.c.do(ctx, call{method: http.MethodPut, path: path, body: body, timeout: c.timeout, again: true}, &v)
+	return v, err
+}
+
+func send[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
+	var v T
+	err := c.c.do(ctx, call{method: method, path: path, body: body, timeout: c.timeout}, &v)
+	return v, err
+}
+
+// id escapes a path parameter.
+func id[T ~string](s T) string { return url.PathEscape(string(s)) }
+
+// Info says what is at the other end. It needs no key.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	return get[Info](ctx, c, "/api/v1/info", nil)
+}
+
+// BootstrapKey trades the one-time secret for the first admin key. It needs no
+// key.
+func (c *Client) BootstrapKey(ctx context.Context, req BootstrapRequest) (NewKey, error) {
+	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/bootstrap", req)
+}
+
+// Whoami returns the key that makes the calls.
+func (c *Client) Whoami(ctx context.Context) (fleet.Key, error) {
+	return get[fleet.Key](ctx, c, "/api/v1/keys/self", nil)
+}
+
+// Keys lists API keys, without their secrets.
+func (c *Client) Keys(ctx context.Context, p PageQuery) (Page[fleet.Key], error) {
+	return get[Page[fleet.Key]](ctx, c, "/api/v1/keys", p.values())
+}
+
+// CreateKey makes an API key.
+func (c *Client) CreateKey(ctx context.Context, req KeyRequest) (NewKey, error) {
+	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys", req)
+}
+
+// RotateKey gives a key a new secret; the old one ends.
+func (c *Client) RotateKey(ctx context.Context, key string) (NewKey, error) {
+	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/"+id(key)+"/rotate", nil)
+}
+
+// RevokeKey ends a key.
+func (c *Client) RevokeKey(ctx context.Context, key string) (fleet.Key, error) {
+	return send[fleet.Key](ctx, c, http.MethodDelete, "/api/v1/keys/"+id(key), nil)
+}
+
+// Root returns the pinned root document; NotFound before there is one.
+func (c *Client) Root(ctx context.Context) (Document, error) {
+	return get[Document](ctx, c, "/api/v1/trust/root", nil)
+}
+
+// PutRoot pins the first root document, or its successor. It returns the
+// digests of the documents in force.
+func (c *Client) PutRoot(ctx context.Context, envelope []byte) (Documents, error) {
+	return put[Documents](ctx, c, "/api/v1/trust/root", Document{Envelope: envelope})
+}
+
+// PutRevocations hands in a newer revocation list.
+func (c *Client) PutRevocations(ctx context.Context, envelope []byte) (Documents, error) {
+	return put[Documents](ctx, c, "/api/v1/trust/revocations", Document{Envelope: envelope})
+}
+
+// PutTimestamp hands in a newer timestamp.
+func (c *Client) PutTimestamp(ctx context.Context, envelope []byte) (Documents, error) {
+	return put[Documents](ctx, c, "/api/v1/trust/timestamp", Document{Envelope: envelope})
+}
+
+// Releases lists releases, newest first.
+func (c *Client) Releases(ctx context.Context, q ReleaseQuery) (Page[fleet.Release], error) {
+	return get[Page[fleet.Release]](ctx, c, "/api/v1/releases", q.values())
+}
+
+// CreateRelease registers a signed release.
+func (c *Client) CreateRelease(ctx context.Context, req ReleaseRequest) (fleet.Release, error) {
+	return send[fleet.Release](ctx, c, http.MethodPost, "/api/v1/releases", req)
+}
+
+// Release returns a release as it was registered.
+func (c *Client) Release(ctx context.Context, d fleet.Digest) (ReleaseDetail, error) {
+	return get[ReleaseDetail](ctx, c, "/api/v1/releases/"+id(d), nil)
+}
+
+// DiffReleases says what changes from one release to another.
+func (c *Client) DiffReleases(ctx context.Context, from, to fleet.Digest) (fleet.ReleaseDiff, error) {
+	return get[fleet.ReleaseDiff](ctx, c, "/api/v1/releases/"+id(from)+"/diff/"+id(to), nil)
+}
+
+// DeleteRelease forgets a release that nothing uses; Conflict says what does
+// (O12).
+func (c *Client) DeleteRelease(ctx context.Context, d fleet.Digest) error {
+	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/releases/" + id(d), timeout: c.timeout}, nil)
+}
+
+// Machines lists machines by id.
+func (c *Client) Machines(ctx context.Context, q MachineQuery) (Page[fleet.Machine], error) {
+	return get[Page[fleet.Machine]](ctx, c, "/api/v1/machines", q.values())
+}
+
+// RegisterMachine makes a machine known before it enrols.
+func (c *Client) RegisterMachine(ctx context.Context, req MachineRequest) (fleet.Machine, error) {
+	return send[fleet.Machine](ctx, c, http.MethodPost, "/api/v1/machines", req)
+}
+
+// Machine returns a machine.
+func (c *Client) Machine(ctx context.Context, m fleet.MachineID) (fleet.Machine, error) {
+	return get[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m), nil)
+}
+
+// MachineReports lists what a machine reported, newest first.
+func (c *Client) MachineReports(ctx context.Context, m fleet.MachineID, p PageQuery) (Page[fleet.Report], error) {
+	return get[Page[fleet.Report]](ctx, c, "/api/v1/machines/"+id(m)+"/reports", p.values())
+}
+
+// SetLifecycle moves a machine in its life.
+func (c *Client) SetLifecycle(ctx context.Context, m fleet.MachineID, l fleet.Lifecycle) (fleet.Machine, error) {
+	return put[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m)+"/lifecycle", LifecycleRequest{Lifecycle: l})
+}
+
+// SetTags sets the operators' tags of a machine. It is not repeated, since a
+// second go would meet the version that the first one left.
+func (c *Client) SetTags(ctx context.Context, m fleet.MachineID, req TagsRequest) (fleet.Machine, error) {
+	return send[fleet.Machine](ctx, c, http.MethodPut, "/api/v1/machines/"+id(m)+"/tags", req)
+}
+
+// CreateToken makes a one-time enrolment token.
+func (c *Client) CreateToken(ctx context.Context, m fleet.MachineID, req TokenRequest) (Token, error) {
+	return send[Token](ctx, c, http.MethodPost, "/api/v1/machines/"+id(m)+"/token", req)
+}
+
+// AdoptMachine accepts a machine that came with a good certificate.
+func (c *Client) AdoptMachine(ctx context.Context, m fleet.MachineID) (fleet.Machine, error) {
+	return send[fleet.Machine](ctx, c, http.MethodPost, "/api/v1/machines/"+id(m)+"/adopt", nil)
+}
+
+// Rollouts lists rollouts, newest first.
+func (c *Client) Rollouts(ctx context.Context, q RolloutQuery) (Page[fleet.Rollout], error) {
+	return get[Page[fleet.Rollout]](ctx, c, "/api/v1/rollouts", q.values())
+}
+
+// CreateRollout starts a rollout, or only plans it.
+func (c *Client) CreateRollout(ctx context.Context, req RolloutRequest) (RolloutDetail, error) {
+	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts", req)
+}
+
+// Rollout returns a rollout with its batches.
+func (c *Client) Rollout(ctx context.Context, r fleet.RolloutID) (RolloutDetail, error) {
+	return get[RolloutDetail](ctx, c, "/api/v1/rollouts/"+id(r), nil)
+}
+
+// Assignments lists a rollout's machines, by batch and id.
+func (c *Client) Assignments(ctx context.Context, r fleet.RolloutID, p PageQuery) (Page[fleet.Assignment], error) {
+	return get[Page[fleet.Assignment]](ctx, c, "/api/v1/rollouts/"+id(r)+"/assignments", p.values())
+}
+
+// RolloutVerb does something to a rollout.
+func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req VerbRequest) (RolloutDetail, error) {
+	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
+}
+
+// DeleteRollout forgets a rollout that has ended.
+func (c *Client) DeleteRollout(ctx context.Context, r fleet.RolloutID) error {
+	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/rollouts/" + id(r), timeout: c.timeout}, nil)
+}
+
+// Audit lists the audit trail, oldest first.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) (Page[fleet.AuditEntry], error) {
+	return get[Page[fleet.AuditEntry]](ctx, c, "/api/v1/audit", q.values())
+}
+
+// AuditHead returns the size and head of the audit chain.
+func (c *Client) AuditHead(ctx context.Context) (fleet.AuditHead, error) {
+	return get[fleet.AuditHead](ctx, c, "/api/v1/audit/head", nil)
+}
+
+// ExportAudit writes the selected audit trail to w as CSV, whole: of the
+// query, cursor and limit mean nothing.
+func (c *Client) ExportAudit(ctx context.Context, q AuditQuery, w io.Writer) error {
+	q.PageQuery = PageQuery{}
+	res, err := c.c.send(ctx, call{method: http.MethodGet, path: "/api/v1/audit.csv", query: q.values()}, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return c.c.unreachable(err)
+	}
+	return nil
+}
+
+// All iterates over the items of every page that list returns, from the first
+// on. An error ends it.
+func All[T any](ctx context.Context, list func(context.Context, PageQuery) (Page[T], error)) func(yield func(T, error) bool) {
+	return func(yield func(T, error) bool) {
+		q := PageQuery{Limit: MaxLimit}
+		for {
+			page, err := list(ctx, q)
+			if err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, v := range page.Items {
+				if !yield(v, nil) {
+					return
+				}
+			}
+			if page.Next == "" {
+				return
+			}
+			q.Cursor = page.Next
+		}
+	}
+}

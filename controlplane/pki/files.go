@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package pki
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// The files below the control plane's state directory. A key lies in one file
+// with its certificate, so that there is no moment in which one is there
+// without the other.
+const (
+	serverCAFile = "server-ca.key.pem"
+	agentCAFile  = "agent-ca.key.pem"
+	serverFile   = "server.key.pem"
+	epochFile    = "epoch.key"
+	ticketFile   = "tickets.key"
+	// CAFile is the public one: what operators and agents verify the control
+	// plane with.
+	CAFile = "ca.pem"
+)
+
+// Keys is all that the control plane holds in secret, but its database.
+type Keys struct {
+	ServerCA  Authority
+	AgentCA   Authority
+	EpochKey  []byte // 32 bytes
+	TicketKey []byte // 32 bytes
+
+	dir   string
+	names []string
+
+	mu     sync.Mutex
+	server *tls.Certificate // guarded by mu
+}
+
+// Load reads the keys below dir, and makes those that do not exist yet. A
+// crash in the middle leaves whole files or none. The error's code is Invalid
+// if a file is damaged or may be read by others.
+func Load(dir string, names []string, now time.Time) (*Keys, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fleet.Errorf(fleet.Unavailable, "make key directory: %w", err)
+	}
+	k := &Keys{dir: dir, names: names}
+	var err error
+	if k.ServerCA, err = loadAuthority(filepath.Join(dir, serverCAFile), "nixfleet server CA", now); err != nil {
+		return nil, err
+	}
+	if k.AgentCA, err = loadAuthority(filepath.Join(dir, agentCAFile), "nixfleet agent CA", now); err != nil {
+		return nil, err
+	}
+	if k.EpochKey, err = loadSecret(filepath.Join(dir, epochFile)); err != nil {
+		return nil, err
+	}
+	if k.TicketKey, err = loadSecret(filepath.Join(dir, ticketFile)); err != nil {
+		return nil, err
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.ServerCA.Cert.Raw})
+	if err := replace(filepath.Join(dir, CAFile), public, 0o644); err != nil {
+		return nil, err
+	}
+	if _, err := k.Server(now); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Server returns the server certificate with its chain. It is issued anew, and
+// kept, when it is near its end or the names have changed.
+func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil && k.ServerCA.ServerFits(k.server.Leaf, k.names, now) {
+		return k.server, nil
+	}
+	file := filepath.Join(k.dir, serverFile)
+	cert, key, err := readPair(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	}
+	if cert == nil || !k.ServerCA.ServerFits(cert, k.names, now) {
+		if cert, key, err = k.ServerCA.Server(k.names, now); err != nil {
+			return nil, err
+		}
+		b, err := encodePair(cert, key)
+		if err != nil {
+			return nil, err
+		}
+		if err := replace(file, b, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	k.server = &tls.Certificate{Certificate: [][]byte{cert.Raw, k.ServerCA.Cert.Raw}, PrivateKey: key, Leaf: cert}
+	return k.server, nil
+}
+
+// loadAuthority reads a CA, or makes it.
+func loadAuthority(file, name string, now time.Time) (Authority, error) {
+	cert, key, err := readPair(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		a, err := NewAuthority(name, now)
+		if err != nil {
+			return Authority{}, err
+		}
+		b, err := encodePair(a.Cert, a.Key)
+		if err != nil {
+			return Authority{}, err
+		}
+		if err := create(file, b); err != nil {
+			return Authority{}, err
+		}
+		cert, key, err = readPair(file) // another process may have been first
+		return Authority{Cert: cert, Key: key}, err
+	}
+	return Authority{Cert: cert, Key: key}, err
+}
+
+func loadSecret(file string) ([]byte, error) {
+	b, err := readPrivate(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = make([]byte, 32)
+		_, _ = rand.Read(b) // it never fails
+		if err := create(file, b); err != nil {
+			return nil, err
+		}
+		b, err = readPrivate(file)
+	}
+	if err == nil && len(b) != 32 {
+		return nil, damaged(file, errors.New("it must have 32 bytes"))
+	}
+	return b, err
+}
+
+func damaged(file string, err error) error {
+	return fleet.Errorf(fleet.Invalid, "key file %s is damaged: %w", file, err).WithHint("restore it from a backup")
+}
+
+// readPair reads a key and its certificate from one file.
+func readPair(file string) (*x509.Certificate, crypto.Signer, error) {
+	b, err := readPrivate(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	pair, err := tls.X509KeyPair(b, b)
+	if err != nil {
+		return nil, nil, damaged(file, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, nil, damaged(file, errors.New("its key cannot sign"))
+	}
+	return pair.Leaf, key, nil
+}
+
+func encodePair(cert *x509.Certificate, key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode key: %w", err)
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	return append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...), nil
+}
+
+// readPrivate reads a file that only its owner may read.
+func readPrivate(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fleet.Errorf(fleet.Unavailable, "read key: %w", err).WithHint("run as the user that owns it")
+		}
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fleet.Errorf(fleet.Invalid, "key file %s may be read by others (mode %04o)", file, info.Mode().Perm()).WithHint("chmod 600 %s", file)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Unavailable, "read key: %w", err).WithHint("run as the user that owns it")
+	}
+	return b, nil
+}
+
+// create writes a new private file, whole or not at all. One that exists by
+// then is left as it is.
+func create(file string, b []byte) error {
+	tmp, err := writeTemp(file, b, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	if err := os.Link(tmp, file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fleet.Errorf(fleet.Unavailable, "create key file: %w", err)
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// replace writes a file in place of the one there, whole or not at all. The
+// same content is not written again.
+func replace(file string, b []byte, mode fs.FileMode) error {
+	if old, err := os.ReadFile(file); err == nil && string(old) == string(b) {
+		return nil
+	}
+	tmp, err := writeTemp(file, b, mode)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		_ = os.Remove(tmp)
+		return fleet.Errorf(fleet.Unavailable, "replace file: %w", err)
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// writeTemp writes b durably beside file and returns where.
+func writeTemp(file string, b []byte, mode fs.FileMode) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	if err != nil {
+		return "", fleet.Errorf(fleet.Unavailable, "create key file: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return "", fleet.Errorf(fleet.Unavailable, "write key file: %w", err)
+	}
+	return f.Name(), nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fleet.Errorf(fleet.Unavailable, "sync directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fleet.Errorf(fleet.Unavailable, "sync directory %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package pki holds the control plane's own certificate authorities and
+// secrets: the CA of its server certificate, the CA of the agents'
+// certificates, the key of the epoch and the secret of the session tickets.
+//
+// What it issues is decided by pure functions with the time as a parameter;
+// Load keeps the keys as files. A certificate from here says which machine
+// calls. It never gives a right to deploy: that is the release signers' alone.
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// How long certificates are good for. An agent renews at half life.
+const (
+	AuthorityLife = 20 * 365 * 24 * time.Hour
+	ServerLife    = 90 * 24 * time.Hour
+	ServerRenew   = 30 * 24 * time.Hour // what is left when it is issued anew
+	AgentLife     = 7 * 24 * time.Hour
+	// backdate lets a machine whose clock is behind use a new certificate.
+	backdate = time.Hour
+)
+
+// Authority is a certificate authority: its certificate and its key.
+type Authority struct {
+	Cert *x509.Certificate
+	Key  crypto.Signer
+}
+
+// NewAuthority makes a CA that may sign leaf certificates only.
+func NewAuthority(name string, now time.Time) (Authority, error) {
+	key, err := newKey()
+	if err != nil {
+		return Authority{}, err
+	}
+	tmpl := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: name},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(AuthorityLife),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true,
+	}
+	cert, err := sign(tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return Authority{}, err
+	}
+	return Authority{Cert: cert, Key: key}, nil
+}
+
+// Server issues a server certificate for names, which are host names and
+// addresses.
+func (a Authority) Server(names []string, now time.Time) (*x509.Certificate, crypto.Signer, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	dns, ips := splitNames(names)
+	tmpl := &x509.Certificate{
+		Subject:  pkix.Name{CommonName: "nixfleet control plane"},
+		DNSNames: dns, IPAddresses: ips,
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(ServerLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	cert, err := sign(tmpl, a.Cert, key.Public(), a.Key)
+	return cert, key, err
+}
+
+// ServerFits reports whether cert is a's, is for exactly names, and is not
+// near its end.
+func (a Authority) ServerFits(cert *x509.Certificate, names []string, now time.Time) bool {
+	dns, ips := splitNames(names)
+	sameIP := func(x, y net.IP) bool { return x.Equal(y) }
+	return cert.CheckSignatureFrom(a.Cert) == nil && slices.Equal(cert.DNSNames, dns) &&
+		slices.EqualFunc(cert.IPAddresses, ips, sameIP) &&
+		now.After(cert.NotBefore) && now.Before(cert.NotAfter.Add(-ServerRenew))
+}
+
+// Request is a checked certificate request of a machine.
+type Request struct {
+	Machine fleet.MachineID
+	Key     crypto.PublicKey
+	KeyHash string // sha256 of the public key's DER, in hex
+}
+
+// ParseRequest reads a PKCS #10 request, DER: signed by its own key, which is
+// ed25519 or ECDSA P-256, its common name a machine id, and asking for nothing
+// else. The error's code is Invalid.
+func ParseRequest(der []byte) (Request, error) {
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: %w", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request is not signed by its own key: %w", err)
+	}
+	m := fleet.MachineID(csr.Subject.CommonName)
+	if !m.Valid() {
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: its common name is not a machine id")
+	}
+	switch k := csr.PublicKey.(type) {
+	case ed25519.PublicKey:
+	case *ecdsa.PublicKey:
+		if k.Curve != elliptic.P256() {
+			return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: an ECDSA key must be on P-256")
+		}
+	default:
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: the key must be ed25519 or ECDSA P-256")
+	}
+	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fmt.Sprintf("%x", sha256.Sum256(csr.RawSubjectPublicKeyInfo))}, nil
+}
+
+// Agent issues a machine's client certificate. Of the request only name and
+// key are used.
+func (a Authority) Agent(req Request, now time.Time) (*x509.Certificate, error) {
+	tmpl := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: string(req.Machine)},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(AgentLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	return sign(tmpl, a.Cert, req.Key, a.Key)
+}
+
+// Serial is a certificate's serial number as the store and revocation lists
+// have it: lower-case hex.
+func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%x", cert.SerialNumber) }
+
+// TicketKeys are the session ticket keys at now: that of its UTC day, which
+// encrypts, and those of the days around it, which a client or another
+// replica may still hold. They follow from the secret, so that sessions
+// outlive a restart.
+func TicketKeys(secret []byte, now time.Time) ([][32]byte, error) {
+	var keys [][32]byte
+	for _, days := range []int{0, -1, 1} {
+		day := now.UTC().AddDate(0, 0, days).Format(time.DateOnly)
+		b, err := hkdf.Key(sha256.New, secret, nil, "nixfleet session tickets "+day, 32)
+		if err != nil {
+			return nil, fmt.Errorf("derive ticket key: %w", err)
+		}
+		keys = append(keys, [32]byte(b))
+	}
+	return keys, nil
+}
+
+func newKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return key, nil
+}
+
+// sign gives tmpl a random 128-bit serial number and signs it.
+func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
+	if err != nil {
+		return nil, fmt.Errorf("make serial number: %w", err)
+	}
+	tmpl.SerialNumber = serial.Add(serial, big.NewInt(1)) // zero is no serial number
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, by)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read own certificate: %w", err)
+	}
+	return cert, nil
+}
+
+func splitNames(names []string) (dns []string, ips []net.IP) {
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			dns = append(dns, n)
+		}
+	}
+	return dns, ips
+}

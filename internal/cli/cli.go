@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+
+// Package cli is the nixfleet command: one file per noun. Text is a view of
+// the value that --json prints; results go to stdout, all else to stderr.
+//
+// It never decides what a rollout does, and never talks to a control plane's
+// database.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Exit codes, the same for every command.
+const (
+	ExitDone      = 0
+	ExitError     = 1
+	ExitUsage     = 2
+	ExitFailed    = 3 // the rollout failed or was reverted
+	ExitCancelled = 4 // the rollout was cancelled, or Ctrl-C
+	ExitTimeout   = 5
+	ExitPartial   = 6
+)
+
+// Config is what the process gives to the command.
+type Config struct {
+	Version string
+	Args    []string // without the program's name
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Env     func(string) string
+}
+
+// app is what the commands share.
+type app struct {
+	Config
+	json  bool
+	flags flags
+}
+
+// exitError ends the command with a code of its own. A nil err has been told
+// to the user already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usagef is an error in how the command was called.
+func usagef(format string, args ...any) error {
+	return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, format, args...)}
+}
+
+// Run runs the command line and returns its exit code.
+func Run(ctx context.Context, c Config) int {
+	a := &app{Config: c}
+	root := a.root()
+	root.SetArgs(c.Args)
+	root.SetIn(c.Stdin)
+	root.SetOut(c.Stdout)
+	root.SetErr(c.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitDone
+	}
+	code := ExitError
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit):
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	case ctx.Err() != nil:
+		code, err = ExitCancelled, fleet.Errorf(fleet.Unavailable, "stopped by a signal")
+	}
+	a.complain(err)
+	return code
+}
+
+// complain tells the user what went wrong: on stderr in words, and with --json
+// on stdout too, where nothing but JSON may stand (O06).
+func (a *app) complain(err error) {
+	hint := fleet.ErrorHint(err)
+	if a.json {
+		type problem struct {
+			Code    fleet.Code `json:"code"`
+			Message string     `json:"message"`
+			Hint    string     `json:"hint,omitempty"`
+		}
+		a.encode(struct {
+			Error problem `json:"error"`
+		}{problem{fleet.ErrorCode(err), err.Error(), hint}})
+	}
+	fmt.Fprintf(a.Stderr, "nixfleet: %s\n", err)
+	if hint != "" {
+		fmt.Fprintf(a.Stderr, "  hint: %s\n", hint)
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "nixfleet",
+		Short:         "Manage a fleet of NixOS and macOS machines",
+		Example:       "  nixfleet demo\n  nixfleet release create && nixfleet rollout create --strategy canary --wait",
+		Version:       a.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%w", err).WithHint("%s --help shows how", cmd.CommandPath())}
+	})
+	f := root.PersistentFlags()
+	f.BoolVar(&a.json, "json", false, "print JSON on stdout, and nothing else there")
+	a.flags.register(f)
+	root.AddCommand(a.trustCmd(), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.demoCmd())
+	for _, c := range root.Commands() {
+		noun(c)
+	}
+	return root
+}
+
+// noun makes a command that only holds others refuse words it does not know,
+// as a usage error.
+func noun(c *cobra.Command) {
+	if c.HasSubCommands() && c.RunE == nil {
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%s has no command %q", c.CommandPath(), args[0]).WithHint("%s --help lists them", c.CommandPath())}
+		}
+	}
+}
+
+// args wraps a cobra check of arguments so that it is a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%w", err).WithHint("usage: %s", cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// print shows v: as JSON, or by its text view.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if a.json {
+		return a.encode(v)
+	}
+	text(a.Stdout)
+	return nil
+}
+
+func (a *app) encode(v any) error {
+	e := json.NewEncoder(a.Stdout)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("print result: %w", err)
+	}
+	return nil
+}
+
+// table prints rows below a header, in columns.
+func table(w io.Writer, header string, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	t.Flush()
+}
+
+// say tells progress, on stderr.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.Stderr, format+"\n", args...)
+}
+
+// readFile reads a file of at most limit bytes; "-" is standard input.
+func (a *app) readFile(name string, limit int64) ([]byte, error) {
+	in := a.Stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fleet.Errorf(fleet.Invalid, "%w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "read %s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fleet.Errorf(fleet.TooLarge, "%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}

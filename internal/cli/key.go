@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+func (a *app) keyCmd() *cobra.Command {
+	c := &cobra.Command{Use: "key", Short: "API keys of operators", Example: "  nixfleet key create --owner alice --role deploy"}
+	c.AddCommand(a.keyBootstrapCmd(), a.keyListCmd(), a.keyCreateCmd(), a.keyRotateCmd(), a.keyRevokeCmd())
+	return c
+}
+
+func (a *app) keyBootstrapCmd() *cobra.Command {
+	var owner, secretFile string
+	var save bool
+	c := &cobra.Command{
+		Use: "bootstrap", Short: "Make the first admin key, with the control plane's one-time secret",
+		Long: `Make the first admin key, with the control plane's one-time secret.
+
+The control plane writes the secret into the file that its bootstrap.secretFile names, for its
+administrator to read. It works once. With --save the key is kept in the user's credentials file,
+and used for this control plane only.`,
+		Example: "  sudo cat /var/lib/nixfleet/control-plane/bootstrap-secret | nixfleet key bootstrap --owner alice --secret-file - --save",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if owner == "" || secretFile == "" {
+				return usagef("give --owner NAME and --secret-file FILE")
+			}
+			secret, err := a.readFile(secretFile, 4096)
+			if err != nil {
+				return err
+			}
+			s, err := a.findServer()
+			if err != nil {
+				return err
+			}
+			s.Key = ""
+			c, err := a.connect(s)
+			if err != nil {
+				return err
+			}
+			k, err := c.BootstrapKey(cmd.Context(), api.BootstrapRequest{Secret: strings.TrimSpace(string(secret)), Owner: owner})
+			if err != nil {
+				return err
+			}
+			if save {
+				if err := a.saveCredentials(s, k.Secret); err != nil {
+					a.say("the key was made, and could not be saved; keep it yourself")
+					return errors.Join(err, a.printKey(k))
+				}
+			}
+			return a.printKey(k)
+		},
+	}
+	c.Flags().StringVar(&owner, "owner", a.Env("USER"), "whose key it is")
+	c.Flags().StringVar(&secretFile, "secret-file", "", "file with the one-time secret; - is standard input")
+	c.Flags().BoolVar(&save, "save", false, "keep the key in the user's credentials file")
+	return c
+}
+
+// saveCredentials writes the credentials file, whole, for the user alone.
+func (a *app) saveCredentials(s server, key string) error {
+	file, err := a.credentialsFile()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".credentials-*") // mode 0600
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
+	}
+	defer os.Remove(f.Name())
+	text := "server = " + strconv.Quote(s.URL) + "\nkey = " + strconv.Quote(key) + "\nca = " + strconv.Quote(string(s.CA)) + "\n"
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
+	}
+	a.say("saved in %s", file)
+	return nil
+}
+
+func (a *app) keyListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List API keys, without their secrets", Example: "  nixfleet key list", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			keys, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Key], error) { return c.Keys(ctx, p) })
+			if err != nil {
+				return err
+			}
+			return a.print(keys, func(w io.Writer) {
+				rows := make([][]string, len(keys))
+				for i, k := range keys {
+					state := "good"
+					switch {
+					case k.RevokedAt > 0:
+						state = "revoked " + date(k.RevokedAt)
+					case k.ExpiresAt > 0 && k.ExpiresAt <= time.Now().UnixMilli():
+						state = "expired " + date(k.ExpiresAt)
+					case k.ExpiresAt > 0:
+						state = "until " + date(k.ExpiresAt)
+					}
+					rows[i] = []string{k.ID, k.Owner, string(k.Role), date(k.CreatedAt), date(k.LastUsed), state}
+				}
+				table(w, "ID OWNER ROLE CREATED USED STATE", rows)
+			})
+		},
+	}
+}
+
+func (a *app) keyCreateCmd() *cobra.Command {
+	var owner, role string
+	var tags []string
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "create", Short: "Make an API key; its secret is shown once", Example: "  nixfleet key create --owner ci --role deploy --ttl 2160h",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			req := api.KeyRequest{Owner: owner, Role: fleet.Role(role), Tags: toTags(tags)}
+			if ttl > 0 {
+				req.ExpiresAt = time.Now().Add(ttl).UnixMilli()
+			}
+			k, err := c.CreateKey(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return a.printKey(k)
+		},
+	}
+	c.Flags().StringVar(&owner, "owner", "", "whose key it is")
+	c.Flags().StringVar(&role, "role", string(fleet.RoleReadonly), "readonly, deploy or admin")
+	c.Flags().StringSliceVar(&tags, "tag", nil, "may touch only machines with one of these tags")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long it is good (default: until revoked)")
+	return c
+}
+
+func (a *app) keyRotateCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "rotate ID", Short: "Make a new secret for a key; the old one ends at once", Example: "  nixfleet key rotate 01JD...", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			k, err := c.RotateKey(cmd.Context(), argv[0])
+			if err != nil {
+				return err
+			}
+			return a.printKey(k)
+		},
+	}
+}
+
+func (a *app) keyRevokeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End a key", Example: "  nixfleet key revoke 01JD...", Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			k, err := c.RevokeKey(cmd.Context(), argv[0])
+			if err != nil {
+				return err
+			}
+			return a.print(k, func(w io.Writer) { fmt.Fprintf(w, "key %s of %s is revoked\n", k.ID, k.Owner) })
+		},
+	}
+}
+
+func (a *app) printKey(k api.NewKey) error {
+	return a.print(k, func(w io.Writer) {
+		fmt.Fprintln(w, k.Secret)
+		a.say("key %s of %s, role %s; it is not shown again", k.Key.ID, k.Key.Owner, k.Key.Role)
+	})
+}

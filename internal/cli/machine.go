@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+func (a *app) machineCmd() *cobra.Command {
+	c := &cobra.Command{Use: "machine", Short: "The machines of the fleet", Example: "  nixfleet machine list\n  nixfleet machine token web-01"}
+	c.AddCommand(a.machineListCmd(), a.machineShowCmd(), a.machineTokenCmd(), a.machineRegisterCmd(), a.machineLifecycleCmd(), a.machineTagCmd(), a.machineAdoptCmd())
+	return c
+}
+
+func (a *app) machineListCmd() *cobra.Command {
+	var q api.MachineQuery
+	var tag, lifecycle string
+	c := &cobra.Command{
+		Use: "list", Short: "List machines: what they should run, what they run, how they are",
+		Example: "  nixfleet machine list --tag web",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
+			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Machine], error) {
+				return c.Machines(ctx, api.MachineQuery{Tag: q.Tag, Lifecycle: q.Lifecycle, PageQuery: p})
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				rows := make([][]string, len(list))
+				for i, m := range list {
+					desired := "-"
+					if m.Desired != nil {
+						desired = m.Desired.Digest.Short()
+					}
+					rows[i] = []string{
+						string(m.ID), string(m.Lifecycle), dash(string(m.State)), dash(string(m.Health)), desired,
+						dash(m.RunsRelease.Short()), since(m.LastContact), tagList(m.Tags.Effective),
+					}
+				}
+				table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN TAGS", rows)
+			})
+		},
+	}
+	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
+	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this stage of their life")
+	return c
+}
+
+func (a *app) machineShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show MACHINE", Short: "Show a machine and what it reported last", Example: "  nixfleet machine show web-01",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.Machine(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			reports, err := c.MachineReports(cmd.Context(), id, api.PageQuery{Limit: 10})
+			if err != nil {
+				return err
+			}
+			out := struct {
+				fleet.Machine
+				Reports []fleet.Report `json:"reports"`
+			}{m, reports.Items}
+			return a.print(out, func(w io.Writer) {
+				fmt.Fprintf(w, "%s  %s, agent %s %s, seen %s\n", m.ID, m.Lifecycle, dash(string(m.State)), m.Waiting, since(m.LastContact))
+				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", dash(string(m.Running)), dash(string(m.Booted)), dash(string(m.BootDefault)))
+				if m.Desired != nil {
+					fmt.Fprintf(w, "  desired       %s (release %s, rollout %s)\n", m.Desired.StorePath, m.Desired.Digest.Short(), m.Desired.Rollout)
+				}
+				fmt.Fprintf(w, "  tags          %s\n", tagList(m.Tags.Effective))
+				for _, ch := range m.Checks {
+					fmt.Fprintf(w, "  check %-8s %s  %s\n", ch.Name, ch.Status, ch.Observed)
+				}
+				rows := make([][]string, len(reports.Items))
+				for i, r := range reports.Items {
+					rows[i] = []string{date(r.At), string(r.Kind), dash(first(string(r.Outcome), string(r.Phase))), dash(string(r.Reason)), oneLine(r.Message)}
+				}
+				table(w, "AT REPORT RESULT REASON MESSAGE", rows)
+			})
+		},
+	}
+}
+
+func (a *app) machineTokenCmd() *cobra.Command {
+	var req api.TokenRequest
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "token MACHINE", Short: "Make a one-time token with which a machine enrols",
+		Long: `Make a one-time token with which a machine enrols.
+
+Give it to the machine in the file that services.nixfleet-agent.identity.tokenFile names, or to
+nixfleet-agent enroll on the machine. It is shown this once, works for this name only, and once.`,
+		Example: "  nixfleet machine token web-01",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			req.TTLSeconds = int64(ttl.Seconds())
+			t, err := c.CreateToken(cmd.Context(), id, req)
+			if err != nil {
+				return err
+			}
+			return a.print(t, func(w io.Writer) {
+				fmt.Fprintln(w, t.Token)
+				a.say("good for %s until %s, once", t.Machine, date(t.ExpiresAt))
+			})
+		},
+	}
+	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long it is good")
+	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine lives already and is made anew: its present certificate ends when the token is used")
+	return c
+}
+
+func (a *app) machineRegisterCmd() *cobra.Command {
+	var tags []string
+	c := &cobra.Command{
+		Use: "register MACHINE", Short: "Make a machine known before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.RegisterMachine(cmd.Context(), api.MachineRequest{ID: id, Tags: toTags(tags)})
+			if err != nil {
+				return err
+			}
+			return a.printMachine(m)
+		},
+	}
+	c.Flags().StringSliceVar(&tags, "tag", nil, "tag of the machine")
+	return c
+}
+
+func (a *app) machineLifecycleCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "set-lifecycle MACHINE STAGE", Short: "Move a machine in its life: pending, provisioning, active, maintenance, decommissioned",
+		Example: "  nixfleet machine set-lifecycle db-01 maintenance",
+		Args:    args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.SetLifecycle(cmd.Context(), id, fleet.Lifecycle(argv[1]))
+			if err != nil {
+				return err
+			}
+			return a.printMachine(m)
+		},
+	}
+}
+
+func (a *app) machineTagCmd() *cobra.Command {
+	var add, remove []string
+	c := &cobra.Command{
+		Use: "tag MACHINE", Short: "Add or remove operators' tags of a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			if len(add)+len(remove) == 0 {
+				return usagef("give --add TAG or --remove TAG")
+			}
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.Machine(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			tags := append(m.Tags.Operator, toTags(add)...)
+			tags = slices.DeleteFunc(tags, func(t fleet.Tag) bool { return slices.Contains(remove, string(t)) })
+			slices.Sort(tags)
+			m, err = c.SetTags(cmd.Context(), id, api.TagsRequest{Tags: slices.Compact(tags), IfVersion: m.Version})
+			if err != nil {
+				return err
+			}
+			return a.printMachine(m)
+		},
+	}
+	c.Flags().StringSliceVar(&add, "add", nil, "tags to add")
+	c.Flags().StringSliceVar(&remove, "remove", nil, "tags to remove")
+	return c
+}
+
+func (a *app) machineAdoptCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "adopt MACHINE", Short: "Accept a machine that came with a good certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			id, c, err := a.machineArg(argv[0])
+			if err != nil {
+				return err
+			}
+			m, err := c.AdoptMachine(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return a.printMachine(m)
+		},
+	}
+}
+
+func (a *app) machineArg(word string) (fleet.MachineID, *api.Client, error) {
+	id, err := fleet.ParseMachineID(word)
+	if err != nil {
+		return "", nil, &exitError{ExitUsage, err}
+	}
+	c, err := a.client()
+	return id, c, err
+}
+
+func (a *app) printMachine(m fleet.Machine) error {
+	return a.print(m, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is %s, tags %s\n", m.ID, m.Lifecycle, tagList(m.Tags.Effective))
+	})
+}
+
+func toTags(words []string) []fleet.Tag {
+	tags := make([]fleet.Tag, len(words))
+	for i, w := range words {
+		tags[i] = fleet.Tag(w)
+	}
+	slices.Sort(tags)
+	return slices.Compact(tags)
+}
+
+// since shows how long ago something was.
+func since(ms int64) string {
+	if ms == 0 {
+		return "never"
+	}
+	return time.Since(time.UnixMilli(ms)).Round(time.Second).String() + " ago"
+}
+
+// oneLine shows the first line of a text, cut to a table's width.
+func oneLine(s string) string {
+	for i, r := range s {
+		if r == '\n' || i >= 100 {
+			return s[:i] + "..."
+		}
+	}
+	return dash(s)
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+func (a *app) releaseCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "release",
+		Short:   "Immutable, signed sets of systems",
+		Example: "  nixfleet release create\n  nixfleet release list",
+	}
+	c.AddCommand(a.releaseCreateCmd(), a.releaseListCmd(), a.releaseShowCmd(), a.releaseDiffCmd(), a.releaseDeleteCmd())
+	return c
+}
+
+func (a *app) releaseListCmd() *cobra.Command {
+	var line string
+	c := &cobra.Command{
+		Use: "list", Short: "List releases, newest first", Example: "  nixfleet release list --line staging",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
+				return c.Releases(ctx, api.ReleaseQuery{Line: fleet.Line(line), PageQuery: p})
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				rows := make([][]string, len(list))
+				for i, r := range list {
+					rows[i] = []string{
+						r.Digest.Short(), string(r.Header.Line), fmt.Sprint(r.Header.Sequence), fmt.Sprint(r.Header.Entries.Count),
+						date(r.RegisteredAt), r.RegisteredBy, revision(r.Header.Source), dash(r.Header.Name),
+					}
+				}
+				table(w, "DIGEST LINE SEQ MACHINES REGISTERED BY REVISION NAME", rows)
+			})
+		},
+	}
+	c.Flags().StringVar(&line, "line", "", "only releases of this line")
+	return c
+}
+
+func (a *app) releaseShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show RELEASE", Short: "Show a release: who made it, of what, for which machines",
+		Long:    "Show a release. RELEASE is a digest, the first digits of one, a name, or `latest`.",
+		Example: "  nixfleet release show latest",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := findRelease(cmd.Context(), c, argv[0])
+			if err != nil {
+				return err
+			}
+			entries, err := releaseEntries(cmd.Context(), c, r.Digest)
+			if err != nil {
+				return err
+			}
+			out := struct {
+				fleet.Release
+				Entries []fleet.Entry `json:"entries"`
+			}{r, entries}
+			return a.print(out, func(w io.Writer) {
+				h := r.Header
+				fmt.Fprintf(w, "%s  %s\n", r.Digest, h.Name)
+				fmt.Fprintf(w, "line %s, sequence %d, made %s, registered %s by %s, until %s\n", h.Line, h.Sequence, date(h.CreatedAt), date(r.RegisteredAt), r.RegisteredBy, date(h.Expires))
+				fmt.Fprintf(w, "from %s %s\n", h.Source.Flake, revision(h.Source))
+				for _, cache := range h.Caches {
+					fmt.Fprintf(w, "cache %s\n", cache.URL)
+				}
+				rows := make([][]string, len(entries))
+				for i, e := range entries {
+					rows[i] = []string{string(e.ID), string(e.System), size(e.ClosureSize), tagList(e.Tags), string(e.StorePath)}
+				}
+				table(w, "MACHINE SYSTEM SIZE TAGS PATH", rows)
+			})
+		},
+	}
+}
+
+func (a *app) releaseDiffCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "diff FROM TO", Short: "Show what changes from one release to another", Example: "  nixfleet release diff 4f2a latest",
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			from, err := findRelease(cmd.Context(), c, argv[0])
+			if err != nil {
+				return err
+			}
+			to, err := findRelease(cmd.Context(), c, argv[1])
+			if err != nil {
+				return err
+			}
+			d, err := c.DiffReleases(cmd.Context(), from.Digest, to.Digest)
+			if err != nil {
+				return err
+			}
+			return a.print(d, func(w io.Writer) { diffText(w, d) })
+		},
+	}
+}
+
+func (a *app) releaseDeleteCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete RELEASE", Short: "Forget a release that nothing uses", Example: "  nixfleet release delete 4f2a",
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := findRelease(cmd.Context(), c, argv[0])
+			if err != nil {
+				return err
+			}
+			if err := c.DeleteRelease(cmd.Context(), r.Digest); err != nil {
+				return err
+			}
+			return a.print(map[string]any{"deleted": r.Digest}, func(w io.Writer) { fmt.Fprintf(w, "forgot release %s\n", r.Digest.Short()) })
+		},
+	}
+}
+
+// findRelease finds what a user calls a release: a digest, the beginning of
+// one, a name, or latest. What could be several is refused.
+func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
+	if d, err := fleet.ParseDigest(word); err == nil {
+		r, err := c.Release(ctx, d)
+		return r.Release, err
+	}
+	var found []fleet.Release
+	short := strings.TrimPrefix(word, "sha256:")
+	for r, err := range api.All(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
+		return c.Releases(ctx, api.ReleaseQuery{PageQuery: p})
+	}) {
+		if err != nil {
+			return fleet.Release{}, err
+		}
+		if word == "latest" || r.Header.Name == word {
+			return r, nil // newest first
+		}
+		if len(short) >= 4 && strings.HasPrefix(string(r.Digest), "sha256:"+short) {
+			found = append(found, r)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return fleet.Release{}, fleet.Errorf(fleet.NotFound, "no release is called %q", word).WithHint("nixfleet release list shows them")
+	case 1:
+		return found[0], nil
+	}
+	return fleet.Release{}, fleet.Errorf(fleet.Invalid, "%d releases begin with %q", len(found), word).WithHint("give more digits")
+}
+
+func (c created) text(w io.Writer, before bool) {
+	if c.Digest == "" {
+		fmt.Fprintf(w, "would be release %d of line %s, with %d machines\n", c.Sequence, c.Line, len(c.Machines))
+	} else {
+		fmt.Fprintf(w, "%s\n", c.Digest)
+		fmt.Fprintf(w, "release %d of line %s, with %d machines\n", c.Sequence, c.Line, len(c.Machines))
+	}
+	if before && c.Diff != nil {
+		diffText(w, *c.Diff)
+	}
+}
+
+func diffText(w io.Writer, d fleet.ReleaseDiff) {
+	rows := [][]string{}
+	for _, m := range d.Added {
+		rows = append(rows, []string{"added", string(m), "", ""})
+	}
+	for _, m := range d.Removed {
+		rows = append(rows, []string{"removed", string(m), "", ""})
+	}
+	for _, ch := range d.Changed {
+		note := ""
+		if ch.Reboot {
+			note = "needs a reboot"
+		}
+		sign := "+"
+		if ch.SizeDelta < 0 {
+			sign = "-"
+		}
+		rows = append(rows, []string{"changed", string(ch.ID), sign + size(max(ch.SizeDelta, -ch.SizeDelta)), note})
+	}
+	slices.SortStableFunc(rows, func(x, y []string) int { return strings.Compare(x[1], y[1]) })
+	if len(rows) > 0 {
+		table(w, "CHANGE MACHINE SIZE NOTE", rows)
+	}
+	fmt.Fprintf(w, "%d added, %d removed, %d changed, %d unchanged\n", len(d.Added), len(d.Removed), len(d.Changed), len(d.Unchanged))
+}
+
+// date shows Unix milliseconds in the user's zone; 0 is never.
+func date(ms int64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return time.UnixMilli(ms).Format("2006-01-02 15:04:05")
+}
+
+func size(bytes int64) string {
+	switch {
+	case bytes >= 1<<30:
+		return fmt.Sprintf("%.1fGiB", float64(bytes)/(1<<30))
+	case bytes >= 1<<20:
+		return fmt.Sprintf("%.1fMiB", float64(bytes)/(1<<20))
+	}
+	return fmt.Sprintf("%dKiB", (bytes+1023)/1024)
+}
+
+func revision(s fleet.Source) string {
+	switch {
+	case s.Revision == "" && s.Dirty:
+		return "dirty"
+	case s.Revision == "":
+		return "-"
+	case s.Dirty:
+		return s.Revision[:min(8, len(s.Revision))] + "-dirty"
+	}
+	return s.Revision[:min(8, len(s.Revision))]
+}
+
+func tagList(tags []fleet.Tag) string {
+	words := make([]string, len(tags))
+	for i, t := range tags {
+		words[i] = string(t)
+	}
+	return dash(strings.Join(words, ","))
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// work is one run of `release create`, with its progress.
+type work struct {
+	*app
+	o     createOptions
+	spent map[string]int64 // by step, milliseconds
+}
+
+// step runs f, times it and says so.
+func (w *work) step(name, what string, f func() error) error {
+	w.say("%s ...", what)
+	begin := time.Now()
+	err := f()
+	d := time.Since(begin)
+	w.spent[name] = d.Milliseconds()
+	if err == nil {
+		w.say("%s: done in %s", what, d.Round(10*time.Millisecond))
+	}
+	return err
+}
+
+func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
+	if w.o.from != "" {
+		return w.entriesFrom(ctx, c)
+	}
+	flake := nix.Flake{Ref: w.o.flake, Options: w.o.nixArgs, Workers: w.o.jobs}
+	var hosts []nix.FlakeHost
+	var source fleet.Source
+	err := w.step("flake", "reading flake "+w.o.flake, func() (err error) {
+		if hosts, err = flake.Hosts(ctx); err != nil {
+			return err
+		}
+		if hosts, err = selectHosts(hosts, w.o.on); err != nil {
+			return err
+		}
+		source, err = flake.Describe(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, source, err
+	}
+	var drvs map[fleet.MachineID]string
+	err = w.step("evaluate", fmt.Sprintf("evaluating %d hosts", len(hosts)), func() (err error) {
+		n := 0
+		drvs, err = flake.Evaluate(ctx, hosts, func(h nix.FlakeHost, d time.Duration, err error) {
+			n++
+			result := "ok"
+			if err != nil {
+				result = "failed"
+			}
+			w.say("  %d/%d %s %s in %s", n, len(hosts), h.ID, result, d.Round(10*time.Millisecond))
+		})
+		return hostErrors(err, len(hosts))
+	})
+	if err != nil {
+		return nil, source, err
+	}
+	var paths map[fleet.MachineID]fleet.StorePath
+	err = w.step("build", fmt.Sprintf("building %d systems", len(drvs)), func() (err error) {
+		paths, err = flake.Build(ctx, drvs, func(line string) { w.say("  %s", line) })
+		return hostErrors(err, len(hosts))
+	})
+	if err != nil {
+		return nil, source, err
+	}
+	var entries []fleet.Entry
+	err = w.step("closures", "reading closures", func() (err error) {
+		entries, err = entriesOf(ctx, paths)
+		return err
+	})
+	if err != nil || w.o.push == "" || w.o.dryRun {
+		return entries, source, err
+	}
+	err = w.step("push", "pushing to "+w.o.push, func() error {
+		return nix.Push{To: w.o.push, SecretKeyFile: w.o.pushKey}.Run(ctx, slices.Sorted(maps.Values(paths)), func(string) {})
+	})
+	return entries, source, err
+}
+
+// entriesFrom takes the systems of an older release again.
+func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
+	d, err := findRelease(ctx, c, w.o.from)
+	if err != nil {
+		return nil, fleet.Source{}, err
+	}
+	old, err := releaseEntries(ctx, c, d.Digest)
+	if err != nil {
+		return nil, fleet.Source{}, err
+	}
+	keep, err := pick(w.o.on, old, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
+	if err != nil {
+		return nil, fleet.Source{}, err
+	}
+	if len(keep) == 0 {
+		return nil, fleet.Source{}, fleet.Errorf(fleet.NotFound, "no machine of release %s matches %s", d.Digest.Short(), strings.Join(w.o.on, ","))
+	}
+	return keep, d.Header.Source, nil
+}
+
+// selectHosts applies --on. Tags are part of a system, so they are not known
+// before it is evaluated.
+func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
+	for _, term := range on {
+		if strings.HasPrefix(strings.TrimPrefix(term, "!"), "@") {
+			return nil, usagef("--on %s: a flake's hosts are selected by name; tags are known once they are built", term)
+		}
+	}
+	selected, err := pick(on, hosts, func(h nix.FlakeHost) (fleet.MachineID, []fleet.Tag) { return h.ID, nil })
+	if err != nil {
+		return nil, fleet.Errorf(fleet.ErrorCode(err), "--on: %w", err).WithHint("the flake declares %s", hostNames(hosts))
+	}
+	if len(selected) == 0 {
+		return nil, fleet.Errorf(fleet.NotFound, "--on %s leaves no host", strings.Join(on, ",")).WithHint("the flake declares %s", hostNames(hosts))
+	}
+	return selected, nil
+}
+
+// pick returns those that the terms select. A term that matches nothing is a
+// typo, and told before any work is done (O03).
+func pick[T any](terms []string, from []T, facts func(T) (fleet.MachineID, []fleet.Tag)) ([]T, error) {
+	sel, err := fleet.ParseSelector(terms)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := sel.Unmatched(func(yield func(fleet.MachineID, []fleet.Tag) bool) {
+		for _, v := range from {
+			if !yield(facts(v)) {
+				return
+			}
+		}
+	}); ok {
+		return nil, fleet.Errorf(fleet.NotFound, "%s matches nothing", t)
+	}
+	return slices.DeleteFunc(slices.Clone(from), func(v T) bool { return !sel.Match(facts(v)) }), nil
+}
+
+func hostNames(hosts []nix.FlakeHost) string {
+	names := make([]string, len(hosts))
+	for i, h := range hosts {
+		names[i] = string(h.ID)
+	}
+	if len(names) > 20 {
+		names = append(names[:20], fmt.Sprintf("and %d more", len(hosts)-20))
+	}
+	return strings.Join(names, ", ")
+}
+
+// hostErrors makes one error of those of many hosts, each on its lines.
+func hostErrors(err error, hosts int) error {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return err
+	}
+	n := len(joined.Unwrap())
+	return fleet.Errorf(fleet.Invalid, "%d of %d hosts failed:\n%w", n, hosts, err).WithHint("nothing was registered; the other hosts are fine")
+}
+
+// entriesOf describes built systems: what they are, what they need, and what
+// their own agent configuration says of them.
+func entriesOf(ctx context.Context, paths map[fleet.MachineID]fleet.StorePath) ([]fleet.Entry, error) {
+	var entries []fleet.Entry
+	for _, id := range slices.Sorted(maps.Keys(paths)) {
+		closure, err := nix.Closure(ctx, paths[id])
+		if err != nil {
+			return nil, err
+		}
+		e := fleet.Entry{ID: id, StorePath: paths[id], ClosureDigest: fleet.ClosureDigest(closure)}
+		for _, p := range closure {
+			e.ClosureSize += p.NarSize
+			if p.Path == e.StorePath {
+				e.NarHash = p.NarHash
+			}
+		}
+		if e.System, err = nix.SystemPlatform("", e.StorePath); err != nil {
+			return nil, err
+		}
+		if e.Fingerprints, err = nix.Fingerprints(string(e.StorePath)); err != nil {
+			return nil, err
+		}
+		agent, err := config.ReadAgent(string(e.StorePath) + "/" + config.AgentFile)
+		switch {
+		case fleet.ErrorCode(err) == fleet.NotFound:
+			return nil, fleet.Errorf(fleet.Invalid, "the system of %s has no agent: %w", id, err).
+				WithHint("enable services.nixfleet-agent on it, or leave it out with --on '!%s'", id)
+		case err != nil:
+			return nil, err
+		case agent.MachineID != id:
+			return nil, fleet.Errorf(fleet.Invalid, "the agent in the system of %s calls itself %s", id, agent.MachineID).
+				WithHint("set services.nixfleet-agent.machineId to the name of the host in the flake")
+		}
+		e.Tags = agent.Tags
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// register signs and registers the release. If another operator registered one
+// in the meantime, it is signed again with the next sequence.
+func (w *work) register(ctx context.Context, c *api.Client, root fleet.Root, signers []trust.Signer, h fleet.Header, entries []fleet.Entry) (fleet.Digest, error) {
+	var digest fleet.Digest
+	err := w.step("register", "signing and registering", func() error {
+		for try := 1; ; try++ {
+			payload, raw, err := trust.NewRelease(h, entries)
+			if err != nil {
+				return err
+			}
+			envelope, err := trust.Sign(fleet.TypeRelease, payload, signers...)
+			if err != nil {
+				return err
+			}
+			checked, err := trust.CheckRelease(envelope.Encode(), raw, &root, time.Now().UnixMilli())
+			if err != nil {
+				return err
+			}
+			digest = checked.Digest
+			_, err = c.CreateRelease(ctx, api.ReleaseRequest{Envelope: envelope.Encode(), Entries: raw})
+			if fleet.ErrorCode(err) != fleet.Conflict || try == 3 {
+				return err
+			}
+			last, lerr := latest(ctx, c, h.Line)
+			if lerr != nil || last == nil || last.Header.Sequence < h.Sequence {
+				return err
+			}
+			h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
+		}
+	})
+	return digest, err
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// createOptions are what the user asks of `release create`, after the project
+// file has filled in what he left out.
+type createOptions struct {
+	name     string
+	flake    string
+	on       []string
+	line     string
+	from     string // digest of the release whose systems are taken again
+	root     string
+	signKeys []string
+	cache    string
+	cacheKey []string
+	push     string
+	pushKey  string
+	nixArgs  []string
+	jobs     int
+	dryRun   bool
+	confirm  time.Duration
+	revert   time.Duration
+	expires  time.Duration
+}
+
+// created is the result of `release create`.
+type created struct {
+	Digest     fleet.Digest                        `json:"digest,omitempty"` // empty: dry run
+	Name       string                              `json:"name,omitempty"`
+	Line       fleet.Line                          `json:"line"`
+	Sequence   uint64                              `json:"sequence"`
+	Machines   map[fleet.MachineID]fleet.StorePath `json:"machines"`
+	Diff       *fleet.ReleaseDiff                  `json:"diff,omitempty"` // to the release before
+	DurationMs map[string]int64                    `json:"durationMs"`
+}
+
+func (a *app) releaseCreateCmd() *cobra.Command {
+	var o createOptions
+	c := &cobra.Command{
+		Use:   "create",
+		Short: "Evaluate, build, push, sign and register the systems of a flake",
+		Long: `Evaluate, build, push, sign and register the systems of a flake.
+
+Every nixosConfigurations and darwinConfigurations host becomes an entry of the release, or those
+that --on selects. Nothing is registered unless all of them were evaluated, built and pushed.
+Settings that do not change are best kept in nixfleet.toml beside the flake.`,
+		Example: "  nixfleet release create --flake . --sign-key trust/keys/release.sec\n" +
+			"  nixfleet release create --from sha256:4f2a...   # take the fleet back to older systems: a new release of them",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRelease(cmd.Context(), o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.name, "name", "", "what people call this release")
+	f.StringVar(&o.flake, "flake", "", "flake that declares the fleet (nixfleet.toml: flake; else the working directory)")
+	f.StringSliceVar(&o.on, "on", nil, "only these hosts: web-01,web-*,!web-3 (default: all)")
+	f.StringVar(&o.line, "line", "", `release train (default "main")`)
+	f.StringVar(&o.from, "from", "", "digest of a registered release: sign its systems anew, evaluate and build nothing")
+	f.StringVar(&o.root, "root", "", "the fleet's root document, to check the result with before it is registered")
+	f.StringArrayVar(&o.signKeys, "sign-key", nil, "secret key file that signs the release; again for a second signature (NIXFLEET_SIGN_KEY)")
+	f.StringVar(&o.cache, "cache", "", "URL of the binary cache that machines fetch from")
+	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key by which machines accept paths from the cache")
+	f.StringVar(&o.push, "push", "", "where to push to, as nix copy takes it (default: nowhere; the cache has it)")
+	f.StringVar(&o.pushKey, "push-key", "", "secret key file that signs what is pushed (default: the cache signs by itself)")
+	f.StringArrayVar(&o.nixArgs, "nix-arg", nil, "further argument for nix, such as --nix-arg=--impure")
+	f.IntVar(&o.jobs, "jobs", 2, "hosts to evaluate at once")
+	f.BoolVar(&o.dryRun, "dry-run", false, "evaluate and show what would change; build, push and register nothing")
+	f.DurationVar(&o.confirm, "confirm-window", 0, "how long a machine may take to prove that it reaches the network (default 5m)")
+	f.DurationVar(&o.revert, "revert-window", 0, "how long after activation a revert order is obeyed (default 24h)")
+	f.DurationVar(&o.expires, "expires", 0, "how long the release may be accepted (default 8760h)")
+	return c
+}
+
+// fill takes what the command line left out from environment, project and
+// defaults.
+func (a *app) fill(o createOptions) (createOptions, error) {
+	p, err := readProject()
+	if err != nil {
+		return o, err
+	}
+	o.flake = first(o.flake, p.Flake, ".")
+	o.line = first(o.line, p.Line, "main")
+	o.root = first(o.root, p.Root)
+	o.cache, o.push, o.pushKey = first(o.cache, p.Cache.URL), first(o.push, p.Cache.Push), first(o.pushKey, p.Cache.SignKey)
+	if len(o.cacheKey) == 0 {
+		o.cacheKey = p.Cache.PublicKeys
+	}
+	if env := a.Env("NIXFLEET_SIGN_KEY"); len(o.signKeys) == 0 && env != "" {
+		o.signKeys = []string{env}
+	}
+	for _, d := range []struct {
+		flag    *time.Duration
+		project duration
+		def     time.Duration
+	}{
+		{&o.confirm, p.Release.ConfirmWindow, 5 * time.Minute}, {&o.revert, p.Release.RevertWindow, 24 * time.Hour},
+		{&o.expires, p.Release.Expires, 365 * 24 * time.Hour},
+	} {
+		if *d.flag == 0 {
+			*d.flag = time.Duration(d.project)
+		}
+		if *d.flag == 0 {
+			*d.flag = d.def
+		}
+	}
+	if !fleet.Line(o.line).Valid() {
+		return o, usagef("--line %q must have the syntax of a host name", o.line)
+	}
+	if o.flake, err = nix.NormalRef(o.flake); err != nil {
+		return o, fleet.Errorf(fleet.Invalid, "flake: %w", err)
+	}
+	return o, nil
+}
+
+// createRelease checks everything that can be wrong before the long work
+// begins: keys, root, cache, control plane, then host names.
+func (a *app) createRelease(ctx context.Context, o createOptions) error {
+	o, err := a.fill(o)
+	if err != nil {
+		return err
+	}
+	signers, err := a.signers(o)
+	if err != nil {
+		return err
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	root, err := a.fleetRoot(ctx, client, o, signers)
+	if err != nil {
+		return err
+	}
+	caches, err := o.caches()
+	if err != nil {
+		return err
+	}
+	last, err := latest(ctx, client, fleet.Line(o.line))
+	if err != nil {
+		return err
+	}
+	w := &work{app: a, o: o, spent: map[string]int64{}}
+	entries, source, err := w.entries(ctx, client)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	h := fleet.Header{
+		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
+		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
+		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
+	}
+	out := created{Name: o.name, Line: h.Line, Machines: map[fleet.MachineID]fleet.StorePath{}, DurationMs: w.spent}
+	for _, e := range entries {
+		out.Machines[e.ID] = e.StorePath
+	}
+	if last != nil {
+		h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
+		if out.Diff, err = diffTo(ctx, client, *last, entries); err != nil {
+			return err
+		}
+	}
+	out.Sequence = h.Sequence
+	if !o.dryRun {
+		if out.Digest, err = w.register(ctx, client, root, signers, h, entries); err != nil {
+			return err
+		}
+	}
+	return a.print(out, func(w io.Writer) { out.text(w, last != nil) })
+}
+
+func (o createOptions) caches() ([]fleet.Cache, error) {
+	if o.cache == "" {
+		return nil, fleet.Errorf(fleet.Invalid, "no binary cache is named, so machines could not fetch this release").
+			WithHint("give --cache URL and --cache-key NAME:BASE64, or put [cache] into %s", projectFile)
+	}
+	c := fleet.Cache{URL: o.cache, PublicKeys: o.cacheKey}
+	return []fleet.Cache{c}, c.Validate()
+}
+
+// signers reads the secret keys.
+func (a *app) signers(o createOptions) ([]trust.Signer, error) {
+	if len(o.signKeys) == 0 {
+		return nil, fleet.Errorf(fleet.Invalid, "no key signs the release").
+			WithHint("give --sign-key FILE or set NIXFLEET_SIGN_KEY; nixfleet trust init makes keys/release.sec")
+	}
+	signers := make([]trust.Signer, len(o.signKeys))
+	for i, file := range o.signKeys {
+		b, err := a.readFile(file, 4096)
+		if err != nil {
+			return nil, err
+		}
+		key, err := trust.ParseSecretKey(string(b))
+		if err != nil {
+			return nil, fleet.Errorf(fleet.Invalid, "%s: %w", file, err).WithHint("%s", fleet.ErrorHint(err))
+		}
+		signers[i] = key
+	}
+	return signers, nil
+}
+
+// fleetRoot is the root document that the release will be checked against: the
+// local one if there is one, for the operator trusts himself more than the
+// control plane. Keys that may not sign are found out here, before any build.
+func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, signers []trust.Signer) (fleet.Root, error) {
+	var envelope []byte
+	var err error
+	if o.root != "" {
+		envelope, err = a.readFile(o.root, 1<<20)
+	} else {
+		var doc api.Document
+		doc, err = c.Root(ctx)
+		envelope = doc.Envelope
+	}
+	if err != nil {
+		return fleet.Root{}, err
+	}
+	root, err := trust.PinRoot(envelope)
+	if err != nil {
+		return fleet.Root{}, err
+	}
+	keys, threshold := trust.RoleKeys(root, fleet.RoleRelease)
+	good := 0
+	for i, s := range signers {
+		known := false
+		for _, k := range keys {
+			known = known || k.Equal(s.Public())
+		}
+		if !known {
+			return root, fleet.Errorf(fleet.Refused, "key %s (%s) may not sign releases of fleet %s", trust.KeyID(s.Public()), o.signKeys[i], root.FleetID).
+				WithHint("nixfleet trust show lists the keys of the release role")
+		}
+		good++
+	}
+	if good < threshold {
+		return root, fleet.Errorf(fleet.Refused, "a release of fleet %s needs %d signatures, %d keys are given", root.FleetID, threshold, good).
+			WithHint("give --sign-key for each signer")
+	}
+	return root, nil
+}
+
+// latest is the newest release of a line, or nil.
+func latest(ctx context.Context, c *api.Client, line fleet.Line) (*fleet.Release, error) {
+	page, err := c.Releases(ctx, api.ReleaseQuery{Line: line, PageQuery: api.PageQuery{Limit: 1}})
+	if err != nil || len(page.Items) == 0 {
+		return nil, err
+	}
+	return &page.Items[0], nil
+}
+
+func diffTo(ctx context.Context, c *api.Client, last fleet.Release, entries []fleet.Entry) (*fleet.ReleaseDiff, error) {
+	old, err := releaseEntries(ctx, c, last.Digest)
+	if err != nil {
+		return nil, err
+	}
+	d := fleet.DiffEntries(last.Digest, "", old, entries)
+	return &d, nil
+}
+
+func releaseEntries(ctx context.Context, c *api.Client, d fleet.Digest) ([]fleet.Entry, error) {
+	r, err := c.Release(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]fleet.Entry, len(r.Entries))
+	for i, raw := range r.Entries {
+		if err := trust.Decode(raw, fleet.MaxEntryBytes, &entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+func (a *app) rolloutCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use: "rollout", Short: "Bring machines to a release, batch by batch",
+		Example: "  nixfleet rollout create --strategy canary --wait\n  nixfleet rollout watch",
+	}
+	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd())
+	for _, v := range []struct {
+		verb    api.Verb
+		short   string
+		machine bool
+	}{
+		{api.VerbPause, "Offer the release to no more machines; those at work finish", false},
+		{api.VerbResume, "Go on; failures up to now no longer count", false},
+		{api.VerbCancel, "End a rollout; machines stay on what they run", false},
+		{api.VerbApprove, "Let the waiting batch open", false},
+		{api.VerbRetry, "Give machines that failed or were skipped another attempt", true},
+		{api.VerbSkip, "Go on without these machines", true},
+		{api.VerbRevert, "Take switched machines back to what ran before", true},
+	} {
+		c.AddCommand(a.rolloutVerbCmd(v.verb, v.short, v.machine))
+	}
+	return c
+}
+
+// createRollout is what the user asks of `rollout create`.
+type rolloutOptions struct {
+	spec     fleet.RolloutSpec
+	release  string
+	strategy string
+	batches  []string
+	maxFail  string
+	maxTotal string
+	onFail   string
+	offline  string
+	times    map[string]*time.Duration
+	dryRun   bool
+	wait     bool
+	timeout  time.Duration
+}
+
+func (a *app) rolloutCreateCmd() *cobra.Command {
+	var o rolloutOptions
+	c := &cobra.Command{
+		Use: "create", Short: "Start a rollout",
+		Long: `Start a rollout.
+
+Machines go in batches. A batch opens when the one before it has passed: all its machines healthy,
+but for the failures that --max-failures tolerates, and the soak over. Percentages are cumulative
+shares of the machines: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
+		Example: "  nixfleet rollout create --release latest --strategy canary --wait\n" +
+			"  nixfleet rollout create --strategy staged --batches 1,25%,100% --on @web --soak 10m --dry-run",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRollout(cmd.Context(), o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.release, "release", "latest", "digest, first digits, name, or latest")
+	f.StringVar(&o.spec.Name, "name", "", "what people call this rollout")
+	f.StringSliceVar(&o.spec.Select, "on", nil, "machines: web-01,web-*,@tag,!web-3 (default: all of the release)")
+	f.StringVar(&o.strategy, "strategy", "", "canary, staged or all-at-once (default canary; staged with --batches)")
+	f.StringSliceVar(&o.batches, "batches", nil, "sizes of staged batches: 1,50%,100%")
+	f.StringSliceVar(&o.spec.Canaries, "canary", nil, "machines that go first, with strategy canary")
+	f.StringVar(&o.maxFail, "max-failures", "0", "failures tolerated in a batch: a count or a percentage")
+	f.StringVar(&o.maxTotal, "max-failures-total", "", "failures tolerated in all")
+	f.StringVar(&o.onFail, "on-failure", "pause", "pause, revert-batch or revert-all")
+	f.StringVar(&o.offline, "offline", "wait", "machines that do not answer: wait, skip or fail")
+	f.IntVar(&o.spec.MaxParallel, "max-parallel", 0, "machines at work at once (default: the whole batch)")
+	f.BoolVar(&o.spec.Approve, "approve", false, "each batch waits for nixfleet rollout approve")
+	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from rollouts that run")
+	o.times = map[string]*time.Duration{}
+	for _, t := range []struct {
+		name string
+		def  time.Duration
+		help string
+	}{
+		{"min-healthy", 10 * time.Second, "checks must be green for so long"},
+		{"healthy-deadline", 15 * time.Minute, "from offered to healthy"},
+		{"progress-deadline", 0, "the longest time without a newly healthy machine"},
+		{"soak", 0, "wait after a batch before the next"},
+		{"straggler", 0, "the soak starts at the latest so long after the batch opened"},
+		{"offline-after", 5 * time.Minute, "how long a machine may be away before --offline applies"},
+	} {
+		o.times[t.name] = f.Duration(t.name, t.def, t.help)
+	}
+	f.BoolVar(&o.dryRun, "dry-run", false, "show batches, and who is left out and why; change nothing")
+	f.BoolVar(&o.wait, "wait", false, "follow the rollout to its end")
+	f.DurationVar(&o.timeout, "timeout", 0, "with --wait: give up following after so long")
+	return c
+}
+
+// fill makes the spec of what was typed.
+func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
+	s := o.spec
+	var err error
+	s.Strategy, s.OnFailure, s.Offline = fleet.Strategy(o.strategy), fleet.OnFailure(o.onFail), fleet.OfflinePolicy(o.offline)
+	if s.Strategy == "" && len(o.batches) > 0 {
+		s.Strategy = fleet.Staged
+	}
+	for _, b := range o.batches {
+		n, err := fleet.ParseAmount(strings.TrimSpace(b))
+		if err != nil {
+			return s, &exitError{ExitUsage, err}
+		}
+		s.Batches = append(s.Batches, n)
+	}
+	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
+		return s, &exitError{ExitUsage, err}
+	}
+	if o.maxTotal != "" {
+		n, err := fleet.ParseAmount(o.maxTotal)
+		if err != nil {
+			return s, &exitError{ExitUsage, err}
+		}
+		s.MaxFailuresTotal = &n
+	}
+	ms := func(name string) int64 { return o.times[name].Milliseconds() }
+	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
+	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
+	return s, nil
+}
+
+func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
+	spec, err := o.fill()
+	if err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	r, err := findRelease(ctx, c, o.release)
+	if err != nil {
+		return err
+	}
+	spec.Release = r.Digest
+	spec = spec.Defaults()
+	if err := spec.Validate(); err != nil {
+		return &exitError{ExitUsage, err}
+	}
+	out, err := c.CreateRollout(ctx, api.RolloutRequest{Spec: spec, DryRun: o.dryRun})
+	if err != nil {
+		return err
+	}
+	if !o.wait || o.dryRun {
+		return a.print(out, func(w io.Writer) { planText(w, out, o.dryRun) })
+	}
+	a.say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
+	return a.follow(ctx, c, out.ID, o.timeout)
+}
+
+func planText(w io.Writer, d api.RolloutDetail, dry bool) {
+	if dry {
+		fmt.Fprintln(w, "nothing was started; the rollout would be:")
+	} else {
+		fmt.Fprintf(w, "%s\n", d.ID)
+	}
+	if d.Plan == nil {
+		return
+	}
+	for i, b := range d.Plan.Batches {
+		fmt.Fprintf(w, "  batch %d: %s\n", i+1, machineNames(b))
+	}
+	ch := d.Plan.Changes
+	fmt.Fprintf(w, "  %d machines: %d switch, %d run it already, %d need a reboot; %s of closures\n", ch.Machines, ch.Switch, ch.Converged, ch.Reboot, size(ch.Bytes))
+	for _, l := range d.Plan.LeftOut {
+		fmt.Fprintf(w, "  left out: %s, %s\n", l.Machine, l.Why)
+	}
+}
+
+func machineNames(ids []fleet.MachineID) string {
+	words := make([]string, 0, len(ids))
+	for i, id := range ids {
+		if i == 20 {
+			words = append(words, fmt.Sprintf("and %d more", len(ids)-20))
+			break
+		}
+		words = append(words, string(id))
+	}
+	return strings.Join(words, " ")
+}
+
+func (a *app) rolloutListCmd() *cobra.Command {
+	var active bool
+	c := &cobra.Command{
+		Use: "list", Short: "List rollouts, newest first", Example: "  nixfleet rollout list --active", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Rollout], error) {
+				return c.Rollouts(ctx, api.RolloutQuery{Active: active, PageQuery: p})
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				rows := make([][]string, len(list))
+				for i, r := range list {
+					rows[i] = []string{
+						string(r.ID), dash(r.Spec.Name), string(r.State), r.Spec.Release.Short(), string(r.Spec.Strategy),
+						fmt.Sprint(r.Machines), date(r.CreatedAt), r.CreatedBy, oneLine(r.Why),
+					}
+				}
+				table(w, "ROLLOUT NAME STATE RELEASE STRATEGY MACHINES CREATED BY WHY", rows)
+			})
+		},
+	}
+	c.Flags().BoolVar(&active, "active", false, "only rollouts that have not ended")
+	return c
+}
+
+// rolloutView is a rollout with its machines.
+type rolloutView struct {
+	api.RolloutDetail
+	Assignments []fleet.Assignment `json:"assignments"`
+}
+
+func (a *app) rolloutShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show [ROLLOUT]", Short: "Show a rollout: its batches and machines",
+		Long:    "Show a rollout. ROLLOUT is an id, the beginning of one, or a name; without it, the newest.",
+		Example: "  nixfleet rollout show", Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
+			}
+			v, err := viewRollout(cmd.Context(), c, id)
+			if err != nil {
+				return err
+			}
+			return a.print(v, v.text)
+		},
+	}
+}
+
+func viewRollout(ctx context.Context, c *api.Client, id fleet.RolloutID) (rolloutView, error) {
+	d, err := c.Rollout(ctx, id)
+	if err != nil {
+		return rolloutView{}, err
+	}
+	list, err := all(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Assignment], error) {
+		return c.Assignments(ctx, id, p)
+	})
+	return rolloutView{d, list}, err
+}
+
+func (v rolloutView) text(w io.Writer) {
+	fmt.Fprintf(w, "%s %s  %s\n", v.ID, v.State, v.Why)
+	fmt.Fprintf(w, "release %s, %s, %d machines, started %s by %s\n", v.Spec.Release.Short(), v.Spec.Strategy, v.Machines, date(v.CreatedAt), v.CreatedBy)
+	for _, b := range v.Batches {
+		n := b.Counts
+		fmt.Fprintf(w, "batch %d %s: %d of %d healthy, %d at work, %d failed, %d pending, %d skipped  %s\n", b.Index+1, b.State, n.Healthy, b.Size, n.InFlight+n.Reverting, n.Failed, n.Pending, n.Skipped, b.Why)
+	}
+	rows := make([][]string, len(v.Assignments))
+	for i, as := range v.Assignments {
+		rows[i] = []string{fmt.Sprint(as.Batch + 1), string(as.Machine), string(as.State), fmt.Sprint(as.Attempt), dash(string(as.Outcome)), dash(string(as.Reason)), oneLine(first(as.Message, as.Why))}
+	}
+	table(w, "BATCH MACHINE STATE ATTEMPT OUTCOME REASON MESSAGE", rows)
+}
+
+func (a *app) rolloutExplainCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain [ROLLOUT]", Short: "Say what a rollout is waiting for", Example: "  nixfleet rollout explain", Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
+			}
+			v, err := viewRollout(cmd.Context(), c, id)
+			if err != nil {
+				return err
+			}
+			lines := v.explain()
+			return a.print(lines, func(w io.Writer) {
+				for _, l := range lines {
+					fmt.Fprintf(w, "%s: %s\n", l.Subject, l.Why)
+				}
+			})
+		},
+	}
+}
+
+// reasonLine says why one thing waits, or how it ended.
+type reasonLine struct {
+	Subject string `json:"subject"`
+	State   string `json:"state"`
+	Why     string `json:"why"`
+	Until   int64  `json:"until,omitempty"` // Unix milliseconds: its deadline
+}
+
+func (v rolloutView) explain() []reasonLine {
+	lines := []reasonLine{{Subject: "rollout " + string(v.ID), State: string(v.State), Why: string(v.State) + " " + v.Why}}
+	for _, b := range v.Batches {
+		if b.State != fleet.BatchPassed {
+			lines = append(lines, reasonLine{fmt.Sprintf("batch %d", b.Index+1), string(b.State), string(b.State) + " " + b.Why, b.SoakUntil})
+		}
+	}
+	for _, as := range v.Assignments {
+		if as.State == fleet.AssignHealthy {
+			continue
+		}
+		why := string(as.State) + " " + first(as.Why, string(as.Reason))
+		if as.Message != "" {
+			why += ": " + oneLine(as.Message)
+		}
+		if as.Deadline > 0 && !as.State.Final() {
+			why += ", until " + date(as.Deadline)
+		}
+		lines = append(lines, reasonLine{string(as.Machine), string(as.State), why, as.Deadline})
+	}
+	return lines
+}
+
+func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.Command {
+	var req api.VerbRequest
+	var on []string
+	c := &cobra.Command{
+		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
+			}
+			for _, m := range on {
+				id, err := fleet.ParseMachineID(m)
+				if err != nil {
+					return &exitError{ExitUsage, err}
+				}
+				req.Machines = append(req.Machines, id)
+			}
+			d, err := c.RolloutVerb(cmd.Context(), id, verb, req)
+			if err != nil {
+				return err
+			}
+			return a.print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
+		},
+	}
+	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit trail")
+	if machines {
+		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that it can apply to)")
+	}
+	return c
+}
+
+// rolloutArg finds the rollout a user means: an id, the beginning of one or a
+// name; without a word, the newest.
+func (a *app) rolloutArg(ctx context.Context, argv []string) (*api.Client, fleet.RolloutID, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, "", err
+	}
+	word := ""
+	if len(argv) > 0 {
+		word = argv[0]
+	}
+	var found []fleet.RolloutID
+	for r, err := range api.All(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Rollout], error) {
+		return c.Rollouts(ctx, api.RolloutQuery{PageQuery: p})
+	}) {
+		if err != nil {
+			return nil, "", err
+		}
+		if word == "" || string(r.ID) == word || r.Spec.Name == word {
+			return c, r.ID, nil // newest first
+		}
+		if strings.HasPrefix(strings.ToLower(string(r.ID)), strings.ToLower(word)) {
+			found = append(found, r.ID)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return c, found[0], nil
+	case len(found) > 1:
+		return nil, "", fleet.Errorf(fleet.Invalid, "%d rollouts begin with %q", len(found), word).WithHint("give more of the id")
+	case word == "":
+		return nil, "", fleet.Errorf(fleet.NotFound, "there is no rollout yet").WithHint("nixfleet rollout create starts one")
+	}
+	return nil, "", fleet.Errorf(fleet.NotFound, "no rollout is called %q", word).WithHint("nixfleet rollout list shows them")
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+func (a *app) trustCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "trust",
+		Short:   "The keys that a fleet's machines obey",
+		Example: "  nixfleet trust init --fleet example.org trust",
+	}
+	c.AddCommand(a.trustInitCmd(), a.trustShowCmd(), a.trustPinCmd())
+	return c
+}
+
+// trustInit is what `trust init` made.
+type trustInit struct {
+	FleetID    string       `json:"fleetId"`
+	Root       string       `json:"root"` // the root document's file
+	RootDigest fleet.Digest `json:"rootDigest"`
+	RootKey    string       `json:"rootKey"`
+	ReleaseKey string       `json:"releaseKey"`
+	Expires    int64        `json:"expires"`
+}
+
+func (a *app) trustInitCmd() *cobra.Command {
+	var fleetID string
+	var years int
+	c := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Make the fleet's root and release keys and its first root document",
+		Long: `Make the fleet's root and release keys and its first root document in DIR.
+
+root.json goes into every machine's configuration (services.nixfleet-agent.trust.rootFile) and
+to the control plane. keys/release.sec signs releases: it belongs to those who deploy.
+keys/root.sec changes who may sign: keep it away from both, and a copy of it in a safe.`,
+		Example: "  nixfleet trust init --fleet example.org trust",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, argv []string) error {
+			if !fleet.ValidFleetID(fleetID) {
+				return usagef("--fleet %q must be 1 to 63 letters, digits, '-', '_' or '.'", fleetID)
+			}
+			if years < 1 || years > 50 {
+				return usagef("--years %d must be between 1 and 50", years)
+			}
+			out, err := initTrust(argv[0], fleetID, time.Now().AddDate(years, 0, 0))
+			if err != nil {
+				return err
+			}
+			return a.print(out, func(w io.Writer) {
+				fmt.Fprintf(w, "fleet %s has its keys:\n", out.FleetID)
+				fmt.Fprintf(w, "  %s  into every machine's configuration, and to the control plane\n", out.Root)
+				fmt.Fprintf(w, "  %s  signs releases; keep it with those who deploy\n", out.ReleaseKey)
+				fmt.Fprintf(w, "  %s  signs changes of the keys; keep it offline\n", out.RootKey)
+			})
+		},
+	}
+	c.Flags().StringVar(&fleetID, "fleet", "", "the fleet's name, for good")
+	c.Flags().IntVar(&years, "years", 10, "years until the root document has to be renewed")
+	return c
+}
+
+// initTrust writes all files or none.
+func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
+	out := trustInit{
+		FleetID: fleetID, Root: filepath.Join(dir, "root.json"), Expires: expires.UnixMilli(),
+		RootKey: filepath.Join(dir, "keys", "root.sec"), ReleaseKey: filepath.Join(dir, "keys", "release.sec"),
+	}
+	for _, f := range []string{out.Root, out.RootKey, out.ReleaseKey} {
+		if _, err := os.Lstat(f); err == nil {
+			return out, fleet.Errorf(fleet.Conflict, "%s exists", f).WithHint("a fleet's keys are made once; give another folder")
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return out, fleet.Errorf(fleet.Invalid, "%w", err)
+		}
+	}
+	rootKey, err := trust.Generate(rand.Reader, fleetID+"-root-1")
+	if err != nil {
+		return out, err
+	}
+	releaseKey, err := trust.Generate(rand.Reader, fleetID+"-release-1")
+	if err != nil {
+		return out, err
+	}
+	root := fleet.Root{
+		FleetID: fleetID, Version: 1, Expires: out.Expires,
+		Keys: map[string]fleet.TrustKey{
+			trust.KeyID(rootKey.Public()): rootKey.PublicKey().Trust(), trust.KeyID(releaseKey.Public()): releaseKey.PublicKey().Trust(),
+		},
+		Roles: map[fleet.TrustRole]fleet.KeyQuota{
+			fleet.RoleRoot:     {Keys: []string{trust.KeyID(rootKey.Public())}, Threshold: 1},
+			fleet.RoleRevoker:  {Keys: []string{trust.KeyID(rootKey.Public())}, Threshold: 1},
+			fleet.RoleRelease:  {Keys: []string{trust.KeyID(releaseKey.Public())}, Threshold: 1},
+			fleet.RoleOperator: {Keys: []string{trust.KeyID(releaseKey.Public())}, Threshold: 1},
+		},
+	}
+	payload, err := trust.NewRoot(root)
+	if err != nil {
+		return out, err
+	}
+	envelope, err := trust.Sign(fleet.TypeRoot, payload, rootKey)
+	if err != nil {
+		return out, err
+	}
+	out.RootDigest = envelope.Digest()
+	files := []struct {
+		name string
+		text []byte
+		mode fs.FileMode
+	}{
+		{out.RootKey, []byte(rootKey.Encode() + "\n"), 0o600},
+		{out.ReleaseKey, []byte(releaseKey.Encode() + "\n"), 0o600},
+		{out.Root, append(envelope.Encode(), '\n'), 0o644},
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "keys"), 0o700); err != nil {
+		return out, fleet.Errorf(fleet.Invalid, "%w", err)
+	}
+	for i, f := range files {
+		if err := writeNew(f.name, f.text, f.mode); err != nil {
+			for _, g := range files[:i] {
+				os.Remove(g.name)
+			}
+			return out, fleet.Errorf(fleet.Invalid, "%w", err)
+		}
+	}
+	return out, nil
+}
+
+// writeNew writes a file that must not exist yet, whole or not at all.
+func writeNew(name string, text []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Link(f.Name(), name)
+}
+
+func (a *app) trustShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show [FILE]",
+		Short:   "Show who may sign what, from a root document or as the control plane has it",
+		Example: "  nixfleet trust show trust/root.json",
+		Args:    args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			var envelope []byte
+			if len(argv) == 1 {
+				b, err := a.readFile(argv[0], 1<<20)
+				if err != nil {
+					return err
+				}
+				envelope = b
+			} else {
+				c, err := a.client()
+				if err != nil {
+					return err
+				}
+				doc, err := c.Root(cmd.Context())
+				if err != nil {
+					return err
+				}
+				envelope = doc.Envelope
+			}
+			root, err := trust.PinRoot(envelope)
+			if err != nil {
+				return err
+			}
+			return a.print(root, func(w io.Writer) {
+				fmt.Fprintf(w, "fleet %s, root version %d, until %s\n", root.FleetID, root.Version, date(root.Expires))
+				rows := [][]string{}
+				for _, role := range []fleet.TrustRole{fleet.RoleRoot, fleet.RoleRelease, fleet.RoleTimestamp, fleet.RoleRevoker, fleet.RoleOperator} {
+					q, ok := root.Roles[role]
+					for _, id := range q.Keys {
+						rows = append(rows, []string{string(role), fmt.Sprintf("%d of %d", q.Threshold, len(q.Keys)), id, root.Keys[id].Name})
+					}
+					if !ok {
+						rows = append(rows, []string{string(role), "-", "-", "not in use"})
+					}
+				}
+				table(w, "ROLE NEEDS KEY NAME", rows)
+			})
+		},
+	}
+}
+
+func (a *app) trustPinCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "pin FILE",
+		Short:   "Give the control plane the fleet's root document, or the next version of it",
+		Example: "  nixfleet trust pin trust/root.json",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			b, err := a.readFile(argv[0], 1<<20)
+			if err != nil {
+				return err
+			}
+			root, err := trust.PinRoot(b)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			if _, err := c.PutRoot(cmd.Context(), b); err != nil {
+				return err
+			}
+			return a.print(root, func(w io.Writer) {
+				fmt.Fprintf(w, "the control plane checks releases by root version %d of fleet %s\n", root.Version, root.FleetID)
+			})
+		},
+	}
+}

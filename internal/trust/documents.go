@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+
+package trust
+
+import (
+	"strings"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// MaxGrantLifeMs is how long a grant is good for at most, in milliseconds.
+const MaxGrantLifeMs = 24 * 60 * 60 * 1000
+
+// NewTimestamp makes the payload of a timestamp to sign. Errors have the code
+// Invalid.
+func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
+	if t.Lines == nil {
+		t.Lines = map[fleet.Line]fleet.Sequence{}
+	}
+	return payloadOf(t, &fleet.Timestamp{}, MaxTimestampBytes, validateTimestamp(t))
+}
+
+// ParseTimestamp reads a timestamp and checks that root's timestamp role
+// signed it for root's fleet. It says nothing about its age. Errors are
+// Refusals.
+func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
+	var t fleet.Timestamp
+	if _, err := open(envelope, fleet.TypeTimestamp, root, fleet.RoleTimestamp, &t); err != nil {
+		return fleet.Timestamp{}, about("timestamp", err)
+	}
+	if err := validateTimestamp(t); err != nil {
+		return fleet.Timestamp{}, err
+	}
+	if err := sameFleet("timestamp", t.FleetID, root); err != nil {
+		return fleet.Timestamp{}, err
+	}
+	return t, nil
+}
+
+func validateTimestamp(t fleet.Timestamp) error {
+	switch {
+	case t.Version < 1 || t.SignedAt <= 0 || t.Expires <= t.SignedAt:
+		return refuse(fleet.ReasonMalformed, "timestamp: wants a version from 1, and expires later than signedAt")
+	case t.Revocations != "" && !t.Revocations.Valid():
+		return refuse(fleet.ReasonMalformed, "timestamp: revocations %.80q is not a digest", t.Revocations)
+	}
+	return validLines("timestamp", t.Lines)
+}
+
+// LifeUsed returns how much of t's life is over at now (Unix ms), in percent
+// from 0 to 100. Agents warn at 50 and at 75.
+func LifeUsed(t fleet.Timestamp, now int64) int {
+	life, used := t.Expires-t.SignedAt, now-t.SignedAt
+	switch {
+	case used <= 0:
+		return 0
+	case used >= life:
+		return 100
+	}
+	return int(float64(used) / float64(life) * 100)
+}
+
+// NewRevocations makes the payload of a revocation list to sign. Errors have
+// the code Invalid.
+func NewRevocations(r fleet.Revocations) ([]byte, error) {
+	if r.Releases == nil {
+		r.Releases = []fleet.Digest{}
+	}
+	if r.MinSequence == nil {
+		r.MinSequence = map[fleet.Line]fleet.Sequence{}
+	}
+	if r.Certificates == nil {
+		r.Certificates = []string{}
+	}
+	return payloadOf(r, &fleet.Revocations{}, MaxRevocationsBytes, validateRevocations(r))
+}
+
+// ParseRevocations reads a revocation list and checks that root's revoker role
+// signed it for root's fleet. The digest is that of its payload, as timestamps
+// name it. Errors are Refusals.
+func ParseRevocations(envelope []byte, root fleet.Root) (fleet.Revocations, fleet.Digest, error) {
+	var r fleet.Revocations
+	digest, err := open(envelope, fleet.TypeRevocations, root, fleet.RoleRevoker, &r)
+	if err != nil {
+		return fleet.Revocations{}, "", about("revocations", err)
+	}
+	if err := validateRevocations(r); err != nil {
+		return fleet.Revocations{}, "", err
+	}
+	if err := sameFleet("revocations", r.FleetID, root); err != nil {
+		return fleet.Revocations{}, "", err
+	}
+	return r, digest, nil
+}
+
+func validateRevocations(r fleet.Revocations) error {
+	if r.Version < 1 || r.SignedAt <= 0 {
+		return refuse(fleet.ReasonMalformed, "revocations: wants a version from 1 and signedAt")
+	}
+	for _, d := range r.Releases {
+		if !d.Valid() {
+			return refuse(fleet.ReasonMalformed, "revocations: %.80q is not a digest", d)
+		}
+	}
+	for _, c := range r.Certificates {
+		if c == "" || len(c) > 40 || strings.Trim(c, "0123456789abcdef") != "" {
+			return refuse(fleet.ReasonMalformed, "revocations: %.80q is not a serial number in lower-case hex", c)
+		}
+	}
+	return validLines("revocations", r.MinSequence)
+}
+
+// Revoked reports whether r revokes the release with this digest, line and
+// sequence.
+func Revoked(r fleet.Revocations, m Mark) bool {
+	for _, d := range r.Releases {
+		if d == m.Digest {
+			return true
+		}
+	}
+	return m.Sequence < r.MinSequence[m.Line]
+}
+
+// NewGrant makes the payload of a grant to sign. Errors have the code Invalid.
+func NewGrant(g fleet.Grant) ([]byte, error) {
+	return payloadOf(g, &fleet.Grant{}, MaxGrantBytes, validateGrant(g))
+}
+
+// ParseGrant reads a grant and checks that root's operator role signed it for
+// root's fleet, for at most 24 hours. It says nothing about whom it is for and
+// whether it has expired. Errors are Refusals.
+func ParseGrant(envelope []byte, root fleet.Root) (fleet.Grant, error) {
+	var g fleet.Grant
+	if _, err := open(envelope, fleet.TypeGrant, root, fleet.RoleOperator, &g); err != nil {
+		return fleet.Grant{}, about("grant", err)
+	}
+	if err := validateGrant(g); err != nil {
+		return fleet.Grant{}, err
+	}
+	if err := sameFleet("grant", g.FleetID, root); err != nil {
+		return fleet.Grant{}, err
+	}
+	return g, nil
+}
+
+func validateGrant(g fleet.Grant) error {
+	switch {
+	case !g.Kind.Valid():
+		return refuse(fleet.ReasonMalformed, "grant: %.40q is no kind of grant", g.Kind)
+	case !g.Digest.Valid():
+		return refuse(fleet.ReasonMalformed, "grant: %.80q is not a digest", g.Digest)
+	case len(g.Machines) == 0:
+		return refuse(fleet.ReasonMalformed, "grant: names no machine")
+	case g.SignedAt <= 0 || g.Expires <= g.SignedAt:
+		return refuse(fleet.ReasonMalformed, "grant: expires must be later than signedAt")
+	case g.Expires-g.SignedAt > MaxGrantLifeMs:
+		return refuse(fleet.ReasonGrantTooLong, "grant: good for more than 24 hours")
+	}
+	for _, m := range g.Machines {
+		if !m.Valid() {
+			return refuse(fleet.ReasonMalformed, "grant: %.80q is not a machine id", m)
+		}
+	}
+	return nil
+}
+
+// payloadOf encodes a document unless something is wrong with it.
+func payloadOf(doc, v any, limit int, wrong error) ([]byte, error) {
+	b, err := encode(doc, v, limit)
+	if wrong != nil {
+		err = wrong
+	}
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "%w", err)
+	}
+	return b, nil
+}
+
+// open verifies an envelope by a role of root and decodes its payload into v.
+func open(envelope []byte, payloadType string, root fleet.Root, role fleet.TrustRole, v any) (fleet.Digest, error) {
+	e, err := ParseEnvelope(envelope, payloadType)
+	if err != nil {
+		return "", err
+	}
+	if err := verifyRole(e, root, role); err != nil {
+		return "", err
+	}
+	return e.Digest(), Decode(e.Payload, payloadLimit(payloadType), v)
+}
+
+func sameFleet(what, fleetID string, root fleet.Root) error {
+	if fleetID != root.FleetID {
+		return refuse(fleet.ReasonWrongFleet, "%s: of fleet %.80q, this is %q", what, fleetID, root.FleetID)
+	}
+	return nil
+}
+
+func validLines(what string, lines map[fleet.Line]fleet.Sequence) error {
+	for l := range lines {
+		if !l.Valid() {
+			return refuse(fleet.ReasonMalformed, "%s: %.80q is not a line", what, l)
+		}
+	}
+	return nil
+}

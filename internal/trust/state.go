@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+
+package trust
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// MaxClockSkewMs is how far a machine's clock may be behind a signed time.
+const MaxClockSkewMs = 5 * 60 * 1000
+
+// maxGrants bounds how many grants a machine keeps; the newest stay.
+const maxGrants = 64
+
+// State is all that a machine judges a release by. What it names itself comes
+// from its running system; the rest it has verified before and keeps on disk.
+// Methods return a changed copy.
+type State struct {
+	Machine  fleet.MachineID `json:"machine"`
+	System   fleet.System    `json:"system"`
+	Line     fleet.Line      `json:"line"`
+	Running  fleet.StorePath `json:"running,omitempty"`  // the running system
+	Unsigned bool            `json:"unsigned,omitempty"` // signatures are not looked at; loopback only
+
+	Root              *fleet.Root        `json:"root,omitempty"`
+	Timestamp         *fleet.Timestamp   `json:"timestamp,omitempty"`
+	Revocations       *fleet.Revocations `json:"revocations,omitempty"`
+	RevocationsDigest fleet.Digest       `json:"revocationsDigest,omitempty"` // of the payload
+	Grants            []fleet.Grant      `json:"grants,omitempty"`            // for this machine
+	HighestSignedTime int64              `json:"highestSignedTime,omitempty"` // Unix ms, of all that was accepted
+
+	Floor       *Floor                      `json:"floor,omitempty"`    // nil: state was lost
+	LastGood    *Mark                       `json:"lastGood,omitempty"` // where going back leads to
+	Quarantined map[fleet.Digest]Quarantine `json:"quarantined,omitempty"`
+	Reverted    map[fleet.Digest]bool       `json:"reverted,omitempty"` // by an order, each once for ever
+}
+
+// Quarantine is a release that failed here or was taken back.
+type Quarantine struct {
+	Path fleet.StorePath `json:"path,omitempty"` // its system: as bad in another release
+	// LiftedAfter is the signedAt of the newest lift this machine knew when
+	// the release failed. Only a later one lifts, so that a grant is good for
+	// one try and not for a loop of them.
+	LiftedAfter int64 `json:"liftedAfter,omitempty"`
+}
+
+// Documents are envelopes that the control plane offers besides releases. Each
+// may be missing.
+type Documents struct {
+	Roots       [][]byte // the versions after the trusted one, in order
+	Timestamp   []byte
+	Revocations []byte
+	Grants      [][]byte
+}
+
+// Learn takes in the documents that are good at now (Unix ms), and returns a
+// Refusal for each that is not; one bad document does not hold up the others.
+// A signed time that the clock has not come to yet is refused as clock-behind
+// and not remembered, so that a signer's wrong clock cannot stop a fleet.
+func (s State) Learn(now int64, d Documents) (State, []error) {
+	var errs []error
+	if s.Root == nil {
+		return s, append(errs, refuse(fleet.ReasonNoRoot, "no root to judge documents by"))
+	}
+	root, err := AdvanceRoot(*s.Root, s.time(now), d.Roots...)
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		s = s.withRoot(root)
+	}
+	if d.Revocations != nil {
+		if s, err = s.learnRevocations(now, d.Revocations); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if d.Timestamp != nil {
+		if s, err = s.learnTimestamp(now, d.Timestamp); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, g := range d.Grants {
+		if s, err = s.learnGrant(now, g); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return s, errs
+}
+
+// withRoot changes the root. What a role signed before its keys changed must
+// not block what the new keys sign, else a stolen key could set a version
+// that nobody can top. Revocations stay in force until the new keys replace
+// them.
+func (s State) withRoot(root fleet.Root) State {
+	old := *s.Root
+	s.Root = &root
+	if !sameRole(old, root, fleet.RoleTimestamp) {
+		s.Timestamp = nil
+	}
+	if !sameRole(old, root, fleet.RoleRevoker) && s.Revocations != nil {
+		kept := *s.Revocations
+		kept.Version, kept.SignedAt = 0, 0
+		s.Revocations, s.RevocationsDigest = &kept, ""
+	}
+	if !sameRole(old, root, fleet.RoleOperator) {
+		s.Grants = nil
+	}
+	return s
+}
+
+func (s State) learnRevocations(now int64, envelope []byte) (State, error) {
+	r, digest, err := ParseRevocations(envelope, *s.Root)
+	if err != nil {
+		return s, err
+	}
+	if seen := s.Revocations; seen != nil && (r.Version < seen.Version || r.Version == seen.Version && digest != s.RevocationsDigest) {
+		return s, refuse(fleet.ReasonOlderDocument, "revocations version %d, seen %d", r.Version, seen.Version)
+	}
+	if err := ahead("revocations", r.SignedAt, now); err != nil {
+		return s, err
+	}
+	s.Revocations, s.RevocationsDigest = &r, digest
+	s.HighestSignedTime = max(s.HighestSignedTime, r.SignedAt)
+	return s, nil
+}
+
+func (s State) learnTimestamp(now int64, envelope []byte) (State, error) {
+	t, err := ParseTimestamp(envelope, *s.Root)
+	if err != nil {
+		return s, err
+	}
+	if seen := s.Timestamp; seen != nil && (t.Version < seen.Version || t.Version == seen.Version && !sameTimestamp(t, *seen)) {
+		return s, refuse(fleet.ReasonOlderDocument, "timestamp version %d, seen %d", t.Version, seen.Version)
+	}
+	if err := ahead("timestamp", t.SignedAt, now); err != nil {
+		return s, err
+	}
+	s.Timestamp = &t
+	s.HighestSignedTime = max(s.HighestSignedTime, t.SignedAt)
+	return s, nil
+}
+
+func sameTimestamp(a, b fleet.Timestamp) bool {
+	return a.SignedAt == b.SignedAt && a.Expires == b.Expires && a.Revocations == b.Revocations && maps.Equal(a.Lines, b.Lines)
+}
+
+func (s State) learnGrant(now int64, envelope []byte) (State, error) {
+	g, err := ParseGrant(envelope, *s.Root)
+	if err != nil {
+		return s, err
+	}
+	if !slices.Contains(g.Machines, s.Machine) {
+		return s, refuse(fleet.ReasonWrongMachine, "grant: not for %s", s.Machine)
+	}
+	if err := ahead("grant", g.SignedAt, now); err != nil {
+		return s, err
+	}
+	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
+	if g.Expires <= s.time(now) {
+		return s, refuse(fleet.ReasonExpired, "grant: has expired")
+	}
+	g.Machines = []fleet.MachineID{s.Machine} // the others are nothing to this one, and may be many
+	kept := []fleet.Grant{g}
+	for _, k := range s.Grants {
+		same := k.Kind == g.Kind && k.Digest == g.Digest && k.SignedAt == g.SignedAt
+		if !same && k.Expires > s.time(now) {
+			kept = append(kept, k)
+		}
+	}
+	slices.SortStableFunc(kept, func(a, b fleet.Grant) int { return cmp.Compare(b.SignedAt, a.SignedAt) })
+	s.Grants = kept[:min(len(kept), maxGrants)]
+	return s, nil
+}
+
+// time is the later of the machine's clock and the highest signed time.
+func (s State) time(now int64) int64 { return max(now, s.HighestSignedTime) }
+
+// ahead refuses what was signed later than the clock says, beyond its skew.
+func ahead(what string, signedAt, now int64) error {
+	if signedAt-MaxClockSkewMs > now {
+		return refuse(fleet.ReasonClockBehind, "%s: signed %d s after this machine's clock", what, (signedAt-now)/1000)
+	}
+	return nil
+}
+
+// granted reports whether there is a grant of a kind for a digest that is good
+// at t and was signed later than after (Unix ms).
+func (s State) granted(kind fleet.GrantKind, d fleet.Digest, t, after int64) bool {
+	return slices.ContainsFunc(s.Grants, func(g fleet.Grant) bool {
+		return g.Kind == kind && g.Digest == d && slices.Contains(g.Machines, s.Machine) && t < g.Expires && g.SignedAt > after
+	})
+}
+
+// Record says that a is going to be activated at now (Unix ms): the floor
+// follows, and the time its header was signed is remembered.
+func (s State) Record(a Accepted, now int64) State {
+	s.HighestSignedTime = max(s.HighestSignedTime, a.Header.CreatedAt)
+	if s.Floor == nil {
+		s.Floor = &Floor{Lines: map[fleet.Line]Mark{}}
+		if a.AdoptsFloor {
+			s.Floor.Lines[a.Header.Line] = a.Mark()
+		}
+	}
+	f := s.Floor.Begin(a.Mark(), a.Header.Policy.RevertWindowMs, s.time(now))
+	s.Floor = &f
+	return s
+}
+
+// Activated says that the machine has switched to the release that Record
+// named, at now (Unix ms): its revert window begins.
+func (s State) Activated(now int64) State {
+	if s.Floor == nil {
+		return s
+	}
+	f := s.Floor.Activated(s.time(now))
+	s.Floor = &f
+	return s
+}
+
+// Settled moves the floor up if a revert window has ended at now (Unix ms). A
+// machine keeps the result on disk, so that a clock set back does not open
+// the window again.
+func (s State) Settled(now int64) State {
+	if s.Floor == nil {
+		return s
+	}
+	f := s.Floor.Settle(s.time(now))
+	s.Floor = &f
+	return s
+}
+
+// WentBack says that the machine returned from a release and its system to the
+// last good one: the release is quarantined, the floor stays. ordered says
+// that the control plane's revert order was the cause.
+func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool) State {
+	q := Quarantine{Path: path, LiftedAfter: s.Quarantined[d].LiftedAfter}
+	for _, g := range s.Grants {
+		if g.Kind == fleet.GrantQuarantineLift && g.Digest == d {
+			q.LiftedAfter = max(q.LiftedAfter, g.SignedAt)
+		}
+	}
+	s.Quarantined = cloneOrMake(s.Quarantined)
+	s.Quarantined[d] = q
+	if ordered {
+		s.Reverted = cloneOrMake(s.Reverted)
+		s.Reverted[d] = true
+	}
+	if s.Floor != nil && s.Floor.Pending != nil && s.Floor.Pending.Digest == d {
+		f := s.Floor.Returned()
+		s.Floor = &f
+	}
+	return s
+}
+
+func cloneOrMake[K comparable, V any](m map[K]V) map[K]V {
+	if m == nil {
+		return map[K]V{}
+	}
+	return maps.Clone(m)
+}
