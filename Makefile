@@ -16,12 +16,25 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 # --- Nix ---
-.PHONY: nix-parse eval bench-nix
+NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
+
+.PHONY: nix-parse eval nix-units bench-nix vendor-hash vendor-hash-check
 nix-parse: ## every .nix file parses
 	@nix/checks/parse.sh
 
 eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="name ..."]
-	@NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)' nix/checks/eval/run.sh $(TESTS)
+	@$(NIX_TREES) nix/checks/eval/run.sh $(TESTS)
+
+nix-units: ## systemd's own checks of our units: NIXPKGS=TREE
+	@$(NIX_TREES) nix/checks/units.sh
 
 bench-nix: ## what evaluating hosts costs beside plain NixOS: NIXPKGS=TREE
-	@NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)' nix/bench/run.sh
+	@$(NIX_TREES) nix/bench/run.sh
+
+vendor-hash: ## write the hash of the vendored Go modules
+	@nix/packages/vendor-hash.sh
+
+vendor-hash-check: ## compare it
+	@nix/packages/vendor-hash.sh --check
+
+generate: vendor-hash
