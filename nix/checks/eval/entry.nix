@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Evaluates the tests of one file; run.sh calls this. A test is a value that must be true, or
-# { expr; expected; }, or { skip = "why"; } when what it needs is not at hand.
+# { expr; expected; }, or { expr; throws = "part of the message"; }, or { skip = "why"; } when what
+# it needs is not at hand.
 {
   file,
   root,
@@ -51,6 +52,8 @@ let
     in
     if builtins.isAttrs test && test ? skip then
       [ "skip\t${name}\t${test.skip}" ]
+    else if builtins.isAttrs test && test ? throws then
+      [ "throws\t${name}\t${test.throws}" ] # a message can only be seen from outside: run.sh
     else if passed.success && passed.value then
       [ "ok\t${name}" ]
     else
@@ -63,5 +66,6 @@ let
 in
 {
   names = lib.concatStringsSep "\n" (lib.attrNames all);
+  forced = builtins.deepSeq all.${only}.expr "no error";
   results = lib.concatMapStringsSep "\n" clean (lib.concatLists (lib.mapAttrsToList outcome tests));
 }

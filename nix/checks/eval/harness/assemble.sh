@@ -36,4 +36,6 @@ if [ ! -e "$out/flake.nix" ]; then
   fi
   mv -T "$work" "$out" 2>/dev/null || [ -e "$out/flake.nix" ]
 fi
+touch "$out"
+find "$cache" -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
 echo "$out"

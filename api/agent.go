@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+
+package api
+
+import "github.com/arcanesys/nixfleet/fleet"
+
+// Paths of the agents' listener. All but enrol want the machine's client
+// certificate, whose common name is the machine id.
+const (
+	PathCheckIn   = "/agent/v1/check-in"  // POST CheckIn -> Orders; held up to WaitMs
+	PathReports   = "/agent/v1/reports"   // POST Reports -> ReportsReply
+	PathRelease   = "/agent/v1/releases/" // GET + digest -> trust bundle for this machine
+	PathDocument  = "/agent/v1/documents/"
+	PathEvidence  = "/agent/v1/evidence"
+	PathEnroll    = "/agent/v1/enroll"
+	PathRenew     = "/agent/v1/renew"
+	MaxWaitMs     = 300_000
+	DefaultWaitMs = 55_000
+)
+
+// CheckIn is what an agent says of itself when it asks what to do.
+type CheckIn struct {
+	Machine      fleet.MachineID     `json:"machine"`
+	AgentVersion string              `json:"agentVersion"`
+	System       fleet.System        `json:"system"`
+	Line         fleet.Line          `json:"line"`
+	BootID       string              `json:"bootId"`
+	State        fleet.AgentState    `json:"state"`
+	Waiting      string              `json:"waiting,omitempty"` // why an idle agent waits
+	Tags         []fleet.Tag         `json:"tags,omitempty"`    // declared by the running system
+	Drift        bool                `json:"drift,omitempty"`
+	RunsRelease  fleet.Digest        `json:"runsRelease,omitempty"` // accepted release whose path runs
+	Checks       []fleet.CheckResult `json:"checks,omitempty"`
+	Documents    Documents           `json:"documents"`       // that the agent holds
+	Epoch        string              `json:"epoch,omitempty"` // of the last reply, echoed
+	Have         string              `json:"have,omitempty"`  // etag of the orders it knows
+	WaitMs       int64               `json:"waitMs"`          // hold the reply until there are other orders; 0: answer now
+	fleet.Generations
+}
+
+// Documents are the digests of the current trust documents.
+type Documents struct {
+	Root        fleet.Digest `json:"root,omitempty"`
+	Revocations fleet.Digest `json:"revocations,omitempty"`
+	Timestamp   fleet.Digest `json:"timestamp,omitempty"`
+}
+
+// Orders is what an agent may do now. Nothing in it is a right: what it names
+// has to pass the agent's own trust rules.
+type Orders struct {
+	Etag        string       `json:"etag"`
+	Epoch       string       `json:"epoch,omitempty"`
+	Prefetch    fleet.Digest `json:"prefetch,omitempty"` // may be fetched and verified, not activated
+	Apply       *ApplyOrder  `json:"apply,omitempty"`
+	Revert      *RevertOrder `json:"revert,omitempty"`
+	Documents   Documents    `json:"documents"`
+	PollAfterMs int64        `json:"pollAfterMs"` // for an agent that does not hold a long poll
+	WaitMs      int64        `json:"waitMs"`      // that the agent should ask for
+}
+
+// ApplyOrder asks for the activation of a release, as one attempt of an
+// assignment.
+type ApplyOrder struct {
+	Digest       fleet.Digest    `json:"digest"`
+	Rollout      fleet.RolloutID `json:"rollout"`
+	Attempt      int             `json:"attempt"`
+	MinHealthyMs int64           `json:"minHealthyMs"`
+	// DeadlineMs is how long the attempt may take from now, 0 for no limit.
+	DeadlineMs int64 `json:"deadlineMs"`
+}
+
+// RevertOrder asks to go back from a release to the recorded last good system.
+type RevertOrder struct {
+	Digest  fleet.Digest    `json:"digest"`
+	Rollout fleet.RolloutID `json:"rollout"`
+	Attempt int             `json:"attempt"`
+}
+
+// Reports carries queued reports, oldest first.
+type Reports struct {
+	Reports []fleet.Report `json:"reports"`
+}
+
+// ReportsReply acknowledges reports that are durable now, by id. Rejected ones
+// are malformed and must not be sent again.
+type ReportsReply struct {
+	Accepted []string `json:"accepted"`
+	Rejected []string `json:"rejected"`
+}
+
+// EnrollRequest asks for the machine's first certificate.
+type EnrollRequest struct {
+	Token string `json:"token"`
+	CSR   []byte `json:"csr"` // PKCS #10, DER; its common name is the machine id
+}
+
+// RenewRequest asks for the next certificate, over the present one.
+type RenewRequest struct {
+	CSR []byte `json:"csr"`
+}
+
+// Certificate is the machine's new identity and what to verify the control
+// plane with.
+type Certificate struct {
+	Certificate []byte          `json:"certificate"` // DER
+	CA          []byte          `json:"ca"`          // DER, of the server's certificate
+	Machine     fleet.MachineID `json:"machine"`
+	NotAfter    int64           `json:"notAfter"` // Unix milliseconds
+}

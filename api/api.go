@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+
+// Package api is the contract between the control plane and its callers: the
+// list of operations, what agents and operators send and get, how errors
+// travel, and a client for each side.
+//
+// It imports fleet and the standard library only, and never decides anything.
+package api
+
+import (
+	"net/http"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Operation is one call of the operators' API. The server serves exactly
+// Operations; the OpenAPI document is generated from it.
+type Operation struct {
+	ID      string // as in the OpenAPI document
+	Method  string
+	Path    string     // with {parameters}
+	Role    fleet.Role // that the caller's key needs; "" for public
+	Status  int        // of success
+	Summary string
+}
+
+// Operations lists every call of the operators' API, in the order of the
+// documentation.
+var Operations = [...]Operation{
+	{"info", http.MethodGet, "/api/v1/info", "", 200, "Version, fleet and state of the control plane"},
+
+	{"bootstrapKey", http.MethodPost, "/api/v1/keys/bootstrap", "", 201, "First admin key, for the one-time secret"},
+	{"whoami", http.MethodGet, "/api/v1/keys/self", fleet.RoleReadonly, 200, "The key that makes this call"},
+	{"listKeys", http.MethodGet, "/api/v1/keys", fleet.RoleAdmin, 200, "API keys, without their secrets"},
+	{"createKey", http.MethodPost, "/api/v1/keys", fleet.RoleAdmin, 201, "New API key; its secret is shown once"},
+	{"rotateKey", http.MethodPost, "/api/v1/keys/{id}/rotate", fleet.RoleAdmin, 201, "New secret for a key; the old one ends"},
+	{"revokeKey", http.MethodDelete, "/api/v1/keys/{id}", fleet.RoleAdmin, 200, "End a key"},
+
+	{"getRoot", http.MethodGet, "/api/v1/trust/root", fleet.RoleReadonly, 200, "The root document that releases are checked against"},
+	{"putRoot", http.MethodPut, "/api/v1/trust/root", fleet.RoleAdmin, 200, "Pin the first root document, or its successor"},
+	{"putRevocations", http.MethodPut, "/api/v1/trust/revocations", fleet.RoleAdmin, 200, "Newer revocation list, signed by the revoker role"},
+	{"putTimestamp", http.MethodPut, "/api/v1/trust/timestamp", fleet.RoleDeploy, 200, "Newer timestamp, signed by the timestamp role"},
+
+	{"listReleases", http.MethodGet, "/api/v1/releases", fleet.RoleReadonly, 200, "Releases, newest first"},
+	{"createRelease", http.MethodPost, "/api/v1/releases", fleet.RoleDeploy, 201, "Register a signed release"},
+	{"getRelease", http.MethodGet, "/api/v1/releases/{digest}", fleet.RoleReadonly, 200, "A release: signed envelope and entries"},
+	{"diffReleases", http.MethodGet, "/api/v1/releases/{digest}/diff/{other}", fleet.RoleReadonly, 200, "What changes from one release to another"},
+	{"deleteRelease", http.MethodDelete, "/api/v1/releases/{digest}", fleet.RoleAdmin, 200, "Forget a release that nothing uses"},
+
+	{"listMachines", http.MethodGet, "/api/v1/machines", fleet.RoleReadonly, 200, "Machines, by id"},
+	{"registerMachine", http.MethodPost, "/api/v1/machines", fleet.RoleAdmin, 201, "Make a machine known before it enrols"},
+	{"getMachine", http.MethodGet, "/api/v1/machines/{id}", fleet.RoleReadonly, 200, "A machine"},
+	{"machineReports", http.MethodGet, "/api/v1/machines/{id}/reports", fleet.RoleReadonly, 200, "What a machine reported, newest first"},
+	{"setLifecycle", http.MethodPut, "/api/v1/machines/{id}/lifecycle", fleet.RoleAdmin, 200, "Move a machine in its life"},
+	{"setTags", http.MethodPut, "/api/v1/machines/{id}/tags", fleet.RoleAdmin, 200, "Set the operators' tags of a machine"},
+	{"createToken", http.MethodPost, "/api/v1/machines/{id}/token", fleet.RoleAdmin, 201, "One-time enrolment token; shown once"},
+	{"adoptMachine", http.MethodPost, "/api/v1/machines/{id}/adopt", fleet.RoleAdmin, 200, "Accept a machine that came with a good certificate"},
+
+	{"listRollouts", http.MethodGet, "/api/v1/rollouts", fleet.RoleReadonly, 200, "Rollouts, newest first"},
+	{"createRollout", http.MethodPost, "/api/v1/rollouts", fleet.RoleDeploy, 201, "Start a rollout, or only plan it (dryRun)"},
+	{"getRollout", http.MethodGet, "/api/v1/rollouts/{id}", fleet.RoleReadonly, 200, "A rollout with its batches"},
+	{"listAssignments", http.MethodGet, "/api/v1/rollouts/{id}/assignments", fleet.RoleReadonly, 200, "A rollout's machines"},
+	{"rolloutVerb", http.MethodPost, "/api/v1/rollouts/{id}/{verb}", fleet.RoleDeploy, 200, "pause, resume, cancel, approve, retry, skip or revert"},
+	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", fleet.RoleAdmin, 200, "Forget a rollout that has ended"},
+
+	{"events", http.MethodGet, "/api/v1/events", fleet.RoleReadonly, 200, "Changes as server-sent events"},
+
+	{"listAudit", http.MethodGet, "/api/v1/audit", fleet.RoleReadonly, 200, "The audit trail, oldest first"},
+	{"auditHead", http.MethodGet, "/api/v1/audit/head", fleet.RoleReadonly, 200, "Size and head of the audit chain"},
+	{"exportAudit", http.MethodGet, "/api/v1/audit.csv", fleet.RoleReadonly, 200, "The audit trail as CSV, safe for spreadsheets"},
+}
+
+// Verb is what an operator does to a running rollout.
+type Verb string
+
+// The verbs.
+const (
+	VerbPause   Verb = "pause"   // offer nothing more; running work ends
+	VerbResume  Verb = "resume"  // go on; failures up to now no longer count
+	VerbCancel  Verb = "cancel"  // end it; machines not offered stay, machines switched stay
+	VerbApprove Verb = "approve" // let the waiting batch open
+	VerbRetry   Verb = "retry"   // another attempt of machines that failed or were skipped
+	VerbSkip    Verb = "skip"    // go on without these machines
+	VerbRevert  Verb = "revert"  // take switched machines back to what ran before
+)
+
+// Valid reports whether v is one of the verbs.
+func (v Verb) Valid() bool {
+	switch v {
+	case VerbPause, VerbResume, VerbCancel, VerbApprove, VerbRetry, VerbSkip, VerbRevert:
+		return true
+	}
+	return false
+}
+
+// Page is a part of a list. Next is the cursor of the page after it, "" on the
+// last.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// Info says what is at the other end. It is public and names no machine.
+type Info struct {
+	Version string `json:"version"`
+	FleetID string `json:"fleetId"` // "" before a root is pinned
+	Mode    string `json:"mode"`    // normal, restored
+	Time    int64  `json:"time"`    // Unix milliseconds
+}
+
+// BootstrapRequest trades the one-time secret for the first admin key.
+type BootstrapRequest struct {
+	Secret string `json:"secret"`
+	Owner  string `json:"owner"`
+}
+
+// KeyRequest asks for a new API key.
+type KeyRequest struct {
+	Owner     string      `json:"owner"`
+	Role      fleet.Role  `json:"role"`
+	Tags      []fleet.Tag `json:"tags,omitempty"`
+	ExpiresAt int64       `json:"expiresAt,omitempty"` // Unix milliseconds; 0: never
+}
+
+// NewKey is a key with its secret, which is shown this once.
+type NewKey struct {
+	Key    fleet.Key `json:"key"`
+	Secret string    `json:"secret"`
+}
+
+// Document carries a signed DSSE envelope as its own bytes.
+type Document struct {
+	Envelope []byte `json:"envelope"` // base64 in JSON
+}
+
+// ReleaseRequest registers a release: the signed header and the entries'
+// bytes, sorted by machine id.
+type ReleaseRequest struct {
+	Envelope []byte   `json:"envelope"`
+	Entries  [][]byte `json:"entries"`
+}
+
+// ReleaseDetail is a release as it was registered.
+type ReleaseDetail struct {
+	fleet.Release
+	Envelope []byte   `json:"envelope"`
+	Entries  [][]byte `json:"entries"`
+}
+
+// MachineRequest makes a machine known.
+type MachineRequest struct {
+	ID        fleet.MachineID `json:"id"`
+	Lifecycle fleet.Lifecycle `json:"lifecycle,omitempty"` // pending if empty
+	Tags      []fleet.Tag     `json:"tags,omitempty"`
+}
+
+// LifecycleRequest moves a machine in its life.
+type LifecycleRequest struct {
+	Lifecycle fleet.Lifecycle `json:"lifecycle"`
+}
+
+// TagsRequest sets the operators' tags; IfVersion, when not 0, must be the
+// machine's version.
+type TagsRequest struct {
+	Tags      []fleet.Tag `json:"tags"`
+	IfVersion int64       `json:"ifVersion,omitempty"`
+}
+
+// TokenRequest asks for an enrolment token.
+type TokenRequest struct {
+	TTLSeconds int64 `json:"ttlSeconds,omitempty"` // 24 h if 0
+	Replace    bool  `json:"replace,omitempty"`    // the name lives already: its certificate ends when the token is used
+}
+
+// Token is an enrolment token: `nft_<name>_<secret>_<server CA's sha256>`.
+type Token struct {
+	Token     string          `json:"token"`
+	Machine   fleet.MachineID `json:"machine"`
+	ExpiresAt int64           `json:"expiresAt"`
+}
+
+// RolloutRequest starts or plans a rollout.
+type RolloutRequest struct {
+	Spec   fleet.RolloutSpec `json:"spec"`
+	DryRun bool              `json:"dryRun,omitempty"`
+}
+
+// Plan is what a rollout would do, or does: its batches, who is left out and
+// why (H11).
+type Plan struct {
+	Batches [][]fleet.MachineID `json:"batches"`
+	LeftOut []LeftOut           `json:"leftOut"`
+	Changes fleet.PlanSummary   `json:"changes"`
+}
+
+// LeftOut is a machine that a rollout does not take along.
+type LeftOut struct {
+	Machine fleet.MachineID `json:"machine"`
+	Why     string          `json:"why"`
+}
+
+// RolloutDetail is a rollout with its batches; Plan is set when it was just
+// planned or created.
+type RolloutDetail struct {
+	fleet.Rollout
+	Batches []fleet.Batch `json:"batches"`
+	Plan    *Plan         `json:"plan,omitempty"`
+}
+
+// VerbRequest says which machines a verb is about (retry, skip, revert), and
+// why; empty means all that it can apply to.
+type VerbRequest struct {
+	Machines []fleet.MachineID `json:"machines,omitempty"`
+	Reason   string            `json:"reason,omitempty"`
+}
+
+// Event is a change, as the event stream tells it. Exactly one of the pointers
+// is set.
+type Event struct {
+	ID         int64             `json:"id"` // rises; a stream can be resumed after it
+	At         int64             `json:"at"`
+	Rollout    *fleet.Rollout    `json:"rollout,omitempty"`
+	Batch      *fleet.Batch      `json:"batch,omitempty"`
+	Assignment *fleet.Assignment `json:"assignment,omitempty"`
+	Machine    *fleet.Machine    `json:"machine,omitempty"`
+	Report     *fleet.Report     `json:"report,omitempty"`
+}

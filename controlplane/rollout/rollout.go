@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package rollout is the rollout engine: it decides which machine may go to a
+// release, when, and what happens when one fails.
+//
+// It is pure: no clock, no I/O, no randomness. Time comes in as Unix
+// milliseconds, what the fleet looks like as World, and what is to be done goes
+// out as Result. The caller keeps State durable and calls again at WakeAt.
+package rollout
+
+import (
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// State is a rollout as the store has it: the rollout's row, its batches in
+// order, and all its assignments.
+type State struct {
+	Rollout     fleet.Rollout
+	Batches     []fleet.Batch
+	Assignments map[fleet.MachineID]fleet.Assignment
+}
+
+// Event is something that happened. One whose ID was seen before must not
+// reach Step again; the caller's store sees to that.
+type Event struct {
+	ID string
+	// Exactly one of these is set; a zero Event is a tick.
+	Report *fleet.Report // from a machine's outbox
+	Verb   *Verb         // from an operator
+	// Superseded names machines that another rollout has taken over.
+	Superseded []fleet.MachineID
+	// Changed names a machine whose lifecycle changed (H10), or that is online
+	// again.
+	Changed fleet.MachineID
+}
+
+// Verb is what an operator asks of a rollout.
+type Verb struct {
+	Verb     api.Verb
+	Actor    string
+	Machines []fleet.MachineID // empty: all that it can apply to
+	Reason   string
+}
+
+// World is what the engine may know of the fleet, read in the transaction that
+// keeps the result.
+type World struct {
+	// Machine returns the facts about a machine; false if it is not known (it
+	// was deleted, H10).
+	Machine func(fleet.MachineID) (Facts, bool)
+}
+
+// Facts are what matters of a machine.
+type Facts struct {
+	Lifecycle   fleet.Lifecycle
+	LastContact int64 // Unix milliseconds; 0: never
+	Online      bool  // not three polls missed
+	Running     fleet.StorePath
+	RunsRelease fleet.Digest
+}
+
+// Result is what a step decided. Rows are whole and new; those that are not
+// listed did not change.
+type Result struct {
+	Rollout     *fleet.Rollout
+	Batches     []fleet.Batch
+	Assignments []fleet.Assignment
+	Audit       []fleet.AuditEvent
+	// Wake lists machines whose orders changed: their long polls end.
+	Wake []fleet.MachineID
+	// Release lists machines whose claim by this rollout ends.
+	Release []fleet.MachineID
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+
+package fleet
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// AuditEvent is something that was done to the fleet, by whom and when.
+type AuditEvent struct {
+	At      int64             `json:"at"`    // Unix milliseconds
+	Actor   string            `json:"actor"` // key:alice, machine:web-01, control-plane
+	Action  string            `json:"action"`
+	Subject string            `json:"subject"` // rollout:01J..., machine:web-01
+	Detail  map[string]string `json:"detail,omitempty"`
+}
+
+// The actions that are audited.
+const (
+	ActionBootstrap         = "key.bootstrap"
+	ActionKeyCreate         = "key.create"
+	ActionKeyRotate         = "key.rotate"
+	ActionKeyRevoke         = "key.revoke"
+	ActionTokenCreate       = "token.create"
+	ActionMachineRegister   = "machine.register"
+	ActionMachineEnroll     = "machine.enroll"
+	ActionMachineRenew      = "machine.renew"
+	ActionMachineLifecycle  = "machine.lifecycle"
+	ActionMachineTags       = "machine.tags"
+	ActionMachineAdopt      = "machine.adopt"
+	ActionReportOutcome     = "report.outcome"
+	ActionReportRefusal     = "report.refusal"
+	ActionReportDrift       = "report.drift"
+	ActionReleaseCreate     = "release.create"
+	ActionReleaseDelete     = "release.delete"
+	ActionTrustRoot         = "trust.root"
+	ActionTrustRevocations  = "trust.revocations"
+	ActionTrustTimestamp    = "trust.timestamp"
+	ActionRolloutCreate     = "rollout.create"
+	ActionRolloutPause      = "rollout.pause"
+	ActionRolloutResume     = "rollout.resume"
+	ActionRolloutCancel     = "rollout.cancel"
+	ActionRolloutApprove    = "rollout.approve"
+	ActionRolloutRetry      = "rollout.retry"
+	ActionRolloutSkip       = "rollout.skip"
+	ActionRolloutRevert     = "rollout.revert"
+	ActionRolloutComplete   = "rollout.complete"
+	ActionRolloutFail       = "rollout.fail"
+	ActionRolloutSupersede  = "rollout.supersede"
+	ActionRolloutDelete     = "rollout.delete"
+	ActionBatchOpen         = "batch.open"
+	ActionBatchPass         = "batch.pass"
+	ActionBatchFail         = "batch.fail"
+	ActionControlPlaneStart = "control-plane.start"
+)
+
+// AuditEntry is an event in its chain. Body holds the event's JSON bytes as
+// they were hashed; they are kept, never encoded again.
+type AuditEntry struct {
+	Seq  int64  `json:"seq"` // from 1, without a gap
+	Body string `json:"body"`
+	Hash Digest `json:"hash"`
+}
+
+// AuditHash chains an entry to the one before it; prev is "" for the first.
+// The hash covers `nixfleet-audit-v1`, seq and prev, a line each, then the
+// body.
+func AuditHash(seq int64, prev Digest, body string) Digest {
+	return SHA256([]byte("nixfleet-audit-v1\n" + strconv.FormatInt(seq, 10) + "\n" + string(prev) + "\n" + body))
+}
+
+// Event decodes the body.
+func (e AuditEntry) Event() (AuditEvent, error) {
+	var v AuditEvent
+	if err := json.Unmarshal([]byte(e.Body), &v); err != nil {
+		return AuditEvent{}, Errorf(Invalid, "audit entry %d: body: %w", e.Seq, err)
+	}
+	return v, nil
+}
+
+// AuditChain checks entries as they come, in order, in pages of any size.
+type AuditChain struct {
+	Size int64  // entries checked
+	Head Digest // hash of the last one
+}
+
+// Add checks the next entry. The error names the first bad one; what is wrong
+// with a chain is that an entry was edited, removed, inserted or reordered
+// (E10). The code is Conflict.
+func (c *AuditChain) Add(e AuditEntry) error {
+	if e.Seq != c.Size+1 {
+		return Errorf(Conflict, "audit entry %d is where entry %d should be: entries were removed, inserted or reordered", e.Seq, c.Size+1)
+	}
+	if want := AuditHash(e.Seq, c.Head, e.Body); e.Hash != want {
+		return Errorf(Conflict, "audit entry %d was altered: its hash is %s, and its content gives %s", e.Seq, e.Hash.Short(), want.Short())
+	}
+	c.Size, c.Head = e.Seq, e.Hash
+	return nil
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+
+package fleet
+
+import "slices"
+
+// Lifecycle is where a machine is in its life, as its operators see it.
+type Lifecycle string
+
+// The stages of a machine's life.
+const (
+	Pending        Lifecycle = "pending"        // known by name only, or waiting to be adopted
+	Provisioning   Lifecycle = "provisioning"   // a token is out or it is being installed
+	Active         Lifecycle = "active"         // takes part in rollouts
+	Maintenance    Lifecycle = "maintenance"    // left alone for a while
+	Decommissioned Lifecycle = "decommissioned" // gone; its certificate is refused
+)
+
+// Valid reports whether l is one of the stages.
+func (l Lifecycle) Valid() bool {
+	switch l {
+	case Pending, Provisioning, Active, Maintenance, Decommissioned:
+		return true
+	}
+	return false
+}
+
+// lifecycleMoves are the moves an operator may make.
+var lifecycleMoves = map[Lifecycle][]Lifecycle{
+	Pending:        {Provisioning, Active, Decommissioned},
+	Provisioning:   {Active, Pending, Decommissioned},
+	Active:         {Maintenance, Decommissioned},
+	Maintenance:    {Active, Decommissioned},
+	Decommissioned: {Pending},
+}
+
+// CheckMove returns nil if a machine may go from l to next; else an error
+// whose code is Conflict and whose hint lists the moves there are.
+func (l Lifecycle) CheckMove(next Lifecycle) error {
+	if !next.Valid() {
+		return Errorf(Invalid, "%q is not a lifecycle", clip(string(next), 40)).
+			WithHint("one of pending, provisioning, active, maintenance, decommissioned")
+	}
+	if l == next || slices.Contains(lifecycleMoves[l], next) {
+		return nil
+	}
+	return Errorf(Conflict, "a machine that is %s cannot become %s", l, next).WithHint("from %s it can become %v", l, lifecycleMoves[l])
+}
+
+// AgentState is what a machine's agent is doing.
+type AgentState string
+
+// The seven states of an agent.
+const (
+	AgentIdle        AgentState = "idle"
+	AgentChecking    AgentState = "checking"
+	AgentFetching    AgentState = "fetching"
+	AgentApplying    AgentState = "applying"
+	AgentVerifying   AgentState = "verifying"
+	AgentRollingBack AgentState = "rolling-back"
+	AgentReporting   AgentState = "reporting"
+)
+
+// Valid reports whether s is one of the seven states.
+func (s AgentState) Valid() bool {
+	switch s {
+	case AgentIdle, AgentChecking, AgentFetching, AgentApplying, AgentVerifying, AgentRollingBack, AgentReporting:
+		return true
+	}
+	return false
+}
+
+// Generations are the systems a machine has: what runs, what it booted, and
+// what it would boot. A path is empty when the machine did not say.
+type Generations struct {
+	Running     StorePath `json:"running,omitempty"`
+	Booted      StorePath `json:"booted,omitempty"`
+	BootDefault StorePath `json:"bootDefault,omitempty"`
+}
+
+// Machine is what the control plane knows of a machine. Times are Unix
+// milliseconds, 0 for never.
+type Machine struct {
+	ID        MachineID `json:"id"`
+	Lifecycle Lifecycle `json:"lifecycle"`
+	System    System    `json:"system,omitempty"`
+	Line      Line      `json:"line,omitempty"`
+	Tags      Tags      `json:"tags"`
+
+	Generations
+	Desired     *Desired      `json:"desired,omitempty"` // nil: hold
+	RunsRelease Digest        `json:"runsRelease,omitempty"`
+	BootID      string        `json:"bootId,omitempty"`
+	State       AgentState    `json:"state,omitempty"`
+	Waiting     string        `json:"waiting,omitempty"` // why the agent waits
+	Health      CheckStatus   `json:"health,omitempty"`
+	Checks      []CheckResult `json:"checks"`
+	Drift       bool          `json:"drift"` // runs something else than the agent activated
+
+	AgentVersion string `json:"agentVersion,omitempty"`
+	CreatedAt    int64  `json:"createdAt"`
+	EnrolledAt   int64  `json:"enrolledAt"`
+	LastContact  int64  `json:"lastContact"`
+	Version      int64  `json:"version"` // of the row, for compare-and-swap
+}
+
+// Tags are a machine's labels by where they come from; Effective is the union,
+// sorted.
+type Tags struct {
+	Signed    []Tag `json:"signed"`   // from the release that it runs
+	Operator  []Tag `json:"operator"` // set by operators
+	Effective []Tag `json:"effective"`
+}
+
+// NewTags makes the union of the two lists.
+func NewTags(signed, operator []Tag) Tags {
+	clean := func(t []Tag) []Tag {
+		t = slices.Clone(t)
+		slices.Sort(t)
+		t = slices.Compact(t)
+		if t == nil {
+			t = []Tag{}
+		}
+		return t
+	}
+	return Tags{Signed: clean(signed), Operator: clean(operator), Effective: clean(append(slices.Clone(signed), operator...))}
+}
+
+// ValidateTags reports the first bad tag of a sorted list; the code is Invalid.
+func ValidateTags(tags []Tag) error { return validTags("tags", tags) }
+
+// Desired is the release that a machine should run, and where that comes from.
+type Desired struct {
+	Digest    Digest    `json:"digest"`
+	StorePath StorePath `json:"storePath"`
+	Rollout   RolloutID `json:"rollout"`
+}

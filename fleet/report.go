@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+
+package fleet
+
+import "strings"
+
+// Outcome is how an attempt ended.
+type Outcome string
+
+// The outcomes of an attempt.
+const (
+	OutcomeLive         Outcome = "live"          // runs, is the boot default, checks pass
+	OutcomeLiveDegraded Outcome = "live-degraded" // live, and units are failed that were not before
+	OutcomeStagedReboot Outcome = "staged-reboot" // is the boot default; the old kernel runs, by policy
+	OutcomeReverted     Outcome = "reverted"      // went back to the last good system
+	OutcomeRevertFailed Outcome = "revert-failed" // could not go back: needs a person
+	OutcomeFailed       Outcome = "failed"        // never switched; the old system runs
+	OutcomeRefused      Outcome = "refused"       // the trust rules forbid it; the old system runs
+)
+
+// Valid reports whether o is one of the outcomes.
+func (o Outcome) Valid() bool {
+	switch o {
+	case OutcomeLive, OutcomeLiveDegraded, OutcomeStagedReboot, OutcomeReverted, OutcomeRevertFailed, OutcomeFailed, OutcomeRefused:
+		return true
+	}
+	return false
+}
+
+// Success reports whether the machine is on the release.
+func (o Outcome) Success() bool {
+	return o == OutcomeLive || o == OutcomeLiveDegraded || o == OutcomeStagedReboot
+}
+
+// ReportKind says what a report tells.
+type ReportKind string
+
+// The kinds of report.
+const (
+	ReportProgress ReportKind = "progress" // an attempt has entered Phase
+	ReportOutcome  ReportKind = "outcome"  // an attempt has ended with Outcome
+	ReportRefusal  ReportKind = "refusal"  // a document was refused outside an attempt
+	ReportDrift    ReportKind = "drift"    // the system was changed by another hand
+)
+
+// Valid reports whether k is one of the kinds.
+func (k ReportKind) Valid() bool {
+	switch k {
+	case ReportProgress, ReportOutcome, ReportRefusal, ReportDrift:
+		return true
+	}
+	return false
+}
+
+// Limits of a report, in bytes and items. Longer text is cut by the agent, and
+// again by the control plane (A15).
+const (
+	MaxMessage     = 4096
+	MaxFailedUnits = 64
+	MaxChecks      = 128
+)
+
+// Report is what an agent tells. It names rollout, attempt, release, store
+// path and boot, so that a report of another system can never pass a gate
+// (H01). It is queued on the machine's disk, sent in order and applied once,
+// by ID.
+type Report struct {
+	ID        string          `json:"id"` // unique on the machine: boot-independent, from the outbox
+	Machine   MachineID       `json:"machine"`
+	Kind      ReportKind      `json:"kind"`
+	At        int64           `json:"at"` // Unix milliseconds, the agent's clock
+	Rollout   RolloutID       `json:"rollout,omitempty"`
+	Attempt   int             `json:"attempt,omitempty"`
+	Digest    Digest          `json:"digest,omitempty"`    // the release in question
+	StorePath StorePath       `json:"storePath,omitempty"` // its entry's path
+	BootID    string          `json:"bootId"`
+	Phase     AssignmentState `json:"phase,omitempty"` // progress: fetching, applying, awaiting-reboot, verifying, reverting
+	Outcome   Outcome         `json:"outcome,omitempty"`
+	Reason    Reason          `json:"reason,omitempty"`
+	Message   string          `json:"message,omitempty"` // for people
+	Checks    []CheckResult   `json:"checks,omitempty"`
+	Failed    []string        `json:"failedUnits,omitempty"` // units failed now that were not before
+	Confirmed string          `json:"confirmed,omitempty"`   // what answered after the switch: control-plane, a beacon, checks-only
+	Generations
+}
+
+// Clean cuts text to its limits and replaces what is not UTF-8, so that no
+// report is lost for what it says (A15).
+func (r *Report) Clean() {
+	r.Message = CleanText(r.Message, MaxMessage)
+	if len(r.Checks) > MaxChecks {
+		r.Checks = r.Checks[:MaxChecks]
+	}
+	for i := range r.Checks {
+		r.Checks[i].Observed = CleanText(r.Checks[i].Observed, MaxObserved)
+	}
+	if len(r.Failed) > MaxFailedUnits {
+		r.Failed = r.Failed[:MaxFailedUnits]
+	}
+	for i := range r.Failed {
+		r.Failed[i] = CleanText(r.Failed[i], 256)
+	}
+}
+
+// CleanText makes s valid UTF-8 without control characters other than newline
+// and tab, and cuts its middle out so that it has at most limit bytes.
+func CleanText(s string, limit int) string {
+	const gap = "\n[...]\n"
+	clean := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
+				return -1
+			}
+			return r
+		}, strings.ToValidUTF8(s, "?"))
+	}
+	if len(s) > 4*limit { // do not scan megabytes to keep a page
+		s = s[:2*limit] + s[len(s)-2*limit:]
+	}
+	if s = clean(s); len(s) <= limit {
+		return s
+	}
+	if limit <= len(gap) {
+		return strings.ToValidUTF8(s[:limit], "")
+	}
+	head := (limit - len(gap)) / 3
+	tail := limit - len(gap) - head
+	return strings.ToValidUTF8(s[:head], "") + gap + strings.ToValidUTF8(s[len(s)-tail:], "")
+}
+
+// Validate reports the first thing wrong with r; the code is Invalid. Call
+// Clean first.
+func (r *Report) Validate() error {
+	switch {
+	case len(r.ID) == 0 || len(r.ID) > 64:
+		return Errorf(Invalid, "report: id must have 1 to 64 bytes")
+	case !r.Machine.Valid():
+		return Errorf(Invalid, "report %s: bad machine id", r.ID)
+	case !r.Kind.Valid():
+		return Errorf(Invalid, "report %s: bad kind %q", r.ID, clip(string(r.Kind), 40))
+	case (r.Kind == ReportOutcome) != (r.Outcome != "") || r.Outcome != "" && !r.Outcome.Valid():
+		return Errorf(Invalid, "report %s: bad outcome %q", r.ID, clip(string(r.Outcome), 40))
+	case r.Kind == ReportProgress && !r.Phase.Valid():
+		return Errorf(Invalid, "report %s: bad phase %q", r.ID, clip(string(r.Phase), 40))
+	case r.Reason != "" && !r.Reason.Valid():
+		return Errorf(Invalid, "report %s: bad reason %q", r.ID, clip(string(r.Reason), 40))
+	case r.Rollout != "" && (!r.Rollout.Valid() || r.Attempt < 1 || !r.Digest.Valid()):
+		return Errorf(Invalid, "report %s: rollout, attempt and digest go together", r.ID)
+	case r.Digest != "" && !r.Digest.Valid():
+		return Errorf(Invalid, "report %s: bad digest", r.ID)
+	case len(r.BootID) > 64 || len(r.Confirmed) > 256:
+		return Errorf(Invalid, "report %s: bootId or confirmed is too long", r.ID)
+	}
+	for _, p := range []StorePath{r.StorePath, r.Running, r.Booted, r.BootDefault} {
+		if p != "" && !p.Valid() {
+			return Errorf(Invalid, "report %s: %q is not a store path", r.ID, clip(string(p), 120))
+		}
+	}
+	return nil
+}

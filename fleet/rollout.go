@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MIT
+
+package fleet
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// RolloutID names a rollout: a ULID, or a short name in examples.
+type RolloutID string
+
+// Valid reports whether id has 1 to 64 letters, digits or '-'.
+func (id RolloutID) Valid() bool {
+	if len(id) == 0 || len(id) > 64 {
+		return false
+	}
+	return !strings.ContainsFunc(string(id), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+	})
+}
+
+// Strategy is one of three ways to fill the same list of batches.
+type Strategy string
+
+// The strategies.
+const (
+	Canary    Strategy = "canary"      // one machine, or the pinned ones, then the rest
+	Staged    Strategy = "staged"      // the batches that the spec lists
+	AllAtOnce Strategy = "all-at-once" // one batch
+)
+
+// Valid reports whether s is one of the strategies.
+func (s Strategy) Valid() bool {
+	switch s {
+	case Canary, Staged, AllAtOnce:
+		return true
+	}
+	return false
+}
+
+// Amount is a count ("3") or a percentage ("25%") of machines, as JSON a
+// string.
+type Amount struct {
+	N       int
+	Percent bool
+}
+
+// ParseAmount reads "3" or "25%". The error's code is Invalid.
+func ParseAmount(s string) (Amount, error) {
+	digits, percent := strings.CutSuffix(s, "%")
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 0 || percent && n > 100 || n > MaxEntries || digits != strconv.Itoa(n) {
+		return Amount{}, Errorf(Invalid, "%q is not an amount of machines", clip(s, 40)).WithHint(`a count such as "3", or a percentage such as "25%%"`)
+	}
+	return Amount{N: n, Percent: percent}, nil
+}
+
+// String is the inverse of ParseAmount.
+func (a Amount) String() string {
+	if a.Percent {
+		return strconv.Itoa(a.N) + "%"
+	}
+	return strconv.Itoa(a.N)
+}
+
+// MarshalText writes a as ParseAmount reads it.
+func (a Amount) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText is ParseAmount.
+func (a *Amount) UnmarshalText(b []byte) error {
+	v, err := ParseAmount(string(b))
+	if err != nil {
+		return err
+	}
+	*a = v
+	return nil
+}
+
+// Of returns how many of n machines a is; a percentage is rounded up.
+func (a Amount) Of(n int) int {
+	if a.Percent {
+		return (n*a.N + 99) / 100
+	}
+	return a.N
+}
+
+// Tolerates returns how many failures among n machines a tolerates; a
+// percentage is rounded down.
+func (a Amount) Tolerates(n int) int {
+	if a.Percent {
+		return n * a.N / 100
+	}
+	return a.N
+}
+
+// OnFailure is what a rollout does when failures exceed what is tolerated.
+type OnFailure string
+
+// What a rollout does on failure.
+const (
+	Pause       OnFailure = "pause"        // offer nothing more, wait for an operator
+	RevertBatch OnFailure = "revert-batch" // take the failing batch back, then pause
+	RevertAll   OnFailure = "revert-all"   // take all switched machines back; the rollout has failed
+)
+
+// Valid reports whether f is one of the three.
+func (f OnFailure) Valid() bool {
+	switch f {
+	case Pause, RevertBatch, RevertAll:
+		return true
+	}
+	return false
+}
+
+// OfflinePolicy says what to do with a machine that does not answer.
+type OfflinePolicy string
+
+// The offline policies. Offline means three missed polls; an offline machine
+// holds no slot.
+const (
+	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
+	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is back
+	OfflineFail OfflinePolicy = "fail" // counts as failed
+)
+
+// Valid reports whether p is one of the policies.
+func (p OfflinePolicy) Valid() bool {
+	switch p {
+	case OfflineWait, OfflineSkip, OfflineFail:
+		return true
+	}
+	return false
+}
+
+// RolloutSpec is what an operator asks for. It is validated at creation and
+// frozen. Durations are in milliseconds.
+type RolloutSpec struct {
+	Name     string   `json:"name,omitempty"`
+	Release  Digest   `json:"release"`
+	Select   []string `json:"select"` // selector terms: web-01, web-*, @tag, !not; empty: every machine of the release
+	Strategy Strategy `json:"strategy"`
+	Batches  []Amount `json:"batches,omitempty"` // staged; cumulative percentages, see Amount
+	Canaries []string `json:"canaries,omitempty"`
+
+	MaxFailures      Amount        `json:"maxFailures"`      // tolerated in a batch
+	MaxFailuresTotal *Amount       `json:"maxFailuresTotal"` // tolerated in all; nil: no limit of its own
+	OnFailure        OnFailure     `json:"onFailure"`
+	MaxParallel      int           `json:"maxParallel,omitempty"` // machines at work at once; 0: the whole batch
+	Offline          OfflinePolicy `json:"offline"`
+	OfflineAfterMs   int64         `json:"offlineAfterMs"` // how long a machine may be offline before Offline applies
+	Approve          bool          `json:"approve,omitempty"`
+
+	MinHealthyMs       int64 `json:"minHealthyMs"`       // checks green for so long
+	HealthyDeadlineMs  int64 `json:"healthyDeadlineMs"`  // from offered to healthy
+	ProgressDeadlineMs int64 `json:"progressDeadlineMs"` // reset at each newly healthy machine; 0: none
+	SoakMs             int64 `json:"soakMs"`             // wait after a batch before its gate
+	StragglerMs        int64 `json:"stragglerMs"`        // soak starts at the latest so long after the batch opened; 0: when all are done
+
+	Supersede bool `json:"supersede,omitempty"` // take machines over from other rollouts
+}
+
+// Defaults fills in what an operator left out and returns the result.
+func (s RolloutSpec) Defaults() RolloutSpec {
+	if s.Strategy == "" {
+		s.Strategy = Canary
+	}
+	if s.OnFailure == "" {
+		s.OnFailure = Pause
+	}
+	if s.Offline == "" {
+		s.Offline = OfflineWait
+	}
+	if s.Select == nil {
+		s.Select = []string{}
+	}
+	for _, d := range []struct {
+		field *int64
+		value int64
+	}{{&s.OfflineAfterMs, 5 * 60e3}, {&s.MinHealthyMs, 10e3}, {&s.HealthyDeadlineMs, 15 * 60e3}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return s
+}
+
+// Validate reports the first thing wrong with s; the code is Invalid.
+func (s RolloutSpec) Validate() error {
+	const day = 24 * 3600 * 1000
+	switch {
+	case !s.Release.Valid():
+		return Errorf(Invalid, "rollout: release %q is not a digest", clip(string(s.Release), 100))
+	case !s.Strategy.Valid():
+		return Errorf(Invalid, "rollout: strategy %q is not canary, staged or all-at-once", clip(string(s.Strategy), 40))
+	case s.Strategy == Staged && len(s.Batches) == 0:
+		return Errorf(Invalid, "rollout: strategy staged needs batches").WithHint(`such as "1,25%%,100%%"`)
+	case s.Strategy != Staged && len(s.Batches) > 0:
+		return Errorf(Invalid, "rollout: batches go with strategy staged only")
+	case s.Strategy != Canary && len(s.Canaries) > 0:
+		return Errorf(Invalid, "rollout: canaries go with strategy canary only")
+	case len(s.Batches) > 1000 || len(s.Select) > 1000 || len(s.Canaries) > 1000 || len(s.Name) > 120:
+		return Errorf(Invalid, "rollout: more than 1000 batches, selector terms or canaries, or a name of more than 120 bytes")
+	case !s.OnFailure.Valid():
+		return Errorf(Invalid, "rollout: onFailure %q is not pause, revert-batch or revert-all", clip(string(s.OnFailure), 40))
+	case !s.Offline.Valid():
+		return Errorf(Invalid, "rollout: offline %q is not wait, skip or fail", clip(string(s.Offline), 40))
+	case s.MaxParallel < 0:
+		return Errorf(Invalid, "rollout: maxParallel must not be negative")
+	}
+	last := 0
+	for i, b := range s.Batches {
+		if b.N == 0 {
+			return Errorf(Invalid, "rollout: batch %d of %q is empty", i+1, b)
+		}
+		if b.Percent {
+			if b.N <= last {
+				return Errorf(Invalid, "rollout: batch %d: %s is not above the %d%% before it", i+1, b, last).
+					WithHint("percentages are cumulative shares of the machines: 1,25%%,100%%")
+			}
+			last = b.N
+		} else if last == 100 {
+			return Errorf(Invalid, "rollout: batch %d comes after 100%%", i+1)
+		}
+	}
+	for _, d := range []struct {
+		name     string
+		value    int64
+		min, max int64
+	}{
+		{"offlineAfter", s.OfflineAfterMs, 0, 30 * day}, {"minHealthy", s.MinHealthyMs, 1, day},
+		{"healthyDeadline", s.HealthyDeadlineMs, 1000, 7 * day}, {"progressDeadline", s.ProgressDeadlineMs, 0, 30 * day},
+		{"soak", s.SoakMs, 0, 30 * day}, {"straggler", s.StragglerMs, 0, 30 * day},
+	} {
+		if d.value < d.min || d.value > d.max {
+			return Errorf(Invalid, "rollout: %s of %d ms must be between %d and %d ms", d.name, d.value, d.min, d.max)
+		}
+	}
+	if s.MinHealthyMs >= s.HealthyDeadlineMs {
+		return Errorf(Invalid, "rollout: minHealthy (%d ms) must be below healthyDeadline (%d ms), else no machine can be healthy in time", s.MinHealthyMs, s.HealthyDeadlineMs)
+	}
+	return nil
+}
+
+// RolloutState is where a rollout stands.
+type RolloutState string
+
+// The states of a rollout; the last four are final.
+const (
+	RolloutScheduled  RolloutState = "scheduled"
+	RolloutRunning    RolloutState = "running"
+	RolloutPaused     RolloutState = "paused"
+	RolloutReverting  RolloutState = "reverting"
+	RolloutCompleted  RolloutState = "completed"
+	RolloutFailed     RolloutState = "failed"
+	RolloutCancelled  RolloutState = "cancelled"
+	RolloutSuperseded RolloutState = "superseded"
+)
+
+// Valid reports whether s is one of the states.
+func (s RolloutState) Valid() bool {
+	switch s {
+	case RolloutScheduled, RolloutRunning, RolloutPaused, RolloutReverting, RolloutCompleted, RolloutFailed, RolloutCancelled, RolloutSuperseded:
+		return true
+	}
+	return false
+}
+
+// Final reports whether a rollout in s has ended.
+func (s RolloutState) Final() bool {
+	switch s {
+	case RolloutCompleted, RolloutFailed, RolloutCancelled, RolloutSuperseded:
+		return true
+	}
+	return false
+}
+
+// BatchState is where a batch stands.
+type BatchState string
+
+// The states of a batch.
+const (
+	BatchWaiting   BatchState = "waiting"
+	BatchOpen      BatchState = "open"
+	BatchSoaking   BatchState = "soaking"
+	BatchGated     BatchState = "gated"
+	BatchPassed    BatchState = "passed"
+	BatchFailed    BatchState = "failed"
+	BatchReverting BatchState = "reverting"
+)
+
+// Valid reports whether s is one of the states.
+func (s BatchState) Valid() bool {
+	switch s {
+	case BatchWaiting, BatchOpen, BatchSoaking, BatchGated, BatchPassed, BatchFailed, BatchReverting:
+		return true
+	}
+	return false
+}
+
+// AssignmentState is where one machine stands in one rollout.
+type AssignmentState string
+
+// The states of an assignment.
+const (
+	AssignPending        AssignmentState = "pending" // its batch is not open, or it waits for a slot
+	AssignOffered        AssignmentState = "offered"
+	AssignFetching       AssignmentState = "fetching"
+	AssignApplying       AssignmentState = "applying"
+	AssignAwaitingReboot AssignmentState = "awaiting-reboot"
+	AssignVerifying      AssignmentState = "verifying"
+	AssignHealthy        AssignmentState = "healthy"
+	AssignHeld           AssignmentState = "held" // waits for something outside the rollout
+	AssignFailed         AssignmentState = "failed"
+	AssignRefused        AssignmentState = "refused"
+	AssignReverting      AssignmentState = "reverting"
+	AssignReverted       AssignmentState = "reverted"
+	AssignRevertFailed   AssignmentState = "revert-failed"
+	AssignSkipped        AssignmentState = "skipped"
+	AssignSuperseded     AssignmentState = "superseded"
+)
+
+// Valid reports whether s is one of the states.
+func (s AssignmentState) Valid() bool {
+	switch s {
+	case AssignPending, AssignHeld, AssignHealthy:
+		return true
+	}
+	return s.InFlight() || s.Failure() || s == AssignSkipped || s == AssignSuperseded || s == AssignReverting
+}
+
+// InFlight reports whether a machine in s is at work on the release: it holds
+// a slot and has a deadline.
+func (s AssignmentState) InFlight() bool {
+	switch s {
+	case AssignOffered, AssignFetching, AssignApplying, AssignAwaitingReboot, AssignVerifying:
+		return true
+	}
+	return false
+}
+
+// Failure reports whether s counts against the tolerated failures.
+func (s AssignmentState) Failure() bool {
+	switch s {
+	case AssignFailed, AssignRefused, AssignReverted, AssignRevertFailed:
+		return true
+	}
+	return false
+}
+
+// Final reports whether the assignment has ended.
+func (s AssignmentState) Final() bool {
+	return s == AssignHealthy || s.Failure() || s == AssignSkipped || s == AssignSuperseded
+}
+
+// Rollout is one try to bring selected machines to a release. Times are Unix
+// milliseconds of the control plane, 0 for not yet.
+type Rollout struct {
+	ID        RolloutID    `json:"id"`
+	Spec      RolloutSpec  `json:"spec"`
+	State     RolloutState `json:"state"`
+	Why       string       `json:"why,omitempty"` // why it waits, paused or ended
+	Batch     int          `json:"batch"`         // index of the batch at work, from 0
+	Machines  int          `json:"machines"`
+	CreatedAt int64        `json:"createdAt"`
+	CreatedBy string       `json:"createdBy"`
+	StartedAt int64        `json:"startedAt"`
+	EndedAt   int64        `json:"endedAt"`
+	// ProgressAt is when a machine last became healthy (progressDeadline).
+	ProgressAt int64 `json:"progressAt"`
+	// Acknowledged failures no longer count: resume sets it to those present.
+	Acknowledged int   `json:"acknowledged"`
+	WakeAt       int64 `json:"wakeAt"` // when the engine looks again by itself; 0: never
+	Version      int64 `json:"version"`
+}
+
+// Batch is a group of machines that go together.
+type Batch struct {
+	Rollout    RolloutID  `json:"rollout"`
+	Index      int        `json:"index"` // from 0
+	State      BatchState `json:"state"`
+	Why        string     `json:"why,omitempty"`
+	Size       int        `json:"size"`
+	Counts     Counts     `json:"counts"`
+	OpenedAt   int64      `json:"openedAt"`
+	SoakUntil  int64      `json:"soakUntil"`
+	EndedAt    int64      `json:"endedAt"`
+	Approved   bool       `json:"approved"`
+	ApprovedBy string     `json:"approvedBy,omitempty"`
+	// Acknowledged is how many of its failures no longer count.
+	Acknowledged int `json:"acknowledged"`
+}
+
+// Counts are a batch's machines by what they are doing; they add up to its
+// size.
+type Counts struct {
+	Pending   int `json:"pending"` // pending or held
+	InFlight  int `json:"inFlight"`
+	Healthy   int `json:"healthy"`
+	Failed    int `json:"failed"` // failed, refused, reverted, revert-failed
+	Reverting int `json:"reverting"`
+	Skipped   int `json:"skipped"` // skipped or superseded
+}
+
+// Add counts n machines in state s.
+func (c *Counts) Add(s AssignmentState, n int) {
+	switch {
+	case s.InFlight():
+		c.InFlight += n
+	case s.Failure():
+		c.Failed += n
+	case s == AssignHealthy:
+		c.Healthy += n
+	case s == AssignReverting:
+		c.Reverting += n
+	case s == AssignSkipped || s == AssignSuperseded:
+		c.Skipped += n
+	default:
+		c.Pending += n
+	}
+}
+
+// Assignment is one machine's part in one rollout.
+type Assignment struct {
+	Rollout   RolloutID       `json:"rollout"`
+	Machine   MachineID       `json:"machine"`
+	Batch     int             `json:"batch"`
+	State     AssignmentState `json:"state"`
+	Why       string          `json:"why,omitempty"` // why it waits
+	Attempt   int             `json:"attempt"`       // 0 before it is first offered
+	Digest    Digest          `json:"digest"`
+	StorePath StorePath       `json:"storePath"`
+
+	// PreviousDigest and PreviousPath are what ran before this rollout first
+	// touched the machine; set once (H06).
+	PreviousDigest Digest    `json:"previousDigest,omitempty"`
+	PreviousPath   StorePath `json:"previousPath,omitempty"`
+
+	Outcome Outcome       `json:"outcome,omitempty"` // of the last attempt
+	Reason  Reason        `json:"reason,omitempty"`
+	Message string        `json:"message,omitempty"`
+	Checks  []CheckResult `json:"checks"`
+
+	OfferedAt int64 `json:"offeredAt"`
+	Deadline  int64 `json:"deadline"` // of the present state; 0: none
+	HealthyAt int64 `json:"healthyAt"`
+	EndedAt   int64 `json:"endedAt"`
+	// EverOffered is set once the machine may have switched in this rollout.
+	EverOffered bool `json:"everOffered"`
+}
+
+// String names the assignment in messages.
+func (a Assignment) String() string {
+	return fmt.Sprintf("%s %s attempt %d", a.Machine, a.State, a.Attempt)
+}
+
+// PlanSummary counts what a rollout would change.
+type PlanSummary struct {
+	Machines  int   `json:"machines"`
+	Switch    int   `json:"switch"`    // run another system now
+	Converged int   `json:"converged"` // run the target already
+	Reboot    int   `json:"reboot"`    // of those that switch, need a reboot
+	Bytes     int64 `json:"bytes"`     // closure sizes of the distinct target systems
+}

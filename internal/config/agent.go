@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+
+package config
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// AgentFile is where the agent's configuration lies in a system, below the
+// system's own path and below /.
+const AgentFile = "etc/nixfleet/agent.toml"
+
+// Agent is /etc/nixfleet/agent.toml. It is part of the system's closure, so a
+// release signer has signed it.
+type Agent struct {
+	MachineID    fleet.MachineID       `toml:"machineId"`
+	Line         fleet.Line            `toml:"line"`
+	StateDir     string                `toml:"stateDir"`
+	RunDir       string                `toml:"runDir"`
+	Tags         []fleet.Tag           `toml:"tags"`
+	DryRun       bool                  `toml:"dryRun"` // verify and report, never activate
+	ControlPlane AgentControlPlane     `toml:"controlPlane"`
+	Identity     Identity              `toml:"identity"`
+	Trust        Trust                 `toml:"trust"`
+	Confirm      Confirm               `toml:"confirm"`
+	Reboot       Reboot                `toml:"reboot"`
+	Metrics      Metrics               `toml:"metrics"`
+	Checks       map[string]AgentCheck `toml:"checks"`
+}
+
+// AgentControlPlane says where the control plane is.
+type AgentControlPlane struct {
+	URL             string  `toml:"url"`             // https://host:8444
+	CAFile          string  `toml:"caFile"`          // PEM; empty: the CA that enrolment brought
+	LongPollSeconds float64 `toml:"longPollSeconds"` // 0: plain polls only
+	PollSeconds     float64 `toml:"pollSeconds"`     // between plain polls
+}
+
+// Identity is the machine's client certificate. Empty files: those that
+// enrolment keeps in the state directory.
+type Identity struct {
+	CertFile  string `toml:"certFile"`
+	KeyFile   string `toml:"keyFile"`
+	TokenFile string `toml:"tokenFile"` // enrolment token, used when there is no certificate yet
+}
+
+// Trust is what the machine verifies releases with from its first start.
+type Trust struct {
+	RootFile string `toml:"rootFile"` // root.v1 envelope
+	Unsigned bool   `toml:"unsigned"` // no signatures: loopback only, refused once a root is known
+}
+
+// Confirm says how a switched machine proves that it reaches the network.
+type Confirm struct {
+	DeadlineSeconds float64  `toml:"deadlineSeconds"` // at most the release's confirm window
+	Beacons         []string `toml:"beacons"`         // tcp://host:port or http(s) URLs
+}
+
+// RebootPolicy says when the agent may reboot the machine.
+type RebootPolicy string
+
+// The reboot policies.
+const (
+	RebootNever    RebootPolicy = "never"
+	RebootIfNeeded RebootPolicy = "if-needed"
+	RebootWindow   RebootPolicy = "window"
+)
+
+// Reboot is when the agent may reboot the machine.
+type Reboot struct {
+	Policy RebootPolicy `toml:"policy"`
+	Window string       `toml:"window"` // with policy window: cron fields and duration, "0 3 * * * 2h Europe/Paris"
+}
+
+// Metrics is where Prometheus finds a program; empty: nowhere.
+type Metrics struct {
+	Listen string `toml:"listen"`
+}
+
+// AgentCheck is a health check as configuration writes it; its name is the key
+// of the table.
+type AgentCheck struct {
+	Kind               fleet.CheckKind `toml:"kind"`
+	Unit               string          `toml:"unit"`
+	Label              string          `toml:"label"`
+	URL                string          `toml:"url"`
+	Address            string          `toml:"address"`
+	Command            []string        `toml:"command"`
+	ExpectStatus       int             `toml:"expectStatus"`
+	IntervalSeconds    *float64        `toml:"intervalSeconds"`
+	TimeoutSeconds     *float64        `toml:"timeoutSeconds"`
+	Retries            *int            `toml:"retries"`
+	StartPeriodSeconds float64         `toml:"startPeriodSeconds"`
+	Successes          *int            `toml:"successes"`
+	Required           *bool           `toml:"required"`
+}
+
+// Defaults of a health check.
+const (
+	DefaultIntervalSeconds = 10.0
+	DefaultTimeoutSeconds  = 5.0
+	DefaultRetries         = 3
+	DefaultSuccesses       = 1
+)
+
+func defaultAgent() Agent {
+	return Agent{
+		Line: "main", StateDir: "/var/lib/nixfleet/agent", RunDir: "/run/nixfleet",
+		ControlPlane: AgentControlPlane{LongPollSeconds: 55, PollSeconds: 60},
+		Confirm:      Confirm{DeadlineSeconds: 300},
+		Reboot:       Reboot{Policy: RebootNever},
+	}
+}
+
+// ReadAgent reads and checks an agent's configuration. The error's code is
+// NotFound, Invalid or TooLarge.
+func ReadAgent(file string) (Agent, error) {
+	a := defaultAgent()
+	if err := read(file, &a); err != nil {
+		return Agent{}, err
+	}
+	return a, a.validate(file)
+}
+
+// ParseAgent is ReadAgent for text; name stands for the file in errors.
+func ParseAgent(name, text string) (Agent, error) {
+	a := defaultAgent()
+	if err := decode(name, text, &a); err != nil {
+		return Agent{}, err
+	}
+	return a, a.validate(name)
+}
+
+func (a *Agent) validate(file string) error {
+	slices.Sort(a.Tags)
+	if a.Identity.CertFile == "" && a.Identity.KeyFile == "" {
+		a.Identity.CertFile = filepath.Join(a.StateDir, "identity", "cert.pem")
+		a.Identity.KeyFile = filepath.Join(a.StateDir, "identity", "key.pem")
+	}
+	u, err := url.Parse(a.ControlPlane.URL)
+	switch {
+	case !a.MachineID.Valid():
+		return invalid(file, "machineId %q must be a host name: lower case letters, digits, '-'", a.MachineID)
+	case !a.Line.Valid():
+		return invalid(file, "line %q must have the syntax of a host name", a.Line)
+	case !filepath.IsAbs(a.StateDir) || !filepath.IsAbs(a.RunDir):
+		return invalid(file, "stateDir and runDir must be absolute")
+	case err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && a.Trust.Unsigned && loopback(u.Hostname())):
+		return invalid(file, "controlPlane.url %q must be an https URL such as https://fleet.example.org:8444", a.ControlPlane.URL)
+	case a.ControlPlane.LongPollSeconds < 0 || a.ControlPlane.LongPollSeconds > 300:
+		return invalid(file, "controlPlane.longPollSeconds must be between 0 and 300")
+	case a.ControlPlane.PollSeconds < 0.05 || a.ControlPlane.PollSeconds > 86400:
+		return invalid(file, "controlPlane.pollSeconds must be between 0.05 and 86400")
+	case (a.Identity.CertFile == "") != (a.Identity.KeyFile == ""):
+		return invalid(file, "identity.certFile and identity.keyFile go together")
+	case a.Trust.RootFile == "" && !a.Trust.Unsigned:
+		return invalid(file, "trust.rootFile must name the fleet's root document; nixfleet trust init makes one")
+	case a.Trust.Unsigned && !loopback(u.Hostname()):
+		return invalid(file, "trust.unsigned works with a control plane on loopback only")
+	case a.Confirm.DeadlineSeconds < 1 || a.Confirm.DeadlineSeconds > 86400:
+		return invalid(file, "confirm.deadlineSeconds must be between 1 and 86400")
+	case !slices.Contains([]RebootPolicy{RebootNever, RebootIfNeeded, RebootWindow}, a.Reboot.Policy):
+		return invalid(file, "reboot.policy %q is not never, if-needed or window", a.Reboot.Policy)
+	case (a.Reboot.Policy == RebootWindow) != (a.Reboot.Window != ""):
+		return invalid(file, "reboot.window goes with reboot.policy = \"window\"")
+	}
+	for _, b := range a.Confirm.Beacons {
+		if u, err := url.Parse(b); err != nil || u.Host == "" || !slices.Contains([]string{"tcp", "http", "https"}, u.Scheme) {
+			return invalid(file, "confirm.beacons: %q must be tcp://host:port or an http(s) URL", b)
+		}
+	}
+	if err := fleet.ValidateTags(a.Tags); err != nil {
+		return invalid(file, "%s", err)
+	}
+	for _, c := range a.HealthChecks() {
+		if err := c.Validate(); err != nil {
+			return invalid(file, "%s", err)
+		}
+	}
+	return nil
+}
+
+// HealthChecks are the declared checks with their defaults, by name.
+func (a *Agent) HealthChecks() []fleet.Check {
+	out := make([]fleet.Check, 0, len(a.Checks))
+	for name, c := range a.Checks {
+		out = append(out, fleet.Check{
+			Name: name, Kind: c.Kind, Unit: c.Unit, Label: c.Label, URL: c.URL, Address: c.Address,
+			Command: c.Command, ExpectStatus: c.ExpectStatus,
+			IntervalSeconds:    or(c.IntervalSeconds, DefaultIntervalSeconds),
+			TimeoutSeconds:     or(c.TimeoutSeconds, DefaultTimeoutSeconds),
+			Retries:            or(c.Retries, DefaultRetries),
+			StartPeriodSeconds: c.StartPeriodSeconds,
+			Successes:          or(c.Successes, DefaultSuccesses),
+			Required:           or(c.Required, true),
+		})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func or[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}

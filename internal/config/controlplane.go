@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+
+package config
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+)
+
+// ControlPlane is /etc/nixfleet/control-plane.toml.
+type ControlPlane struct {
+	StateDir  string    `toml:"stateDir"`
+	Listen    Listen    `toml:"listen"`
+	TLS       TLS       `toml:"tls"`
+	Database  Database  `toml:"database"`
+	Trust     Trust     `toml:"trust"`
+	Audit     Audit     `toml:"audit"`
+	Bootstrap Bootstrap `toml:"bootstrap"`
+}
+
+// Listen holds the three listeners' addresses, host:port. Metrics serves
+// /healthz, /readyz and /metrics without TLS.
+type Listen struct {
+	Operators string `toml:"operators"`
+	Agents    string `toml:"agents"`
+	Metrics   string `toml:"metrics"`
+}
+
+// TLS is the server's certificate. Without certFile the control plane keeps a
+// CA of its own in its state directory and issues one for Names.
+type TLS struct {
+	CertFile     string   `toml:"certFile"`
+	KeyFile      string   `toml:"keyFile"`
+	Names        []string `toml:"names"`        // host names and addresses of the control plane
+	ClientCAFile string   `toml:"clientCaFile"` // PEM: agents' certificates come from this CA instead
+}
+
+// Database says where the store is: sqlite:///path.
+type Database struct {
+	URL string `toml:"url"`
+}
+
+// Audit says how long the audit trail is kept; 0 days: for ever.
+type Audit struct {
+	RetentionDays int `toml:"retentionDays"`
+}
+
+// Bootstrap is the file that holds the one-time secret for the first admin
+// key. It is written at the first start if it does not exist.
+type Bootstrap struct {
+	SecretFile string `toml:"secretFile"`
+}
+
+// ReadControlPlane reads and checks a control plane's configuration. The
+// error's code is NotFound, Invalid or TooLarge.
+func ReadControlPlane(file string) (ControlPlane, error) {
+	c := ControlPlane{
+		StateDir: "/var/lib/nixfleet/control-plane",
+		Listen:   Listen{Operators: ":8443", Agents: ":8444", Metrics: "127.0.0.1:9443"},
+		TLS:      TLS{Names: []string{"localhost"}},
+	}
+	if err := read(file, &c); err != nil {
+		return ControlPlane{}, err
+	}
+	return c, c.validate(file)
+}
+
+// DatabasePath is the SQLite file.
+func (c *ControlPlane) DatabasePath() string {
+	return strings.TrimPrefix(c.Database.URL, "sqlite://")
+}
+
+func (c *ControlPlane) validate(file string) error {
+	if !filepath.IsAbs(c.StateDir) {
+		return invalid(file, "stateDir must be absolute")
+	}
+	if c.Database.URL == "" {
+		c.Database.URL = "sqlite://" + filepath.Join(c.StateDir, "nixfleet.db")
+	}
+	if c.Bootstrap.SecretFile == "" {
+		c.Bootstrap.SecretFile = filepath.Join(c.StateDir, "bootstrap-secret")
+	}
+	u, err := url.Parse(c.Database.URL)
+	switch {
+	case err != nil || u.Scheme != "sqlite" || u.Host != "" || !filepath.IsAbs(u.Path):
+		return invalid(file, "database.url %q must be sqlite:///absolute/path", c.Database.URL)
+	case (c.TLS.CertFile == "") != (c.TLS.KeyFile == ""):
+		return invalid(file, "tls.certFile and tls.keyFile go together")
+	case c.TLS.CertFile == "" && len(c.TLS.Names) == 0:
+		return invalid(file, "tls.names must list the host names and addresses of the control plane")
+	case c.Trust.Unsigned:
+		return invalid(file, "trust.unsigned is the agent's setting; a control plane takes any release that its root allows")
+	case c.Audit.RetentionDays < 0:
+		return invalid(file, "audit.retentionDays must not be negative")
+	}
+	for _, l := range []struct{ name, addr string }{
+		{"operators", c.Listen.Operators}, {"agents", c.Listen.Agents}, {"metrics", c.Listen.Metrics},
+	} {
+		if _, _, err := net.SplitHostPort(l.addr); err != nil {
+			return invalid(file, "listen.%s %q must be host:port", l.name, l.addr)
+		}
+	}
+	return nil
+}

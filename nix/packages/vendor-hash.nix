@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: MIT
+# The hash of `go mod vendor`'s output as Nix computes it; vendor-hash.sh writes this file.
+null
