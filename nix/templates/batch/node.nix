@@ -1,23 +1,12 @@
 # SPDX-License-Identifier: MIT
-# What all machines are.
-{ lib, ... }:
+# What all machines are, beside what the role brings: boot loader, DHCP, SSH with keys only, firewall.
 {
   # Put your public key here; building with this one in place is an error.
   nixfleet.operators.rootSshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
 
-  services.openssh = {
-    enable = true;
-    settings.PasswordAuthentication = false;
-  };
-
-  networking.useDHCP = lib.mkDefault true;
-
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
-
   # The machines join a fleet when `nixfleet trust init` has written trust/root.json.
-  services.nixfleet-agent = lib.mkIf (builtins.pathExists ./trust/root.json) {
-    enable = true;
+  services.nixfleet-agent = {
+    enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://fleet.example.org:8444";
     trust.rootFile = ./trust/root.json;
     identity.tokenFile = "/var/lib/nixfleet/token";

@@ -1,18 +1,9 @@
 # SPDX-License-Identifier: MIT
-# What all machines have.
-{ lib, modulesPath, ... }:
+# What all machines have, beside what the role brings: boot loader, DHCP, SSH with keys only, firewall.
+{ modulesPath, ... }:
 {
   imports = [ (modulesPath + "/installer/scan/not-detected.nix") ];
 
-  services.openssh = {
-    enable = true;
-    settings.PasswordAuthentication = false;
-  };
-
-  networking.useDHCP = lib.mkDefault true;
-
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
   boot.initrd.availableKernelModules = [
     "ahci"
     "nvme"
@@ -25,8 +16,8 @@
   ];
 
   # The machines join the fleet when `nixfleet trust init` has written trust/root.json.
-  services.nixfleet-agent = lib.mkIf (builtins.pathExists ./trust/root.json) {
-    enable = true;
+  services.nixfleet-agent = {
+    enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://cp-01.example.org:8444";
     trust.rootFile = ./trust/root.json;
     identity.tokenFile = "/var/lib/nixfleet/token";

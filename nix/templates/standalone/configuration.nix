@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-{ config, lib, ... }:
+# The role brings the boot loader, DHCP, SSH with keys only, the firewall and the tools.
+{ config, ... }:
 let
   # Put your public key here; building with this one in place is an error.
   key = "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY";
@@ -13,19 +14,9 @@ in
     rootSshKeys = [ key ];
   };
 
-  services.openssh = {
-    enable = true;
-    settings.PasswordAuthentication = false;
-  };
-
-  networking.useDHCP = lib.mkDefault true;
-
-  boot.loader.systemd-boot.enable = true;
-  boot.loader.efi.canTouchEfiVariables = true;
-
   # The machine joins a fleet when `nixfleet trust init` has written trust/root.json.
-  services.nixfleet-agent = lib.mkIf (builtins.pathExists ./trust/root.json) {
-    enable = true;
+  services.nixfleet-agent = {
+    enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://fleet.example.org:8444";
     trust.rootFile = ./trust/root.json;
     identity.tokenFile = "/var/lib/nixfleet/token";

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # The control plane.
-{ inputs, lib, ... }:
+{ inputs, ... }:
 {
   imports = [ (inputs.nixfleet.scopes.disk-templates.ext4 { disk = "/dev/sda"; }) ];
 
-  services.nixfleet-control-plane = lib.mkIf (builtins.pathExists ../../trust/root.json) {
-    enable = true;
+  services.nixfleet-control-plane = {
+    enable = builtins.pathExists ../../trust/root.json;
     trust.rootFile = ../../trust/root.json;
     tls.names = [ "cp-01.example.org" ];
     openFirewall = true;
