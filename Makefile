@@ -18,7 +18,7 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: nix-parse eval nix-units bench-nix vendor-hash vendor-hash-check
+.PHONY: nix-parse eval nix-units nix-flake bench-nix vendor-hash vendor-hash-check
 nix-parse: ## every .nix file parses
 	@nix/checks/parse.sh
 
@@ -27,6 +27,9 @@ eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="na
 
 nix-units: ## systemd's own checks of our units: NIXPKGS=TREE
 	@$(NIX_TREES) nix/checks/units.sh
+
+nix-flake: ## flake check without building, and the templates as flakes: NIXPKGS=TREE INPUTS=FOLDER
+	@$(NIX_TREES) nix/checks/flake.sh
 
 bench-nix: ## what evaluating hosts costs beside plain NixOS: NIXPKGS=TREE
 	@$(NIX_TREES) nix/bench/run.sh

@@ -11,6 +11,9 @@
       inherit (nixpkgs) lib;
       modules = import ./nix/modules;
       scopes = import ./nix/scopes;
+      # Older Nix wants functions or sets where a path would do; the path inside keeps a module that
+      # is imported twice one module.
+      asModules = lib.mapAttrs (_: path: { imports = [ path ]; });
 
       linux = [
         "x86_64-linux"
@@ -27,8 +30,8 @@
     {
       lib = import ./nix/lib { inherit nixpkgs; };
 
-      nixosModules = modules.nixosModules // scopes.nixosModules;
-      darwinModules = modules.darwinModules // scopes.darwinModules;
+      nixosModules = asModules (modules.nixosModules // scopes.nixosModules);
+      darwinModules = asModules (modules.darwinModules // scopes.darwinModules);
       inherit (scopes) homeModules scopes;
 
       overlays.default = import ./nix/packages/overlay.nix;

@@ -97,10 +97,7 @@ in
 withDisko {
   "standalone: as it comes, the placeholder is named" = {
     expr = map (lib.hasInfix "not an SSH public key") (harness.view standalone).failedAssertions;
-    expected = [
-      true
-      true
-    ];
+    expected = [ true ];
   };
   "standalone: with a key it is of use, and has no agent yet" =
     let
