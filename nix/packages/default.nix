@@ -4,6 +4,7 @@
 let
   inherit (pkgs) lib;
   source = import ./source.nix { inherit lib; };
+  version = import ./version.nix;
 
   program =
     {
@@ -15,7 +16,7 @@ let
     }:
     pkgs.buildGoModule {
       pname = name;
-      version = import ./version.nix;
+      inherit version;
       src = source;
       vendorHash = import ./vendor-hash.nix;
       subPackages = [ "cmd/${name}" ];
@@ -23,6 +24,7 @@ let
       ldflags = [
         "-s"
         "-w"
+        "-X main.version=${version}"
       ];
       # The whole test suite needs root and namespaces; `make test` runs it.
       doCheck = false;
