@@ -5,12 +5,43 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 PROGRAMS := nixfleet nixfleet-agent nixfleet-control-plane
-LDFLAGS := -s -w
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# What the demo and the tests need of Debian, beyond Go and git.
+PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 
-.PHONY: build help
+.PHONY: build deps demo test e2e crash lint generate fmt help
+
 build: ## static programs into ./bin
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p; done
+
+deps: ## install what is missing on Debian (root)
+	@missing=; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "missing:$$missing; install them, on Debian as root with: apt-get install$$missing" >&2; exit 1; fi; \
+	  echo "installing$$missing" >&2; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; } >&2; fi
+
+demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON=1 prints one JSON document, REPORT=FILE writes a page
+	@exec ./bin/nixfleet demo $(if $(KEEP),--keep) $(if $(JSON),--json) $(if $(REPORT),--report $(REPORT))
+
+test: deps build ## every test this machine can run
+	@go test -race ./...
+
+e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
+	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
+
+lint: ## formatting, vet, static checks
+	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+	@go vet ./...
+	@go tool -modfile=tools/go.mod staticcheck ./...
+
+generate: ## write generated files anew: OpenAPI document, reference
+	@go test ./controlplane/server -run OpenAPI -update
+
+fmt: ## format the Go source
+	@gofmt -w .
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort

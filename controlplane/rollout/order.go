@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
@@ -24,13 +25,7 @@ func sortByHash(seed fleet.Digest, ids []fleet.MachineID) {
 		list[i] = keyed{binary.BigEndian.Uint64(sum[:8]), id}
 	}
 	slices.SortFunc(list, func(a, b keyed) int {
-		switch {
-		case a.key < b.key || a.key == b.key && a.id < b.id:
-			return -1
-		case a.key == b.key && a.id == b.id:
-			return 0
-		}
-		return 1
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id))
 	})
 	for i, k := range list {
 		ids[i] = k.id

@@ -46,8 +46,9 @@ type Config struct {
 // app is what the commands share.
 type app struct {
 	Config
-	json  bool
-	flags flags
+	json    bool
+	printed bool // a result is on stdout: with --json, nothing may follow it
+	flags   flags
 }
 
 // exitError ends the command with a code of its own. A nil err has been told
@@ -102,7 +103,7 @@ func Run(ctx context.Context, c Config) int {
 // on stdout too, where nothing but JSON may stand (O06).
 func (a *app) complain(err error) {
 	hint := fleet.ErrorHint(err)
-	if a.json {
+	if a.json && !a.printed {
 		type problem struct {
 			Code    fleet.Code `json:"code"`
 			Message string     `json:"message"`
@@ -174,6 +175,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 }
 
 func (a *app) encode(v any) error {
+	a.printed = true
 	e := json.NewEncoder(a.Stdout)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {

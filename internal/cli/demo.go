@@ -2,6 +2,64 @@
 
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
 
-func (a *app) demoCmd() *cobra.Command { return &cobra.Command{Use: "demo"} }
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/demo"
+)
+
+func (a *app) demoCmd() *cobra.Command {
+	var keep bool
+	c := &cobra.Command{
+		Use: "demo", Short: "Run a whole fleet on this machine for a minute, and watch it being managed",
+		Long: `Run a whole fleet on this machine for a minute, and watch it being managed.
+
+Needs root on Linux, and Nix. Machines are namespaces with a real systemd; the network they are on
+leads nowhere. Nothing of this machine is changed, and nothing is left behind, also after Ctrl-C.`,
+		Example: "  sudo nixfleet demo\n  sudo nixfleet demo --keep",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find own program: %w", err)
+			}
+			if self, err = filepath.EvalSymlinks(self); err != nil {
+				return fmt.Errorf("find own program: %w", err)
+			}
+			story := a.Stdout
+			if a.json {
+				story = a.Stderr
+			}
+			res, err := demo.Run(cmd.Context(), demo.Config{Out: story, Bin: filepath.Dir(self), Keep: keep})
+			if perr := a.demoResult(res); perr != nil {
+				return perr
+			}
+			if err == nil {
+				return nil
+			}
+			if cmd.Context().Err() != nil {
+				return &exitError{ExitCancelled, fleet.Errorf(fleet.Unavailable, "the demo was stopped; nothing is left of it")}
+			}
+			return &exitError{ExitError, err}
+		},
+	}
+	c.Flags().BoolVar(&keep, "keep", false, "keep everything running until Ctrl-C, and say how to look around")
+	return c
+}
+
+// demoResult prints the result: with --json all of it, else how it ended, as
+// the last line of stdout.
+func (a *app) demoResult(res demo.Result) error {
+	if a.json {
+		return a.encode(res)
+	}
+	return a.encode(struct {
+		OK         bool  `json:"ok"`
+		DurationMs int64 `json:"durationMs"`
+	}{res.OK, res.DurationMs})
+}

@@ -96,18 +96,7 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 	if err != nil {
 		return out, err
 	}
-	root := fleet.Root{
-		FleetID: fleetID, Version: 1, Expires: out.Expires,
-		Keys: map[string]fleet.TrustKey{
-			trust.KeyID(rootKey.Public()): rootKey.PublicKey().Trust(), trust.KeyID(releaseKey.Public()): releaseKey.PublicKey().Trust(),
-		},
-		Roles: map[fleet.TrustRole]fleet.KeyQuota{
-			fleet.RoleRoot:     {Keys: []string{trust.KeyID(rootKey.Public())}, Threshold: 1},
-			fleet.RoleRevoker:  {Keys: []string{trust.KeyID(rootKey.Public())}, Threshold: 1},
-			fleet.RoleRelease:  {Keys: []string{trust.KeyID(releaseKey.Public())}, Threshold: 1},
-			fleet.RoleOperator: {Keys: []string{trust.KeyID(releaseKey.Public())}, Threshold: 1},
-		},
-	}
+	root := firstRoot(fleetID, out.Expires, rootKey, releaseKey)
 	payload, err := trust.NewRoot(root)
 	if err != nil {
 		return out, err
@@ -138,6 +127,23 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 		}
 	}
 	return out, nil
+}
+
+// firstRoot gives the root key what changes who may sign, and the release key
+// what deploying needs. The timestamp role is left for fleets that want to be
+// sure that nothing newer is withheld from them.
+func firstRoot(fleetID string, expires int64, rootKey, releaseKey trust.SecretKey) fleet.Root {
+	r, d := trust.KeyID(rootKey.Public()), trust.KeyID(releaseKey.Public())
+	return fleet.Root{
+		FleetID: fleetID, Version: 1, Expires: expires,
+		Keys: map[string]fleet.TrustKey{r: rootKey.PublicKey().Trust(), d: releaseKey.PublicKey().Trust()},
+		Roles: map[fleet.TrustRole]fleet.KeyQuota{
+			fleet.RoleRoot:     {Keys: []string{r}, Threshold: 1},
+			fleet.RoleRevoker:  {Keys: []string{r}, Threshold: 1},
+			fleet.RoleRelease:  {Keys: []string{d}, Threshold: 1},
+			fleet.RoleOperator: {Keys: []string{d}, Threshold: 1},
+		},
+	}
 }
 
 // writeNew writes a file that must not exist yet, whole or not at all.

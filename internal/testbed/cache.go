@@ -60,6 +60,9 @@ func (c *Cache) URL() string {
 	return "file://" + c.dir + "?secret-key=" + c.secret + "&compression=zstd"
 }
 
+// Store is the folder as a store to which Nix copies, without the key.
+func (c *Cache) Store() string { return "file://" + c.dir }
+
 // Push signs the closures of store paths of this machine and adds them.
 func (c *Cache) Push(ctx context.Context, paths ...string) error {
 	args := append([]string{"copy", "--no-check-sigs", "--to", c.URL()}, paths...)

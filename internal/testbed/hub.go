@@ -15,9 +15,10 @@ import (
 func (tb *Testbed) HubAddr() netip.Addr { return tb.network.Addr().Next() }
 
 // HubCommand is c as a program that runs in the hub's network, and otherwise on the
-// machine as it is; for proc.Run and proc.Start.
+// machine as it is; for proc.Run and proc.Start. It dies with the testbed. The process
+// id that proc knows is that of its parent, nsenter, in the same process group.
 func (tb *Testbed) HubCommand(c proc.Cmd) proc.Cmd {
-	return enter(c, tb.keeper.Pid(), "-n")
+	return enter(c, tb.keeper.Pid(), "-n", "-p")
 }
 
 // Hub runs a program in the hub's network and waits for its end.

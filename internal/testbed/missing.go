@@ -45,7 +45,7 @@ func Missing(ctx context.Context) []Lack {
 	packages := [][2]string{
 		{"bash", "bash"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}, {"mountpoint", "util-linux"}, {"flock", "util-linux"},
 		{"ip", "iproute2"}, {"tc", "iproute2"}, {"systemctl", "systemd"}, {"dbus-daemon", "dbus"}, {"nix", "nix-bin"}, {"nix-build", "nix-bin"},
-		{"find", "findutils"}, {"zstd", "zstd"},
+		{"pgrep", "procps"}, {"find", "findutils"}, {"zstd", "zstd"},
 	}
 	for _, p := range packages {
 		if _, err := proc.Look(p[0]); err != nil {
@@ -62,9 +62,9 @@ func Missing(ctx context.Context) []Lack {
 }
 
 // probe tries each thing in namespaces of its own, which end with it.
-const probe = `mount -t tmpfs probe /mnt && mkdir /mnt/up /mnt/work /mnt/root /mnt/cg || { echo tmpfs; exit; }
-mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt/root || echo overlayfs
-mount -t cgroup2 cgroup2 /mnt/cg && [ -e /proc/self/task/$$/children ] || echo cgroup2
+const probe = `mount -t tmpfs probe /tmp && mkdir /tmp/up /tmp/work /tmp/root /tmp/cg || { echo tmpfs; exit; }
+mount -t overlay overlay -o index=off,lowerdir=/,upperdir=/tmp/up,workdir=/tmp/work /tmp/root || echo overlayfs
+mount -t cgroup2 cgroup2 /tmp/cg && [ -e /proc/self/task/$$/children ] || echo cgroup2
 ip link add probe0 type bridge || echo bridge
 ip link add probe1 type veth peer name probe2 || echo veth
 exit 0`
@@ -79,7 +79,7 @@ func missingInKernel(ctx context.Context) []Lack {
 		return []Lack{{"the right to make namespaces", fmt.Sprintf("run it outside of a container, or in a privileged one: %v", err)}}
 	}
 	remedies := map[string]string{
-		"tmpfs":     "the folder /mnt must be there, and mounting be allowed",
+		"tmpfs":     "mounting must be allowed",
 		"overlayfs": "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS",
 		"cgroup2":   "a kernel with CONFIG_CGROUPS and CONFIG_PROC_CHILDREN, 5.14 or newer",
 		"bridge":    "modprobe bridge, or a kernel with CONFIG_BRIDGE",

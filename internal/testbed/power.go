@@ -285,6 +285,10 @@ func (h *Host) Crash(ctx context.Context) error {
 
 // Cable pulls the host's cable, puts it back or limits it; it stays so over reboots.
 func (h *Host) Cable(ctx context.Context, state Cable) error {
+	// A host has its cable from some moment of its booting on.
+	if err := h.until(ctx, "has a cable", func() (bool, error) { return h.power == nil || h.pid != 0, nil }); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.cable = state

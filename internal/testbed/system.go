@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,12 +26,15 @@ type System struct {
 	Agent      string            // path of the agent's program; empty means no agent
 	Kernel     string            // empty means 1
 	Params     string            // kernel parameters
+	Inhibitors map[string]string // component -> version: a switch that changes one is refused
 }
 
 // Build builds the system in this machine's store and returns its store path. No
 // garbage collector root is made for it.
 func (tb *Testbed) Build(ctx context.Context, s System) (string, error) {
-	args := []string{"--no-out-link", tb.script("../system/system.nix"), "--arg", "files", attrs(s.Files, nixString), "--arg", "services", attrs(s.Services, nixService)}
+	args := []string{"--no-out-link", filepath.Join(tb.dir, "system/system.nix"),
+		"--arg", "files", attrs(s.Files, nixString), "--arg", "services", attrs(s.Services, nixService),
+		"--arg", "inhibitors", attrs(s.Inhibitors, nixString)}
 	for _, a := range [][2]string{{"hostName", s.HostName}, {"generation", s.Generation}, {"fault", s.Fault}, {"kernel", s.Kernel}, {"params", s.Params}} {
 		if a[1] != "" {
 			args = append(args, "--argstr", a[0], a[1])

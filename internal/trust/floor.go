@@ -83,8 +83,10 @@ func (f Floor) Activated(now int64) Floor {
 }
 
 // Returned says that the machine went back from the pending release to the
-// last good one: the floor stays where it is.
-func (f Floor) Returned() Floor {
+// last good one at now (Unix ms). Within the revert window the floor stays
+// where it is; after it, it is above what runs.
+func (f Floor) Returned(now int64) Floor {
+	f = f.Settle(now)
 	f.Pending = nil
 	return f
 }

@@ -158,10 +158,10 @@ func (s State) learnGrant(now int64, envelope []byte) (State, error) {
 	if err := ahead("grant", g.SignedAt, now); err != nil {
 		return s, err
 	}
-	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
 	if g.Expires <= s.time(now) {
 		return s, refuse(fleet.ReasonExpired, "grant: has expired")
 	}
+	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
 	g.Machines = []fleet.MachineID{s.Machine} // the others are nothing to this one, and may be many
 	kept := []fleet.Grant{g}
 	for _, k := range s.Grants {
@@ -233,9 +233,10 @@ func (s State) Settled(now int64) State {
 }
 
 // WentBack says that the machine returned from a release and its system to the
-// last good one: the release is quarantined, the floor stays. ordered says
-// that the control plane's revert order was the cause.
-func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool) State {
+// last good one at now (Unix ms): the release is quarantined, and the floor
+// does not follow it. ordered says that the control plane's revert order was
+// the cause.
+func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool, now int64) State {
 	q := Quarantine{Path: path, LiftedAfter: s.Quarantined[d].LiftedAfter}
 	for _, g := range s.Grants {
 		if g.Kind == fleet.GrantQuarantineLift && g.Digest == d {
@@ -249,7 +250,7 @@ func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool) Stat
 		s.Reverted[d] = true
 	}
 	if s.Floor != nil && s.Floor.Pending != nil && s.Floor.Pending.Digest == d {
-		f := s.Floor.Returned()
+		f := s.Floor.Returned(s.time(now))
 		s.Floor = &f
 	}
 	return s

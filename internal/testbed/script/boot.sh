@@ -2,11 +2,12 @@
 # boot.sh DIR NAME [BIND...]: PID 1 of a host's new namespaces: lays out the root, then becomes the init of the host's default
 # system (/boot/default) or, before its first one, systemd.
 set -euo pipefail
+umask 022
 dir=$1 name=$2
 shift 2
 d=$dir/hosts/$name r=$dir/hosts/$name/root
 
-mount -t overlay overlay -o "lowerdir=/,upperdir=$d/up,workdir=$d/work" "$r"
+mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$d/up,workdir=$d/work" "$r"
 mkdir -p "$r"/{nix,run,tmp,boot,oldroot}
 
 # Kernel interfaces. The kernel's settings are the machine's, so they cannot be written.

@@ -2,12 +2,13 @@
 # create.sh DISK NAME [SYSTEM]: makes the disk of a host; with SYSTEM, one on which that system is installed. Run in a
 # mount namespace of its own.
 set -euo pipefail
+umask 022
 disk=$1 name=$2 system=${3:-} r=$1/root
 mkdir -p "$disk"/{nix/store,nix/var/nix/profiles,up,work,root}
 if chgrp nixbld "$disk/nix/store" 2> /dev/null; then chmod 1775 "$disk/nix/store"; fi
 
 # Nothing of the machine's own services, identity and state. Unit files never come from /etc.
-mount -t overlay overlay -o "lowerdir=/,upperdir=$disk/up,workdir=$disk/work" "$r"
+mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$disk/up,workdir=$disk/work" "$r"
 rm -rf "$r"/etc/{systemd/system,machine-id,os-release,resolv.conf,static,nixfleet} "$r"/var/{log/journal,lib/nixfleet} "$r/boot/default"
 mkdir -p "$r"/etc/{nix,systemd,nixfleet} "$r"/var/{log/journal,lib/nixfleet} "$r/boot"
 ln -s /run/no-units "$r/etc/systemd/system"
@@ -17,7 +18,7 @@ echo "$name" > "$r/etc/hostname"
 : > "$r/etc/resolv.conf"
 : > "$r/etc/NIXOS"
 printf 'ID=nixos\nNAME=NixOS\nPRETTY_NAME="NixOS (testbed)"\nVERSION_ID="24.11"\n' > "$r/etc/os-release"
-printf 'sandbox = false\nsubstituters =\nexperimental-features = nix-command flakes\n' > "$r/etc/nix/nix.conf"
+printf 'sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes\n' > "$r/etc/nix/nix.conf"
 [ -z "$system" ] || echo "$system" > "$r/boot/default"
 umount "$r"
 

@@ -3,6 +3,7 @@
 # when it is off. Run in the keeper's namespaces with a network of its own. File descriptor 3 gets "ready" (from
 # boot.sh) and "ended CODE" for each boot.
 set -euo pipefail
+umask 022
 trap '' HUP INT
 dir=$1 id=$2 name=$3 address=$4 link=$5 cable=$6
 shift 6

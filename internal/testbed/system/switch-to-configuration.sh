@@ -1,6 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The order and the exit codes of NixOS' own switch-to-configuration, on real units.
+# Lists of units are split into words on purpose.
+# shellcheck disable=SC2086
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 action=$1 out=@out@
 
@@ -22,6 +24,16 @@ if ! flock -n 9; then
   echo "Could not acquire lock" >&2
   exit 1
 fi
+
+case $action in
+  switch | test)
+    if [ -e /run/current-system/switch-inhibitors ] && [ -z "${NIXOS_NO_CHECK:-}" ] \
+      && ! cmp -s /run/current-system/switch-inhibitors "$out/switch-inhibitors"; then
+      echo "Pre-switch checks failed: critical components changed: $(cat "$out/switch-inhibitors")" >&2
+      exit 1
+    fi
+    ;;
+esac
 
 # The boot loader: a file that the next boot reads.
 case $action in

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package rollout
+
+import (
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// OrdersFor is what a machine's agent may do now for the rollout that claims
+// it: prefetch, apply or revert, or nothing. Serving asks it and nothing else,
+// and it only follows what Step decided, so an agent never gets what the plan
+// refuses (H18).
+func OrdersFor(a fleet.Assignment, r fleet.Rollout, now int64) api.Orders {
+	var o api.Orders
+	switch {
+	case a.Rollout != r.ID:
+	case a.State == fleet.AssignReverting:
+		if a.Reason == fleet.ReasonRevertOrdered { // else it goes back by itself
+			o.Revert = &api.RevertOrder{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
+		}
+	case a.State.InFlight() && now < a.Deadline:
+		o.Apply = &api.ApplyOrder{
+			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
+			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - now,
+		}
+	case a.State == fleet.AssignPending && r.State == fleet.RolloutRunning && a.Batch <= r.Batch+1:
+		// The next batch may fetch; those behind it would load caches and
+		// disks with what a canary may yet stop.
+		o.Prefetch = a.Digest
+	}
+	return o
+}
+
+// Desired is what a machine should run: the release of the rollout that claims
+// it, from the offer on and unless it failed there; else that of its latest
+// healthy assignment; else nil, for hold. Either argument may be nil.
+func Desired(claim, healthy *fleet.Assignment) *fleet.Desired {
+	a := healthy
+	if claim != nil && (claim.State.InFlight() || claim.State == fleet.AssignHealthy) {
+		a = claim
+	}
+	if a == nil {
+		return nil
+	}
+	return &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
+}
+
+// Explain says of everything in a rollout that has not ended why, and by when
+// it must: the rollout, then its opened batches, each with its machines.
+// Machines of batches that are not open share their batch's line.
+func Explain(state State, w World, now int64) []api.Waiting {
+	r := state.Rollout
+	lines := []api.Waiting{}
+	if !r.State.Final() {
+		lines = append(lines, api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: r.WakeAt})
+	}
+	order := planOrder(&state)
+	for i, b := range state.Batches {
+		if !r.State.Final() && b.State != fleet.BatchPassed {
+			lines = append(lines, api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b)), Deadline: b.SoakUntil})
+		}
+		if b.State == fleet.BatchWaiting {
+			continue
+		}
+		for _, id := range order[i] {
+			a := state.Assignments[id]
+			if why := Why(a, state, w, now); why != "" {
+				lines = append(lines, api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: a.Deadline})
+			}
+		}
+	}
+	return lines
+}
+
+func whyRollout(r fleet.Rollout) string {
+	if r.State == fleet.RolloutScheduled {
+		return "it has not started"
+	}
+	return fmt.Sprintf("batch %d is at work", r.Batch+1)
+}
+
+func whyBatch(b fleet.Batch) string {
+	switch b.State {
+	case fleet.BatchWaiting:
+		if b.Index == 0 {
+			return "the rollout has not started"
+		}
+		return fmt.Sprintf("waits for batch %d to pass", b.Index)
+	case fleet.BatchOpen, fleet.BatchReverting:
+		return fmt.Sprintf("%d pending, %d at work, %d going back", b.Counts.Pending, b.Counts.InFlight, b.Counts.Reverting)
+	case fleet.BatchSoaking:
+		return "soaks until " + date(b.SoakUntil)
+	case fleet.BatchGated, fleet.BatchPassed, fleet.BatchFailed:
+	}
+	return string(b.State)
+}
+
+// Why says why an assignment has not ended, "" if it has. What is in it is
+// true at now, and is not kept in the row.
+func Why(a fleet.Assignment, state State, w World, now int64) string {
+	left := ""
+	if a.Deadline != 0 {
+		left = "until " + date(a.Deadline)
+	}
+	switch {
+	case a.State.Final():
+		return ""
+	case a.State == fleet.AssignPending || a.State == fleet.AssignHeld:
+		return whyPending(a, state, w)
+	case a.State == fleet.AssignReverting && a.Reason == fleet.ReasonRevertOrdered:
+		return "ordered back, has " + left
+	case a.State == fleet.AssignReverting:
+		return "goes back by itself, has " + left
+	}
+	why := "at work, has " + left
+	if f, known := w.Machine(a.Machine); known && !f.Online {
+		why = "offline " + sinceContact(f) + ", has " + left
+	} else if a.State == fleet.AssignOffered {
+		why = "offered, has not begun; has " + left
+	}
+	if now >= a.Deadline {
+		why += ", which is over"
+	}
+	if a.Why != "" {
+		why += "; " + a.Why
+	}
+	return why
+}
+
+func whyPending(a fleet.Assignment, state State, w World) string {
+	r, b := state.Rollout, state.Batches[a.Batch]
+	f, known := w.Machine(a.Machine)
+	switch {
+	case r.State != fleet.RolloutRunning:
+		return "the rollout is " + string(r.State)
+	case b.State == fleet.BatchWaiting:
+		return whyBatch(b)
+	case !known || f.Lifecycle != fleet.Active:
+		return "its lifecycle is " + lifecycle(f, known)
+	case !f.Online:
+		return fmt.Sprintf("offline %s; policy: %s", sinceContact(f), r.Spec.Offline)
+	case r.Spec.MaxParallel > 0:
+		return fmt.Sprintf("waits for a slot: %d machines may be at work", r.Spec.MaxParallel)
+	}
+	return "is offered at the next look"
+}

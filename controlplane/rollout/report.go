@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package rollout
+
+import (
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// report takes in what a machine says of its attempt. Reports of anything but
+// the present attempt count for nothing (H01), and a failure is never taken
+// back by a later success (H02).
+func (st *step) report(r fleet.Report) {
+	a, ok := st.assignment(r.Machine)
+	if !ok || !st.concerns(r, a) {
+		return
+	}
+	if a.PreviousPath == "" && r.Running != a.StorePath {
+		a.PreviousPath = r.Running
+	}
+	switch {
+	case r.Kind == fleet.ReportProgress:
+		st.progress(a, r)
+	case r.Kind != fleet.ReportOutcome:
+	case r.Outcome.Success():
+		st.succeeded(a, r)
+	default:
+		st.unsuccessful(a, r)
+	}
+	st.nudge()
+}
+
+// concerns reports whether r is about the assignment's attempt that runs now,
+// or about a healthy machine that went back after all.
+func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
+	if r.Rollout != st.rollout.ID || !a.EverOffered || r.Attempt != a.Attempt || r.Digest != a.Digest {
+		return false
+	}
+	success := r.Kind == fleet.ReportOutcome && r.Outcome.Success()
+	switch {
+	case r.StorePath == a.StorePath:
+	case r.Outcome == fleet.OutcomeRefused || r.StorePath == "" && !success:
+		// A machine that refuses, or has not got so far, need not know the
+		// path; it passes no gate by that.
+	default:
+		return false
+	}
+	switch {
+	case a.State.InFlight(), a.State == fleet.AssignReverting:
+		return true
+	case a.State == fleet.AssignPending:
+		return a.OfferedAt != 0 // the offer was withdrawn, but taken before
+	case a.State == fleet.AssignHealthy:
+		return r.Kind == fleet.ReportOutcome && !success && !st.rollout.State.Final()
+	}
+	return false
+}
+
+func (st *step) progress(a fleet.Assignment, r fleet.Report) {
+	switch {
+	case a.State == fleet.AssignReverting || r.Phase == a.State:
+		return
+	case r.Phase == fleet.AssignReverting:
+		a.Reason, a.Message = r.Reason, r.Message // by itself; its outcome follows
+	case !r.Phase.InFlight():
+		return
+	}
+	a.State, a.Why = r.Phase, r.Message
+	if a.Deadline == 0 {
+		a.Deadline = a.OfferedAt + st.spec().HealthyDeadlineMs
+	}
+	if len(r.Checks) > 0 {
+		a.Checks = slices.Clone(r.Checks)
+	}
+	st.put(a)
+	st.wakeBy(a.Deadline)
+}
+
+func (st *step) succeeded(a fleet.Assignment, r fleet.Report) {
+	if a.State == fleet.AssignReverting {
+		return // it is, or goes, on the way back
+	}
+	a.Checks = slices.Clone(r.Checks)
+	if why := unproven(a, r, st.spec(), st.now); why != "" {
+		a.State, a.Why = fleet.AssignVerifying, why
+		if a.Deadline == 0 {
+			a.Deadline = a.OfferedAt + st.spec().HealthyDeadlineMs
+		}
+		st.put(a)
+		st.wakeBy(a.Deadline)
+		return
+	}
+	a.Outcome, a.HealthyAt = r.Outcome, st.now
+	st.end(a, fleet.AssignHealthy, r.Reason, r.Message)
+	if !st.rollout.State.Final() {
+		st.rollout.ProgressAt = st.now
+	}
+}
+
+// unproven says why a report of success does not make the machine healthy, ""
+// if it does. No data is not healthy (H05).
+func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now int64) string {
+	if r.BootDefault != a.StorePath {
+		return "reported " + string(r.Outcome) + ", but the boot default is not the release's system"
+	}
+	if r.Outcome == fleet.OutcomeStagedReboot {
+		return ""
+	}
+	switch {
+	case r.Running != a.StorePath:
+		return "reported " + string(r.Outcome) + ", but another system runs"
+	case now-a.OfferedAt < spec.MinHealthyMs-spec.MinHealthyMs/10: // a tenth for clocks that run apart
+		return "reported " + string(r.Outcome) + " sooner than minHealthy after the offer"
+	}
+	declared := slices.ContainsFunc(r.Checks, func(c fleet.CheckResult) bool { return c.Required })
+	switch {
+	case !declared && r.Confirmed == "":
+		return "reported " + string(r.Outcome) + " without a check or a confirmation"
+	case declared && fleet.Health(r.Checks) != fleet.CheckPassing:
+		return "reported " + string(r.Outcome) + ", but its required checks are " + string(fleet.Health(r.Checks))
+	}
+	return ""
+}
+
+func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
+	ordered := a.State == fleet.AssignReverting && a.Reason == fleet.ReasonRevertOrdered
+	state := failureState(r.Outcome)
+	if ordered && state != fleet.AssignReverted {
+		// Whatever kept it from going back: what counts is what runs now.
+		state = fleet.AssignRevertFailed
+		if r.Running != "" && r.Running != a.StorePath && r.BootDefault != a.StorePath {
+			state = fleet.AssignReverted
+		}
+	}
+	a.Outcome = r.Outcome
+	if len(r.Checks) > 0 {
+		a.Checks = slices.Clone(r.Checks)
+	}
+	reason := r.Reason
+	if reason == "" && ordered {
+		reason = fleet.ReasonRevertOrdered
+	}
+	st.end(a, state, reason, r.Message)
+	if ordered && state == fleet.AssignReverted {
+		// It did as it was told: no failure of the release.
+		st.batches[a.Batch].Acknowledged++
+		st.rollout.Acknowledged++
+	}
+	st.judge()
+}
+
+func failureState(o fleet.Outcome) fleet.AssignmentState {
+	switch o {
+	case fleet.OutcomeReverted:
+		return fleet.AssignReverted
+	case fleet.OutcomeRevertFailed:
+		return fleet.AssignRevertFailed
+	case fleet.OutcomeRefused:
+		return fleet.AssignRefused
+	case fleet.OutcomeFailed, fleet.OutcomeLive, fleet.OutcomeLiveDegraded, fleet.OutcomeStagedReboot:
+	}
+	return fleet.AssignFailed
+}

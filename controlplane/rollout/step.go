@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package rollout
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+const (
+	// engineActor is who the audit trail names for what the engine decides.
+	engineActor = "control-plane"
+	// comeback is how long machines have, after the control plane is back, to
+	// report what happened while it was down (H15).
+	comeback = 2 * 60 * 1000
+	// recheck bounds how long a machine that is online again can be missed if
+	// nobody says so.
+	recheck = 30 * 1000
+)
+
+// Step decides what an event means for a rollout. It is pure: state is not
+// modified, and the same arguments give the same result. A verb that Check
+// refuses changes nothing.
+//
+// A report costs the same whatever the size of the rollout: machines that a
+// freed slot lets go are offered by the tick that WakeAt asks for. The caller
+// ticks as soon as WakeAt is not in the future, best after it has applied all
+// reports at hand; a tick never asks for another one at the same moment.
+func Step(state State, ev Event, w World, now int64) Result {
+	st := &step{
+		state: state, world: w, now: now,
+		rollout: state.Rollout, batches: slices.Clone(state.Batches),
+		changed: map[fleet.MachineID]fleet.Assignment{}, wake: map[fleet.MachineID]bool{},
+	}
+	switch {
+	case ev.Report != nil:
+		st.report(*ev.Report)
+	case ev.Changed != "":
+		st.machineChanged(ev.Changed)
+	case ev.Verb != nil:
+		if Check(state, *ev.Verb) != nil {
+			return Result{}
+		}
+		st.verb(*ev.Verb)
+		st.tick()
+	case len(ev.Superseded) > 0:
+		st.supersede(ev.Superseded)
+		st.tick()
+	default:
+		st.tick()
+	}
+	return st.result()
+}
+
+// Apply makes the result of a step the state.
+func (s *State) Apply(r Result) {
+	s.order = planOrder(s)
+	if r.Rollout != nil {
+		s.Rollout = *r.Rollout
+	}
+	for _, b := range r.Batches {
+		s.Batches[b.Index] = b
+	}
+	for _, a := range r.Assignments {
+		s.Assignments[a.Machine] = a
+	}
+}
+
+// step is the work sheet of one call of Step: state is only read, what changes
+// is beside it.
+type step struct {
+	state State
+	world World
+	now   int64
+
+	rollout fleet.Rollout
+	batches []fleet.Batch
+	changed map[fleet.MachineID]fleet.Assignment
+	order   [][]fleet.MachineID
+
+	audit   []fleet.AuditEvent
+	wake    map[fleet.MachineID]bool
+	release []fleet.MachineID
+	culprit *fleet.Assignment // the machine that failed last in this step
+}
+
+func (st *step) result() Result {
+	res := Result{Audit: st.audit}
+	if rolloutChanged(st.state.Rollout, st.rollout) {
+		r := st.rollout
+		res.Rollout = &r
+	}
+	for i, b := range st.batches {
+		if b != st.state.Batches[i] {
+			res.Batches = append(res.Batches, b)
+		}
+	}
+	res.Assignments = slices.SortedFunc(maps.Values(st.changed), func(a, b fleet.Assignment) int {
+		return cmp.Compare(a.Machine, b.Machine)
+	})
+	res.Wake = slices.Sorted(maps.Keys(st.wake))
+	slices.Sort(st.release)
+	res.Release = st.release
+	return res
+}
+
+// rolloutChanged compares what the engine changes; the spec is frozen, the
+// version is the store's.
+func rolloutChanged(a, b fleet.Rollout) bool {
+	return a.State != b.State || a.Why != b.Why || a.Batch != b.Batch || a.StartedAt != b.StartedAt ||
+		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.Acknowledged != b.Acknowledged || a.WakeAt != b.WakeAt
+}
+
+func (st *step) spec() fleet.RolloutSpec { return st.rollout.Spec }
+
+func (st *step) assignment(id fleet.MachineID) (fleet.Assignment, bool) {
+	if a, ok := st.changed[id]; ok {
+		return a, true
+	}
+	a, ok := st.state.Assignments[id]
+	return a, ok
+}
+
+// put keeps an assignment's new row and its batch's counts.
+func (st *step) put(a fleet.Assignment) {
+	old, _ := st.assignment(a.Machine)
+	if old.State != a.State {
+		c := &st.batches[a.Batch].Counts
+		c.Add(old.State, -1)
+		c.Add(a.State, 1)
+	}
+	st.changed[a.Machine] = a
+}
+
+// end puts an assignment into a final state.
+func (st *step) end(a fleet.Assignment, s fleet.AssignmentState, reason fleet.Reason, message string) {
+	if a.State.InFlight() || a.State == fleet.AssignReverting {
+		st.wake[a.Machine] = true
+	}
+	a.State, a.Reason, a.Message, a.Why = s, reason, message, ""
+	a.Deadline, a.EndedAt = 0, st.now
+	st.put(a)
+	if s.Failure() {
+		st.culprit = &a
+	}
+	if st.rollout.State.Final() && s != fleet.AssignSuperseded {
+		st.release = append(st.release, a.Machine)
+	}
+}
+
+// members returns the machines of a batch in the order of the plan.
+func (st *step) members(batch int) []fleet.MachineID {
+	if st.order == nil {
+		st.order = planOrder(&st.state)
+	}
+	return st.order[batch]
+}
+
+// each calls f for the machines of the batches up to and with last.
+func (st *step) each(last int, f func(fleet.Assignment)) {
+	for i := range last + 1 {
+		for _, id := range st.members(i) {
+			a, _ := st.assignment(id)
+			f(a)
+		}
+	}
+}
+
+// total adds up the counts of all batches.
+func (st *step) total() fleet.Counts {
+	var t fleet.Counts
+	for _, b := range st.batches {
+		t.Pending += b.Counts.Pending
+		t.InFlight += b.Counts.InFlight
+		t.Healthy += b.Counts.Healthy
+		t.Failed += b.Counts.Failed
+		t.Reverting += b.Counts.Reverting
+		t.Skipped += b.Counts.Skipped
+	}
+	return t
+}
+
+// unfinished counts the machines that have not ended.
+func unfinished(c fleet.Counts) int { return c.Pending + c.InFlight + c.Reverting }
+
+func (st *step) log(actor, action string, detail map[string]string) {
+	st.audit = append(st.audit, fleet.AuditEvent{
+		At: st.now, Actor: actor, Action: action, Subject: "rollout:" + string(st.rollout.ID), Detail: detail,
+	})
+}
+
+func (st *step) logBatch(action string, i int, why string) {
+	d := map[string]string{"batch": strconv.Itoa(i + 1)}
+	if why != "" {
+		d["why"] = why
+	}
+	st.log(engineActor, action, d)
+}
+
+// wakeBy asks for a tick at t or before.
+func (st *step) wakeBy(t int64) {
+	if st.rollout.WakeAt == 0 || t < st.rollout.WakeAt {
+		st.rollout.WakeAt = t
+	}
+}
+
+// nudge asks for a tick after a machine's state changed, if there is something
+// for it to do.
+func (st *step) nudge() {
+	if st.rollout.State.Final() {
+		return
+	}
+	b, t := st.batches[st.rollout.Batch], st.total()
+	switch {
+	case b.Counts.InFlight+b.Counts.Reverting == 0, // done, or only offline ones are left
+		b.State == fleet.BatchOpen && st.drained(&b),
+		unfinished(t) == 0,
+		st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
+		st.wakeBy(st.now)
+	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
+		// Slots are filled by a look at every machine, so in a big fleet not
+		// after each report: 0.1 s in a hundred thousand.
+		st.wakeBy(st.now + int64(st.rollout.Machines/1000))
+	}
+}
+
+// date is how messages name a moment.
+func date(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// span is how messages name a duration.
+func span(ms int64) string { return (time.Duration(ms) * time.Millisecond).String() }

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package rollout
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// tick looks at everything that time, or another event, may have made due, and
+// says when to look again.
+func (st *step) tick() {
+	if st.rollout.State == fleet.RolloutScheduled {
+		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
+		st.open(0)
+	}
+	st.each(st.rollout.Batch, st.expire)
+	if st.rollout.State == fleet.RolloutRunning {
+		st.run()
+	}
+	if st.rollout.State == fleet.RolloutReverting {
+		st.settle()
+	}
+	st.rollout.WakeAt = st.nextWake()
+}
+
+// run carries a running rollout as far as it can go now.
+func (st *step) run() {
+	for {
+		st.each(st.rollout.Batch, st.admit)
+		st.judge()
+		st.judgeProgress()
+		if st.rollout.State != fleet.RolloutRunning {
+			return
+		}
+		st.offer()
+		if !st.advance() {
+			return
+		}
+	}
+}
+
+// open lets a batch begin.
+func (st *step) open(i int) {
+	b := &st.batches[i]
+	b.State, b.Why, b.OpenedAt = fleet.BatchOpen, "", st.now
+	st.rollout.Batch, st.rollout.ProgressAt = i, st.now
+	st.logBatch(fleet.ActionBatchOpen, i, "")
+}
+
+// expire ends what ran out of time, or cannot go on because the machine left
+// (H10).
+func (st *step) expire(a fleet.Assignment) {
+	if !a.State.InFlight() && a.State != fleet.AssignReverting {
+		return
+	}
+	f, known := st.world.Machine(a.Machine)
+	begun := a.State != fleet.AssignOffered && a.State != fleet.AssignFetching
+	late := st.now >= st.due(a)
+	switch {
+	case gone(f, known):
+		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "the machine was "+lifecycle(f, known))
+	case f.Lifecycle != fleet.Active && (!begun || late):
+		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle became "+lifecycle(f, known))
+	case !late:
+	case a.State == fleet.AssignReverting:
+		st.end(a, fleet.AssignRevertFailed, fleet.ReasonRevertDeadline, "it did not say within "+span(st.spec().HealthyDeadlineMs)+" that it is back")
+	default:
+		message := fmt.Sprintf("not healthy within %s of the offer; last: %s", span(st.spec().HealthyDeadlineMs), a.State)
+		if a.Why != "" {
+			message += ", " + a.Why
+		}
+		st.end(a, fleet.AssignFailed, fleet.ReasonHealthyDeadline, message)
+	}
+}
+
+// due is when an assignment's deadline counts: one from before the control
+// plane's last start leaves machines time to report.
+func (st *step) due(a fleet.Assignment) int64 {
+	if a.OfferedAt < st.world.Since {
+		return max(a.Deadline, st.world.Since+comeback)
+	}
+	return a.Deadline
+}
+
+// gone reports whether a machine can never take part again.
+func gone(f Facts, known bool) bool { return !known || f.Lifecycle == fleet.Decommissioned }
+
+func lifecycle(f Facts, known bool) string {
+	if !known {
+		return "deleted"
+	}
+	return string(f.Lifecycle)
+}
+
+// admit decides whether a machine of an opened batch, not offered yet, still
+// takes part: by its lifecycle (H10) and, if it is offline, by policy (H12).
+// One that was left out for either comes back in when that is over.
+func (st *step) admit(a fleet.Assignment) {
+	if a.State != fleet.AssignPending && !awaited(a) {
+		return
+	}
+	f, known := st.world.Machine(a.Machine)
+	absent := known && f.Lifecycle == fleet.Active && !f.Online
+	switch {
+	case a.State == fleet.AssignSkipped:
+		if known && f.Lifecycle == fleet.Active && f.Online {
+			a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
+			st.put(a)
+		}
+	case !known || f.Lifecycle != fleet.Active:
+		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle is "+lifecycle(f, known))
+	case !absent || st.now < st.patience(f) || st.spec().Offline == fleet.OfflineWait:
+	case st.spec().Offline == fleet.OfflineSkip:
+		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered when it is back while the rollout runs")
+	default:
+		st.end(a, fleet.AssignFailed, fleet.ReasonOffline, "offline "+sinceContact(f))
+	}
+}
+
+// awaited reports whether a skipped machine comes back in by itself.
+func awaited(a fleet.Assignment) bool {
+	return a.State == fleet.AssignSkipped && (a.Reason == fleet.ReasonOffline || a.Reason == fleet.ReasonLifecycle)
+}
+
+// patience is until when an offline machine is waited for, whatever the policy.
+func (st *step) patience(f Facts) int64 {
+	return max(f.LastContact, st.world.Since) + st.spec().OfflineAfterMs
+}
+
+func sinceContact(f Facts) string {
+	if f.LastContact == 0 {
+		return "since ever"
+	}
+	return "since " + date(f.LastContact)
+}
+
+// offer hands the release to as many machines as there are slots. A machine
+// that vanished after it was offered keeps its slot until its deadline: it may
+// be the release that cut it off.
+func (st *step) offer() {
+	free := st.rollout.Machines
+	if n := st.spec().MaxParallel; n > 0 {
+		free = n - st.total().InFlight
+	}
+	for i := range st.rollout.Batch + 1 {
+		if st.batches[i].Counts.Pending == 0 {
+			continue
+		}
+		for _, id := range st.members(i) {
+			if free <= 0 {
+				return
+			}
+			a, _ := st.assignment(id)
+			f, known := st.world.Machine(id)
+			if a.State != fleet.AssignPending || !known || !f.Online || f.Lifecycle != fleet.Active {
+				continue
+			}
+			st.offerTo(a, f)
+			free--
+		}
+	}
+}
+
+func (st *step) offerTo(a fleet.Assignment, f Facts) {
+	if !a.EverOffered {
+		a.PreviousDigest, a.PreviousPath = f.RunsRelease, f.Running // once, and never again (H06)
+	}
+	a.State, a.Attempt, a.EverOffered = fleet.AssignOffered, a.Attempt+1, true
+	a.OfferedAt, a.Deadline = st.now, st.now+st.spec().HealthyDeadlineMs
+	a.Outcome, a.Reason, a.Message, a.Why, a.HealthyAt, a.EndedAt = "", "", "", "", 0, 0
+	a.Checks = []fleet.CheckResult{}
+	st.put(a)
+	st.wake[a.Machine] = true
+}
+
+// advance moves the batch at work on, and reports whether the next one opened.
+func (st *step) advance() bool {
+	i := st.rollout.Batch
+	b := &st.batches[i]
+	if b.State == fleet.BatchOpen && st.drained(b) {
+		b.State, b.SoakUntil, b.Why = fleet.BatchSoaking, st.now+st.spec().SoakMs, ""
+	}
+	if b.State == fleet.BatchSoaking && st.now >= b.SoakUntil {
+		b.State = fleet.BatchGated
+	}
+	if b.State == fleet.BatchGated {
+		if b.Why = st.gate(b); b.Why == "" {
+			b.State, b.EndedAt = fleet.BatchPassed, st.now
+			st.logBatch(fleet.ActionBatchPass, i, "")
+		}
+	}
+	switch {
+	case b.State != fleet.BatchPassed:
+		if b.State == fleet.BatchOpen {
+			b.Why = st.absent(b)
+		}
+		st.rollout.Why = b.Why
+		return false
+	case i+1 < len(st.batches):
+		st.rollout.Why = ""
+		st.open(i + 1)
+		return true
+	case unfinished(st.total()) == 0:
+		st.complete()
+	default:
+		st.rollout.Why = "all batches passed; machines that were left behind are not done"
+	}
+	return false
+}
+
+// drained reports whether the soak can begin: all machines are done, or the
+// straggler deadline is over and there is a healthy machine to watch.
+func (st *step) drained(b *fleet.Batch) bool {
+	if unfinished(b.Counts) == 0 {
+		return true
+	}
+	s := st.spec().StragglerMs
+	return s > 0 && st.now >= b.OpenedAt+s && b.Counts.Healthy > 0
+}
+
+// absent names the machines that an open batch waits for when none is at work:
+// those that are offline (H12).
+func (st *step) absent(b *fleet.Batch) string {
+	if b.Counts.InFlight+b.Counts.Reverting > 0 {
+		return ""
+	}
+	why := fmt.Sprintf("waits for %d offline:", b.Counts.Pending)
+	named := 0
+	for _, id := range st.members(b.Index) {
+		if a, _ := st.assignment(id); a.State == fleet.AssignPending {
+			if named++; named > 3 {
+				return why + " and others"
+			}
+			why += " " + string(id)
+		}
+	}
+	return why
+}
+
+// gate says why a soaked batch does not pass yet, "" if it does. The last
+// batch has nothing behind it to keep back.
+func (st *step) gate(b *fleet.Batch) string {
+	switch {
+	case b.Approved || b.Index+1 == len(st.batches):
+		return ""
+	case st.spec().Approve:
+		return fmt.Sprintf("batch %d waits for approval before batch %d opens", b.Index+1, b.Index+2)
+	case b.Counts.Healthy == 0 && b.Acknowledged == 0 && !st.skippedByHand(b.Index):
+		return fmt.Sprintf("no machine of batch %d became healthy, so nothing is known of the release; approve to go on all the same", b.Index+1)
+	}
+	return ""
+}
+
+func (st *step) skippedByHand(batch int) bool {
+	for _, id := range st.members(batch) {
+		if a, _ := st.assignment(id); a.State == fleet.AssignSkipped && a.Reason == fleet.ReasonSkipped {
+			return true
+		}
+	}
+	return false
+}
+
+func (st *step) complete() {
+	t := st.total()
+	if t.Healthy == 0 {
+		st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, engineActor, "no machine became healthy")
+		return
+	}
+	why := strconv.Itoa(t.Healthy) + " healthy"
+	if t.Failed > 0 {
+		why += fmt.Sprintf(", %d failed", t.Failed)
+	}
+	if t.Skipped > 0 {
+		why += fmt.Sprintf(", %d skipped", t.Skipped)
+	}
+	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, engineActor, why)
+}
+
+// finish ends the rollout. Machines that were not offered stay as they are,
+// and so do those that switched; one in the middle of a switch ends by itself
+// and is let go then.
+func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
+	st.each(len(st.batches)-1, func(a fleet.Assignment) {
+		switch a.State {
+		case fleet.AssignPending, fleet.AssignHeld, fleet.AssignOffered, fleet.AssignFetching:
+			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "the rollout ended first")
+		default:
+		}
+		if a, _ = st.assignment(a.Machine); a.State.Final() && a.Reason != fleet.ReasonSuperseded {
+			st.release = append(st.release, a.Machine)
+		}
+	})
+	for i := range st.batches {
+		if b := &st.batches[i]; b.State != fleet.BatchWaiting && b.State != fleet.BatchPassed && b.State != fleet.BatchFailed {
+			b.State, b.Why, b.EndedAt = fleet.BatchFailed, "the rollout ended first: "+string(state), st.now
+		}
+	}
+	st.rollout.State, st.rollout.Why, st.rollout.EndedAt = state, why, st.now
+	st.log(actor, action, map[string]string{"why": why})
+}
+
+// nextWake is the earliest moment after now at which a tick can change
+// something, 0 for never.
+func (st *step) nextWake() int64 {
+	next := int64(0)
+	at := func(t int64) {
+		if t = max(t, st.now+1); next == 0 || t < next {
+			next = t
+		}
+	}
+	running := st.rollout.State == fleet.RolloutRunning
+	last := st.rollout.Batch
+	st.each(last, func(a fleet.Assignment) {
+		switch {
+		case a.State.InFlight() || a.State == fleet.AssignReverting:
+			at(st.due(a))
+		case running && a.State == fleet.AssignPending:
+			f, known := st.world.Machine(a.Machine)
+			if known && f.Online {
+				return // it waits for a slot, which a report or a deadline frees
+			}
+			at(st.now + recheck)
+			if p := st.patience(f); p > st.now {
+				at(p)
+			}
+		case running && awaited(a):
+			at(st.now + recheck)
+		}
+	})
+	if !running {
+		return next
+	}
+	b := st.batches[last]
+	switch b.State {
+	case fleet.BatchSoaking:
+		at(b.SoakUntil)
+	case fleet.BatchOpen:
+		if t := b.OpenedAt + st.spec().StragglerMs; st.spec().StragglerMs > 0 && t > st.now {
+			at(t)
+		}
+		if p := st.spec().ProgressDeadlineMs; p > 0 {
+			at(max(st.rollout.ProgressAt, st.world.Since) + p)
+		}
+	default:
+	}
+	return next
+}
+
+// machineChanged looks at one machine whose lifecycle changed or that is back
+// online; what follows for others is left to the tick.
+func (st *step) machineChanged(id fleet.MachineID) {
+	a, ok := st.assignment(id)
+	if !ok || a.Batch > st.rollout.Batch || st.rollout.State == fleet.RolloutScheduled {
+		return
+	}
+	st.expire(a)
+	if st.rollout.State == fleet.RolloutRunning {
+		a, _ = st.assignment(id)
+		st.admit(a)
+	}
+	st.judge()
+	if a, _ = st.assignment(id); a.State == fleet.AssignPending && st.rollout.State == fleet.RolloutRunning {
+		st.wakeBy(st.now)
+	}
+	st.nudge()
+}
+
+// supersede lets go of machines that another rollout took over. The healthy
+// ones stay so in the books, and are out of reach for a revert.
+func (st *step) supersede(ids []fleet.MachineID) {
+	taken := map[fleet.MachineID]bool{}
+	for _, id := range ids {
+		a, ok := st.assignment(id)
+		if !ok || a.State == fleet.AssignSuperseded || taken[id] {
+			continue
+		}
+		taken[id] = !a.State.Final()
+		switch {
+		case a.State == fleet.AssignHealthy:
+			a.Reason = fleet.ReasonSuperseded
+			st.put(a)
+		case a.State.Failure():
+			st.acknowledgeOne(a.Batch)
+			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, a.Message) // its outcome stays on record
+		default:
+			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, "another rollout took the machine over")
+		}
+	}
+	maps.DeleteFunc(taken, func(_ fleet.MachineID, live bool) bool { return !live })
+	if len(taken) > 0 && !st.rollout.State.Final() && unfinished(st.total()) == 0 {
+		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, engineActor, "another rollout took its machines over")
+	}
+}
+
+// acknowledgeOne keeps the count of failures that no longer count in step when
+// one of the batch's failures goes away.
+func (st *step) acknowledgeOne(batch int) {
+	if b := &st.batches[batch]; b.Acknowledged > 0 {
+		b.Acknowledged--
+		st.rollout.Acknowledged = max(0, st.rollout.Acknowledged-1)
+	}
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package rollout
+
+import (
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Check returns nil if the verb is possible now; else an error that says what
+// is, whose code is Conflict, or NotFound and Invalid for machines that make
+// no sense.
+func Check(state State, v Verb) error {
+	r := state.Rollout
+	if !v.Verb.Valid() {
+		return fleet.Errorf(fleet.Invalid, "%q is not a verb of rollouts", fleet.CleanText(string(v.Verb), 40)).
+			WithHint("pause, resume, cancel, approve, retry, skip or revert")
+	}
+	if r.State.Final() {
+		return fleet.Errorf(fleet.Conflict, "rollout %s is %s", r.ID, r.State).WithHint("it has ended; create another one")
+	}
+	if r.State == fleet.RolloutReverting {
+		return fleet.Errorf(fleet.Conflict, "rollout %s is taking machines back", r.ID).
+			WithHint("it ends by itself; rollout explain shows the deadline of each machine")
+	}
+	switch v.Verb {
+	case api.VerbPause:
+		if r.State == fleet.RolloutPaused {
+			return fleet.Errorf(fleet.Conflict, "rollout %s is paused already", r.ID).WithHint("resume or cancel it")
+		}
+	case api.VerbResume:
+		if r.State != fleet.RolloutPaused {
+			return fleet.Errorf(fleet.Conflict, "rollout %s is %s, not paused", r.ID, r.State).WithHint("only a paused rollout can be resumed")
+		}
+	case api.VerbCancel:
+	case api.VerbApprove:
+		if b := state.Batches[r.Batch]; b.State != fleet.BatchGated || b.Approved {
+			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
+		}
+	case api.VerbRetry, api.VerbSkip, api.VerbRevert:
+		return checkMachines(state, v)
+	}
+	if len(v.Machines) > 0 {
+		return fleet.Errorf(fleet.Invalid, "%s is about the whole rollout, not about machines", v.Verb)
+	}
+	return nil
+}
+
+func checkMachines(state State, v Verb) error {
+	if v.Verb == api.VerbSkip && len(v.Machines) == 0 {
+		return fleet.Errorf(fleet.Invalid, "skip: name the machines to go on without")
+	}
+	for _, id := range v.Machines {
+		a, ok := state.Assignments[id]
+		if !ok {
+			return fleet.Errorf(fleet.NotFound, "machine %s is not in rollout %s", fleet.CleanText(string(id), 80), state.Rollout.ID)
+		}
+		if !applies(v.Verb, a) {
+			return fleet.Errorf(fleet.Conflict, "%s: machine %s is %s", v.Verb, id, a.State).WithHint("%s", applicable(v.Verb))
+		}
+	}
+	if len(v.Machines) > 0 {
+		return nil
+	}
+	for _, a := range state.Assignments {
+		if applies(v.Verb, a) {
+			return nil
+		}
+	}
+	return fleet.Errorf(fleet.Conflict, "%s: rollout %s has no machine for that", v.Verb, state.Rollout.ID).WithHint("%s", applicable(v.Verb))
+}
+
+// applies reports whether retry, skip or revert can be done to a machine.
+func applies(v api.Verb, a fleet.Assignment) bool {
+	switch v {
+	case api.VerbRetry:
+		return a.State.Failure() || a.State == fleet.AssignSkipped
+	case api.VerbSkip:
+		return !a.State.Final() && a.State != fleet.AssignReverting || a.State.Failure()
+	case api.VerbRevert:
+		return revertible(a)
+	case api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove:
+	}
+	return false
+}
+
+func applicable(v api.Verb) string {
+	switch v {
+	case api.VerbRetry:
+		return "machines that failed or were skipped can be retried"
+	case api.VerbSkip:
+		return "machines that wait, are at work or failed can be skipped"
+	case api.VerbRevert:
+		return "machines that this rollout switched can be taken back"
+	case api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove:
+	}
+	return ""
+}
+
+// verb carries out what Check let through. What follows from it, the tick
+// does.
+func (st *step) verb(v Verb) {
+	switch v.Verb {
+	case api.VerbPause:
+		st.pause(v.Actor, orElse(v.Reason, "by "+v.Actor))
+	case api.VerbResume:
+		st.resume(v)
+	case api.VerbCancel:
+		st.finish(fleet.RolloutCancelled, fleet.ActionRolloutCancel, v.Actor, orElse(v.Reason, "by "+v.Actor))
+	case api.VerbApprove:
+		b := &st.batches[st.rollout.Batch]
+		b.Approved, b.ApprovedBy = true, v.Actor
+		st.logVerb(fleet.ActionRolloutApprove, v, nil)
+	case api.VerbRetry:
+		ids := st.targets(v)
+		for _, id := range ids {
+			st.retry(id)
+		}
+		st.logVerb(fleet.ActionRolloutRetry, v, ids)
+	case api.VerbSkip:
+		ids := st.targets(v)
+		for _, id := range ids {
+			a, _ := st.assignment(id)
+			if a.State.Failure() {
+				st.acknowledgeOne(a.Batch)
+			}
+			st.end(a, fleet.AssignSkipped, fleet.ReasonSkipped, orElse(v.Reason, "by "+v.Actor))
+		}
+		st.logVerb(fleet.ActionRolloutSkip, v, ids)
+	case api.VerbRevert:
+		if len(v.Machines) == 0 {
+			st.revertAll(v.Actor, orElse(v.Reason, "taken back by "+v.Actor))
+			return
+		}
+		ids := st.targets(v)
+		for _, id := range ids {
+			st.orderBack(id)
+		}
+		st.logVerb(fleet.ActionRolloutRevert, v, ids)
+	}
+}
+
+// targets are the machines of a verb in the order of the plan.
+func (st *step) targets(v Verb) []fleet.MachineID {
+	named := make(map[fleet.MachineID]bool, len(v.Machines))
+	for _, id := range v.Machines {
+		named[id] = true
+	}
+	var ids []fleet.MachineID
+	st.each(len(st.batches)-1, func(a fleet.Assignment) {
+		if applies(v.Verb, a) && (len(named) == 0 || named[a.Machine]) {
+			ids = append(ids, a.Machine)
+		}
+	})
+	return ids
+}
+
+// resume goes on; failures up to now no longer count.
+func (st *step) resume(v Verb) {
+	st.rollout.State, st.rollout.Why, st.rollout.ProgressAt = fleet.RolloutRunning, "", st.now
+	if st.rollout.StartedAt == 0 {
+		st.rollout.State = fleet.RolloutScheduled
+	}
+	st.rollout.Acknowledged = 0
+	for i := range st.batches {
+		b := &st.batches[i]
+		b.Acknowledged = b.Counts.Failed
+		st.rollout.Acknowledged += b.Acknowledged
+		if b.State == fleet.BatchFailed {
+			b.State, b.Why, b.EndedAt, b.SoakUntil = fleet.BatchOpen, "", 0, 0
+		}
+	}
+	st.logVerb(fleet.ActionRolloutResume, v, nil)
+}
+
+// retry sends a machine through once more. What it was before this rollout
+// stays on record (H06).
+func (st *step) retry(id fleet.MachineID) {
+	a, _ := st.assignment(id)
+	if a.State.Failure() {
+		st.acknowledgeOne(a.Batch)
+	}
+	a.State, a.Why, a.EndedAt, a.Deadline, a.OfferedAt = fleet.AssignPending, "", 0, 0, 0
+	st.put(a)
+	if b := &st.batches[a.Batch]; b.State == fleet.BatchSoaking || b.State == fleet.BatchGated {
+		b.State, b.SoakUntil, b.Why, b.Approved, b.ApprovedBy = fleet.BatchOpen, 0, "", false, ""
+	}
+}
+
+func (st *step) logVerb(action string, v Verb, ids []fleet.MachineID) {
+	d := map[string]string{}
+	if v.Reason != "" {
+		d["why"] = v.Reason
+	}
+	if len(ids) > 0 {
+		d["machines"] = list(ids)
+	}
+	st.log(v.Actor, action, d)
+}
+
+// list names machines, the first ten of them.
+func list(ids []fleet.MachineID) string {
+	s := ""
+	for i, id := range ids {
+		if i == 10 {
+			return s + fmt.Sprintf(" and %d more", len(ids)-i)
+		}
+		if i > 0 {
+			s += " "
+		}
+		s += string(id)
+	}
+	return s
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

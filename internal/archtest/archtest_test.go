@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT
+
+// Package archtest holds the rules of ARCHITECTURE.md as tests: who may import
+// whom, and why; sizes, licences, names. It has no code of its own.
+package archtest
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/arcanesys/nixfleet/"
+
+// rule says what packages below a folder must not import.
+type rule struct {
+	from   string   // folder, or "" for all
+	except []string // folders below from that may
+	never  func(imported string) bool
+	why    string
+}
+
+func below(prefixes ...string) func(string) bool {
+	return func(imported string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool {
+			return imported == module+p || strings.HasPrefix(imported, module+p+"/")
+		})
+	}
+}
+
+func is(paths ...string) func(string) bool {
+	return func(imported string) bool { return slices.Contains(paths, imported) }
+}
+
+func notStd(allowed ...string) func(string) bool {
+	return func(imported string) bool {
+		first, _, _ := strings.Cut(imported, "/")
+		return strings.Contains(first, ".") && !slices.Contains(allowed, imported)
+	}
+}
+
+var rules = []rule{
+	{"fleet", nil, notStd(), "the nouns are for everybody, so they need nobody"},
+	{"api", nil, notStd(module + "fleet"), "the contract must be usable by any client, and cost it nothing"},
+	{"internal/trust", nil, is("os", "net", "net/http", "database/sql", "crypto/rand"), "what decides on trust is pure: no I/O, no clock, no chance"},
+	{"internal/trust", nil, notStd(module+"fleet", module+"internal/trust"), "the verifier stands on the nouns only"},
+	{"controlplane/rollout", nil, is("os", "net", "net/http", "database/sql", "math/rand", "math/rand/v2", "crypto/rand"), "the engine is pure: time, chance and world are parameters"},
+	{"controlplane/rollout", nil, notStd(module+"fleet", module+"api"), "the engine knows nouns and contract, no store and no transport"},
+	{"", []string{"controlplane/store"}, is("database/sql"), "all SQL is in one package, so that it can be read and ported"},
+	{"", []string{"internal/proc"}, is("os/exec"), "one place starts programs: with a limit of time and output, and a group to end"},
+	{"", []string{"controlplane", "cmd/nixfleet-control-plane", "test"}, below("controlplane"), "agent, CLI and testbed are MIT and speak to the control plane by its API"},
+	{"controlplane/store", nil, below("controlplane/plane", "controlplane/server"), "the store keeps; it does not decide"},
+	{"controlplane/plane", nil, below("controlplane/server"), "use cases know no transport"},
+	{"controlplane/plane", nil, is("net/http"), "use cases know no transport"},
+	{"internal/agent", nil, below("internal/cli", "internal/testbed", "internal/demo"), "the agent runs on machines that have none of this"},
+	{"internal/proc", nil, below("internal", "api", "controlplane"), "programs are started the same way for everybody"},
+}
+
+// source is a Go file of the repository.
+type source struct {
+	path string // from the root, with slashes
+	file *ast.File
+	fset *token.FileSet
+	text string
+}
+
+func (s source) test() bool { return strings.HasSuffix(s.path, "_test.go") }
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// walk calls f for every file of the repository that git would keep.
+func walk(t *testing.T, f func(path, text string)) {
+	t.Helper()
+	top := root(t)
+	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel := filepath.ToSlash(strings.TrimPrefix(p, top+string(filepath.Separator)))
+		if d.IsDir() {
+			if slices.Contains([]string{".git", "bin", "vendor", "node_modules", "testdata"}, d.Name()) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() || strings.HasSuffix(rel, ".test") || rel == ".git" {
+			return nil
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		f(rel, string(b))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	var out []source
+	walk(t, func(p, text string) {
+		if !strings.HasSuffix(p, ".go") {
+			return
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, p, text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, source{p, f, fset, text})
+	})
+	if len(out) < 20 {
+		t.Fatalf("found %d Go files: the walk is broken", len(out))
+	}
+	return out
+}
+
+func in(path, folder string) bool {
+	return folder == "" || path == folder || strings.HasPrefix(path, folder+"/")
+}
+
+func TestImports_FollowTheDirectionOfTheArchitecture(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() {
+			continue // tests may look from outside
+		}
+		for _, i := range s.file.Imports {
+			imported := strings.Trim(i.Path.Value, `"`)
+			for _, r := range rules {
+				if in(s.path, r.from) && r.never(imported) && !slices.ContainsFunc(r.except, func(e string) bool { return in(s.path, e) }) {
+					t.Errorf("%s imports %s: %s", s.path, imported, r.why)
+				}
+			}
+		}
+	}
+}
+
+// pure are the packages that get the time as a parameter.
+var pure = []string{"fleet", "internal/trust", "controlplane/rollout", "internal/agent/states"}
+
+func TestPurePackages_ReadNoClock(t *testing.T) {
+	clock := []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Sleep"}
+	for _, s := range sources(t) {
+		if s.test() || !slices.ContainsFunc(pure, func(p string) bool { return filepath.ToSlash(filepath.Dir(s.path)) == p }) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X) == "time" && slices.Contains(clock, sel.Sel.Name) {
+				t.Errorf("%s uses time.%s: what decides is pure, time is a parameter", s.fset.Position(n.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+const (
+	maxFileLines    = 500
+	maxFuncLines    = 60
+	maxPackageLines = 3000
+)
+
+func TestSizes_StayReadable(t *testing.T) {
+	packages := map[string]int{}
+	walk(t, func(p, text string) {
+		n := strings.Count(text, "\n")
+		kind := filepath.Ext(p)
+		if slices.Contains([]string{".go", ".nix", ".sh", ".sql", ".css"}, kind) && n > maxFileLines {
+			t.Errorf("%s has %d lines; the limit is %d", p, n, maxFileLines)
+		}
+		if kind == ".go" && !strings.HasSuffix(p, "_test.go") {
+			packages[filepath.ToSlash(filepath.Dir(p))] += n
+		}
+	})
+	for p, n := range packages {
+		if n > maxPackageLines {
+			t.Errorf("package %s has %d lines; the limit is %d: a noun is missing", p, n, maxPackageLines)
+		}
+	}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Body == nil || s.test() {
+				continue
+			}
+			if n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line + 1; n > maxFuncLines {
+				t.Errorf("%s: func %s has %d lines; the limit is %d", s.path, f.Name.Name, n, maxFuncLines)
+			}
+		}
+	}
+}
+
+func TestLicences_StandInEverySourceFile(t *testing.T) {
+	kinds := []string{".go", ".nix", ".sh", ".sql", ".css", ".js"}
+	walk(t, func(p, text string) {
+		if !slices.Contains(kinds, filepath.Ext(p)) && filepath.Base(p) != "Makefile" && p != ".ci/run" {
+			return
+		}
+		want := "SPDX-License-Identifier: MIT"
+		if in(p, "controlplane") || in(p, "cmd/nixfleet-control-plane") {
+			want = "SPDX-License-Identifier: AGPL-3.0-only"
+		}
+		lines := strings.SplitN(text, "\n", 3)
+		if !strings.Contains(strings.Join(lines[:min(2, len(lines))], "\n"), want) {
+			t.Errorf("%s: its first lines must have %q", p, want)
+		}
+	})
+}
+
+func TestPackages_SayWhatTheyAreFor(t *testing.T) {
+	doc := map[string]string{}
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		name := s.file.Name.Name
+		if slices.Contains([]string{"util", "utils", "common", "helpers", "types", "misc", "shared", "base"}, name) {
+			t.Errorf("%s: a package named %s has no noun", s.path, name)
+		}
+		dir := filepath.Dir(s.path)
+		if _, ok := doc[dir]; !ok {
+			doc[dir] = ""
+		}
+		if s.file.Doc != nil {
+			doc[dir] += s.file.Doc.Text()
+		}
+	}
+	for dir, text := range doc {
+		if !strings.HasPrefix(text, "Package ") && !strings.HasPrefix(text, "Program ") {
+			t.Errorf("package in %s does not say what it is for", dir)
+		}
+	}
+}
+
+// Words that would tie the repository to one machine or to the way it is made.
+var forbidden = regexp.MustCompile(`(^|[^A-Za-z0-9_.])(/work/|/root/trees|\.\./shared|` + "TO" + `DO|FIX` + `ME|XX` + `X)`)
+
+func TestText_HoldsNothingOfOneMachine(t *testing.T) {
+	walk(t, func(p, text string) {
+		if in(p, "internal/archtest") || filepath.Base(p) == "go.sum" || strings.HasPrefix(p, "LICENSE") {
+			return
+		}
+		for i, l := range strings.Split(text, "\n") {
+			if m := forbidden.FindString(l); m != "" {
+				t.Errorf("%s:%d holds %q", p, i+1, strings.TrimSpace(m))
+			}
+		}
+	})
+}
+
+func TestTests_NeverSleepToWait(t *testing.T) {
+	for _, s := range sources(t) {
+		if !s.test() {
+			continue
+		}
+		synctest := strings.Contains(s.text, `"testing/synctest"`)
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if sel, ok := call.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X) == "time" && sel.Sel.Name == "Sleep" && !synctest {
+				t.Errorf("%s sleeps; wait on a condition, or use testing/synctest", s.fset.Position(call.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+// covered are the hard cases that the product answers to by now. Each must be
+// named by a test.
+var covered = strings.Fields("H01 H02 H04 H05 H06 A02 A04 A06 A07 E01 E02 E03")
+
+func TestHardCases_HaveTestsThatNameThem(t *testing.T) {
+	named := map[string]bool{}
+	walk(t, func(p, text string) {
+		if strings.HasSuffix(p, "_test.go") && !in(p, "internal/archtest") || in(p, "test") {
+			for _, c := range regexp.MustCompile(`\b[HAEO][0-2][0-9]\b`).FindAllString(text, -1) {
+				named[c] = true
+			}
+		}
+	})
+	for _, c := range covered {
+		if !named[c] {
+			t.Errorf("no test names the hard case %s", c)
+		}
+	}
+}
+
+func TestArchitecture_NamesEveryFolder(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(root(t), "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		dir := filepath.ToSlash(filepath.Dir(s.path))
+		if seen[dir] || s.test() {
+			continue
+		}
+		seen[dir] = true
+		if !strings.Contains(string(b), dir+"`") && !strings.Contains(string(b), dir+"/") {
+			t.Errorf("ARCHITECTURE.md does not name %s", dir)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+
+// Package demo is `nixfleet demo`: a control plane, a signed binary cache and a
+// fleet of machines with a real systemd, on this machine and without virtual
+// machines, that go through releases good and bad. It uses the programs as an
+// operator would, and says of each machine what it really runs, read from the
+// machine itself.
+//
+// It never touches the machine's own system, and leaves nothing behind.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/testbed"
+)
+
+// Config says how to run the demo.
+type Config struct {
+	Out  io.Writer // the story, a line at a time
+	Bin  string    // folder with nixfleet, nixfleet-agent and nixfleet-control-plane
+	Keep bool      // leave everything running until the context ends
+}
+
+// Result is what `demo --json` prints.
+type Result struct {
+	Machines      []Machine `json:"machines"`
+	Releases      []Release `json:"releases"`
+	Rollouts      []Rollout `json:"rollouts"`
+	Refusals      []Refusal `json:"refusals"`
+	AuditVerified bool      `json:"auditVerified"`
+	DurationMs    int64     `json:"durationMs"`
+	OK            bool      `json:"ok"`
+}
+
+// Machine is a machine at the end of the story.
+type Machine struct {
+	ID         fleet.MachineID  `json:"id"`
+	Expected   fleet.StorePath  `json:"expected"`
+	Running    fleet.StorePath  `json:"running"` // as /run/current-system on it says
+	AgentState fleet.AgentState `json:"agentState"`
+}
+
+// Release is a release that was made.
+type Release struct {
+	Name   string       `json:"name"`
+	Digest fleet.Digest `json:"digest"`
+}
+
+// Rollout is a rollout as it ended.
+type Rollout struct {
+	Name       string                `json:"name"`
+	State      fleet.RolloutState    `json:"state"`
+	DurationMs int64                 `json:"durationMs"`
+	Outcomes   map[fleet.Outcome]int `json:"outcomes"`
+}
+
+// Refusal is what a machine would not do.
+type Refusal struct {
+	Machine fleet.MachineID `json:"machine"`
+	Reason  fleet.Reason    `json:"reason"`
+}
+
+// story is one run.
+type story struct {
+	*Scene
+	out   io.Writer
+	begin time.Time
+	res   Result
+}
+
+// programs are the files that Bin must have.
+var programs = [...]string{"nixfleet", "nixfleet-agent", "nixfleet-control-plane"}
+
+// Run tells the story. The result is complete up to where an error happened.
+// Whatever happens, and also when the context ends, all that was made is gone
+// when Run returns.
+func Run(ctx context.Context, c Config) (res Result, err error) {
+	for _, p := range programs {
+		if _, err := os.Stat(filepath.Join(c.Bin, p)); err != nil {
+			return Result{}, fleet.Errorf(fleet.NotFound, "the program %s is not beside this one, in %s", p, c.Bin).WithHint("make build makes it")
+		}
+	}
+	if lacks := testbed.Missing(ctx); len(lacks) > 0 {
+		return Result{}, fleet.Errorf(fleet.Unavailable, "%s", &testbed.MissingError{Lacks: lacks}).
+			WithHint("make demo installs what Debian has")
+	}
+	s := &story{
+		out: c.Out, begin: time.Now(),
+		res: Result{Machines: []Machine{}, Releases: []Release{}, Rollouts: []Rollout{}, Refusals: []Refusal{}},
+	}
+	defer func() {
+		if s.Scene != nil {
+			if cerr := s.Clean(context.WithoutCancel(ctx)); cerr != nil {
+				err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+			}
+		}
+		s.res.DurationMs = time.Since(s.begin).Milliseconds()
+		s.res.OK = err == nil
+		res = s.res
+	}()
+	s.say("a control plane starts, on an embedded SQLite file and with TLS; the operator makes the fleet's keys")
+	if s.Scene, err = NewScene(ctx, c.Bin, cast); err != nil {
+		return s.res, err
+	}
+	if err := s.tell(ctx); err != nil {
+		return s.res, err
+	}
+	if c.Keep {
+		s.lookAround()
+		<-ctx.Done()
+	}
+	return s.res, nil
+}
+
+// cast are the machines of the story.
+var cast = []Actor{
+	{"web-01", []fleet.Tag{"web"}},
+	{"web-02", []fleet.Tag{"web"}},
+	{"db-01", []fleet.Tag{"db"}},
+}
+
+// say tells the user what happens, with the time since the beginning.
+func (s *story) say(format string, args ...any) {
+	fmt.Fprintf(s.out, "%5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// more adds a line to what was said.
+func (s *story) more(format string, args ...any) {
+	fmt.Fprintf(s.out, "        %s\n", fmt.Sprintf(format, args...))
+}

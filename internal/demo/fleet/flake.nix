@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+# The demo's fleet: nixosConfigurations as any flake has them, of systems that need no Nixpkgs.
+# hosts.json says what each host is in the next release.
+{
+  description = "a fleet of small systems";
+  outputs = { self }: {
+    nixosConfigurations = builtins.mapAttrs (name: host: {
+      config.system.build.toplevel = import ./system/system.nix (
+        {
+          hostName = name;
+          agent = ./nixfleet-agent;
+        }
+        // host
+        // {
+          files = host.files // {
+            "nixfleet/root.json" = builtins.readFile ./trust/root.json;
+          };
+        }
+      );
+    }) (builtins.fromJSON (builtins.readFile ./hosts.json));
+  };
+}

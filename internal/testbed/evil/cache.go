@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+
+package evil
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+)
+
+// Fault is what an evil cache does.
+type Fault string
+
+// The faults.
+const (
+	None          Fault = ""               // nothing: it is an honest cache
+	DropSignature Fault = "drop-signature" // metadata without signatures
+	SwapNAR       Fault = "swap-nar"       // another path's archive, under the right metadata
+	SwapPath      Fault = "swap-path"      // another path's metadata and archive, under the right name
+	AlterNAR      Fault = "alter-nar"      // archives with one byte changed
+	TruncateNAR   Fault = "truncate-nar"   // half of an archive, then the end of the connection
+	Unavailable   Fault = "unavailable"    // 503 for everything
+	StallNAR      Fault = "stall-nar"      // half of an archive, then nothing
+)
+
+// Cache alters what a binary cache serves. It is an honest one until Set.
+type Cache struct {
+	// Next is the true cache.
+	Next http.Handler
+	// Other is the store path, in the true cache, that SwapNAR and SwapPath deliver.
+	Other string
+
+	mu    sync.Mutex
+	fault Fault
+	hits  int
+}
+
+// Set changes what the cache does from the next request on.
+func (c *Cache) Set(f Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = f
+}
+
+// Hits is the number of replies that were altered: a test in which it stays zero
+// has shown nothing.
+func (c *Cache) Hits() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hits
+}
+
+// ServeHTTP answers one request of a substituter.
+func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	fault := c.fault
+	c.mu.Unlock()
+	nar := strings.Contains(r.URL.Path, ".nar") && !strings.HasSuffix(r.URL.Path, ".narinfo")
+	info := strings.HasSuffix(r.URL.Path, ".narinfo")
+	switch {
+	case fault == Unavailable:
+		c.hit()
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "out of order", http.StatusServiceUnavailable)
+	case info && (fault == DropSignature || fault == SwapNAR || fault == SwapPath):
+		c.serveInfo(w, r, fault)
+	case nar && fault == AlterNAR:
+		c.serveNAR(w, r, func(b []byte) { b[len(b)/2] ^= 1 })
+	case nar && (fault == TruncateNAR || fault == StallNAR):
+		c.serveHalf(w, r, fault == StallNAR)
+	default:
+		c.Next.ServeHTTP(w, r)
+	}
+}
+
+func (c *Cache) hit() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hits++
+}
+
+func (c *Cache) serveInfo(w http.ResponseWriter, r *http.Request, fault Fault) {
+	reply := c.ask(r, r.URL.Path)
+	if fault != DropSignature && reply.code == http.StatusOK {
+		hash, _, _ := strings.Cut(path.Base(c.Other), "-")
+		other := c.ask(r, "/"+hash+".narinfo")
+		if other.code != http.StatusOK {
+			http.Error(w, fmt.Sprintf("evil cache: %s is not in the true one", c.Other), http.StatusInternalServerError)
+			return
+		}
+		take := []string{"URL", "Compression", "FileHash", "FileSize"}
+		if fault == SwapPath {
+			take = append(take, "NarHash", "NarSize", "References", "Deriver", "Sig", "CA")
+		}
+		reply.body = *bytes.NewBufferString(swap(reply.body.String(), other.body.String(), take))
+	}
+	if fault == DropSignature {
+		reply.body = *bytes.NewBufferString(swap(reply.body.String(), "", []string{"Sig"}))
+	}
+	c.hit()
+	reply.send(w)
+}
+
+// swap replaces the fields of a narinfo by those of another.
+func swap(info, other string, fields []string) string {
+	named := func(line string) bool {
+		key, _, _ := strings.Cut(line, ":")
+		for _, f := range fields {
+			if key == f {
+				return true
+			}
+		}
+		return false
+	}
+	var b strings.Builder
+	for line := range strings.Lines(info) {
+		if !named(line) {
+			b.WriteString(line)
+		}
+	}
+	for line := range strings.Lines(other) {
+		if named(line) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func (c *Cache) serveNAR(w http.ResponseWriter, r *http.Request, alter func([]byte)) {
+	reply := c.ask(r, r.URL.Path)
+	if b := reply.body.Bytes(); len(b) > 0 {
+		alter(b)
+		c.hit()
+	}
+	reply.send(w)
+}
+
+// serveHalf announces a whole archive and sends half of it.
+func (c *Cache) serveHalf(w http.ResponseWriter, r *http.Request, stall bool) {
+	reply := c.ask(r, r.URL.Path)
+	b := reply.body.Bytes()
+	w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+	w.WriteHeader(reply.code)
+	c.hit()
+	if _, err := w.Write(b[:len(b)/2]); err != nil {
+		return
+	}
+	if stall {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+		<-r.Context().Done()
+	}
+	panic(http.ErrAbortHandler) // net/http's way to cut the connection
+}
+
+// ask gets a whole file from the true cache.
+func (c *Cache) ask(r *http.Request, path string) *reply {
+	in := r.Clone(r.Context())
+	in.Method, in.URL.Path = http.MethodGet, path
+	in.Header.Del("Range")
+	in.Header.Del("If-Modified-Since")
+	out := &reply{code: http.StatusOK, header: http.Header{}}
+	c.Next.ServeHTTP(out, in)
+	return out
+}
+
+// reply keeps what a handler writes.
+type reply struct {
+	code   int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (r *reply) Header() http.Header         { return r.header }
+func (r *reply) WriteHeader(code int)        { r.code = code }
+func (r *reply) Write(b []byte) (int, error) { return r.body.Write(b) }
+
+func (r *reply) send(w http.ResponseWriter) {
+	w.Header().Set("Content-Length", fmt.Sprint(r.body.Len()))
+	w.WriteHeader(r.code)
+	_, _ = w.Write(r.body.Bytes()) // the client may be gone
+}

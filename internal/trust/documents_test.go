@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+
+package trust_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
+)
+
+// What would be refused later must not be signed, and what somebody signed all
+// the same is refused.
+func TestDocuments_OfTheWrongFormAreNeitherMadeNorRead(t *testing.T) {
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	digest := string(fleet.SHA256(nil))
+	stamp := `{"fleetId":"acme","version":1,"signedAt":1,"expires":2,"lines":{}}`
+	list := `{"fleetId":"acme","version":1,"signedAt":1,"releases":[],"minSequence":{},"certificates":[]}`
+	grant := `{"fleetId":"acme","machines":["web-01"],"digest":"` + digest + `","kind":"stale","signedAt":1,"expires":2}`
+	for name, tc := range map[string]struct {
+		text, old, new string
+		want           fleet.Reason
+	}{
+		"timestamp":                    {stamp, "", "", ""},
+		"timestamp, version 0":         {stamp, `"version":1`, `"version":0`, "malformed"},
+		"timestamp, ends as it starts": {stamp, `"expires":2`, `"expires":1`, "malformed"},
+		"timestamp, no digest":         {stamp, `"lines"`, `"revocations":"x","lines"`, "malformed"},
+		"timestamp, no line":           {stamp, `"lines":{}`, `"lines":{"/":1}`, "malformed"},
+		"timestamp, other fleet":       {stamp, `"acme"`, `"evil"`, "wrong-fleet"},
+		"timestamp, critical":          {stamp, `{`, `{"crit":["x"],`, "critical-field"},
+		"revocations":                  {list, "", "", ""},
+		"revocations, version 0":       {list, `"version":1`, `"version":0`, "malformed"},
+		"revocations, no digest":       {list, `"releases":[]`, `"releases":["x"]`, "malformed"},
+		"revocations, no line":         {list, `"minSequence":{}`, `"minSequence":{"/":1}`, "malformed"},
+		"revocations, a serial":        {list, `"certificates":[]`, `"certificates":["00ff"]`, ""},
+		"revocations, no serial":       {list, `"certificates":[]`, `"certificates":["FF"]`, "malformed"},
+		"revocations, other fleet":     {list, `"acme"`, `"evil"`, "wrong-fleet"},
+		"grant":                        {grant, "", "", ""},
+		"grant, no kind":               {grant, `"stale"`, `"all"`, "malformed"},
+		"grant, no digest":             {grant, digest, `*`, "malformed"},
+		"grant, no machine id":         {grant, `"web-01"`, `"*"`, "malformed"},
+		"grant, ends as it starts":     {grant, `"expires":2`, `"expires":1`, "malformed"},
+		"grant, other fleet":           {grant, `"acme"`, `"evil"`, "wrong-fleet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := []byte(strings.Replace(tc.text, tc.old, tc.new, 1))
+			var made, err error
+			switch tc.text {
+			case stamp:
+				var d fleet.Timestamp
+				if made = trust.Decode(text, 1000, &d); made == nil {
+					_, made = trust.NewTimestamp(d)
+				}
+				_, err = trust.ParseTimestamp(f.Sign(fleet.TypeTimestamp, text, "acme-timestamp"), f.Root)
+			case list:
+				var d fleet.Revocations
+				if made = trust.Decode(text, 1000, &d); made == nil {
+					_, made = trust.NewRevocations(d)
+				}
+				_, _, err = trust.ParseRevocations(f.Sign(fleet.TypeRevocations, text, "acme-revoker"), f.Root)
+			case grant:
+				var d fleet.Grant
+				if made = trust.Decode(text, 1000, &d); made == nil {
+					_, made = trust.NewGrant(d)
+				}
+				_, err = trust.ParseGrant(f.Sign(fleet.TypeGrant, text, "acme-operator"), f.Root)
+			}
+			if trust.ReasonOf(err) != tc.want || (err == nil) != (tc.want == "") {
+				t.Errorf("read: got %v, want %q", err, tc.want)
+			}
+			// Another fleet's document is well formed, and others may make it.
+			if wantMade := tc.want == "" || tc.want == fleet.ReasonWrongFleet; (made == nil) != wantMade {
+				t.Errorf("made: got %v", made)
+			}
+		})
+	}
+}
+
+func TestRefusal_IsShortAndSaysNothingTwice(t *testing.T) {
+	f := trusttest.New(t, "acme", nil)
+	_, err := trust.ParseGrant(f.Sign(fleet.TypeGrant, []byte(`{"crit":["`+strings.Repeat("é", 5000)+`"]}`), "acme-operator"), f.Root)
+	if trust.ReasonOf(err) != fleet.ReasonCriticalField || len(err.Error()) > 500 {
+		t.Errorf("got %d bytes: %v", len(err.Error()), err)
+	}
+	if fleet.ErrorCode(err) != fleet.Refused {
+		t.Errorf("code %s", fleet.ErrorCode(err))
+	}
+	if trust.ReasonOf(nil) != "" {
+		t.Error("nil has a reason")
+	}
+}
+
+// A17: a machine that lost its state knows its floor again from the release
+// that it runs, or from an operator's grant; then nothing below is accepted.
+func TestRecord_GivesALostStateItsFloorBack(t *testing.T) {
+	f := trusttest.New(t, "acme", nil)
+	entry := trusttest.Entry("web-01", "running")
+	fifth, sixth := f.Release(f.Header(5), entry), f.Release(f.Header(6), trusttest.Entry("web-01", "new"))
+	lost := f.State("web-01")
+	lost.Floor, lost.Running = nil, entry.StorePath
+
+	a, refusal := trust.Accept(lost, trusttest.Now, f.Bundle(fifth, "web-01"))
+	if refusal != nil || !a.AdoptsFloor {
+		t.Fatalf("adopts %v, %v", a.AdoptsFloor, refusal)
+	}
+	s := lost.Record(a, trusttest.Now)
+	if got := s.Floor.At("main", trusttest.Now); got != a.Mark() || s.Floor.Pending != nil {
+		t.Errorf("floor %v, pending %v", got, s.Floor.Pending)
+	}
+	if lost.Floor != nil || s.HighestSignedTime != a.Header.CreatedAt {
+		t.Errorf("floor before %v, highest signed time %d", lost.Floor, s.HighestSignedTime)
+	}
+
+	lost, errs := lost.Learn(trusttest.Now, trust.Documents{Grants: [][]byte{f.Grant(fleet.Grant{Machines: []fleet.MachineID{"web-01"},
+		Digest: sixth.Digest, Kind: fleet.GrantDowngrade, SignedAt: trusttest.Now, Expires: trusttest.Now + trusttest.Day})}})
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	b, refusal := trust.Accept(lost, trusttest.Now, f.Bundle(sixth, "web-01"))
+	if refusal != nil || b.AdoptsFloor {
+		t.Fatalf("adopts %v, %v", b.AdoptsFloor, refusal)
+	}
+	s = lost.Record(b, trusttest.Now).Activated(trusttest.Now)
+	want := &trust.Floor{Lines: map[fleet.Line]trust.Mark{},
+		Pending: &trust.Activation{Mark: b.Mark(), ActivatedAt: trusttest.Now, RevertWindowMs: 7 * trusttest.Day}}
+	if diff := cmp.Diff(want, s.Floor); diff != "" {
+		t.Errorf("floor (-want +got):\n%s", diff)
+	}
+}
