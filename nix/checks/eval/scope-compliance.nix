@@ -67,7 +67,7 @@ in
     lib.any (package: lib.getName package == "hello") good.config.environment.systemPackages;
   "evidence elsewhere is kept and backed up" =
     elsewhere.config.nixfleet.impermanence.directories == [ "/srv/evidence" ]
-    && elsewhere.config.services.restic.backups.data.paths == [
+    && lib.naturalSort elsewhere.config.services.restic.backups.data.paths == [
       "/home"
       "/srv/evidence"
     ]
