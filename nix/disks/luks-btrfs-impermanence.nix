@@ -18,6 +18,7 @@
   tpm2 ? false,
   # Tell the disk which blocks are free: faster and lasts longer, but shows how full it is.
   allowDiscards ? true,
+  enable ? true,
   ...
 }@args:
 let
@@ -25,6 +26,8 @@ let
 in
 { lib, ... }:
 {
+  _class = "nixos";
+
   imports = [
     (import ./layout (
       args
@@ -55,9 +58,9 @@ in
   ];
 
   # Only systemd's stage 1 asks a TPM.
-  boot.initrd.systemd.enable = lib.mkIf tpm2 (lib.mkDefault true);
+  config.boot.initrd.systemd.enable = lib.mkIf (enable && tpm2) (lib.mkDefault true);
 
-  assertions = [
+  config.assertions = lib.mkIf enable [
     {
       assertion = keyFile == null || !(lib.hasPrefix "${builtins.storeDir}/" (toString keyFile));
       message = "The disk template ${name} was given a keyFile in the Nix store, which everyone can read. Give the path of a file or device outside of it as a string.";

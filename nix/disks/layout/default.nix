@@ -4,6 +4,8 @@
 {
   # Name of the template, for messages.
   name,
+  # Whether the template is in force: the disko scope imports all of them and chooses one.
+  enable ? true,
   # Path of the disk, for example /dev/disk/by-id/nvme-SAMSUNG_1234. All that is on it is lost.
   disk,
   # Size of the partition that is mounted on /boot.
@@ -46,57 +48,60 @@ in
   _class = "nixos";
   _file = "the disk template ${name}";
 
-  config = lib.mkMerge [
-    {
-      assertions = [
-        {
-          assertion = options ? disko;
-          message = "The disk template ${name} needs disko. Add disko.nixosModules.disko to the host's modules.";
-        }
-        {
-          assertion = isPath;
-          message = "The disk template ${name} was given disk = \"${disk}\". Give the path of a disk, best one below /dev/disk/by-id, which stays the same when disks are added.";
-        }
-      ];
+  # Conditions on arguments are mkIf, not optionalAttrs: the disko scope takes them from config.
+  config = lib.mkIf enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = options ? disko;
+            message = "The disk template ${name} needs disko. Add disko.nixosModules.disko to the host's modules.";
+          }
+          {
+            assertion = isPath;
+            message = "The disk template ${name} was given disk = \"${disk}\". Give the path of a disk, best one below /dev/disk/by-id, which stays the same when disks are added.";
+          }
+        ];
 
-      boot.loader = {
-        grub.enable = mkDefault bios;
-        systemd-boot.enable = lib.mkIf bios (mkDefault false);
-      };
-    }
-    (lib.optionalAttrs (options ? disko) {
-      disko.devices.disk.main = {
-        type = "disk";
-        # GRUB's own check of a wrong value would come before the message above.
-        device = mkDefault (if isPath then disk else "/dev/disk");
-        content = {
-          type = "gpt";
-          partitions =
-            lib.optionalAttrs bios {
-              # GRUB's own code: a GPT has no gap for it.
-              grub = {
-                size = "1M";
-                type = "EF02";
-                priority = 1;
-              };
-            }
-            // lib.optionalAttrs (swapSize != null) { inherit swap; }
-            // {
-              inherit boot;
-              root = {
-                size = "100%";
-                content = root;
-              };
-            };
+        boot.loader = {
+          grub.enable = mkDefault bios;
+          systemd-boot.enable = lib.mkIf bios (mkDefault false);
         };
-      };
-    })
-    (lib.optionalAttrs (persistRoot != null) { fileSystems.${persistRoot}.neededForBoot = mkDefault true; })
-    (lib.optionalAttrs (persistRoot != null && options ? nixfleet.impermanence) {
-      nixfleet.impermanence = {
-        enable = mkDefault true;
-        persistRoot = mkDefault persistRoot;
-      };
-    })
-  ];
+      }
+      (lib.optionalAttrs (options ? disko) {
+        disko.devices.disk.main = {
+          type = "disk";
+          # GRUB's own check of a wrong value would come before the message above.
+          device = mkDefault (if isPath then disk else "/dev/disk");
+          content = {
+            type = "gpt";
+            partitions =
+              lib.optionalAttrs bios {
+                # GRUB's own code: a GPT has no gap for it.
+                grub = {
+                  size = "1M";
+                  type = "EF02";
+                  priority = 1;
+                };
+              }
+              // lib.optionalAttrs (swapSize != null) { inherit swap; }
+              // {
+                inherit boot;
+                root = {
+                  size = "100%";
+                  content = root;
+                };
+              };
+          };
+        };
+      })
+      (lib.mkIf (persistRoot != null) { fileSystems.${persistRoot}.neededForBoot = mkDefault true; })
+      (lib.optionalAttrs (options ? nixfleet.impermanence) {
+        nixfleet.impermanence = lib.mkIf (persistRoot != null) {
+          enable = mkDefault true;
+          persistRoot = mkDefault persistRoot;
+        };
+      })
+    ]
+  );
 }
