@@ -236,6 +236,11 @@ in
         evaluates = lib.hasSuffix ".drv" system.toplevel;
         inherit (daemons.nixfleet-agent.serviceConfig) KeepAlive AbandonProcessGroup;
         inherit (daemons.nixfleet-watchdog.serviceConfig) StartInterval;
+        # The agent knows both by these, and itself by the program that launchd starts.
+        labels = map (daemon: daemon.serviceConfig.Label) (lib.attrValues {
+          inherit (daemons) nixfleet-agent nixfleet-watchdog;
+        });
+        arguments = lib.tail daemons.nixfleet-agent.serviceConfig.ProgramArguments;
         inherit (fileOf system) checks;
       };
       expected = {
@@ -244,6 +249,15 @@ in
         KeepAlive = true;
         AbandonProcessGroup = true;
         StartInterval = 10;
+        labels = [
+          "org.nixfleet.agent"
+          "org.nixfleet.watchdog"
+        ];
+        arguments = [
+          "run"
+          "--config"
+          "/etc/nixfleet/agent.toml"
+        ];
         checks.sshd = {
           kind = "launchd";
           label = "com.openssh.sshd";

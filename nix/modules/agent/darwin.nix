@@ -6,8 +6,7 @@ let
   cfg = config.services.nixfleet-agent;
   program = lib.getExe cfg.package;
 
-  daemon = arguments: extra: {
-    command = "${program} ${arguments} --config /etc/nixfleet/agent.toml";
+  daemon = name: extra: {
     path = [
       config.nix.package
       "/usr/bin"
@@ -17,9 +16,22 @@ let
     ];
     environment.NIX_REMOTE = "daemon";
     serviceConfig = {
+      # The agent finds its daemon by this label, and looks for the watchdog's in a system before it
+      # activates it.
+      Label = "org.nixfleet.${name}";
+      # No shell that waits for the store in between: the agent compares this program with its own
+      # to know whether a new one takes over. Until the store is mounted launchd tries again.
+      ProgramArguments = [
+        program
+        (if name == "agent" then "run" else name)
+        "--config"
+        "/etc/nixfleet/agent.toml"
+      ];
       ProcessType = "Background";
       # An activation reloads this daemon; what the daemon started must live on.
       AbandonProcessGroup = true;
+      StandardOutPath = "/var/log/nixfleet-${name}.log";
+      StandardErrorPath = "/var/log/nixfleet-${name}.log";
     } // extra;
   };
 in
@@ -32,19 +44,13 @@ in
       lib.filterAttrs (_: file: file != null) cfg.identity
     );
 
-    launchd.daemons.nixfleet-agent = daemon "run" {
+    launchd.daemons.nixfleet-agent = daemon "agent" {
       KeepAlive = true;
       RunAtLoad = true;
       ThrottleInterval = 5;
-      StandardOutPath = "/var/log/nixfleet-agent.log";
-      StandardErrorPath = "/var/log/nixfleet-agent.log";
     };
 
-    launchd.daemons.nixfleet-watchdog = daemon "watchdog" {
-      StartInterval = 10;
-      StandardOutPath = "/var/log/nixfleet-watchdog.log";
-      StandardErrorPath = "/var/log/nixfleet-watchdog.log";
-    };
+    launchd.daemons.nixfleet-watchdog = daemon "watchdog" { StartInterval = 10; };
 
     assertions = [
       {

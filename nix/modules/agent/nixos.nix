@@ -13,22 +13,26 @@ let
   credential = name: "/run/credentials/nixfleet-agent.service/${name}";
   ownCertificate = cfg.identity.certFile != null && cfg.identity.keyFile != null;
 
-  # A switch leaves the agent's unit alone, so what a rebuild by hand changed reaches the agent
-  # by this, once the switch has ended. Restarting it is safe in any state: its journal says where
-  # it was.
+  # A switch leaves the agent's unit alone, and the agent hands over by itself after a switch of its
+  # own; what a rebuild by hand changed reaches it by this, once that has ended. Restarting it is safe
+  # in any state: its journal says where it was.
   restart = pkgs.writeShellApplication {
     name = "nixfleet-agent-restart";
     runtimeInputs = [
       config.systemd.package
+      pkgs.coreutils
       pkgs.util-linux
     ];
     text = ''
+      if [ "''${1:-}" = now ]; then
+        # Waits for the switch, and lets go before the agent looks at the lock itself.
+        flock /run/nixos/switch-to-configuration.lock true
+        exec systemctl try-restart nixfleet-agent.service
+      fi
       # At boot there is nothing to restart yet.
       systemctl is-active --quiet nixfleet-agent.service || exit 0
       mkdir -p /run/nixos
-      systemd-run --collect --no-block --quiet --unit="nixfleet-agent-restart-$INVOCATION_ID" \
-        "$(command -v flock)" /run/nixos/switch-to-configuration.lock \
-        "$(command -v systemctl)" try-restart nixfleet-agent.service
+      exec systemd-run --collect --no-block --quiet --unit="nixfleet-agent-restart-$INVOCATION_ID" "$0" now
     '';
   };
 in
@@ -69,8 +73,13 @@ in
         StartLimitIntervalSec = 0; # there is no state in which giving up helps
       };
       path = [ config.nix.package ];
-      environment.NIX_REMOTE = "daemon";
+      environment = {
+        NIX_REMOTE = "daemon";
+        # Where Nix keeps what it knows of caches.
+        HOME = "/var/cache/nixfleet-agent";
+      };
       serviceConfig = {
+        Type = "exec";
         ExecStart = "${program} run --config /etc/nixfleet/agent.toml";
         Restart = "always";
         RestartSec = 5;
@@ -79,6 +88,7 @@ in
           "cert:${cfg.identity.certFile}"
           "key:${cfg.identity.keyFile}"
         ];
+        CacheDirectory = "nixfleet-agent";
         RuntimeDirectory = "nixfleet";
         RuntimeDirectoryPreserve = true; # holds and the release's data outlive a restart
         UMask = "0077";
