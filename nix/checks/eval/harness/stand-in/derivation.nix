@@ -12,16 +12,76 @@ let
 
   # Outputs and attributes that point back at the package, whichever package it is.
   selfAttributes = [
-    "out" "bin" "dev" "lib" "man" "doc" "info" "data" "debug" "static" "fd" "server" "dist" "sshd" "mount" "login"
-    "swap" "terminfo" "libgcc" "p11kit" "unbundled" "hashed" "util-linux" "web" "json" "cli" "client" "serverBin"
-    "webapps" "run" "rubyEnv" "php" "phpPackage" "python" "python3" "pause" "jre" "apparmor" "el" "rake"
-    "elixirPackage" "pkgs" "sa_config" "systemd_unit" "systemd_unit_hardened" "cl100k_base" "nltkData" "fullperl"
-    "kpmcore" "installedTests" "jack" "fhs" "infinoted" "gzip" "gnomeFilePath" "kdeFilePath" "qemu_kvm" "unwrapped"
-    "withJIT" "withoutJIT"
+    "out"
+    "bin"
+    "dev"
+    "lib"
+    "man"
+    "doc"
+    "info"
+    "data"
+    "debug"
+    "static"
+    "fd"
+    "server"
+    "dist"
+    "sshd"
+    "mount"
+    "login"
+    "swap"
+    "terminfo"
+    "libgcc"
+    "p11kit"
+    "unbundled"
+    "hashed"
+    "util-linux"
+    "web"
+    "json"
+    "cli"
+    "client"
+    "serverBin"
+    "webapps"
+    "run"
+    "rubyEnv"
+    "php"
+    "phpPackage"
+    "python"
+    "python3"
+    "pause"
+    "jre"
+    "apparmor"
+    "el"
+    "rake"
+    "elixirPackage"
+    "pkgs"
+    "sa_config"
+    "systemd_unit"
+    "systemd_unit_hardened"
+    "cl100k_base"
+    "nltkData"
+    "fullperl"
+    "kpmcore"
+    "installedTests"
+    "jack"
+    "fhs"
+    "infinoted"
+    "gzip"
+    "gnomeFilePath"
+    "kdeFilePath"
+    "qemu_kvm"
+    "unwrapped"
+    "withJIT"
+    "withoutJIT"
   ];
   selfFunctions = [
-    "override" "overrideAttrs" "overrideDerivation" "overridePythonAttrs" "withPackages" "withExtensions"
-    "withPlugins" "combine"
+    "override"
+    "overrideAttrs"
+    "overrideDerivation"
+    "overridePythonAttrs"
+    "withPackages"
+    "withExtensions"
+    "withPlugins"
+    "combine"
   ];
 
   decorate =
@@ -115,7 +175,20 @@ let
     env:
     lib.filterAttrs (
       name: value:
-      !(lib.elem name [ "meta" "passthru" "name" "builder" "args" "outputs" "nativeBuildInputs" "buildInputs" "env" "__structuredAttrs" "preferLocalBuild" "allowSubstitutes" ])
+      !(lib.elem name [
+        "meta"
+        "passthru"
+        "name"
+        "builder"
+        "args"
+        "outputs"
+        "nativeBuildInputs"
+        "buildInputs"
+        "env"
+        "__structuredAttrs"
+        "preferLocalBuild"
+        "allowSubstitutes"
+      ])
       && !builtins.isFunction value
       && !(builtins.isAttrs value && !(value ? outPath) && !(value ? __toString))
     ) env;
@@ -152,7 +225,11 @@ let
       };
     in
     if given ? buildCommand then
-      runCommand name (removeAttrs given [ "buildCommand" "passthru" "meta" ]) given.buildCommand // own
+      runCommand name (removeAttrs given [
+        "buildCommand"
+        "passthru"
+        "meta"
+      ]) given.buildCommand // own
     else
       decorate (raw name { }) (_: own);
 
