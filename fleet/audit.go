@@ -53,6 +53,10 @@ const (
 	ActionBatchPass         = "batch.pass"
 	ActionBatchFail         = "batch.fail"
 	ActionControlPlaneStart = "control-plane.start"
+	// The database was found older than what the fleet has seen (E12), and an
+	// operator went on with it.
+	ActionControlPlaneRestored = "control-plane.restored"
+	ActionControlPlaneAccept   = "control-plane.accept"
 )
 
 // AuditEntry is an event in its chain. Body holds the event's JSON bytes as

@@ -184,7 +184,7 @@ func (w *world) prepare(ctx context.Context, j states.Journal) states.Input {
 	}
 	return states.Prepared{
 		Generations: w.Generations(), FailedUnits: failed, Baseline: w.baseline(ctx, j),
-		Reboot: reboot, MayReboot: w.cfg.Reboot.Policy != config.RebootNever,
+		Reboot: reboot, MayReboot: w.cfg.Reboot.Policy != config.RebootNever, Confirm: w.cfg.Confirm.DeadlineSeconds,
 	}
 }
 

@@ -61,6 +61,11 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		},
 	}
 	in := v.run(ctx)
+	if _, ok := in.(states.Failed); ok {
+		if message, fired := w.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: w.Generations(), Message: message}
+		}
+	}
 	if h, ok := in.(states.Healthy); ok {
 		if h.FailedUnits, err = w.sup.FailedUnits(ctx); err != nil {
 			w.log.Warn("failed units cannot be listed", "error", err)

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ import (
 
 // Host is what hosts.json says of a host: arguments of system.nix.
 type Host struct {
+	System     fleet.System      `json:"system"`
 	Generation string            `json:"generation"`
 	Fault      string            `json:"fault,omitempty"`
 	Files      map[string]string `json:"files"`
@@ -35,9 +37,17 @@ type Host struct {
 func (s *Scene) Systems(generation string, faults map[fleet.MachineID]string) map[fleet.MachineID]Host {
 	out := map[fleet.MachineID]Host{}
 	for _, m := range s.Cast {
-		out[m.ID] = Host{Generation: generation, Fault: faults[m.ID], Files: map[string]string{"nixfleet/agent.toml": s.agentTOML(m.ID, m.Tags)}}
+		out[m.ID] = Host{System: platform(), Generation: generation, Fault: faults[m.ID], Files: map[string]string{"nixfleet/agent.toml": s.agentTOML(m.ID, m.Tags)}}
 	}
 	return out
+}
+
+// platform is this machine's, for which its nix builds.
+func platform() fleet.System {
+	if runtime.GOARCH == "arm64" {
+		return "aarch64-linux"
+	}
+	return "x86_64-linux"
 }
 
 // agentTOML is a machine's agent configuration, with a check of its service.

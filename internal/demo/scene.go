@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -226,7 +227,7 @@ func (s *Scene) StartControlPlane(ctx context.Context) error {
 		return fmt.Errorf("start control plane: %w", err)
 	}
 	if s.cp == nil {
-		s.stops = append(s.stops, func() error { return s.StopControlPlane() })
+		s.stops = append(s.stops, s.StopControlPlane)
 	}
 	s.cp = p
 	client := &http.Client{Transport: &http.Transport{DialContext: s.TB.DialHub, DisableKeepAlives: true}, Timeout: time.Second}
@@ -253,25 +254,45 @@ func (s *Scene) StartControlPlane(ctx context.Context) error {
 }
 
 // StopControlPlane ends the program as systemd would.
-func (s *Scene) StopControlPlane() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	_, err := s.cp.Stop(ctx)
-	var exit *proc.ExitError
-	if errors.As(err, &exit) {
-		return nil // how it ended is not the demo's concern any more
-	}
-	return err
-}
+func (s *Scene) StopControlPlane() error { return s.endControlPlane(syscall.SIGTERM) }
 
 // RestartControlPlane kills the control plane with -9 and starts it again, as
 // systemd would.
 func (s *Scene) RestartControlPlane(ctx context.Context) error {
-	if err := s.cp.Signal(syscall.SIGKILL); err != nil {
-		return fmt.Errorf("kill control plane: %w", err)
+	if err := s.endControlPlane(syscall.SIGKILL); err != nil {
+		return err
 	}
-	_, _ = s.cp.Wait() // how it ended is known
 	return s.StartControlPlane(ctx)
+}
+
+// endControlPlane signals the program and waits for its end. What was started is
+// nsenter, which waits for its one child: that is the control plane.
+func (s *Scene) endControlPlane(sig syscall.Signal) error {
+	select {
+	case <-s.cp.Done():
+		return nil
+	default:
+	}
+	pid := s.cp.Pid()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return fmt.Errorf("end control plane: %w", err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("end control plane: children of %d are %q", pid, b)
+	}
+	if err := syscall.Kill(child, sig); err != nil {
+		return fmt.Errorf("end control plane: %w", err)
+	}
+	t := time.NewTimer(15 * time.Second)
+	defer t.Stop()
+	select {
+	case <-s.cp.Done():
+		return nil
+	case <-t.C:
+		return errors.Join(errors.New("end control plane: it does not end"), syscall.Kill(child, syscall.SIGKILL))
+	}
 }
 
 func (s *Scene) logTail() string {

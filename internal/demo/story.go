@@ -35,7 +35,17 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.rollout(ctx, "release 2, web-01 first", two, fleet.RolloutCompleted, "--strategy", "canary", "--canary", "web-01"); err != nil {
 		return err
 	}
-	return errors.Join(s.badCanary(ctx, two), s.audit(ctx), s.look(ctx))
+	if err := s.badCanary(ctx, two); err != nil {
+		return err
+	}
+	four, err := s.release(ctx, "release 4", s.Systems("4", nil))
+	if err != nil {
+		return err
+	}
+	if err := s.attack(ctx, "release 4", four); err != nil {
+		return err
+	}
+	return errors.Join(s.audit(ctx), s.look(ctx))
 }
 
 func (s *story) names() string {

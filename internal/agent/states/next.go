@@ -228,6 +228,10 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 		w.Message = ""
 		w.BootID, w.FailedBefore, w.Baseline = now.BootID, in.FailedUnits, in.Baseline
 		w.Reboot, w.MayReboot = in.Reboot, in.MayReboot
+		w.Confirm = float64(w.Accepted.Header.Policy.ConfirmWindowMs) / 1000
+		if in.Confirm > 0 {
+			w.Confirm = min(w.Confirm, in.Confirm)
+		}
 		w.Previous = j.previous(in.Running)
 		if w.Previous.Path == "" {
 			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so where to go back to")
@@ -244,7 +248,7 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 			j.Step = Verify
 			return j
 		}
-		w.WatchUntil = now.Boot + w.SwitchLimit() + w.confirmSeconds() + WatchMargin(w.confirmSeconds())
+		w.WatchUntil = now.Boot + w.SwitchLimit() + w.Confirm + WatchMargin(w.Confirm)
 		j.Step = Arm
 	}
 	return j
@@ -272,10 +276,6 @@ func (w *Work) SwitchLimit() float64 {
 		return min(switchLimit, max(d, 5))
 	}
 	return switchLimit
-}
-
-func (w *Work) confirmSeconds() float64 {
-	return float64(w.Accepted.Header.Policy.ConfirmWindowMs) / 1000
 }
 
 // stepped is for steps that are done or not.
@@ -347,7 +347,7 @@ func (j Journal) watchNew(now Moment) Journal {
 	w := j.Work
 	j.Trust = j.Trust.Activated(now.WallMs)
 	w.BootID = now.BootID
-	w.ConfirmUntil = now.Boot + w.confirmSeconds()
+	w.ConfirmUntil = now.Boot + w.Confirm
 	w.VerifyFrom = now.Boot
 	j.Step = HandOver
 	return j
