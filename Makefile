@@ -49,7 +49,7 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+.PHONY: nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
 nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
 	@nix/checks/parse.sh
 
@@ -64,6 +64,15 @@ nix-flake: ## flake check without building, and the templates as flakes: NIXPKGS
 
 vm-apps: ## what the VM apps do around QEMU
 	@nix/checks/vm-apps.sh
+
+nix-real: ## generated rules, scripts and units run for real: NIXPKGS=TREE, as root
+	@for script in ssh-limit rollback backup alert-rules; do $(NIX_TREES) nix/checks/real/$$script.sh; done
+
+nix-docs: ## write the reference of options: NIXPKGS=TREE NIX_DARWIN=TREE
+	@$(NIX_TREES) nix/docs/generate.sh
+
+nix-docs-check: ## compare it
+	@$(NIX_TREES) nix/docs/generate.sh --check
 
 bench-nix: ## what evaluating hosts costs beside plain NixOS: NIXPKGS=TREE
 	@$(NIX_TREES) nix/bench/run.sh
