@@ -25,7 +25,7 @@ while IFS= read -r -d '' file; do
 done < <(find . -name '*.nix' -not -path './.git/*' -print0 | sort -z)
 if command -v shellcheck >/dev/null; then
   while IFS= read -r -d '' file; do
-    if remarks=$(shellcheck --shell=bash --format=gcc "$file" 2>&1); then
+    if remarks=$(shellcheck --shell=bash --external-sources --source-path=SCRIPTDIR --format=gcc "$file" 2>&1); then
       passed=$((passed + 1))
     else
       failed=$((failed + 1))
