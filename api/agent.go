@@ -7,10 +7,11 @@ import "github.com/arcanesys/nixfleet/fleet"
 // Paths of the agents' listener. All but enrol want the machine's client
 // certificate, whose common name is the machine id.
 const (
-	PathCheckIn   = "/agent/v1/check-in"  // POST CheckIn -> Orders; held up to WaitMs
-	PathReports   = "/agent/v1/reports"   // POST Reports -> ReportsReply
-	PathRelease   = "/agent/v1/releases/" // GET + digest -> trust bundle for this machine
-	PathDocument  = "/agent/v1/documents/"
+	PathCheckIn   = "/agent/v1/check-in"   // POST CheckIn -> Orders; held up to WaitMs
+	PathReports   = "/agent/v1/reports"    // POST Reports -> ReportsReply
+	PathRelease   = "/agent/v1/releases/"  // GET + digest -> trust bundle for this machine
+	PathDocument  = "/agent/v1/documents/" // GET + digest -> envelope
+	PathRoot      = "/agent/v1/roots/"     // GET + version -> envelope, for who follows the chain
 	PathEvidence  = "/agent/v1/evidence"
 	PathEnroll    = "/agent/v1/enroll"
 	PathRenew     = "/agent/v1/renew"

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -97,6 +98,15 @@ func (a *AgentClient) Release(ctx context.Context, d fleet.Digest) ([]byte, erro
 func (a *AgentClient) Document(ctx context.Context, d fleet.Digest) ([]byte, error) {
 	var b []byte
 	err := a.c.do(ctx, call{method: http.MethodGet, path: PathDocument + id(d), limit: maxDocument, timeout: time.Minute}, &b)
+	return b, err
+}
+
+// Root returns the envelope of one version of the root document, for a machine
+// that follows the chain from an older one. Nothing in it is verified.
+func (a *AgentClient) Root(ctx context.Context, version uint64) ([]byte, error) {
+	var b []byte
+	path := PathRoot + strconv.FormatUint(version, 10)
+	err := a.c.do(ctx, call{method: http.MethodGet, path: path, limit: maxDocument, timeout: time.Minute}, &b)
 	return b, err
 }
 

@@ -61,6 +61,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return &Client{c: c, timeout: cfg.Timeout}, nil
 }
 
+// Close ends the connections that are idle.
+func (c *Client) Close() { c.c.http.CloseIdleConnections() }
+
 // get, put and send are the three ways to call: reading, and writing what may
 // be written twice, are repeated; all else is sent once.
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
@@ -125,20 +128,19 @@ func (c *Client) Root(ctx context.Context) (Document, error) {
 	return get[Document](ctx, c, "/api/v1/trust/root", nil)
 }
 
-// PutRoot pins the first root document, or its successor. It returns the
-// digests of the documents in force.
-func (c *Client) PutRoot(ctx context.Context, envelope []byte) (Documents, error) {
-	return put[Documents](ctx, c, "/api/v1/trust/root", Document{Envelope: envelope})
+// PutRoot pins the first root document, or its successor.
+func (c *Client) PutRoot(ctx context.Context, envelope []byte) (Document, error) {
+	return put[Document](ctx, c, "/api/v1/trust/root", Document{Envelope: envelope})
 }
 
 // PutRevocations hands in a newer revocation list.
-func (c *Client) PutRevocations(ctx context.Context, envelope []byte) (Documents, error) {
-	return put[Documents](ctx, c, "/api/v1/trust/revocations", Document{Envelope: envelope})
+func (c *Client) PutRevocations(ctx context.Context, envelope []byte) (Document, error) {
+	return put[Document](ctx, c, "/api/v1/trust/revocations", Document{Envelope: envelope})
 }
 
 // PutTimestamp hands in a newer timestamp.
-func (c *Client) PutTimestamp(ctx context.Context, envelope []byte) (Documents, error) {
-	return put[Documents](ctx, c, "/api/v1/trust/timestamp", Document{Envelope: envelope})
+func (c *Client) PutTimestamp(ctx context.Context, envelope []byte) (Document, error) {
+	return put[Document](ctx, c, "/api/v1/trust/timestamp", Document{Envelope: envelope})
 }
 
 // Releases lists releases, newest first.

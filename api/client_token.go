@@ -67,7 +67,7 @@ func (t TokenParts) EnrollTLS(host string) *tls.Config {
 			found := false
 			for _, c := range cs.PeerCertificates {
 				inter.AddCert(c)
-				if c.IsCA && CAHash(c.Raw) == t.CAHash {
+				if CAHash(c.Raw) == t.CAHash {
 					roots.AddCert(c)
 					found = true
 				}

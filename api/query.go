@@ -33,13 +33,18 @@ type ReleaseQuery struct {
 type MachineQuery struct {
 	Tag       fleet.Tag // among the effective ones
 	Lifecycle fleet.Lifecycle
+	Health    fleet.CheckStatus
+	Release   fleet.Digest // that it runs
+	Drift     bool         // runs something else than was activated
+	Offline   bool         // not heard of
 	PageQuery
 }
 
 // RolloutQuery selects rollouts. Empty fields do not select.
 type RolloutQuery struct {
-	State  fleet.RolloutState
-	Active bool // those that have not ended
+	State   fleet.RolloutState
+	Release fleet.Digest
+	Active  bool // those that have not ended
 	PageQuery
 }
 
@@ -73,6 +78,12 @@ func setInt(q url.Values, name string, value int64) {
 	}
 }
 
+func setBool(q url.Values, name string, value bool) {
+	if value {
+		q.Set(name, "true")
+	}
+}
+
 func (p PageQuery) values() url.Values {
 	q := url.Values{}
 	set(q, "cursor", p.Cursor)
@@ -91,15 +102,18 @@ func (m MachineQuery) values() url.Values {
 	q := m.PageQuery.values()
 	set(q, "tag", string(m.Tag))
 	set(q, "lifecycle", string(m.Lifecycle))
+	set(q, "health", string(m.Health))
+	set(q, "release", string(m.Release))
+	setBool(q, "drift", m.Drift)
+	setBool(q, "offline", m.Offline)
 	return q
 }
 
 func (r RolloutQuery) values() url.Values {
 	q := r.PageQuery.values()
 	set(q, "state", string(r.State))
-	if r.Active {
-		q.Set("active", "true")
-	}
+	set(q, "release", string(r.Release))
+	setBool(q, "active", r.Active)
 	return q
 }
 

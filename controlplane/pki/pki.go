@@ -96,7 +96,7 @@ func (a Authority) ServerFits(cert *x509.Certificate, names []string, now time.T
 type Request struct {
 	Machine fleet.MachineID
 	Key     crypto.PublicKey
-	KeyHash string // sha256 of the public key's DER, in hex
+	KeyHash fleet.Digest // of the public key, as in the request (SubjectPublicKeyInfo)
 }
 
 // ParseRequest reads a PKCS #10 request, DER: signed by its own key, which is
@@ -123,7 +123,7 @@ func ParseRequest(der []byte) (Request, error) {
 	default:
 		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: the key must be ed25519 or ECDSA P-256")
 	}
-	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fmt.Sprintf("%x", sha256.Sum256(csr.RawSubjectPublicKeyInfo))}, nil
+	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fleet.SHA256(csr.RawSubjectPublicKeyInfo)}, nil
 }
 
 // Agent issues a machine's client certificate. Of the request only name and
@@ -185,12 +185,25 @@ func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer
 	return cert, nil
 }
 
+// splitNames sorts names into host names and addresses, each once. The name
+// localhost brings the loopback addresses along.
 func splitNames(names []string) (dns []string, ips []net.IP) {
+	seen := map[string]bool{}
 	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			ips = append(ips, ip)
-		} else {
-			dns = append(dns, n)
+		more := []string{n}
+		if n == "localhost" {
+			more = append(more, "127.0.0.1", "::1")
+		}
+		for _, n := range more {
+			if seen[n] {
+				continue
+			}
+			seen[n] = true
+			if ip := net.ParseIP(n); ip != nil {
+				ips = append(ips, ip)
+			} else {
+				dns = append(dns, n)
+			}
 		}
 	}
 	return dns, ips

@@ -135,8 +135,8 @@ func (p *Plane) Run(ctx context.Context) error {
 
 // mayRun lets the loop begin, unless Close was first; Close waits for it then.
 func (p *Plane) mayRun() bool {
-	p.life.Lock()
-	defer p.life.Unlock()
+	p.runMu.Lock()
+	defer p.runMu.Unlock()
 	select {
 	case <-p.closing:
 		return false

@@ -63,7 +63,6 @@ func Build(in Input) (State, api.Plan, error) {
 			}
 		}
 		plan.Batches = append(plan.Batches, ids)
-		state.order = append(state.order, ids)
 		state.Batches = append(state.Batches, fleet.Batch{
 			Rollout: in.ID, Index: i, State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
 		})

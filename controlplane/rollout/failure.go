@@ -99,16 +99,13 @@ func (st *step) pause(actor, why string) {
 // withdraw takes back the offers that no machine has answered. OfferedAt stays:
 // a machine that took one unseen is still heard.
 func (st *step) withdraw() {
-	if st.total().InFlight == 0 {
-		return
-	}
-	st.each(st.rollout.Batch, func(a fleet.Assignment) {
+	for _, a := range st.busy() {
 		if a.State == fleet.AssignOffered {
 			a.State, a.Deadline = fleet.AssignPending, 0
 			st.put(a)
 			st.wake[a.Machine] = true
 		}
-	})
+	}
 }
 
 // revertAll takes every machine that this rollout switched back; the rollout

@@ -57,7 +57,7 @@ func Explain(state State, w World, now int64) []api.Waiting {
 	if !r.State.Final() {
 		lines = append(lines, api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: r.WakeAt})
 	}
-	order := planOrder(&state)
+	order := state.indexed().order
 	for i, b := range state.Batches {
 		if !r.State.Final() && b.State != fleet.BatchPassed {
 			lines = append(lines, api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b)), Deadline: b.SoakUntil})

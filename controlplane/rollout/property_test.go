@@ -168,11 +168,10 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 // who lets things go on.
 func (m *sim) obey() {
 	m.t.Helper()
-	for id, f := range m.facts {
-		f.Online = true
-		m.facts[id] = f
-		m.step(rollout.Event{Changed: id})
-		m.settle()
+	for i := range m.state.Rollout.Machines {
+		if _, known := m.facts[machineID(i)]; known {
+			m.changed(machineID(i), online)
+		}
 	}
 	for range 40 * m.state.Rollout.Machines {
 		m.settle()
@@ -183,8 +182,9 @@ func (m *sim) obey() {
 			}
 		}
 		busy := false
-		for id, a := range m.state.Assignments {
-			orders := rollout.OrdersFor(a, m.state.Rollout, m.now)
+		for i := range m.state.Rollout.Machines {
+			id := machineID(i)
+			orders := rollout.OrdersFor(m.a(id), m.state.Rollout, m.now)
 			busy = busy || orders.Apply != nil || orders.Revert != nil
 			if orders.Apply != nil {
 				m.live(id)

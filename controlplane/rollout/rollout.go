@@ -20,9 +20,7 @@ type State struct {
 	Batches     []fleet.Batch
 	Assignments map[fleet.MachineID]fleet.Assignment
 
-	// order has the machines of each batch in the order of the plan. Apply
-	// keeps it between steps; it follows from the rest.
-	order [][]fleet.MachineID
+	index *index // kept by Apply between steps; follows from the rest
 }
 
 // Event is something that happened. One whose ID was seen before must not

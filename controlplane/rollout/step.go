@@ -29,7 +29,7 @@ const (
 //
 // A report costs the same whatever the size of the rollout: machines that a
 // freed slot lets go are offered by the tick that WakeAt asks for. The caller
-// ticks as soon as WakeAt is not in the future, best after it has applied all
+// ticks when WakeAt is not in the future, best once after it has applied all
 // reports at hand; a tick never asks for another one at the same moment.
 func Step(state State, ev Event, w World, now int64) Result {
 	st := &step{
@@ -57,20 +57,6 @@ func Step(state State, ev Event, w World, now int64) Result {
 	return st.result()
 }
 
-// Apply makes the result of a step the state.
-func (s *State) Apply(r Result) {
-	s.order = planOrder(s)
-	if r.Rollout != nil {
-		s.Rollout = *r.Rollout
-	}
-	for _, b := range r.Batches {
-		s.Batches[b.Index] = b
-	}
-	for _, a := range r.Assignments {
-		s.Assignments[a.Machine] = a
-	}
-}
-
 // step is the work sheet of one call of Step: state is only read, what changes
 // is beside it.
 type step struct {
@@ -81,7 +67,11 @@ type step struct {
 	rollout fleet.Rollout
 	batches []fleet.Batch
 	changed map[fleet.MachineID]fleet.Assignment
-	order   [][]fleet.MachineID
+	index   *index
+	// requeued is set once a machine became pending in this step.
+	requeued bool
+	// idle is when to look at pending machines again that are not there now.
+	idle int64
 
 	audit   []fleet.AuditEvent
 	wake    map[fleet.MachineID]bool
@@ -133,6 +123,7 @@ func (st *step) put(a fleet.Assignment) {
 		c := &st.batches[a.Batch].Counts
 		c.Add(old.State, -1)
 		c.Add(a.State, 1)
+		st.requeued = st.requeued || a.State == fleet.AssignPending
 	}
 	st.changed[a.Machine] = a
 }
@@ -151,14 +142,6 @@ func (st *step) end(a fleet.Assignment, s fleet.AssignmentState, reason fleet.Re
 	if st.rollout.State.Final() && s != fleet.AssignSuperseded {
 		st.release = append(st.release, a.Machine)
 	}
-}
-
-// members returns the machines of a batch in the order of the plan.
-func (st *step) members(batch int) []fleet.MachineID {
-	if st.order == nil {
-		st.order = planOrder(&st.state)
-	}
-	return st.order[batch]
 }
 
 // each calls f for the machines of the batches up to and with last.
@@ -217,12 +200,12 @@ func (st *step) nudge() {
 	}
 	b, t := st.batches[st.rollout.Batch], st.total()
 	switch {
-	case unfinished(b.Counts) == 0 || unfinished(t) == 0 || st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
+	case b.Counts.InFlight+b.Counts.Reverting == 0, // done, or only offline ones are left
+		b.State == fleet.BatchOpen && st.drained(&b),
+		st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
 		st.wakeBy(st.now)
 	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
-		// Slots are filled by a look at every machine, so in a big fleet not
-		// after each report: 0.1 s in a hundred thousand.
-		st.wakeBy(st.now + int64(st.rollout.Machines/1000))
+		st.wakeBy(st.now) // there may be a slot
 	}
 }
 

@@ -17,7 +17,9 @@ func (st *step) tick() {
 		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
 		st.open(0)
 	}
-	st.each(st.rollout.Batch, st.expire)
+	for _, a := range st.busy() {
+		st.expire(a)
+	}
 	if st.rollout.State == fleet.RolloutRunning {
 		st.run()
 	}
@@ -30,13 +32,18 @@ func (st *step) tick() {
 // run carries a running rollout as far as it can go now.
 func (st *step) run() {
 	for {
-		st.each(st.rollout.Batch, st.admit)
+		for _, a := range st.aside() {
+			st.readmit(a)
+		}
+		next := st.queue()
 		st.judge()
 		st.judgeProgress()
 		if st.rollout.State != fleet.RolloutRunning {
 			return
 		}
-		st.offer()
+		for _, a := range next {
+			st.offer(a)
+		}
 		if !st.advance() {
 			return
 		}
@@ -96,34 +103,69 @@ func lifecycle(f Facts, known bool) string {
 	return string(f.Lifecycle)
 }
 
-// admit decides whether a machine of an opened batch, not offered yet, still
-// takes part: by its lifecycle (H10) and, if it is offline, by policy (H12).
-// One that was left out for either comes back in when that is over.
-func (st *step) admit(a fleet.Assignment) {
-	if a.State != fleet.AssignPending && !awaited(a) {
-		return
+// queue returns the pending machines of opened batches that there are slots
+// for, in order. On the way it applies the policies to those that are not
+// there. A machine that vanished after it was offered keeps its slot until its
+// deadline: it may be the release that cut it off.
+func (st *step) queue() []fleet.Assignment {
+	free := st.rollout.Machines
+	if n := st.spec().MaxParallel; n > 0 {
+		free = n - st.total().InFlight
 	}
-	f, known := st.world.Machine(a.Machine)
-	absent := known && f.Lifecycle == fleet.Active && !f.Online
-	switch {
-	case a.State == fleet.AssignSkipped:
-		if known && f.Lifecycle == fleet.Active && f.Online {
-			a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
-			st.put(a)
+	st.idle = 0
+	var next []fleet.Assignment
+	for i := range st.rollout.Batch + 1 {
+		if st.batches[i].Counts.Pending == 0 {
+			continue
 		}
+		for _, id := range st.waiting(i) {
+			if len(next) >= free {
+				return next
+			}
+			if a, _ := st.assignment(id); a.State == fleet.AssignPending && st.admit(a) {
+				next = append(next, a)
+			}
+		}
+	}
+	return next
+}
+
+// admit reports whether a pending machine of an opened batch can be offered
+// the release now. One that cannot is left out for its lifecycle (H10), or
+// treated by policy if it is offline (H12).
+func (st *step) admit(a fleet.Assignment) bool {
+	f, known := st.world.Machine(a.Machine)
+	policy := st.spec().Offline
+	switch {
 	case !known || f.Lifecycle != fleet.Active:
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle is "+lifecycle(f, known))
-	case !absent || st.now < st.patience(f) || st.spec().Offline == fleet.OfflineWait:
-	case st.spec().Offline == fleet.OfflineSkip:
+	case f.Online:
+		return true
+	case policy == fleet.OfflineWait || st.now < st.patience(f):
+		at := st.now + recheck
+		if p := st.patience(f); policy != fleet.OfflineWait {
+			at = min(at, p)
+		}
+		if st.idle == 0 || at < st.idle {
+			st.idle = at
+		}
+	case policy == fleet.OfflineSkip:
 		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered when it is back while the rollout runs")
 	default:
 		st.end(a, fleet.AssignFailed, fleet.ReasonOffline, "offline "+sinceContact(f))
 	}
+	return false
 }
 
-// awaited reports whether a skipped machine comes back in by itself.
-func awaited(a fleet.Assignment) bool {
-	return a.State == fleet.AssignSkipped && (a.Reason == fleet.ReasonOffline || a.Reason == fleet.ReasonLifecycle)
+// readmit lets a machine that was left out for its lifecycle, or for being
+// offline, come back in when that is over.
+func (st *step) readmit(a fleet.Assignment) {
+	f, known := st.world.Machine(a.Machine)
+	if !aside(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
+		return
+	}
+	a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
+	st.put(a)
 }
 
 // patience is until when an offline machine is waited for, whatever the policy.
@@ -138,35 +180,10 @@ func sinceContact(f Facts) string {
 	return "since " + date(f.LastContact)
 }
 
-// offer hands the release to as many machines as there are slots. A machine
-// that vanished after it was offered keeps its slot until its deadline: it may
-// be the release that cut it off.
-func (st *step) offer() {
-	free := st.rollout.Machines
-	if n := st.spec().MaxParallel; n > 0 {
-		free = n - st.total().InFlight
-	}
-	for i := range st.rollout.Batch + 1 {
-		if st.batches[i].Counts.Pending == 0 {
-			continue
-		}
-		for _, id := range st.members(i) {
-			if free <= 0 {
-				return
-			}
-			a, _ := st.assignment(id)
-			f, known := st.world.Machine(id)
-			if a.State != fleet.AssignPending || !known || !f.Online || f.Lifecycle != fleet.Active {
-				continue
-			}
-			st.offerTo(a, f)
-			free--
-		}
-	}
-}
-
-func (st *step) offerTo(a fleet.Assignment, f Facts) {
+// offer makes a new attempt of a machine.
+func (st *step) offer(a fleet.Assignment) {
 	if !a.EverOffered {
+		f, _ := st.world.Machine(a.Machine)
 		a.PreviousDigest, a.PreviousPath = f.RunsRelease, f.Running // once, and never again (H06)
 	}
 	a.State, a.Attempt, a.EverOffered = fleet.AssignOffered, a.Attempt+1, true
@@ -230,7 +247,7 @@ func (st *step) absent(b *fleet.Batch) string {
 	}
 	why := fmt.Sprintf("waits for %d offline:", b.Counts.Pending)
 	named := 0
-	for _, id := range st.members(b.Index) {
+	for _, id := range st.waiting(b.Index) {
 		if a, _ := st.assignment(id); a.State == fleet.AssignPending {
 			if named++; named > 3 {
 				return why + " and others"
@@ -294,6 +311,11 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 			st.release = append(st.release, a.Machine)
 		}
 	})
+	for i := range st.batches {
+		if b := &st.batches[i]; b.State != fleet.BatchWaiting && b.State != fleet.BatchPassed && b.State != fleet.BatchFailed {
+			b.State, b.Why, b.EndedAt = fleet.BatchFailed, "the rollout ended first: "+string(state), st.now
+		}
+	}
 	st.rollout.State, st.rollout.Why, st.rollout.EndedAt = state, why, st.now
 	st.log(actor, action, map[string]string{"why": why})
 }
@@ -307,29 +329,19 @@ func (st *step) nextWake() int64 {
 			next = t
 		}
 	}
-	running := st.rollout.State == fleet.RolloutRunning
-	last := st.rollout.Batch
-	st.each(last, func(a fleet.Assignment) {
-		switch {
-		case a.State.InFlight() || a.State == fleet.AssignReverting:
-			at(st.due(a))
-		case running && a.State == fleet.AssignPending:
-			f, known := st.world.Machine(a.Machine)
-			if known && f.Online {
-				return // it waits for a slot, which a report or a deadline frees
-			}
-			at(st.now + recheck)
-			if p := st.patience(f); p > st.now {
-				at(p)
-			}
-		case running && awaited(a):
-			at(st.now + recheck)
-		}
-	})
-	if !running {
+	for _, a := range st.busy() {
+		at(st.due(a))
+	}
+	if st.rollout.State != fleet.RolloutRunning {
 		return next
 	}
-	b := st.batches[last]
+	if st.idle != 0 {
+		at(st.idle)
+	}
+	if len(st.aside()) > 0 {
+		at(st.now + recheck)
+	}
+	b := st.batches[st.rollout.Batch]
 	switch b.State {
 	case fleet.BatchSoaking:
 		at(b.SoakUntil)
@@ -355,7 +367,10 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	st.expire(a)
 	if st.rollout.State == fleet.RolloutRunning {
 		a, _ = st.assignment(id)
-		st.admit(a)
+		st.readmit(a)
+		if a.State == fleet.AssignPending {
+			st.admit(a)
+		}
 	}
 	st.judge()
 	if a, _ = st.assignment(id); a.State == fleet.AssignPending && st.rollout.State == fleet.RolloutRunning {

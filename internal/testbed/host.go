@@ -146,10 +146,10 @@ func (h *Host) disk() string { return filepath.Join(h.tb.dir, "hosts", h.name) }
 // of the rest in "up" (an overlay's upper folder), also while it is off. Absolute
 // links in it are those of the host: ReadFile follows them properly.
 func (h *Host) Disk() string {
-	if h.tb.memory {
-		return fmt.Sprintf("/proc/%d/root%s", h.tb.keeper.Pid(), h.disk())
+	if h.tb.onDisk {
+		return h.disk()
 	}
-	return h.disk()
+	return fmt.Sprintf("/proc/%d/root%s", h.tb.keeper.Pid(), h.disk())
 }
 
 // Command is c as a program that runs in the host; for proc.Run and proc.Start. Its
@@ -247,7 +247,12 @@ func (h *Host) offPath(path string) string {
 	return filepath.Join(h.Disk(), "up", path)
 }
 
+// NixConfig is the environment variable for Nix programs on the machine: nothing
+// is asked of anybody on the internet, builds use the machine's own tools, and
+// need no users of their own, which a Debian with nothing but nix-bin does not have.
+const NixConfig = "NIX_CONFIG=sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes"
+
 // nixEnv is for Nix programs that must not ask anybody on the internet.
 func nixEnv() []string {
-	return append(os.Environ(), "NIX_CONFIG=sandbox = false\nsubstituters =\nexperimental-features = nix-command flakes")
+	return append(os.Environ(), NixConfig)
 }

@@ -41,8 +41,16 @@ func TestDestroy_LeavesNothing(t *testing.T) {
 	}
 	// Its place can be taken again.
 	create(ctx, t, tb, testbed.Spec{Name: "b"})
+	hub, err := proc.Start(ctx, tb.HubCommand(proc.Cmd{Path: "sleep", Args: []string{"infinity"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := tb.Destroy(); err != nil {
 		t.Error(err)
+	}
+	var exit *proc.ExitError
+	if _, err := hub.Wait(); !errors.As(err, &exit) || exit.Signal != syscall.SIGKILL {
+		t.Errorf("program in the hub: %v, want it to be killed", err)
 	}
 	checkNothing(t, tb.Dir(), pids)
 	if err := tb.Destroy(); err != nil {

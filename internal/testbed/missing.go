@@ -45,7 +45,7 @@ func Missing(ctx context.Context) []Lack {
 	packages := [][2]string{
 		{"bash", "bash"}, {"unshare", "util-linux"}, {"nsenter", "util-linux"}, {"mountpoint", "util-linux"}, {"flock", "util-linux"},
 		{"ip", "iproute2"}, {"tc", "iproute2"}, {"systemctl", "systemd"}, {"dbus-daemon", "dbus"}, {"nix", "nix-bin"}, {"nix-build", "nix-bin"},
-		{"find", "findutils"}, {"zstd", "zstd"},
+		{"pgrep", "procps"}, {"find", "findutils"}, {"zstd", "zstd"},
 	}
 	for _, p := range packages {
 		if _, err := proc.Look(p[0]); err != nil {

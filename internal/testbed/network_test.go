@@ -110,17 +110,24 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	if out, code := a.sh("timeout 5 bash -c 'exec 3<> /dev/tcp/192.0.2.1/80'"); code == 0 || !strings.Contains(out, "unreachable") {
 		t.Errorf("out of the network: %d %s", code, out)
 	}
+}
 
-	// The cable, and that it stays out over a crash.
+func TestCable_StaysOutOverAPowerFailure(t *testing.T) {
+	t.Parallel()
+	ctx, tb := newBed(t)
+	url := serve(ctx, t, tb, http.NotFoundHandler())
+	ask := "timeout 5 bash -c 'exec 3<> /dev/tcp/hub/" + url[strings.LastIndex(url, ":")+1:] + "' 2> /dev/null && echo there"
+	a, b := create(ctx, t, tb, testbed.Spec{Name: "a"}), create(ctx, t, tb, testbed.Spec{Name: "b"})
 	cable := func(c testbed.Cable) {
 		t.Helper()
 		if err := a.Cable(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 	}
+	a.is(ask, "there")
 	cable(testbed.CableOut)
-	a.is(strings.Replace(fromHub, "timeout 5", "timeout 1", 1), "")
-	b.is(fromHub, b.IP().String())
+	a.is(strings.Replace(ask, "timeout 5", "timeout 1", 1), "")
+	b.is(ask, "there")
 	if err := a.Crash(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +136,7 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	}
 	a.is("cat /sys/class/net/eth0/carrier", "0")
 	cable(testbed.CableIn)
-	a.eventually(fromHub, a.IP().String())
+	a.eventually(ask, "there")
 }
 
 func TestCable_LimitsTheRate(t *testing.T) {

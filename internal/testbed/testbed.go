@@ -57,6 +57,9 @@ type Config struct {
 	// Dir is the folder in which testbeds live, each in a folder of its own; empty
 	// means /var/tmp. It must be readable for everybody, as a machine's root is.
 	Dir string
+	// OnDisk keeps the hosts' disks in Dir. Without it they are in memory, which is
+	// several times faster where a file system is slow to sync.
+	OnDisk bool
 	// Log gets what happens, at debug level; nil means nowhere.
 	Log *slog.Logger
 	// Network is where hub (its first address) and hosts are; zero means
@@ -75,7 +78,7 @@ type Testbed struct {
 	alive   *os.File // the keeper ends when its other end is closed
 	lock    *os.File
 	netns   *os.File
-	memory  bool // the hosts' disks are in the keeper's memory
+	onDisk  bool
 
 	mu    sync.Mutex
 	hosts []*Host
@@ -99,7 +102,7 @@ func New(ctx context.Context, c Config) (*Testbed, error) {
 	if !c.Network.IsValid() {
 		c.Network = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, 0, 0}), 16)
 	}
-	tb := &Testbed{log: c.Log, network: c.Network.Masked()}
+	tb := &Testbed{log: c.Log, onDisk: c.OnDisk, network: c.Network.Masked()}
 	tb.last = tb.HubAddr()
 	if err := tb.claim(ctx, c.Dir); err != nil {
 		return nil, err
@@ -222,20 +225,21 @@ func (tb *Testbed) start(ctx context.Context) error {
 	}
 	defer stdin.Close()
 	tb.alive = alive
+	disks := "memory"
+	if tb.onDisk {
+		disks = "folder"
+	}
 	ready := make(chan struct{})
 	tb.keeper, err = proc.Start(context.WithoutCancel(ctx), proc.Cmd{
 		Path:       "bash",
-		Args:       []string{filepath.Join(tb.dir, "script/keeper.sh"), tb.dir, tb.id, netip.PrefixFrom(tb.HubAddr(), tb.network.Bits()).String()},
+		Args:       []string{filepath.Join(tb.dir, "script/keeper.sh"), tb.dir, tb.id, netip.PrefixFrom(tb.HubAddr(), tb.network.Bits()).String(), disks},
 		Dir:        "/",
 		Stdin:      stdin,
 		ExtraFiles: []*os.File{tb.lock},
 		Attr:       keeperAttr(),
 		OnLine: func(_ proc.Stream, line string) {
-			switch line {
-			case "ready":
+			if line == "ready" {
 				close(ready)
-			case "disks: memory":
-				tb.memory = true
 			}
 		},
 	})

@@ -21,10 +21,15 @@ const patience = 60 * time.Second
 
 func newBed(t *testing.T) (context.Context, *testbed.Testbed) {
 	t.Helper()
+	return newBedWith(t, testbed.Config{})
+}
+
+func newBedWith(t *testing.T, c testbed.Config) (context.Context, *testbed.Testbed) {
+	t.Helper()
 	testbed.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
-	tb, err := testbed.New(ctx, testbed.Config{})
+	tb, err := testbed.New(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +164,16 @@ func TestHost_IsARealSystemdOnAReadOnlyUnitFolder(t *testing.T) {
 
 func TestHost_FilesCanBeReadAndWrittenOnAndOff(t *testing.T) {
 	t.Parallel()
-	ctx, tb := newBed(t)
+	for name, config := range map[string]testbed.Config{"memory": {}, "disk": {OnDisk: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, tb := newBedWith(t, config)
+			testFiles(ctx, t, tb)
+		})
+	}
+}
+
+func testFiles(ctx context.Context, t *testing.T, tb *testbed.Testbed) {
 	h := create(ctx, t, tb, testbed.Spec{Name: "web-01", Off: true})
 	check := func(path, text string) {
 		t.Helper()
@@ -186,6 +200,9 @@ func TestHost_FilesCanBeReadAndWrittenOnAndOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("/var/lib/nixfleet/agent/y", "off again")
+	if b, err := os.ReadFile(h.Disk() + "/up/var/lib/nixfleet/agent/x"); err != nil || string(b) != "off" {
+		t.Errorf("on its disk: %q, %v", b, err)
+	}
 	if _, err := h.Exec(ctx, proc.Cmd{Path: "true"}); err == nil {
 		t.Error("a program ran on a host that is off")
 	}

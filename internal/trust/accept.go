@@ -4,6 +4,7 @@ package trust
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -11,15 +12,15 @@ import (
 // Accepted is a release that a machine may fetch and activate. Nothing in it
 // comes from anywhere but what the signers signed.
 type Accepted struct {
-	Digest fleet.Digest
-	Header fleet.Header
-	Entry  fleet.Entry
+	Digest fleet.Digest `json:"digest"`
+	Header fleet.Header `json:"header"`
+	Entry  fleet.Entry  `json:"entry"`
 	// Line is the machine's line once this release runs: the header's, or the
 	// entry's nextLine.
-	Line fleet.Line
+	Line fleet.Line `json:"line"`
 	// AdoptsFloor says that the state was lost and that the release is the one
 	// whose system is running: its sequence becomes the floor.
-	AdoptsFloor bool
+	AdoptsFloor bool `json:"adoptsFloor,omitempty"`
 }
 
 // Mark names the release for the floor.
@@ -189,6 +190,23 @@ func (s State) checkQuarantine(a Accepted, t int64) error {
 		if !s.granted(fleet.GrantQuarantineLift, a.Digest, t, q.LiftedAfter) {
 			return refuse(fleet.ReasonQuarantined, "release %s was tried here and taken back", d.Short())
 		}
+	}
+	return nil
+}
+
+// CheckClosure compares what was fetched with what was signed: the archive of
+// the system itself, then the digest over its whole closure as Nix's database
+// has it. It returns nil if both are those of e.
+func CheckClosure(e fleet.Entry, closure []fleet.ClosurePath) *Refusal {
+	i := slices.IndexFunc(closure, func(p fleet.ClosurePath) bool { return p.Path == e.StorePath })
+	if i < 0 {
+		return refuse(fleet.ReasonClosureMismatch, "the closure lacks the system %s", e.StorePath)
+	}
+	if closure[i].NarHash != e.NarHash {
+		return refuse(fleet.ReasonNarHashMismatch, "%s has the hash %.80s, signed is %s", e.StorePath.Base(), closure[i].NarHash, e.NarHash)
+	}
+	if got := fleet.ClosureDigest(closure); got != e.ClosureDigest {
+		return refuse(fleet.ReasonClosureMismatch, "%d paths with the digest %s, signed is %s", len(closure), got.Short(), e.ClosureDigest.Short())
 	}
 	return nil
 }

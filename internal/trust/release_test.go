@@ -106,6 +106,17 @@ func TestCheckRelease_RecomputesAll(t *testing.T) {
 		}
 		return f.Sign(fleet.TypeRelease, text, "acme-release")
 	}()
+	ended := f.Root
+	ended.Expires = trusttest.Now
+	miscounted := func() []byte {
+		h := f.Header(3)
+		h.Entries = fleet.EntriesRef{Count: 3, Root: trust.NewTree(raw).Root()}
+		text, err := json.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Sign(fleet.TypeRelease, text, "acme-release")
+	}()
 	for name, tc := range map[string]struct {
 		envelope []byte
 		raw      [][]byte
@@ -122,7 +133,8 @@ func TestCheckRelease_RecomputesAll(t *testing.T) {
 		"another order":        {envelope, swapped, &f.Root, trusttest.Now, "malformed"},
 		"an entry twice":       {twins, [][]byte{raw[0], raw[0]}, &f.Root, trusttest.Now, "malformed"},
 		"expired":              {envelope, raw, &f.Root, trusttest.Now + 30*trusttest.Day, "expired"},
-		"root expired":         {envelope, raw, &f.Root, trusttest.Now + 366*trusttest.Day, "expired"},
+		"root expired":         {envelope, raw, &ended, trusttest.Now, "expired"},
+		"another count":        {miscounted, raw, &f.Root, trusttest.Now, "proof-mismatch"},
 		"no envelope":          {nil, raw, &f.Root, trusttest.Now, "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {

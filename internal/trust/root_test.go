@@ -118,20 +118,21 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 		version uint64
 		want    fleet.Reason
 	}{
-		"nothing new":                  {nil, 1, ""},
-		"one step":                     {[][]byte{v2}, 2, ""},
-		"two steps":                    {[][]byte{v2, v3}, 3, ""},
-		"two steps, the first expired": {[][]byte{v2old, v3}, 3, ""},
-		"the last expired":             {[][]byte{v2old}, 1, "expired"},
-		"a version left out":           {[][]byte{v3}, 1, "root-chain"},
-		"the wrong order":              {[][]byte{v3, v2}, 1, "root-chain"},
-		"the same version":             {[][]byte{f.RootEnvelope}, 1, "root-chain"},
-		"signed by the new alone":      {[][]byte{signRoot(t, f, next(2, "new-1", nil), "new-1")}, 1, "root-chain"},
-		"signed by the old alone":      {[][]byte{signRoot(t, f, next(2, "new-1", nil), "acme-root")}, 1, "root-chain"},
-		"signed by a release key":      {[][]byte{signRoot(t, f, next(2, "new-1", nil), "acme-release", "new-1")}, 1, "root-chain"},
-		"one of the new two":           {[][]byte{signRoot(t, f, next(2, "new-1", two), "acme-root", "new-1")}, 1, "root-chain"},
-		"both of the new two":          {[][]byte{signRoot(t, f, next(2, "new-1", two), "acme-root", "new-1", "new-2")}, 2, ""},
-		"not signed":                   {[][]byte{signRoot(t, f, next(2, "new-1", nil))}, 1, "root-chain"},
+		"nothing new":                     {nil, 1, ""},
+		"one step":                        {[][]byte{v2}, 2, ""},
+		"two steps":                       {[][]byte{v2, v3}, 3, ""},
+		"two steps, the first expired":    {[][]byte{v2old, v3}, 3, ""},
+		"the last expired":                {[][]byte{v2old}, 1, "expired"},
+		"a version left out":              {[][]byte{v3}, 1, "root-chain"},
+		"a version left out, by old keys": {[][]byte{signRoot(t, f, next(3, "new-1", nil), "acme-root", "new-1")}, 1, "root-chain"},
+		"the wrong order":                 {[][]byte{v3, v2}, 1, "root-chain"},
+		"the same version":                {[][]byte{f.RootEnvelope}, 1, "root-chain"},
+		"signed by the new alone":         {[][]byte{signRoot(t, f, next(2, "new-1", nil), "new-1")}, 1, "root-chain"},
+		"signed by the old alone":         {[][]byte{signRoot(t, f, next(2, "new-1", nil), "acme-root")}, 1, "root-chain"},
+		"signed by a release key":         {[][]byte{signRoot(t, f, next(2, "new-1", nil), "acme-release", "new-1")}, 1, "root-chain"},
+		"one of the new two":              {[][]byte{signRoot(t, f, next(2, "new-1", two), "acme-root", "new-1")}, 1, "root-chain"},
+		"both of the new two":             {[][]byte{signRoot(t, f, next(2, "new-1", two), "acme-root", "new-1", "new-2")}, 2, ""},
+		"not signed":                      {[][]byte{signRoot(t, f, next(2, "new-1", nil))}, 1, "root-chain"},
 		"another fleet": {[][]byte{signRoot(t, f, next(2, "new-1", func(r *fleet.Root) { r.FleetID = "evil" }), "acme-root", "new-1")},
 			1, "wrong-fleet"},
 		"not a root": {[][]byte{f.Sign(fleet.TypeRelease, []byte("{}"), "acme-root")}, 1, "wrong-type"},
@@ -150,17 +151,18 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
 	bad := fleet.SHA256([]byte("bad"))
+	grant := fleet.Grant{Machines: []fleet.MachineID{"web-01"}, Digest: bad, Kind: "stale", SignedAt: trusttest.Now, Expires: trusttest.Now + 1}
 	s, errs := f.State("web-01").Learn(trusttest.Now, trust.Documents{
 		Timestamp:   f.Timestamp(fleet.Timestamp{Version: 1 << 60, SignedAt: trusttest.Now, Expires: trusttest.Now + trusttest.Day}),
 		Revocations: f.Revocations(fleet.Revocations{Version: 1 << 60, SignedAt: trusttest.Now, Releases: []fleet.Digest{bad}}),
-		Grants:      [][]byte{f.Grant(fleet.Grant{Machines: []fleet.MachineID{"web-01"}, Digest: bad, Kind: "stale", SignedAt: 1, Expires: 2})},
+		Grants:      [][]byte{f.Grant(grant)},
 	})
-	if len(errs) != 1 || trust.ReasonOf(errs[0]) != fleet.ReasonExpired {
-		t.Fatalf("got %v, want the grant to have expired", errs)
+	if len(errs) != 0 || len(s.Grants) != 1 {
+		t.Fatalf("grants %v, %v", s.Grants, errs)
 	}
 	r := copyRoot(f.Root)
 	r.Version = 2
-	for _, role := range []fleet.TrustRole{fleet.RoleTimestamp, fleet.RoleRevoker} {
+	for _, role := range []fleet.TrustRole{fleet.RoleTimestamp, fleet.RoleRevoker, fleet.RoleOperator} {
 		r.Roles[role] = fleet.KeyQuota{}
 		trusttest.AddKey(&r, role, "new-"+string(role))
 	}
@@ -168,8 +170,8 @@ func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	if len(errs) != 0 || s.Root.Version != 2 {
 		t.Fatalf("root version %d, %v", s.Root.Version, errs)
 	}
-	if s.Timestamp != nil || !trust.Revoked(*s.Revocations, trust.Mark{Line: "main", Sequence: 1, Digest: bad}) {
-		t.Fatalf("timestamp %v, revocations %v", s.Timestamp, s.Revocations)
+	if s.Timestamp != nil || s.Grants != nil || !trust.Revoked(*s.Revocations, trust.Mark{Line: "main", Sequence: 1, Digest: bad}) {
+		t.Fatalf("timestamp %v, grants %v, revocations %v", s.Timestamp, s.Grants, s.Revocations)
 	}
 	payload, err := json.Marshal(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: trusttest.Now})
 	if err != nil {
@@ -178,5 +180,41 @@ func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	s, errs = s.Learn(trusttest.Now, trust.Documents{Revocations: f.Sign(fleet.TypeRevocations, payload, "new-revoker")})
 	if len(errs) != 0 || s.Revocations.Version != 1 || len(s.Revocations.Releases) != 0 {
 		t.Fatalf("revocations %v, %v", s.Revocations, errs)
+	}
+}
+
+// A root that has run out still leads to the next one.
+func TestLearn_FollowsTheChainFromAnExpiredRoot(t *testing.T) {
+	f := trusttest.New(t, "acme", nil)
+	now := f.Root.Expires + 1
+	s, errs := f.State("web-01").Learn(now, trust.Documents{})
+	if len(errs) != 0 {
+		t.Fatalf("nothing to learn: %v", errs)
+	}
+	r := copyRoot(f.Root)
+	r.Version, r.Expires = 2, now+trusttest.Day
+	s, errs = s.Learn(now, trust.Documents{Roots: [][]byte{signRoot(t, f, r, "acme-root")}})
+	if len(errs) != 0 || s.Root.Version != 2 {
+		t.Fatalf("root version %d, %v", s.Root.Version, errs)
+	}
+	if _, errs := (trust.State{}).Learn(now, trust.Documents{Roots: [][]byte{f.RootEnvelope}}); len(errs) != 1 || trust.ReasonOf(errs[0]) != fleet.ReasonNoRoot {
+		t.Errorf("without a root: %v", errs)
+	}
+}
+
+// Each signed time moves the time below which the clock is not believed.
+func TestLearn_RemembersTheHighestSignedTime(t *testing.T) {
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	s := f.State("web-01")
+	for i, d := range []trust.Documents{
+		{Timestamp: f.Timestamp(fleet.Timestamp{Version: 1, SignedAt: trusttest.Now + 1, Expires: trusttest.Now + trusttest.Day})},
+		{Revocations: f.Revocations(fleet.Revocations{Version: 1, SignedAt: trusttest.Now + 2})},
+		{Grants: [][]byte{f.Grant(fleet.Grant{Machines: []fleet.MachineID{"web-01"}, Digest: fleet.SHA256(nil), Kind: "stale",
+			SignedAt: trusttest.Now + 3, Expires: trusttest.Now + trusttest.Day})}},
+	} {
+		var errs []error
+		if s, errs = s.Learn(trusttest.Now, d); len(errs) > 0 || s.HighestSignedTime != trusttest.Now+int64(i)+1 {
+			t.Errorf("document %d: %d, %v", i, s.HighestSignedTime-trusttest.Now, errs)
+		}
 	}
 }

@@ -66,6 +66,8 @@ func TestDecode_RefusesWhatTwoReadersCouldReadDifferently(t *testing.T) {
 		"wrong case in unknown object": {`{"x":{"Name":1,"name":2}}`, ""},
 		"deep enough":                  {deep(trust.MaxDepth), ""},
 		"too deep":                     {deep(trust.MaxDepth + 1), "malformed"},
+		"objects deep enough":          {strings.Repeat(`{"x":`, trust.MaxDepth-1) + "{}" + strings.Repeat("}", trust.MaxDepth-1), ""},
+		"objects too deep":             {strings.Repeat(`{"x":`, trust.MaxDepth) + "{}" + strings.Repeat("}", trust.MaxDepth), "malformed"},
 		"far too deep":                 {deep(49_000), "malformed"},
 		"bad UTF-8 in a value":         {"{\"name\":\"\xff\"}", "malformed"},
 		"bad UTF-8 in an unknown key":  {"{\"\xc0\x80\":1}", "malformed"},

@@ -178,7 +178,7 @@ func TestSwappedSystemsAreRefused(t *testing.T) {
 		"header of one release, entry of another": {bundle: s.offer(func(b *trust.Bundle) {
 			b.Envelope = s.releases[5].Envelope
 		}), want: "proof-mismatch"},
-		"count of another tree":                    {bundle: s.offer(func(b *trust.Bundle) { b.Proof.Count = 2 }), want: "proof-mismatch"},
+		"count of another tree":                    {bundle: s.offer(func(b *trust.Bundle) { b.Proof.Count = 4 }), want: "proof-mismatch"},
 		"no proof":                                 {bundle: s.offer(func(b *trust.Bundle) { b.Proof = trust.Proof{} }), want: "proof-mismatch"},
 		"an endless proof":                         {bundle: s.offer(func(b *trust.Bundle) { b.Proof.Hashes = make([]fleet.Digest, 1e6) }), want: "proof-mismatch"},
 		"another fleet's release":                  {bundle: s.evil.Bundle(evil, "web-01"), want: "unknown-key"},
@@ -257,8 +257,12 @@ func TestBadSignaturesAreRefused(t *testing.T) {
 				e.Signatures = append(e.Signatures, e.Signatures[0])
 			}
 		}), want: "too-large"},
-		"no root pinned":                        {bundle: by("acme-release"), state: func(st *trust.State) { st.Root = nil }, want: "no-root"},
-		"the root has expired":                  {bundle: by("acme-release"), now: 366 * tt.Day, want: "expired"},
+		"no root pinned": {bundle: by("acme-release"), state: func(st *trust.State) { st.Root = nil }, want: "no-root"},
+		"the root has expired": {bundle: by("acme-release"), state: func(st *trust.State) {
+			root := *st.Root
+			root.Expires = tt.Now
+			st.Root = &root
+		}, want: "expired"},
 		"unsigned mode after a root was pinned": {bundle: by(), state: func(st *trust.State) { st.Unsigned = true }, want: "unsigned-mode"},
 		"unsigned mode without a root":          {bundle: by(), state: func(st *trust.State) { st.Unsigned, st.Root = true, nil }},
 	})

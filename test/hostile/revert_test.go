@@ -115,3 +115,36 @@ func TestNextLineMovesAMachine(t *testing.T) {
 		t.Errorf("floor of the old line %v, want %v", got, a.Mark())
 	}
 }
+
+// A14: a cache that serves something else than what was built is found out
+// before anything is switched.
+func TestAlteredClosuresAreRefused(t *testing.T) {
+	dep := tt.Entry("glibc", "2.40")
+	closure := []fleet.ClosurePath{{Path: dep.StorePath, NarHash: dep.NarHash, NarSize: 10}}
+	e := tt.Entry("web-01", "x")
+	closure = append(closure, fleet.ClosurePath{Path: e.StorePath, NarHash: e.NarHash, NarSize: 20})
+	e.ClosureDigest = fleet.ClosureDigest(closure)
+	with := func(i int, edit func(*fleet.ClosurePath)) []fleet.ClosurePath {
+		c := append([]fleet.ClosurePath{}, closure...)
+		edit(&c[i])
+		return c
+	}
+	for name, tc := range map[string]struct {
+		closure []fleet.ClosurePath
+		want    fleet.Reason
+	}{
+		"as signed":            {closure, ""},
+		"in another order":     {[]fleet.ClosurePath{closure[1], closure[0]}, ""},
+		"another system":       {with(1, func(p *fleet.ClosurePath) { p.NarHash = dep.NarHash }), "nar-hash-mismatch"},
+		"another dependency":   {with(0, func(p *fleet.ClosurePath) { p.NarHash = e.NarHash }), "closure-mismatch"},
+		"a dependency moved":   {with(0, func(p *fleet.ClosurePath) { p.Path = tt.Entry("glibc", "2.41").StorePath }), "closure-mismatch"},
+		"a dependency missing": {closure[1:], "closure-mismatch"},
+		"the system missing":   {closure[:1], "closure-mismatch"},
+		"nothing":              {nil, "closure-mismatch"},
+	} {
+		refusal := trust.CheckClosure(e, tc.closure)
+		if tc.want == "" && refusal != nil || tc.want != "" && (refusal == nil || refusal.Reason != tc.want) {
+			t.Errorf("%s: got %v, want %q", name, refusal, tc.want)
+		}
+	}
+}

@@ -18,7 +18,7 @@ echo "$name" > "$r/etc/hostname"
 : > "$r/etc/resolv.conf"
 : > "$r/etc/NIXOS"
 printf 'ID=nixos\nNAME=NixOS\nPRETTY_NAME="NixOS (testbed)"\nVERSION_ID="24.11"\n' > "$r/etc/os-release"
-printf 'sandbox = false\nsubstituters =\nexperimental-features = nix-command flakes\n' > "$r/etc/nix/nix.conf"
+printf 'sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes\n' > "$r/etc/nix/nix.conf"
 [ -z "$system" ] || echo "$system" > "$r/boot/default"
 umount "$r"
 

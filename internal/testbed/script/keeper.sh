@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: MIT
-# keeper.sh DIR ID ADDRESS/BITS: the first process of a testbed's own PID, mount and network namespaces.
+# keeper.sh DIR ID ADDRESS/BITS memory|folder: the first process of a testbed's own PID, mount and network namespaces.
 # It makes the hub, then waits for its standard input to end, which happens when the program that owns the
 # testbed closes it or dies in whatever way. Then everything in here ends and DIR is removed. When the keeper
 # itself is killed, the kernel ends all processes of its PID namespace; mounts and networks go with them.
 set -euo pipefail
 umask 022
 trap '' HUP INT TERM
-dir=$1 id=$2 address=$3
+dir=$1 id=$2 address=$3 disks=$4
 
 mount --make-rprivate /
 mount -t proc proc /proc
-mkdir "$dir"/{cg,hosts,probe}
+mkdir "$dir"/{cg,hosts}
 mount -t cgroup2 cgroup2 "$dir/cg"
 mkdir "$dir/cg/$id"
 
-# Where the file system cannot carry an overlay (in a container) the hosts' disks are in memory.
-mkdir "$dir"/probe/{up,work,root}
-if mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$dir/probe/up,workdir=$dir/probe/work" "$dir/probe/root" 2> /dev/null; then
+if [ "$disks" = folder ]; then
+  # In a container the file system of the folder may not be able to carry an overlay.
+  mkdir "$dir"/probe "$dir"/probe/{up,work,root}
+  mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$dir/probe/up,workdir=$dir/probe/work" "$dir/probe/root"
   umount "$dir/probe/root"
-  echo "disks: folder"
+  rm -rf "$dir/probe"
 else
   mount -t tmpfs -o mode=755 disks "$dir/hosts"
-  echo "disks: memory"
 fi
-rm -rf "$dir/probe"
 
 ip link set lo up
 ip link add br0 type bridge

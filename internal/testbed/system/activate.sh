@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 set -e
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-case "@fault@" in
+fault=@fault@
+case $fault in
   activation)
     echo "Activation script snippet 'users' failed (1)" >&2
     exit 1

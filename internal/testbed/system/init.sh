@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # What NixOS does in stage 2: activate, note what was booted, become systemd.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-if [ "@fault@" = boot ]; then
+fault=@fault@
+if [ "$fault" = boot ]; then
   echo "stage 2: cannot boot @out@"
   exit 1
 fi

@@ -1,6 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # The order and the exit codes of NixOS' own switch-to-configuration, on real units.
+# Lists of units are split into words on purpose.
+# shellcheck disable=SC2086
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 action=$1 out=@out@
 
@@ -26,8 +28,8 @@ fi
 case $action in
   switch | test)
     if [ -e /run/current-system/switch-inhibitors ] && [ -z "${NIXOS_NO_CHECK:-}" ] \
-      && ! cmp -s /run/current-system/switch-inhibitors $out/switch-inhibitors; then
-      echo "Pre-switch checks failed: critical components changed: $(cat $out/switch-inhibitors)" >&2
+      && ! cmp -s /run/current-system/switch-inhibitors "$out/switch-inhibitors"; then
+      echo "Pre-switch checks failed: critical components changed: $(cat "$out/switch-inhibitors")" >&2
       exit 1
     fi
     ;;

@@ -14,8 +14,8 @@
   #   hang         activate never ends
   #   killer       activate kills its caller's process group, as an agent that is restarted by its own switch may see
   #   unit         app.service does not start
-  #   unhealthy    app.service starts, and fails a second later
-  #   flapping     app.service fails and is restarted for ever
+  #   unhealthy    app.service starts, and fails a second after the switch
+  #   flapping     app.service fails after the switch and is restarted for ever
   #   network      the switch succeeds and cuts the network
   #   boot         fine until the next boot, which fails
   #   agent-crash  its agent ends at once, each time it is started
@@ -33,7 +33,7 @@
   inhibitors ? { },
 }:
 let
-  inherit (builtins) attrNames concatStringsSep mapAttrs toString;
+  inherit (builtins) attrNames concatStringsSep toString;
 
   build = name: script: derivation {
     inherit name script system;
@@ -51,6 +51,8 @@ let
     head -c ${toString (payloadMiB * 1048576)} /dev/urandom > $out/blob
   '';
 
+  # However long the switch takes on a busy machine, it is to see a service that is well.
+  afterSwitch = "while pgrep -f '[s]witch-to-configuration' > /dev/null; do sleep 0.1; done";
   app = build "app-${generation}" ''
     mkdir -p $out/bin $out/share
     ${if payloadMiB == 0 then "" else "ln -s ${payload} $out/share/payload"}
@@ -63,8 +65,8 @@ let
       echo app generation ${generation}
       ${{
         unit = "exit 1";
-        unhealthy = "sleep 1; exit 1";
-        flapping = "sleep 0.2; exit 1";
+        unhealthy = "${afterSwitch}; sleep 1; exit 1";
+        flapping = "${afterSwitch}; sleep 0.2; exit 1";
       }.${fault} or "exec sleep infinity"}
     ''}
     chmod +x $out/bin/*
@@ -96,6 +98,7 @@ let
     "nixfleet-watchdog.service" = ''
       [Unit]
       Description=NixFleet watchdog
+      StartLimitIntervalSec=0
       X-RestartIfChanged=false
       [Service]
       Type=oneshot

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+
+// Package agent is the program on each machine: it asks the control plane what
+// to do, lets the trust rules judge it, brings the machine to the release, and
+// takes it back by itself when the new system does not prove well.
+//
+// It never activates what a release signer has not signed for this machine, and
+// never takes a health check or a policy from the control plane.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/host"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// Options are what the command line says.
+type Options struct {
+	ConfigFile string
+	Version    string
+	Log        *slog.Logger
+}
+
+// files are the places below the state directory.
+func journalFile(c config.Agent) disk.Journal {
+	return disk.Journal{File: filepath.Join(c.StateDir, "journal.json")}
+}
+
+func historyFile(c config.Agent) disk.History {
+	return disk.History{File: filepath.Join(c.StateDir, "history.jsonl")}
+}
+
+func watchFile(c config.Agent) disk.WatchFile {
+	return disk.WatchFile{File: filepath.Join(c.StateDir, "watchdog.json")}
+}
+
+// Run is the agent. It returns nil when ctx ends, and an error when it cannot
+// begin: a configuration, state or identity that makes no sense.
+func Run(ctx context.Context, o Options) error {
+	cfg, err := config.ReadAgent(o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(o.ConfigFile)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	j, err := begin(cfg, o.Log)
+	if err != nil {
+		return err
+	}
+	outbox, err := disk.OpenOutbox(filepath.Join(cfg.StateDir, "outbox"))
+	if err != nil {
+		return err
+	}
+	w := &world{
+		cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, version: o.Version, sup: host.New(), orders: newOrders(),
+		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg), log: o.Log,
+		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
+		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, refusedDoc: map[fleet.Digest]bool{},
+	}
+	w.engine = &engine{
+		save: journalFile(cfg).Save, report: outbox.Put, changed: w.snapshot.set, effects: w, machine: cfg.MachineID, log: o.Log,
+	}
+	w.snapshot.set(j)
+	if err := copyRelease(cfg); err != nil {
+		o.Log.Warn("the release file cannot be copied", "error", err)
+	}
+	return w.serve(ctx, j, o)
+}
+
+// serve runs the parts of the agent until ctx ends, or one of them cannot go
+// on. Without an identity the machine is looked after all the same: an attempt
+// under way is ended, the watchdog is served.
+func (w *world) serve(ctx context.Context, j states.Journal, o Options) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	ready := make(chan struct{})
+	link := &latePlane{ready: ready}
+	w.cp = link
+	wg.Go(func() {
+		id := &identity{cfg: w.cfg}
+		c := w.connect(ctx, id, o)
+		if c == nil {
+			return
+		}
+		defer c.Close()
+		link.AgentClient = c
+		close(ready)
+		wg.Go(func() { w.poll(ctx) })
+		wg.Go(func() { w.deliver(ctx) })
+		id.renew(ctx, c, w.log)
+		<-ctx.Done()
+	})
+	if w.cfg.Metrics.Listen != "" {
+		wg.Go(func() {
+			if err := w.serveMetrics(ctx); err != nil {
+				w.log.Error("metrics cannot be served", "listen", w.cfg.Metrics.Listen, "error", err)
+			}
+		})
+	}
+	w.log.Info("agent started", "machine", w.cfg.MachineID, "version", w.version, "step", j.Step, "running", w.Generations().Running)
+	w.engine.run(ctx, j)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// connect enrols the machine if need be and makes the client. It goes on until
+// that succeeds or ctx ends.
+func (w *world) connect(ctx context.Context, id *identity, o Options) *api.AgentClient {
+	for failures := 1; ; failures++ {
+		err := error(nil)
+		if !id.enrolled() && w.cfg.Identity.TokenFile != "" {
+			var token string
+			if token, err = readToken(w.cfg.Identity.TokenFile); err == nil {
+				err = id.enroll(ctx, token)
+			}
+		}
+		if err == nil {
+			var c *api.AgentClient
+			if c, err = id.client(o.Version); err == nil {
+				return c
+			}
+		}
+		if failures == 1 || failures%20 == 0 {
+			w.log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
+		}
+		if !pause(ctx, backOff(failures, 10*time.Second)) {
+			return nil
+		}
+	}
+}
+
+// latePlane is the control plane once there is an identity to show it.
+type latePlane struct {
+	*api.AgentClient
+	ready <-chan struct{}
+}
+
+func (l *latePlane) there() error {
+	select {
+	case <-l.ready:
+		return nil
+	default:
+		return fleet.Errorf(fleet.Unavailable, "the machine is not enrolled")
+	}
+}
+
+// CheckIn makes the client's call, if there is one.
+func (l *latePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
+	if err := l.there(); err != nil {
+		return api.Orders{}, err
+	}
+	return l.AgentClient.CheckIn(ctx, c)
+}
+
+// Release makes the client's call, if there is one.
+func (l *latePlane) Release(ctx context.Context, d fleet.Digest) ([]byte, error) {
+	if err := l.there(); err != nil {
+		return nil, err
+	}
+	return l.AgentClient.Release(ctx, d)
+}
+
+// Document makes the client's call, if there is one.
+func (l *latePlane) Document(ctx context.Context, d fleet.Digest) ([]byte, error) {
+	if err := l.there(); err != nil {
+		return nil, err
+	}
+	return l.AgentClient.Document(ctx, d)
+}
+
+// begin reads the journal and pins the root that the running system brings.
+func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
+	j, lost, err := journalFile(cfg).Load()
+	if err != nil {
+		return j, err
+	}
+	if lost {
+		log.Warn("there is no state: the floor is that of the release that runs, or what adopt-floor says")
+	}
+	if cfg.Trust.RootFile == "" {
+		return j, nil
+	}
+	text, err := os.ReadFile(cfg.Trust.RootFile)
+	if err != nil {
+		return j, fleet.Errorf(fleet.NotFound, "read root document: %w", err).WithHint("trust.rootFile in the configuration names it")
+	}
+	if j.Trust.Root == nil {
+		root, err := trust.PinRoot(text)
+		if err != nil {
+			return j, err
+		}
+		j.Trust.Root = &root
+		return j, nil
+	}
+	// A newer system may bring the next version before the control plane does.
+	if root, err := trust.AdvanceRoot(*j.Trust.Root, time.Now().UnixMilli(), text); err == nil {
+		j.Trust.Root = &root
+	}
+	return j, nil
+}
+
+// lockState keeps two agents from using one state directory.
+func lockState(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("systemctl status nixfleet-agent")
+	}
+	return func() { f.Close() }, nil
+}
+
+// copyRelease puts what is known of the running release where programs look
+// for it; that place is empty after a boot.
+func copyRelease(cfg config.Agent) error {
+	b, err := os.ReadFile(filepath.Join(cfg.StateDir, "release.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return disk.WriteFile(filepath.Join(cfg.RunDir, "release.json"), b, 0o644)
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// Enroll buys this machine's certificate with a token, from tokenFile or, if
+// that is empty, from the file that the configuration names. A machine that
+// knows no floor starts without one: who enrols it by hand vouches for it.
+func Enroll(ctx context.Context, o Options, tokenFile string) error {
+	cfg, err := config.ReadAgent(o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	if tokenFile == "" {
+		tokenFile = cfg.Identity.TokenFile
+	}
+	if tokenFile == "" {
+		return fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
+	}
+	token, err := readToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	if err := (&identity{cfg: cfg}).enroll(ctx, token); err != nil {
+		return err
+	}
+	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {
+		return err
+	}
+	return requestFloor(cfg, trust.Floor{})
+}
+
+// AdoptFloor gives a machine that has lost its state a floor: releases of its
+// line below sequence are refused from then on; 0 accepts any.
+func AdoptFloor(o Options, sequence fleet.Sequence) error {
+	cfg, err := config.ReadAgent(o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	j, _, err := journalFile(cfg).Load()
+	if err != nil {
+		return err
+	}
+	if j.Trust.Floor != nil {
+		return fleet.Errorf(fleet.Conflict, "%s knows its floor", cfg.MachineID).
+			WithHint("to accept an older release once, sign a grant: nixfleet trust grant --kind downgrade")
+	}
+	f := trust.Floor{}
+	if sequence > 0 {
+		f.Lines = map[fleet.Line]trust.Mark{cfg.Line: {Line: cfg.Line, Sequence: sequence}}
+	}
+	return requestFloor(cfg, f)
+}
+
+// requestFloor leaves the floor where the agent that runs, or the next one,
+// finds it.
+func requestFloor(cfg config.Agent, f trust.Floor) error {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("encode floor: %w", err)
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	w := world{cfg: cfg}
+	return disk.WriteFile(w.adoptFile(), b, 0o600)
+}
+
+// Status is what an agent's files say of it, without asking it.
+type Status struct {
+	Machine  fleet.MachineID  `json:"machine"`
+	State    fleet.AgentState `json:"state"`
+	Step     states.Step      `json:"step"`
+	Waiting  string           `json:"waiting,omitempty"`
+	Work     *states.Work     `json:"work,omitempty"`
+	Current  *states.System   `json:"current,omitempty"`
+	LastGood *states.System   `json:"lastGood,omitempty"`
+	Staged   *states.System   `json:"staged,omitempty"`
+	Drift    bool             `json:"drift"`
+	Floor    *trust.Floor     `json:"floor,omitempty"`
+	Queued   int              `json:"queuedReports"`
+	fleet.Generations
+}
+
+// ReadStatus reads the state directory.
+func ReadStatus(o Options) (Status, error) {
+	cfg, err := config.ReadAgent(o.ConfigFile)
+	if err != nil {
+		return Status{}, err
+	}
+	j, _, err := journalFile(cfg).Load()
+	if err != nil {
+		return Status{}, err
+	}
+	g := nix.Generations()
+	s := Status{
+		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
+		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
+	}
+	queue, err := os.ReadDir(filepath.Join(cfg.StateDir, "outbox"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Status{}, fmt.Errorf("read outbox: %w", err)
+	}
+	s.Queued = len(queue)
+	return s, nil
+}
+
+// Text writes the status for people.
+func (s Status) Text(out io.Writer) error {
+	var b strings.Builder
+	line := func(name string, v any) { fmt.Fprintf(&b, "%-10s %v\n", name, v) }
+	line("machine", s.Machine)
+	line("state", s.State)
+	if s.Waiting != "" {
+		line("waiting", s.Waiting)
+	}
+	if w := s.Work; w != nil {
+		line("work", fmt.Sprintf("%s %s, rollout %s, attempt %d, at %s", w.Order.Kind, w.Order.Digest.Short(), w.Order.Rollout, w.Order.Attempt, s.Step))
+	}
+	line("running", s.Running)
+	line("booted", s.Booted)
+	line("next boot", s.BootDefault)
+	if c := s.Current; c != nil {
+		line("release", fmt.Sprintf("%s %s (%s %d)", c.Digest.Short(), c.Name, c.Line, c.Sequence))
+	}
+	if c := s.LastGood; c != nil {
+		line("last good", fmt.Sprintf("%s %s", c.Digest.Short(), c.Path))
+	}
+	if s.Drift {
+		line("drift", "the machine runs something that the agent did not activate")
+	}
+	line("reports", fmt.Sprintf("%d queued", s.Queued))
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// ReadHistory returns the outcomes on this machine, oldest first.
+func ReadHistory(o Options) ([]fleet.Report, error) {
+	cfg, err := config.ReadAgent(o.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	return historyFile(cfg).List()
+}
+
+// HistoryText writes outcomes for people.
+func HistoryText(out io.Writer, reports []fleet.Report) error {
+	var b strings.Builder
+	for _, r := range reports {
+		first, _, _ := strings.Cut(r.Message, "\n")
+		fmt.Fprintf(&b, "%s  %-13s %-12s %s/%d  %s %s\n", time.UnixMilli(r.At).UTC().Format(time.RFC3339), r.Outcome, r.Digest.Short(), r.Rollout, r.Attempt, r.Reason, first)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

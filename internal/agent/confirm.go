@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// controlPlaneName is the control plane among the things that may answer.
+const controlPlaneName = "control-plane"
+
+// checksOnly is what confirms a switch before which nothing answered.
+const checksOnly = "checks-only"
+
+// reachLimit bounds one question to something that may answer.
+const reachLimit = 5 * time.Second
+
+// confirm waits until something that answered before the switch answers again:
+// a control plane that is down must not take a machine back that reaches its
+// beacons, and the other way round (A10).
+func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
+	work := j.Work
+	if len(work.Baseline) == 0 {
+		return states.Confirmed{By: checksOnly}
+	}
+	left := time.Duration((work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
+	ctx, cancel := context.WithTimeout(outer, max(left, reachLimit/5))
+	defer cancel()
+	by := make(chan string, len(work.Baseline))
+	last := make(chan error, len(work.Baseline))
+	for _, name := range work.Baseline {
+		go func() {
+			for {
+				err := w.reach(ctx, name)
+				if err == nil {
+					by <- name
+					return
+				}
+				if !pause(ctx, 250*time.Millisecond) {
+					last <- fmt.Errorf("%s: %w", name, err)
+					return
+				}
+			}
+		}()
+	}
+	var said []string
+	for range work.Baseline {
+		select {
+		case name := <-by:
+			return states.Confirmed{By: name}
+		case err := <-last:
+			said = append(said, err.Error())
+		}
+	}
+	if message, fired := w.Fired(outer); fired {
+		return states.WatchdogFired{Generations: w.Generations(), Message: message}
+	}
+	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(said, "\n")}
+}
+
+// reach returns nil if what name stands for answers.
+func (w *world) reach(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	if name == controlPlaneName {
+		_, err := w.cp.CheckIn(ctx, w.checkIn(0))
+		return err
+	}
+	u, err := url.Parse(name)
+	if err != nil {
+		return err
+	}
+	if u.Scheme == "tcp" {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", u.Host)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, name, nil)
+	if err != nil {
+		return err
+	}
+	t := &http.Transport{DisableKeepAlives: true}
+	res, err := t.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close() // any answer will do
+}

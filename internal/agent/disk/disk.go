@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+
+// Package disk keeps what an agent must still know after it was killed: the
+// journal, the queue of reports, the history of outcomes and the watchdog's
+// orders. What a function has written when it returns is durable.
+//
+// It never decides what to write.
+package disk
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// WriteFile replaces a file as a whole: after a crash it has the old or the
+// new content.
+func WriteFile(name string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// remove deletes a file durably; none is no error.
+func remove(name string) error {
+	if err := os.Remove(name); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// Journal is the file that holds the journal.
+type Journal struct{ File string }
+
+// Load reads the journal. Lost says that there is none, or none that can be
+// read: the agent does not know its floor then (A17). A journal that cannot be
+// read is kept beside, for people.
+func (s Journal) Load() (j states.Journal, lost bool, err error) {
+	b, err := os.ReadFile(s.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return states.New(), true, nil
+	}
+	if err != nil {
+		return states.Journal{}, false, fmt.Errorf("read journal: %w", err)
+	}
+	if err := json.Unmarshal(b, &j); err != nil || j.Format < 1 || j.Format > states.Format || j.Step == "" {
+		if j.Format > states.Format {
+			return states.Journal{}, false, fleet.Errorf(fleet.Conflict, "the journal %s is of a newer agent (format %d)", s.File, j.Format)
+		}
+		if err := os.Rename(s.File, s.File+".damaged"); err != nil {
+			return states.Journal{}, false, fmt.Errorf("set damaged journal aside: %w", err)
+		}
+		return states.New(), true, nil
+	}
+	return j, false, nil
+}
+
+// Save writes the journal.
+func (s Journal) Save(j states.Journal) error {
+	b, err := json.Marshal(j)
+	if err != nil {
+		return fmt.Errorf("encode journal: %w", err)
+	}
+	return WriteFile(s.File, b, 0o600)
+}
+
+// History is the file that lists the outcomes on this machine, oldest first.
+type History struct{ File string }
+
+const maxHistory = 100
+
+// Add appends an outcome; one that is there already is not added again.
+func (h History) Add(r fleet.Report) error {
+	all, err := h.List()
+	if err != nil {
+		all = nil // a damaged history must not hold up the machine
+	}
+	for _, o := range all {
+		if o.ID == r.ID {
+			return nil
+		}
+	}
+	all = append(all, r)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	for _, o := range all[max(0, len(all)-maxHistory):] {
+		if err := enc.Encode(o); err != nil {
+			return fmt.Errorf("encode history: %w", err)
+		}
+	}
+	return WriteFile(h.File, b.Bytes(), 0o600)
+}
+
+// List returns the outcomes, oldest first.
+func (h History) List() ([]fleet.Report, error) {
+	b, err := os.ReadFile(h.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read history: %w", err)
+	}
+	var out []fleet.Report
+	for line := range bytes.Lines(b) {
+		var r fleet.Report
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("read history %s: %w", h.File, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// Watch is what the watchdog is to do if nobody tells it otherwise in time.
+type Watch struct {
+	Previous  fleet.StorePath `json:"previous"`            // the system to go back to; a GC root keeps it
+	Unit      string          `json:"unit"`                // name for the unit that goes back
+	BootID    string          `json:"bootId"`              // the boot in which it was armed
+	Deadline  float64         `json:"deadline,omitempty"`  // seconds since that boot; 0: none
+	AfterBoot float64         `json:"afterBoot,omitempty"` // seconds since a later boot
+	Tries     int             `json:"tries,omitempty"`
+	Fired     bool            `json:"fired,omitempty"` // it has begun to go back
+	Done      bool            `json:"done,omitempty"`  // and it has ended
+	Message   string          `json:"message,omitempty"`
+}
+
+// Due reports whether the watchdog has to act, at boot seconds since the boot
+// with this id.
+func (w Watch) Due(bootID string, boot float64) bool {
+	if w.Done {
+		return false
+	}
+	if w.BootID == bootID {
+		return w.Deadline > 0 && boot >= w.Deadline
+	}
+	return w.AfterBoot > 0 && boot >= w.AfterBoot
+}
+
+// WatchFile is where the watchdog's orders lie.
+type WatchFile struct{ File string }
+
+// Read returns the orders; false if it is not armed.
+func (f WatchFile) Read() (Watch, bool, error) {
+	b, err := os.ReadFile(f.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Watch{}, false, nil
+	}
+	if err != nil {
+		return Watch{}, false, fmt.Errorf("read watchdog's orders: %w", err)
+	}
+	var w Watch
+	if err := json.Unmarshal(b, &w); err != nil {
+		return Watch{}, false, fmt.Errorf("read watchdog's orders %s: %w", f.File, err)
+	}
+	return w, true, nil
+}
+
+// Write arms it.
+func (f WatchFile) Write(w Watch) error {
+	b, err := json.Marshal(w)
+	if err != nil {
+		return fmt.Errorf("encode watchdog's orders: %w", err)
+	}
+	return WriteFile(f.File, b, 0o600)
+}
+
+// Remove disarms it.
+func (f WatchFile) Remove() error { return remove(f.File) }

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// maxQueued bounds the queue; a machine that is offline for long keeps its
+// newest reports, and outcomes longer than progress (A09).
+const maxQueued = 500
+
+// Outbox is a queue of reports in a folder, a file for each, sent in order. It
+// is safe for concurrent use within one process.
+type Outbox struct {
+	dir   string
+	limit int
+	wake  chan struct{}
+	mu    sync.Mutex
+	items []queued
+	next  uint64
+}
+
+type queued struct {
+	seq     uint64
+	id      string
+	outcome bool
+}
+
+// OpenOutbox reads the queue in dir, which is made if need be.
+func OpenOutbox(dir string) (*Outbox, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make outbox: %w", err)
+	}
+	entries, err := os.ReadDir(dir) // by name, which is by number
+	if err != nil {
+		return nil, fmt.Errorf("read outbox: %w", err)
+	}
+	o := &Outbox{dir: dir, limit: maxQueued, wake: make(chan struct{}, 1), next: 1}
+	for _, e := range entries {
+		seq, err := strconv.ParseUint(strings.TrimSuffix(e.Name(), ".json"), 10, 64)
+		if err != nil || !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		o.next = max(o.next, seq+1)
+		r, err := o.read(seq)
+		if err != nil { // nothing that could be sent
+			if err := remove(o.file(seq)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		o.items = append(o.items, queued{seq, r.ID, r.Kind == fleet.ReportOutcome})
+	}
+	o.ring()
+	return o, nil
+}
+
+func (o *Outbox) file(seq uint64) string { return filepath.Join(o.dir, fmt.Sprintf("%016d.json", seq)) }
+
+func (o *Outbox) read(seq uint64) (fleet.Report, error) {
+	var r fleet.Report
+	b, err := os.ReadFile(o.file(seq))
+	if err != nil {
+		return r, fmt.Errorf("read report: %w", err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("read report: %w", err)
+	}
+	return r, nil
+}
+
+func (o *Outbox) ring() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Wake tells when there may be something to send.
+func (o *Outbox) Wake() <-chan struct{} { return o.wake }
+
+// Len is the number of reports in the queue.
+func (o *Outbox) Len() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.items)
+}
+
+// Put queues a report, cut to its limits (A15). One whose id is queued already
+// is not queued again. On a full disk room is made by leaving out progress.
+func (o *Outbox) Put(r fleet.Report) error {
+	r.Clean()
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, q := range o.items {
+		if q.id == r.ID {
+			return nil
+		}
+	}
+	for len(o.items) >= o.limit {
+		if err := o.drop(); err != nil {
+			return err
+		}
+	}
+	seq := o.next
+	for {
+		err = WriteFile(o.file(seq), b, 0o600)
+		if err == nil {
+			break
+		}
+		if len(o.items) == 0 || r.Kind != fleet.ReportOutcome || o.drop() != nil {
+			return err
+		}
+	}
+	o.next++
+	o.items = append(o.items, queued{seq, r.ID, r.Kind == fleet.ReportOutcome})
+	o.ring()
+	return nil
+}
+
+// drop leaves out the oldest report that is no outcome, or the oldest.
+func (o *Outbox) drop() error {
+	at := 0
+	for i, q := range o.items {
+		if !q.outcome {
+			at = i
+			break
+		}
+	}
+	err := remove(o.file(o.items[at].seq))
+	if err == nil {
+		o.items = append(o.items[:at:at], o.items[at+1:]...)
+	}
+	return err
+}
+
+// Batch returns the oldest reports, at most n.
+func (o *Outbox) Batch(n int) ([]fleet.Report, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []fleet.Report
+	for _, q := range o.items[:min(n, len(o.items))] {
+		r, err := o.read(q.seq)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// Sent takes acknowledged reports out of the queue.
+func (o *Outbox) Sent(ids ...string) error {
+	gone := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var errs []error
+	kept := o.items[:0:0]
+	for _, q := range o.items {
+		if !gone[q.id] {
+			kept = append(kept, q)
+			continue
+		}
+		if err := os.Remove(o.file(q.seq)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove report: %w", err))
+			kept = append(kept, q)
+		}
+	}
+	o.items = kept
+	return errors.Join(errs...)
+}

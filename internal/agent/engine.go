@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// effects are what the engine does to the world, and how it looks at it.
+type effects interface {
+	// Perform does what the journal's step stands for. It may be done again
+	// after a crash. It returns nil when ctx ended.
+	Perform(ctx context.Context, j states.Journal) states.Input
+	// Idle waits for something that an idle agent has to act on.
+	Idle(ctx context.Context, j states.Journal) states.Input
+	// Interrupts returns what ends the step at work from outside, if anything
+	// does; wake tells when to ask again.
+	Interrupts(j states.Journal) (states.Input, bool)
+	Wake() <-chan struct{}
+	Generations() fleet.Generations
+	Now() states.Moment
+	// Fired tells whether the watchdog has gone back; while it does so, it
+	// waits.
+	Fired(ctx context.Context) (string, bool)
+}
+
+// engine drives the journal: it is written, then its step is performed, and
+// the result gives the next journal.
+type engine struct {
+	save    func(states.Journal) error
+	report  func(fleet.Report) error
+	changed func(states.Journal) // told each new journal, after it was written
+	effects effects
+	machine fleet.MachineID
+	log     *slog.Logger
+}
+
+// run goes on until ctx ends.
+func (e *engine) run(ctx context.Context, j states.Journal) {
+	j = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
+	e.tell(states.New(), j) // what was written may not have been told
+	e.changed(j)
+	for ctx.Err() == nil {
+		in := e.input(ctx, j)
+		if ctx.Err() != nil {
+			return
+		}
+		next := e.next(ctx, j, in)
+		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
+			pause(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+		}
+		j = next
+	}
+}
+
+// input performs the step and returns how that ended, or what ended it.
+func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
+	if j.Step == states.Idle {
+		return e.effects.Idle(ctx, j)
+	}
+	switch j.Step {
+	case states.Switch, states.AwaitReboot, states.HandOver, states.Confirm, states.Disarm, states.Verify:
+		if message, fired := e.effects.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: e.effects.Generations(), Message: message}
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan states.Input, 1)
+	go func() { done <- e.effects.Perform(ctx, j) }()
+	for {
+		if in, ok := e.effects.Interrupts(j); ok && !reflect.DeepEqual(states.Next(j, in, e.effects.Now()), j) {
+			cancel()
+			<-done
+			return in
+		}
+		select {
+		case in := <-done:
+			return in
+		case <-e.effects.Wake():
+		}
+	}
+}
+
+// next writes the journal that in leads to. What follows from it is told
+// before its step is performed.
+func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) states.Journal {
+	if in == nil {
+		return j
+	}
+	now := e.effects.Now()
+	next := states.Next(j, in, now)
+	if reflect.DeepEqual(next, j) {
+		return j
+	}
+	if err := e.keep(ctx, next); err != nil {
+		e.log.Error("the journal cannot be written", "step", next.Step, "error", err)
+		switch next.Step {
+		case states.Judge, states.Fetch, states.Prepare, states.Arm, states.Profile, states.Switch:
+			// Nothing may change on the machine that is not written down (A12).
+			// What is done already can be found out again from the journal
+			// before.
+			if ctx.Err() == nil {
+				next = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
+			}
+		}
+	}
+	e.tell(j, next)
+	e.changed(next)
+	return next
+}
+
+// keep writes the journal, with some patience: a full disk may be emptied.
+func (e *engine) keep(ctx context.Context, j states.Journal) error {
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		err := e.save(j)
+		if err == nil || wait > time.Second {
+			return err
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+// tell logs and reports what has changed.
+func (e *engine) tell(j, next states.Journal) {
+	if next.Step != j.Step {
+		e.log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))
+	}
+	var r fleet.Report
+	switch {
+	case next.Work != nil && next.Step.Phase() != "" && (j.Work == nil || next.Step.Phase() != j.Step.Phase()):
+		r = e.about(next, fleet.ReportProgress)
+		r.Phase = next.Step.Phase()
+		if r.Phase == fleet.AssignReverting {
+			r.Reason, r.Message, r.Checks = next.Work.Reason, next.Work.Message, next.Work.Checks
+		}
+		r.ID = reportID(e.machine, next, string(r.Phase))
+	case next.Drift != "" && next.Drift != j.Drift:
+		r = fleet.Report{Kind: fleet.ReportDrift, Reason: fleet.ReasonChangedLocally, Message: fmt.Sprintf("the machine runs %s, which the agent did not activate", next.Drift)}
+		r = e.fill(r)
+		r.ID = reportID(e.machine, next, "drift "+string(next.Drift)+fmt.Sprint(r.At))
+	default:
+		return
+	}
+	if err := e.report(r); err != nil {
+		e.log.Error("a report cannot be queued", "kind", r.Kind, "error", err)
+	}
+}
+
+func (e *engine) about(j states.Journal, kind fleet.ReportKind) fleet.Report {
+	w := j.Work
+	return e.fill(fleet.Report{Kind: kind, Rollout: w.Order.Rollout, Attempt: w.Order.Attempt, Digest: w.Order.Digest, StorePath: w.Target.Path})
+}
+
+func (e *engine) fill(r fleet.Report) fleet.Report {
+	now := e.effects.Now()
+	r.Machine, r.At, r.BootID, r.Generations = e.machine, now.WallMs, now.BootID, e.effects.Generations()
+	return r
+}
+
+// reportID is the same for the same thing however often it is told, and
+// differs from all else that this machine ever told.
+func reportID(m fleet.MachineID, j states.Journal, what string) string {
+	h := sha256.New()
+	fmt.Fprintln(h, m, what)
+	if w := j.Work; w != nil {
+		fmt.Fprintln(h, w.Order.Key(), w.Began.WallMs, w.Began.BootID)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func releaseOf(j states.Journal) fleet.Digest {
+	if j.Work == nil {
+		return ""
+	}
+	return j.Work.Order.Digest
+}
+
+func reasonOf(j states.Journal) fleet.Reason {
+	if j.Work == nil {
+		return ""
+	}
+	return j.Work.Reason
+}

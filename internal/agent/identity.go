@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// identity is the machine's key and certificate, on disk. The key never leaves
+// the machine.
+type identity struct {
+	cfg      config.Agent
+	mu       sync.Mutex
+	at       time.Time // modification time of the certificate in use
+	now      *tls.Certificate
+	sessions sessions
+}
+
+// sessions are those that TLS may resume. A resumed one stands for the
+// certificate that it began with, so that they end with it.
+type sessions struct {
+	mu    sync.Mutex
+	cache tls.ClientSessionCache
+}
+
+// Get looks for a session.
+func (s *sessions) Get(key string) (*tls.ClientSessionState, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil {
+		return nil, false
+	}
+	return s.cache.Get(key)
+}
+
+// Put keeps a session.
+func (s *sessions) Put(key string, cs *tls.ClientSessionState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil {
+		s.cache = tls.NewLRUClientSessionCache(4)
+	}
+	s.cache.Put(key, cs)
+}
+
+func (s *sessions) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cache = nil
+}
+
+// caFile is where the control plane's CA lies.
+func caFile(c config.Agent) string {
+	if c.ControlPlane.CAFile != "" {
+		return c.ControlPlane.CAFile
+	}
+	return filepath.Join(c.StateDir, "identity", "ca.pem")
+}
+
+// certificate returns the one to show; a newer one on disk is taken up without
+// a restart (A18).
+func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	info, err := os.Stat(i.cfg.Identity.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	if i.now != nil && info.ModTime().Equal(i.at) {
+		return i.now, nil
+	}
+	c, err := tls.LoadX509KeyPair(i.cfg.Identity.CertFile, i.cfg.Identity.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	if c.Leaf, err = x509.ParseCertificate(c.Certificate[0]); err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	i.now, i.at = &c, info.ModTime()
+	i.sessions.forget()
+	return i.now, nil
+}
+
+// client makes the client that shows the identity.
+func (i *identity) client(version string) (*api.AgentClient, error) {
+	pool := x509.NewCertPool()
+	text, err := os.ReadFile(caFile(i.cfg))
+	if err != nil {
+		return nil, fleet.Errorf(fleet.NotFound, "read the control plane's CA: %w", err).
+			WithHint("nixfleet-agent enroll brings it, or set controlPlane.caFile")
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fleet.Errorf(fleet.Invalid, "%s has no certificate", caFile(i.cfg))
+	}
+	if _, err := i.certificate(nil); err != nil {
+		return nil, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("enrol the machine: nixfleet-agent enroll --token-file FILE")
+	}
+	return api.NewAgentClient(api.AgentClientConfig{
+		BaseURL: i.cfg.ControlPlane.URL, UserAgent: "nixfleet-agent/" + version,
+		TLS: &tls.Config{RootCAs: pool, GetClientCertificate: i.certificate, ClientSessionCache: &i.sessions},
+	})
+}
+
+// enrolled reports whether there is a certificate.
+func (i *identity) enrolled() bool {
+	_, err := i.certificate(nil)
+	return err == nil
+}
+
+// key returns the machine's key, and makes it the first time.
+func (i *identity) key() (crypto.Signer, error) {
+	file := i.cfg.Identity.KeyFile
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return i.makeKey(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fleet.Errorf(fleet.Invalid, "%s has no key", file)
+	}
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		k, err = x509.ParseECPrivateKey(block.Bytes)
+	}
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "read key %s: %w", file, err)
+	}
+	s, ok := k.(crypto.Signer)
+	if !ok {
+		return nil, fleet.Errorf(fleet.Invalid, "%s has no key that signs", file)
+	}
+	return s, nil
+}
+
+func (i *identity) makeKey(file string) (crypto.Signer, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return k, disk.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+func (i *identity) request() ([]byte, error) {
+	k, err := i.key()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}}, k)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	return der, nil
+}
+
+// enroll buys the first certificate with a token.
+func (i *identity) enroll(ctx context.Context, token string) error {
+	t, err := api.ParseToken(token)
+	if err != nil {
+		return err
+	}
+	if t.Machine != i.cfg.MachineID {
+		return fleet.Errorf(fleet.Invalid, "the token is for %s, and this is %s", t.Machine, i.cfg.MachineID)
+	}
+	u, err := url.Parse(i.cfg.ControlPlane.URL)
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "controlPlane.url: %w", err)
+	}
+	c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: i.cfg.ControlPlane.URL, TLS: t.EnrollTLS(u.Hostname())})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	csr, err := i.request()
+	if err != nil {
+		return err
+	}
+	cert, err := c.Enroll(ctx, api.EnrollRequest{Token: token, CSR: csr})
+	if err != nil {
+		return err
+	}
+	if i.cfg.ControlPlane.CAFile == "" {
+		if api.CAHash(cert.CA) != t.CAHash {
+			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the token names")
+		}
+		if err := disk.WriteFile(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
+			return err
+		}
+	}
+	return i.keep(cert)
+}
+
+// keep writes a new certificate after a look at whether it is ours.
+func (i *identity) keep(c api.Certificate) error {
+	leaf, err := x509.ParseCertificate(c.Certificate)
+	if err != nil {
+		return fleet.Errorf(fleet.Refused, "the control plane sent no certificate: %w", err)
+	}
+	k, err := i.key()
+	if err != nil {
+		return err
+	}
+	type comparable interface{ Equal(crypto.PublicKey) bool }
+	if p, ok := leaf.PublicKey.(comparable); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
+		return fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
+	}
+	return disk.WriteFile(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
+}
+
+// renew gets the next certificate at half of the present one's life, until ctx
+// ends. Certificates that are not kept in the state directory are somebody
+// else's to renew.
+func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logger) {
+	if filepath.Dir(i.cfg.Identity.CertFile) != filepath.Join(i.cfg.StateDir, "identity") {
+		return
+	}
+	failures := 0
+	for ctx.Err() == nil {
+		cert, err := i.certificate(nil)
+		if err != nil {
+			log.Error("the certificate cannot be read", "error", err)
+			return
+		}
+		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
+		if wait := time.Until(cert.Leaf.NotBefore.Add(life / 2)); wait > 0 {
+			// The wall clock may be set meanwhile: look now and then.
+			if !pause(ctx, min(wait, time.Hour)) {
+				return
+			}
+			continue
+		}
+		if err = i.renewOnce(ctx, c); err == nil {
+			failures = 0
+			log.Info("certificate renewed")
+			continue
+		}
+		failures++
+		log.Warn("the certificate cannot be renewed", "until", cert.Leaf.NotAfter, "error", err, "hint", fleet.ErrorHint(err))
+		if !pause(ctx, backOff(failures, min(time.Minute, life/20+time.Second))) {
+			return
+		}
+	}
+}
+
+func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
+	csr, err := i.request()
+	if err != nil {
+		return err
+	}
+	cert, err := c.Renew(ctx, api.RenewRequest{CSR: csr})
+	if err != nil {
+		return err
+	}
+	if err := i.keep(cert); err != nil {
+		return err
+	}
+	_, err = i.certificate(nil)
+	c.Close()
+	return err
+}
+
+// readToken reads a token from a file.
+func readToken(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fleet.Errorf(fleet.NotFound, "read enrolment token: %w", err).WithHint("nixfleet machine token NAME makes one")
+	}
+	return string(bytes.TrimSpace(b)), nil
+}

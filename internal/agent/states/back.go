@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+
+package states
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// goBack begins the return to the system that ran before, which is always
+// allowed.
+func (j Journal) goBack(o fleet.Outcome, r fleet.Reason, message string) Journal {
+	w := j.Work
+	w.Outcome, w.Reason, w.Message = o, r, message
+	w.BackTries = 0
+	j.Step = BackProfile
+	return j
+}
+
+// end ends the attempt where it is.
+func (j Journal) end(o fleet.Outcome, r fleet.Reason, message string) Journal {
+	j.Work.Outcome, j.Work.Reason, j.Work.Message = o, r, message
+	j.Step = Report
+	return j
+}
+
+func (j Journal) back(in Input, now Moment) Journal {
+	w := j.Work
+	_, done := in.(Done)
+	f, failed := in.(Failed)
+	switch j.Step {
+	case BackProfile:
+		switch {
+		case failed && w.BackTries < maxBack-1:
+			w.BackTries++
+			return j
+		case failed && w.ProfileOnly:
+			return j.end(fleet.OutcomeRevertFailed, f.Reason, w.Message+"\n"+f.Message)
+		case done && w.ProfileOnly:
+			j.Step = Report
+			return j
+		case done || failed: // a profile that cannot be set must not keep the old system from running
+			w.BackTries = 0
+			if failed {
+				w.Message += "\n" + f.Message
+			}
+			w.Action = ActionSwitch
+			if w.Rebooted && w.Reboot && w.MayReboot {
+				w.Action = ActionBoot
+			}
+			return j.enterSwitch(BackSwitch, now)
+		}
+	case BackSwitch:
+		if s, ok := in.(Switched); ok {
+			return j.switchedBack(s, now)
+		}
+		if failed {
+			return j.backAgain(f.Message, now)
+		}
+	case BackReboot:
+		if failed {
+			return j.end(fleet.OutcomeRevertFailed, fleet.ReasonRevertError, w.Message+"\n"+f.Message)
+		}
+	case BackHandOver:
+		if done || failed {
+			j.Step = Report
+		}
+	}
+	return j
+}
+
+// switchedBack judges the previous system's own activation (A07).
+func (j Journal) switchedBack(s Switched, now Moment) Journal {
+	w := j.Work
+	good := s.Code == 0 || s.Code == 3 || s.Code == 4
+	switch {
+	case s.TimedOut:
+		return j.backAgain("its switch did not end in time", now)
+	case w.Action == ActionBoot && s.Code == 0:
+		j.Step = BackReboot
+		return j
+	case !good || w.Action == ActionBoot || s.Running != w.Previous.Path:
+		return j.backAgain(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
+	case s.BootDefault != "" && s.BootDefault != w.Previous.Path: // O09
+		return j.end(fleet.OutcomeRevertFailed, fleet.ReasonProfileFailed, w.Message+"\nthe previous system runs, but the next boot is "+string(s.BootDefault))
+	}
+	j.Step = BackHandOver
+	return j
+}
+
+func (j Journal) backAgain(why string, now Moment) Journal {
+	w := j.Work
+	if w.BackTries++; w.BackTries < maxBack {
+		return j.enterSwitch(BackSwitch, now)
+	}
+	return j.end(fleet.OutcomeRevertFailed, fleet.ReasonRevertError,
+		fmt.Sprintf("%s: %s\ngoing back to %s failed %d times: %s", w.Reason, w.Message, w.Previous.Path, maxBack, why))
+}
+
+// rebooted says what a boot means at each step: by order, by a person or by a
+// power failure, it is the same (A03).
+func (j Journal) rebooted(in Rebooted, now Moment) Journal {
+	w := j.Work
+	if w.BootID == "" || w.BootID == now.BootID {
+		return j
+	}
+	w.BootID = now.BootID
+	onTarget := in.Running == w.Target.Path
+	switch j.Step {
+	case Arm, Profile:
+		j.Step = Prepare // nothing was switched; note anew what runs
+	case AwaitReboot, Switch, HandOver, Confirm, Disarm, Verify:
+		switch {
+		case w.Converged:
+			w.VerifyFrom = now.Boot
+		case onTarget:
+			w.Rebooted = true
+			return j.watchNew(now)
+		case j.Step == Switch:
+			return j.goBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted in the middle of the switch, into "+string(in.Running))
+		default:
+			return j.goBack(fleet.OutcomeReverted, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
+		}
+	case BackSwitch:
+		w.Rebooted = onTarget
+		return j.enterSwitch(BackSwitch, now)
+	case BackReboot:
+		if in.Running != w.Previous.Path {
+			return j.end(fleet.OutcomeRevertFailed, fleet.ReasonBootedOld, w.Message+"\nthe machine was booted into "+string(in.Running))
+		}
+		j.Step = BackHandOver
+	}
+	return j
+}
+
+// watchdogFired takes note that the watchdog went back, and sees to the rest.
+func (j Journal) watchdogFired(in WatchdogFired) Journal {
+	w := j.Work
+	reason := fleet.ReasonWatchdog
+	switch j.Step {
+	case Switch, HandOver, Disarm, AwaitReboot, Verify:
+	case Confirm:
+		reason = fleet.ReasonNoNetwork
+	default:
+		return j
+	}
+	j = j.goBack(fleet.OutcomeReverted, reason, in.Message)
+	if in.Running == w.Previous.Path && in.BootDefault == w.Previous.Path {
+		j.Step = BackHandOver
+	}
+	return j
+}
+
+// finish keeps what later attempts have to know.
+func (j Journal) finish(now Moment) Journal {
+	w := j.Work
+	j.Done = append(slices.Clone(j.Done), w.Order.Key())
+	if w.RevertKey != "" && w.RevertKey != w.Order.Key() {
+		j.Done = append(j.Done, w.RevertKey)
+	}
+	j.Done = j.Done[max(0, len(j.Done)-maxDone):]
+	switch {
+	case w.Outcome == fleet.OutcomeStagedReboot:
+		j.Staged = &w.Target
+	case w.Outcome.Success():
+		j = j.wentLive()
+	case w.Outcome == fleet.OutcomeReverted, w.Outcome == fleet.OutcomeRevertFailed, w.Outcome == fleet.OutcomeFailed:
+		j = j.wentBack(now)
+	}
+	j.Trust = j.Trust.Settled(now.WallMs)
+	j.Drift = ""
+	j.Work, j.Step = nil, Idle
+	return j
+}
+
+func (j Journal) wentLive() Journal {
+	w := j.Work
+	if j.Current == nil || j.Current.Path != w.Target.Path {
+		if previous := w.Previous; previous.Path != w.Target.Path && previous.Path != "" {
+			j.LastGood = &previous
+			j.Trust.LastGood = previous.mark()
+		}
+	}
+	target := w.Target
+	j.Current, j.Staged = &target, nil
+	j.Failed = slices.DeleteFunc(slices.Clone(j.Failed), func(p fleet.StorePath) bool { return p == target.Path })
+	return j
+}
+
+func (j Journal) wentBack(now Moment) Journal {
+	w := j.Work
+	ordered := w.RevertKey != ""
+	floor := j.Trust.Floor
+	switch {
+	case ordered:
+		j.Trust = j.Trust.WentBack(w.Target.Digest, w.Target.Path, true, now.WallMs)
+	case floor != nil && floor.Pending != nil && floor.Pending.Digest == w.Target.Digest && !w.Converged:
+		f := floor.Returned(now.WallMs)
+		j.Trust.Floor = &f
+	}
+	if w.Outcome != fleet.OutcomeFailed && w.Target.Path != "" && w.Target.Path != w.Previous.Path {
+		j.Failed = append(slices.Clone(j.Failed), w.Target.Path)
+		j.Failed = j.Failed[max(0, len(j.Failed)-maxFailed):]
+	}
+	if w.Outcome == fleet.OutcomeReverted && w.Previous.Digest != "" {
+		previous := w.Previous
+		if ordered && j.LastGood != nil && j.LastGood.Path == previous.Path {
+			j.LastGood, j.Trust.LastGood = nil, nil
+		}
+		j.Current = &previous
+	}
+	return j
+}

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT
+
+package states
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// Limits, in seconds.
+const (
+	switchLimit = 600.0 // of a switch, unless the order's deadline wants less
+	maxBack     = 3     // tries of each step of going back
+)
+
+// Next returns the journal after in. An input that means nothing at the
+// journal's step leaves the journal as it is.
+func Next(j Journal, in Input, now Moment) Journal {
+	if j.Work == nil {
+		return j.idle(in, now)
+	}
+	w := *j.Work
+	j.Work = &w
+	j.Waiting = ""
+	switch in := in.(type) {
+	case Ordered:
+		return j.ordered(in.Order, now)
+	case Withdrawn:
+		return j.withdrawn()
+	case Rebooted:
+		return j.rebooted(in, now)
+	case WatchdogFired:
+		return j.watchdogFired(in)
+	}
+	switch j.Step {
+	case Judge:
+		return j.judged(in)
+	case Fetch:
+		return j.fetched(in, now)
+	case Prepare:
+		return j.prepared(in, now)
+	case Arm, Profile, Disarm:
+		return j.stepped(in, now)
+	case Switch:
+		return j.switched(in, now)
+	case HandOver:
+		return j.handedOver(in)
+	case Confirm:
+		return j.confirmed(in)
+	case Verify:
+		return j.verified(in)
+	case BackProfile, BackSwitch, BackReboot, BackHandOver:
+		return j.back(in, now)
+	case Report:
+		if _, ok := in.(Done); ok {
+			return j.finish(now)
+		}
+	case AwaitReboot:
+		if in, ok := in.(Failed); ok {
+			return j.goBack(fleet.OutcomeReverted, fleet.ReasonRebootNeeded, in.Message)
+		}
+	case Idle:
+	}
+	return j
+}
+
+func (j Journal) idle(in Input, now Moment) Journal {
+	switch in := in.(type) {
+	case Ordered:
+		return j.begin(in.Order, now)
+	case Busy:
+		j.Waiting = in.Why
+	case Withdrawn:
+		j.Waiting = ""
+	case Observed:
+		return j.observed(in, now)
+	case Rebooted:
+		return j.observed(Observed(in), now)
+	case Learned:
+		t, l := j.Trust, in.Trust
+		t.Root, t.Timestamp, t.Grants = l.Root, l.Timestamp, l.Grants
+		t.Revocations, t.RevocationsDigest = l.Revocations, l.RevocationsDigest
+		t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
+		j.Trust, j.Learned = t, in.Documents
+	case Adopted:
+		if j.Trust.Floor == nil { // a floor that is known is never given up
+			j.Trust.Floor = &in.Floor
+		}
+	}
+	return j
+}
+
+func (j Journal) begin(o Order, now Moment) Journal {
+	if j.Did(o) {
+		return j
+	}
+	w := &Work{Order: o, Began: now}
+	if o.Kind == Apply {
+		j.Work, j.Step, j.Waiting = w, Judge, ""
+		return j
+	}
+	r := trust.Revert(j.Trust, now.WallMs, o.Digest)
+	switch {
+	case r != nil && r.Reason.Holds():
+		j.Waiting = r.Error()
+		return j
+	case r == nil && (j.Current == nil || j.Current.Digest != o.Digest):
+		r = &trust.Refusal{Reason: fleet.ReasonRevertUnknown, Detail: "release " + o.Digest.Short() + " is not the one running here"}
+	case r == nil && j.LastGood == nil:
+		r = &trust.Refusal{Reason: fleet.ReasonNoLastGood, Detail: "no earlier system is recorded"}
+	}
+	j.Work, j.Waiting = w, ""
+	if r != nil {
+		return j.end(fleet.OutcomeRefused, r.Reason, r.Detail)
+	}
+	w.Target, w.Previous, w.BootID = *j.Current, *j.LastGood, now.BootID
+	w.RevertKey = o.Key()
+	return j.goBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
+}
+
+// observed notes drift, and that a staged system has been booted.
+func (j Journal) observed(in Observed, now Moment) Journal {
+	j.Trust = j.Trust.Settled(now.WallMs)
+	if j.Staged != nil && in.Running == j.Staged.Path {
+		j.LastGood, j.Current, j.Staged = j.Current, j.Staged, nil
+		if j.LastGood != nil {
+			j.Trust.LastGood = j.LastGood.mark()
+		}
+	}
+	j.Drift = ""
+	if j.Drifted(in.Running) {
+		j.Drift = in.Running
+	}
+	return j
+}
+
+// ordered looks at an order that comes while another is at work: only one to
+// go back from the very release that is being verified means something.
+func (j Journal) ordered(o Order, now Moment) Journal {
+	w := j.Work
+	switch j.Step {
+	case AwaitReboot, HandOver, Confirm, Disarm, Verify:
+	default:
+		return j
+	}
+	if o.Kind != Revert || o.Digest != w.Order.Digest || w.Converged {
+		return j
+	}
+	s := j.Trust
+	if s.LastGood = w.Previous.mark(); s.LastGood == nil {
+		return j
+	}
+	if r := trust.Revert(s, now.WallMs, o.Digest); r != nil {
+		return j
+	}
+	w.RevertKey = o.Key()
+	return j.goBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
+}
+
+func (j Journal) withdrawn() Journal {
+	switch j.Step {
+	case Judge, Fetch, Prepare:
+		return j.drop("")
+	}
+	return j
+}
+
+// drop leaves an attempt that has changed nothing, without an outcome.
+func (j Journal) drop(why string) Journal {
+	j.Work, j.Step, j.Waiting = nil, Idle, why
+	return j
+}
+
+func (j Journal) judged(in Input) Journal {
+	switch in := in.(type) {
+	case Accepted:
+		h, e := in.Release.Header, in.Release.Entry
+		j.Work.Accepted = in.Release
+		j.Work.Target = System{Path: e.StorePath, Digest: in.Release.Digest, Line: h.Line, Sequence: h.Sequence, Name: h.Name}
+		j.Step = Fetch
+	case Refused:
+		return j.refused(in)
+	case Busy:
+		return j.drop(in.Why)
+	case Failed:
+		return j.drop(in.Message)
+	}
+	return j
+}
+
+func (j Journal) refused(in Refused) Journal {
+	if in.Reason.Holds() {
+		return j.drop(string(in.Reason) + ": " + in.Message)
+	}
+	return j.end(fleet.OutcomeRefused, in.Reason, in.Message)
+}
+
+func (j Journal) fetched(in Input, now Moment) Journal {
+	w := j.Work
+	switch in := in.(type) {
+	case Done:
+		j.Step = Prepare
+	case Refused:
+		return j.refused(in)
+	case Busy:
+		return j.drop(in.Why)
+	case Failed:
+		if in.Again && !w.late(now) {
+			w.Tries++
+			w.Message = in.Message
+			return j
+		}
+		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
+	}
+	return j
+}
+
+// late reports whether the order's time is over.
+func (w *Work) late(now Moment) bool {
+	return w.Order.DeadlineMs > 0 && w.Began.since(now)*1000 > float64(w.Order.DeadlineMs)
+}
+
+func (j Journal) prepared(in Input, now Moment) Journal {
+	w := j.Work
+	switch in := in.(type) {
+	case Busy:
+		return j.drop(in.Why)
+	case Failed:
+		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
+	case Prepared:
+		w.Message = ""
+		w.BootID, w.FailedBefore, w.Baseline = now.BootID, in.FailedUnits, in.Baseline
+		w.Reboot, w.MayReboot = in.Reboot, in.MayReboot
+		w.Confirm = float64(w.Accepted.Header.Policy.ConfirmWindowMs) / 1000
+		if in.Confirm > 0 {
+			w.Confirm = min(w.Confirm, in.Confirm)
+		}
+		w.Previous = j.previous(in.Running)
+		if w.Previous.Path == "" {
+			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so where to go back to")
+		}
+		w.Action = ActionSwitch
+		if w.Reboot {
+			w.Action = ActionBoot
+		}
+		j.Trust = j.Trust.Record(w.Accepted, now.WallMs)
+		if in.Running == w.Target.Path && in.BootDefault == w.Target.Path && !in.Reboot {
+			w.Converged = true
+			w.VerifyFrom = now.Boot
+			j.Trust = j.Trust.Activated(now.WallMs)
+			j.Step = Verify
+			return j
+		}
+		w.WatchUntil = now.Boot + w.SwitchLimit() + w.Confirm + WatchMargin(w.Confirm)
+		j.Step = Arm
+	}
+	return j
+}
+
+// previous is where going back leads: to what runs now, unless that is a
+// system that has failed here before.
+func (j Journal) previous(running fleet.StorePath) System {
+	if j.Current != nil && (j.Current.Path == running || running == "" || slices.Contains(j.Failed, running)) {
+		return *j.Current
+	}
+	if j.LastGood != nil && j.LastGood.Path == running {
+		return *j.LastGood
+	}
+	return System{Path: running}
+}
+
+// WatchMargin is how much later than the agent the watchdog acts, in seconds,
+// so that it acts only for an agent that does not.
+func WatchMargin(confirm float64) float64 { return min(15, max(2, confirm/5)) }
+
+// SwitchLimit is how long a switch may take, in seconds.
+func (w *Work) SwitchLimit() float64 {
+	if d := float64(w.Order.DeadlineMs) / 2000; d > 0 {
+		return min(switchLimit, max(d, 5))
+	}
+	return switchLimit
+}
+
+// stepped is for steps that are done or not.
+func (j Journal) stepped(in Input, now Moment) Journal {
+	w := j.Work
+	switch in := in.(type) {
+	case Failed:
+		switch j.Step {
+		case Arm:
+			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
+		case Profile:
+			w.ProfileOnly = true
+			return j.goBack(fleet.OutcomeFailed, in.Reason, in.Message)
+		}
+	case Done:
+		switch j.Step {
+		case Arm:
+			j.Step = Profile
+		case Profile:
+			return j.enterSwitch(Switch, now)
+		case Disarm:
+			j.Step = Verify
+		}
+	}
+	return j
+}
+
+// enterSwitch gives the switch a unit of its own: a name is never used twice,
+// so that what a failed switch left behind cannot block the next (A06).
+func (j Journal) enterSwitch(s Step, now Moment) Journal {
+	j.Serial++
+	j.Step = s
+	j.Work.Unit = fmt.Sprintf("nixfleet-switch-%d-%d", j.Serial, now.WallMs/1000)
+	j.Work.SwitchUntil = now.Boot + j.Work.SwitchLimit()
+	return j
+}
+
+func (j Journal) switched(in Input, now Moment) Journal {
+	w := j.Work
+	s, ok := in.(Switched)
+	if f, failed := in.(Failed); failed {
+		return j.goBack(fleet.OutcomeReverted, f.Reason, f.Message)
+	}
+	if !ok {
+		return j
+	}
+	w.Failed = newlyFailed(w.FailedBefore, s.FailedUnits)
+	activated := s.Code == 0 || s.Code == 3 || s.Code == 4
+	switch {
+	case s.TimedOut:
+		return j.goBack(fleet.OutcomeReverted, fleet.ReasonSwitchTimeout, fmt.Sprintf("the switch did not end within %.0f s\n%s", w.SwitchLimit(), s.Message))
+	case s.Code < 0:
+		return j.goBack(fleet.OutcomeReverted, fleet.ReasonSwitchKilled, "the switch ended without an exit code\n"+s.Message)
+	case w.Action == ActionBoot && s.Code != 0, !activated:
+		return j.goBack(fleet.OutcomeReverted, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration %s exited %d\n%s", w.Action, s.Code, s.Message))
+	case w.Action == ActionBoot && !w.MayReboot:
+		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until somebody reboots")
+	case w.Action == ActionBoot:
+		j.Step = AwaitReboot
+		return j
+	case s.Running != w.Target.Path:
+		return j.goBack(fleet.OutcomeReverted, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message))
+	}
+	return j.watchNew(now)
+}
+
+// watchNew begins the time in which the target has to prove itself.
+func (j Journal) watchNew(now Moment) Journal {
+	w := j.Work
+	j.Trust = j.Trust.Activated(now.WallMs)
+	w.BootID = now.BootID
+	w.ConfirmUntil = now.Boot + w.Confirm
+	w.VerifyFrom = now.Boot
+	j.Step = HandOver
+	return j
+}
+
+func newlyFailed(before, after []string) []string {
+	var out []string
+	for _, u := range after {
+		if !slices.Contains(before, u) {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (j Journal) handedOver(in Input) Journal {
+	switch in := in.(type) {
+	case Done:
+		j.Step = Confirm
+	case Failed:
+		return j.goBack(fleet.OutcomeReverted, in.Reason, in.Message)
+	}
+	return j
+}
+
+func (j Journal) confirmed(in Input) Journal {
+	switch in := in.(type) {
+	case Confirmed:
+		j.Work.Confirmed = in.By
+		j.Step = Disarm
+	case Unconfirmed:
+		return j.goBack(fleet.OutcomeReverted, fleet.ReasonNoNetwork, in.Message)
+	}
+	return j
+}
+
+func (j Journal) verified(in Input) Journal {
+	w := j.Work
+	switch in := in.(type) {
+	case Healthy:
+		w.Checks = in.Checks
+		if !w.Converged {
+			w.Failed = newlyFailed(w.FailedBefore, in.FailedUnits)
+		}
+		if len(w.Failed) > 0 {
+			return j.end(fleet.OutcomeLiveDegraded, fleet.ReasonUnitsFailed, "")
+		}
+		return j.end(fleet.OutcomeLive, "", "")
+	case Unhealthy:
+		w.Checks = in.Checks
+		if w.Converged { // it ran before: there is nothing to go back to
+			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
+		}
+		return j.goBack(fleet.OutcomeReverted, in.Reason, in.Message)
+	case Failed: // another hand switched the machine: never fought (A13)
+		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
+	}
+	return j
+}

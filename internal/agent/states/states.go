@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+
+// Package states decides what an agent does next: a journal and an input give
+// the next journal. Each step of a journal stands for one effect on the
+// machine, which may be done again after a crash; the journal is on disk before
+// the effect begins.
+//
+// It never does I/O and never reads a clock.
+package states
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// Step is what an agent is at.
+type Step string
+
+// The steps. Those that begin with back undo what the others did.
+const (
+	Idle         Step = "idle"
+	Judge        Step = "judge"          // get the release's bundle and judge it
+	Fetch        Step = "fetch"          // copy the system into the store, compare it
+	Prepare      Step = "prepare"        // note what runs, what fails, what answers
+	Arm          Step = "arm"            // the watchdog, before anything changes
+	Profile      Step = "profile"        // set the system profile
+	Switch       Step = "switch"         // run the system's own switch, or stage it for the next boot
+	AwaitReboot  Step = "await-reboot"   // wait for the policy's time, reboot
+	HandOver     Step = "hand-over"      // to the new system's own agent
+	Confirm      Step = "confirm"        // something that answered before the switch answers again
+	Disarm       Step = "disarm"         // the watchdog
+	Verify       Step = "verify"         // the new system's checks
+	BackProfile  Step = "back-profile"   // set the profile to the previous system
+	BackSwitch   Step = "back-switch"    // run the previous system's own switch
+	BackReboot   Step = "back-reboot"    // into the previous system, when the new one was booted
+	BackHandOver Step = "back-hand-over" // to the previous system's own agent
+	Report       Step = "report"         // queue the outcome, tidy up
+)
+
+// Steps lists all of them.
+var Steps = [...]Step{Idle, Judge, Fetch, Prepare, Arm, Profile, Switch, AwaitReboot, HandOver, Confirm, Disarm, Verify, BackProfile, BackSwitch, BackReboot, BackHandOver, Report}
+
+// State is the step in the words of the fleet.
+func (s Step) State() fleet.AgentState {
+	switch s {
+	case Judge:
+		return fleet.AgentChecking
+	case Fetch:
+		return fleet.AgentFetching
+	case Prepare, Arm, Profile, Switch, AwaitReboot:
+		return fleet.AgentApplying
+	case HandOver, Confirm, Disarm, Verify:
+		return fleet.AgentVerifying
+	case BackProfile, BackSwitch, BackReboot, BackHandOver:
+		return fleet.AgentRollingBack
+	case Report:
+		return fleet.AgentReporting
+	case Idle:
+	}
+	return fleet.AgentIdle
+}
+
+// Phase is what the control plane is told when an attempt comes to s; "" for
+// what it need not know.
+func (s Step) Phase() fleet.AssignmentState {
+	switch s {
+	case Fetch:
+		return fleet.AssignFetching
+	case Prepare, Arm, Profile, Switch:
+		return fleet.AssignApplying
+	case AwaitReboot:
+		return fleet.AssignAwaitingReboot
+	case HandOver, Confirm, Disarm, Verify:
+		return fleet.AssignVerifying
+	case BackProfile, BackSwitch, BackReboot, BackHandOver:
+		return fleet.AssignReverting
+	case Idle, Judge, Report:
+	}
+	return ""
+}
+
+// Moment is when something happens: by the wall clock, and in seconds since
+// the boot that BootID names. Deadlines are in the latter; a reboot gives new
+// ones.
+type Moment struct {
+	WallMs int64   `json:"wallMs"`
+	Boot   float64 `json:"boot"`
+	BootID string  `json:"bootId"`
+}
+
+// since is the time from m to now in seconds.
+func (m Moment) since(now Moment) float64 {
+	if m.BootID == now.BootID {
+		return now.Boot - m.Boot
+	}
+	return max(float64(now.WallMs-m.WallMs)/1000, now.Boot)
+}
+
+// OrderKind says what an order asks for.
+type OrderKind string
+
+// The kinds of order.
+const (
+	Apply  OrderKind = "apply"
+	Revert OrderKind = "revert"
+)
+
+// Order is what the control plane asks for. It is no right.
+type Order struct {
+	Kind         OrderKind       `json:"kind"`
+	Digest       fleet.Digest    `json:"digest"`
+	Rollout      fleet.RolloutID `json:"rollout"`
+	Attempt      int             `json:"attempt"`
+	MinHealthyMs int64           `json:"minHealthyMs,omitempty"`
+	DeadlineMs   int64           `json:"deadlineMs,omitempty"` // of the attempt, from its start; 0: none
+}
+
+// Key tells orders apart: each is carried out once (H03).
+func (o Order) Key() string {
+	return fmt.Sprintf("%s %s/%d %s", o.Kind, o.Rollout, o.Attempt, o.Digest)
+}
+
+// System is a system of this machine, and the release that brought it; the
+// digest is empty for one that no release brought.
+type System struct {
+	Path     fleet.StorePath `json:"path"`
+	Digest   fleet.Digest    `json:"digest,omitempty"`
+	Line     fleet.Line      `json:"line,omitempty"`
+	Sequence fleet.Sequence  `json:"sequence,omitempty"`
+	Name     string          `json:"name,omitempty"`
+}
+
+func (s System) mark() *trust.Mark {
+	if s.Digest == "" {
+		return nil
+	}
+	return &trust.Mark{Line: s.Line, Sequence: s.Sequence, Digest: s.Digest}
+}
+
+// Action is what a system's switch program is asked to do.
+type Action string
+
+// The actions.
+const (
+	ActionSwitch Action = "switch" // now and at the next boot
+	ActionBoot   Action = "boot"   // at the next boot only
+)
+
+// Work is an attempt under way.
+type Work struct {
+	Order    Order          `json:"order"`
+	Began    Moment         `json:"began"`
+	Accepted trust.Accepted `json:"accepted"`
+	Target   System         `json:"target"`
+	Previous System         `json:"previous"` // what ran when the work began: where going back leads (H06)
+	Tries    int            `json:"tries,omitempty"`
+	BootID   string         `json:"bootId,omitempty"` // of the boot in which it was prepared, or seen last
+
+	Converged    bool     `json:"converged,omitempty"` // the target ran already: nothing is switched (H13)
+	FailedBefore []string `json:"failedBefore,omitempty"`
+	Baseline     []string `json:"baseline,omitempty"`  // what answered before the switch
+	Reboot       bool     `json:"reboot,omitempty"`    // the target needs one
+	MayReboot    bool     `json:"mayReboot,omitempty"` // by the machine's policy
+	Rebooted     bool     `json:"rebooted,omitempty"`  // the target was booted
+
+	Action       Action  `json:"action,omitempty"`
+	Confirm      float64 `json:"confirm,omitempty"`      // seconds in which the network has to answer
+	Unit         string  `json:"unit,omitempty"`         // of the switch under way
+	SwitchUntil  float64 `json:"switchUntil,omitempty"`  // seconds since boot
+	WatchUntil   float64 `json:"watchUntil,omitempty"`   // when the watchdog acts
+	ConfirmUntil float64 `json:"confirmUntil,omitempty"` // when the agent itself goes back
+	VerifyFrom   float64 `json:"verifyFrom,omitempty"`   // start periods count from here
+	BackTries    int     `json:"backTries,omitempty"`
+	ProfileOnly  bool    `json:"profileOnly,omitempty"` // nothing was switched yet: going back is setting the profile
+	RevertKey    string  `json:"revertKey,omitempty"`   // of the order that ended the attempt
+
+	Outcome   fleet.Outcome       `json:"outcome,omitempty"`
+	Reason    fleet.Reason        `json:"reason,omitempty"`
+	Message   string              `json:"message,omitempty"`
+	Checks    []fleet.CheckResult `json:"checks,omitempty"`
+	Failed    []string            `json:"failed,omitempty"` // units failed now that were not before
+	Confirmed string              `json:"confirmed,omitempty"`
+}
+
+// Bounds of what a journal remembers.
+const (
+	maxDone   = 64
+	maxFailed = 16
+)
+
+// Format is the version of the journal's form.
+const Format = 1
+
+// Documents are the digests of the trust documents that the journal's trust
+// state was learned from.
+type Documents struct {
+	Root        fleet.Digest `json:"root,omitempty"`
+	Revocations fleet.Digest `json:"revocations,omitempty"`
+	Timestamp   fleet.Digest `json:"timestamp,omitempty"`
+}
+
+// Journal is all that an agent knows across its own end.
+type Journal struct {
+	Format   int               `json:"format"`
+	Step     Step              `json:"step"`
+	Work     *Work             `json:"work,omitempty"`
+	Waiting  string            `json:"waiting,omitempty"`  // why an idle agent waits
+	Current  *System           `json:"current,omitempty"`  // went live here last
+	LastGood *System           `json:"lastGood,omitempty"` // ran before Current
+	Staged   *System           `json:"staged,omitempty"`   // runs after the next reboot
+	Done     []string          `json:"done,omitempty"`     // keys of orders carried out, oldest first
+	Failed   []fleet.StorePath `json:"failed,omitempty"`   // systems that failed here
+	Drift    fleet.StorePath   `json:"drift,omitempty"`    // told already
+	Serial   uint64            `json:"serial"`             // of switches and reports: their names never repeat
+	Trust    trust.State       `json:"trust"`
+	Learned  Documents         `json:"documents"`
+}
+
+// New is the journal of an agent that knows nothing.
+func New() Journal { return Journal{Format: Format, Step: Idle} }
+
+// Did reports whether an order was carried out.
+func (j Journal) Did(o Order) bool { return slices.Contains(j.Done, o.Key()) }
+
+// RunsRelease is the digest of the release whose system runs, or "".
+func (j Journal) RunsRelease(running fleet.StorePath) fleet.Digest {
+	for _, s := range []*System{j.Current, j.Staged, j.LastGood} {
+		if s != nil && s.Path == running {
+			return s.Digest
+		}
+	}
+	return ""
+}
+
+// Drifted reports whether the machine runs something that the agent did not
+// activate. While an attempt is under way nothing is drift.
+func (j Journal) Drifted(running fleet.StorePath) bool {
+	return j.Step == Idle && j.Current != nil && running != "" && running != j.Current.Path && (j.Staged == nil || running != j.Staged.Path)
+}

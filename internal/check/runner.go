@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+
+package check
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Runner keeps looking at a set of checks, each at its own interval.
+type Runner struct {
+	Checks []fleet.Check
+	// Begin is when the start periods begin; the zero time is now.
+	Begin time.Time
+	// Probe looks once; nil means a new Prober's.
+	Probe func(context.Context, fleet.Check) (bool, string)
+	// OnChange is called after each look with all results, never two calls at
+	// the same time.
+	OnChange func([]fleet.CheckResult)
+
+	mu       sync.Mutex
+	trackers []*Tracker
+}
+
+// Run looks until the context ends; it leaves nothing running.
+func (r *Runner) Run(ctx context.Context) {
+	r.init()
+	var wg sync.WaitGroup
+	for i := range r.Checks {
+		wg.Go(func() { r.watch(ctx, i) })
+	}
+	wg.Wait()
+}
+
+func (r *Runner) init() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trackers != nil {
+		return
+	}
+	if r.Begin.IsZero() {
+		r.Begin = time.Now()
+	}
+	if r.Probe == nil {
+		r.Probe = new(Prober).Probe
+	}
+	r.trackers = make([]*Tracker, len(r.Checks))
+	for i, c := range r.Checks {
+		r.trackers[i] = NewTracker(c)
+	}
+}
+
+func (r *Runner) watch(ctx context.Context, i int) {
+	tick := time.NewTicker(seconds(r.Checks[i].IntervalSeconds))
+	defer tick.Stop()
+	for {
+		r.look(ctx, i)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Runner) look(ctx context.Context, i int) {
+	begin := time.Now()
+	ok, observed := r.Probe(ctx, r.Checks[i])
+	if ctx.Err() != nil {
+		return // what was seen is the end of this runner, not of the service
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trackers[i].Add(Look{OK: ok, Observed: observed, At: begin.UnixMilli(), DurationMs: time.Since(begin).Milliseconds(), Since: begin.Sub(r.Begin).Seconds()})
+	if r.OnChange != nil {
+		r.OnChange(r.results())
+	}
+}
+
+// Again looks at each required check once more, at once, and returns all
+// results.
+func (r *Runner) Again(ctx context.Context) []fleet.CheckResult {
+	r.init()
+	var wg sync.WaitGroup
+	for i, c := range r.Checks {
+		if c.Required {
+			wg.Go(func() { r.look(ctx, i) })
+		}
+	}
+	wg.Wait()
+	return r.Results()
+}
+
+// Results are what the looks amount to so far, in the order of the checks.
+func (r *Runner) Results() []fleet.CheckResult {
+	r.init()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.results()
+}
+
+func (r *Runner) results() []fleet.CheckResult {
+	out := make([]fleet.CheckResult, len(r.trackers))
+	for i, t := range r.trackers {
+		out[i] = t.Result()
+	}
+	return out
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/demo"
+	"github.com/arcanesys/nixfleet/internal/proc"
+	"github.com/arcanesys/nixfleet/internal/testbed"
+)
+
+// leftovers are the traces that a demo could leave on this machine.
+func leftovers(t *testing.T) []string {
+	t.Helper()
+	dirs, err := filepath.Glob("/var/tmp/nixfleet-testbed-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := dirs
+	for _, p := range procs {
+		b, err := os.ReadFile(p)
+		if err == nil && strings.Contains(string(b), "nixfleet-testbed-") {
+			out = append(out, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.SplitSeq(string(mounts), "\n") {
+		if strings.Contains(l, "nixfleet-testbed-") {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// The story of the demo, judged by its own JSON: a good release reaches all
+// machines, a bad one comes back from the canary alone (H06), a tampered one is
+// refused (E01), and nothing is left on the machine.
+func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
+	testbed.Require(t)
+	before := leftovers(t)
+	res, err := proc.Run(t.Context(), proc.Cmd{Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo", "--json"}, Timeout: 4 * time.Minute})
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, res.Stderr, res.Stdout)
+	}
+	var r demo.Result
+	if err := json.Unmarshal(res.Stdout, &r); err != nil {
+		t.Fatalf("stdout is not one JSON document: %v\n%s", err, res.Stdout)
+	}
+	t.Logf("demo took %d ms", r.DurationMs)
+	if !r.OK || !r.AuditVerified {
+		t.Errorf("ok %t, audit verified %t", r.OK, r.AuditVerified)
+	}
+	for _, m := range r.Machines {
+		if m.Running == "" || m.Running != m.Expected {
+			t.Errorf("%s runs %q, expected %q", m.ID, m.Running, m.Expected)
+		}
+	}
+	reverted, live := 0, 0
+	for _, ro := range r.Rollouts {
+		reverted += ro.Outcomes[fleet.OutcomeReverted]
+		live += ro.Outcomes[fleet.OutcomeLive]
+	}
+	if reverted == 0 || live < 2*len(r.Machines) {
+		t.Errorf("outcomes: %d reverted and %d live, want some and at least %d", reverted, live, 2*len(r.Machines))
+	}
+	refused := map[fleet.MachineID]fleet.Reason{}
+	for _, f := range r.Refusals {
+		refused[f.Machine] = f.Reason
+	}
+	for _, m := range r.Machines {
+		if refused[m.ID] != fleet.ReasonProofMismatch {
+			t.Errorf("%s refused the tampered release for %q, want %q", m.ID, refused[m.ID], fleet.ReasonProofMismatch)
+		}
+	}
+	if after := leftovers(t); len(after) > len(before) {
+		t.Errorf("left behind: %q", after)
+	}
+}
+
+// Ctrl-C at a moment when everything runs ends everything.
+func TestDemo_LeavesNothingAfterCtrlC(t *testing.T) {
+	testbed.Require(t)
+	before := leftovers(t)
+	reached := make(chan struct{})
+	p, err := proc.Start(context.Background(), proc.Cmd{
+		Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo"}, Timeout: 3 * time.Minute,
+		OnLine: func(_ proc.Stream, line string) {
+			if strings.Contains(line, "release 1: ") {
+				close(reached)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-reached:
+	case <-p.Done():
+	}
+	begin := time.Now()
+	if err := p.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	res, err := p.Wait()
+	if code := proc.ExitCode(err); code != 4 {
+		t.Errorf("exit code %d, want 4\n%s", code, res.Stderr)
+	}
+	if d := time.Since(begin); d > 20*time.Second {
+		t.Errorf("it took %s to end", d)
+	}
+	if after := leftovers(t); len(after) > len(before) {
+		t.Errorf("left behind: %q", after)
+	}
+}
