@@ -129,6 +129,11 @@ func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 		}
 		s.MaxFailuresTotal = &n
 	}
+	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
+		if *o.times[name] < time.Millisecond { // 0 would be taken for "as usual"
+			return s, usagef("--%s %s must be above 0", name, *o.times[name])
+		}
+	}
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
 	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
 	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
