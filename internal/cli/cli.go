@@ -241,15 +241,17 @@ func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(plain{a.Stderr}, format+"\n", args...)
 }
 
-// plain writes text without control characters but newline and tab: what
-// machines, Nix or a control plane say must not drive the user's terminal
-// (O10).
+// plain writes text without control characters but newlines: what machines, Nix
+// or a control plane say must not drive the user's terminal (O10).
 type plain struct{ w io.Writer }
 
 // Write is called with whole characters, as fmt and tabwriter do.
 func (p plain) Write(b []byte) (int, error) {
 	clean := bytes.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r) && r != '\n':
 			return -1
 		}
 		return r

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -77,6 +79,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case rest == "rollouts":
 		page(w, r, p.rollouts)
 	case words[0] == "rollouts" && len(words) == 2:
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if p.onRollout != nil {
 			p.onRollout()
 		}
@@ -242,4 +246,12 @@ func release(digit, name string, seq uint64) fleet.Release {
 		Digest: fleet.Digest("sha256:" + digit + strings.Repeat("0", 64-len(digit))),
 		Header: fleet.Header{FleetID: "test", Line: "main", Sequence: seq, Name: name},
 	}
+}
+
+func flatten(c *cobra.Command) []*cobra.Command {
+	out := []*cobra.Command{c}
+	for _, sub := range c.Commands() {
+		out = append(out, flatten(sub)...)
+	}
+	return out
 }
