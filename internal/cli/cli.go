@@ -27,13 +27,13 @@ import (
 
 // Exit codes, the same for every command.
 const (
-	ExitDone      = 0
-	ExitError     = 1
-	ExitUsage     = 2
-	ExitFailed    = 3 // the rollout failed or was reverted
-	ExitCancelled = 4 // the rollout was cancelled, or Ctrl-C
-	ExitTimeout   = 5
-	ExitPartial   = 6
+	ExitDone      = 0 // done; a rollout completed
+	ExitError     = 1 // an error, and nothing else fits
+	ExitUsage     = 2 // the command line makes no sense
+	ExitFailed    = 3 // the rollout failed, was reverted, or paused for failures
+	ExitCancelled = 4 // the rollout was cancelled or superseded, or Ctrl-C
+	ExitTimeout   = 5 // --timeout ran out; the rollout goes on
+	ExitPartial   = 6 // the rollout completed, and left machines behind that failed or were skipped
 )
 
 // Config is what the process gives to the command.
