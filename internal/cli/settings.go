@@ -66,7 +66,7 @@ type Project struct {
 type ProjectCache struct {
 	// URL is what machines fetch from, as nix copy takes it.
 	URL string `toml:"url"`
-	// PublicKeys are those by which machines accept paths from the cache, as in
+	// PublicKeys are the keys by which machines accept paths from the cache, as in
 	// trusted-public-keys: name:base64.
 	PublicKeys []string `toml:"publicKeys"`
 	// Push is where release create pushes to, as nix copy takes it. Without it,
