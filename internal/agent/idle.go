@@ -85,7 +85,7 @@ func (w *world) start(j states.Journal, v api.Orders) states.Input {
 	o, ok := pick(v, j)
 	if !ok {
 		w.repeat(j, v)
-		if v.Apply == nil && v.Revert == nil {
+		if v.Apply == nil && v.Revert == nil && j.Waiting != "" {
 			return states.Withdrawn{} // nothing to wait for
 		}
 		return nil
