@@ -92,12 +92,15 @@ func (p *Plane) act(ctx context.Context, fn func(ctx context.Context, t *turn) e
 // once. An error of the store is logged and tried again; nothing is lost by
 // it, for what was not committed is still in the inbox.
 func (p *Plane) Run(ctx context.Context) error {
+	p.runMu.Lock()
 	select {
 	case <-p.closing:
+		p.runMu.Unlock()
 		return errClosed()
 	default:
 	}
 	p.running.Add(1)
+	p.runMu.Unlock()
 	defer p.running.Done()
 	defer close(p.loop.stopped)
 	if err := p.noteStart(ctx); err != nil {
