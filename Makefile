@@ -49,8 +49,8 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake bench-nix vendor-hash vendor-hash-check
-nix-parse: ## every .nix file parses
+.PHONY: nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
 	@nix/checks/parse.sh
 
 eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="name ..."]
@@ -61,6 +61,9 @@ nix-units: ## systemd's own checks of our units: NIXPKGS=TREE
 
 nix-flake: ## flake check without building, and the templates as flakes: NIXPKGS=TREE INPUTS=FOLDER
 	@$(NIX_TREES) nix/checks/flake.sh
+
+vm-apps: ## what the VM apps do around QEMU
+	@nix/checks/vm-apps.sh
 
 nix-real: ## generated rules, scripts and units run for real: NIXPKGS=TREE, as root
 	@for script in ssh-limit rollback backup alert-rules units; do $(NIX_TREES) nix/checks/real/$$script.sh; done

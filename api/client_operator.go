@@ -61,6 +61,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return &Client{c: c, timeout: cfg.Timeout}, nil
 }
 
+// Close ends the connections that are idle.
+func (c *Client) Close() { c.c.http.CloseIdleConnections() }
+
 // get, put and send are the three ways to call: reading, and writing what may
 // be written twice, are repeated; all else is sent once.
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {

@@ -53,6 +53,10 @@ const (
 	ActionBatchPass         = "batch.pass"
 	ActionBatchFail         = "batch.fail"
 	ActionControlPlaneStart = "control-plane.start"
+	// The database was found older than what the fleet has seen (E12), and an
+	// operator went on with it.
+	ActionControlPlaneRestored = "control-plane.restored"
+	ActionControlPlaneAccept   = "control-plane.accept"
 )
 
 // AuditEntry is an event in its chain. Body holds the event's JSON bytes as
@@ -98,3 +102,6 @@ func (c *AuditChain) Add(e AuditEntry) error {
 	c.Size, c.Head = e.Seq, e.Hash
 	return nil
 }
+
+// Checkpoint is where the chain stands.
+func (c AuditChain) Checkpoint() AuditHead { return AuditHead(c) }

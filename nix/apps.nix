@@ -16,7 +16,8 @@ let
 
   nixfleet = lib.getExe self.packages.${system}.nixfleet;
 in
-{
+lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux (import ./lib/mk-vm-apps.nix { inherit pkgs; })
+// {
   nixfleet = app "The NixFleet command line" nixfleet;
   default = app "The NixFleet command line" nixfleet;
   demo = script "nixfleet-demo" "A fleet on this machine, without VMs" [

@@ -251,3 +251,17 @@ func syncDir(dir string) error {
 	}
 	return nil
 }
+
+// EpochKey reads the epoch key of an existing directory, for looking only. The
+// error's code is NotFound before the first start.
+func EpochKey(dir string) ([]byte, error) {
+	file := filepath.Join(dir, epochFile)
+	b, err := readPrivate(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fleet.Errorf(fleet.NotFound, "%s does not exist: no control plane has run with this stateDir", file)
+	case err == nil && len(b) != 32:
+		return nil, damaged(file, errors.New("it must have 32 bytes"))
+	}
+	return b, err
+}

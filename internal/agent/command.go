@@ -22,8 +22,8 @@ import (
 )
 
 // Enroll buys this machine's certificate with a token, from tokenFile or, if
-// that is empty, from the file that the configuration names. A machine that has
-// no state yet starts without a floor: who enrols it by hand vouches for it.
+// that is empty, from the file that the configuration names. A machine that
+// knows no floor starts without one: who enrols it by hand vouches for it.
 func Enroll(ctx context.Context, o Options, tokenFile string) error {
 	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
@@ -42,7 +42,7 @@ func Enroll(ctx context.Context, o Options, tokenFile string) error {
 	if err := (&identity{cfg: cfg}).enroll(ctx, token); err != nil {
 		return err
 	}
-	if _, lost, err := journalFile(cfg).Load(); err != nil || !lost {
+	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {
 		return err
 	}
 	return requestFloor(cfg, trust.Floor{})

@@ -26,13 +26,13 @@ const reachLimit = 5 * time.Second
 // confirm waits until something that answered before the switch answers again:
 // a control plane that is down must not take a machine back that reaches its
 // beacons, and the other way round (A10).
-func (w *world) confirm(ctx context.Context, j states.Journal) states.Input {
+func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if len(work.Baseline) == 0 {
 		return states.Confirmed{By: checksOnly}
 	}
 	left := time.Duration((work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
-	ctx, cancel := context.WithTimeout(ctx, max(left, reachLimit/5))
+	ctx, cancel := context.WithTimeout(outer, max(left, reachLimit/5))
 	defer cancel()
 	by := make(chan string, len(work.Baseline))
 	last := make(chan error, len(work.Baseline))
@@ -60,7 +60,7 @@ func (w *world) confirm(ctx context.Context, j states.Journal) states.Input {
 			said = append(said, err.Error())
 		}
 	}
-	if message, fired := w.Fired(); fired {
+	if message, fired := w.Fired(outer); fired {
 		return states.WatchdogFired{Generations: w.Generations(), Message: message}
 	}
 	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(said, "\n")}

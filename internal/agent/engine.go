@@ -28,8 +28,9 @@ type effects interface {
 	Wake() <-chan struct{}
 	Generations() fleet.Generations
 	Now() states.Moment
-	// Fired tells whether the watchdog has gone back.
-	Fired() (string, bool)
+	// Fired tells whether the watchdog has gone back; while it does so, it
+	// waits.
+	Fired(ctx context.Context) (string, bool)
 }
 
 // engine drives the journal: it is written, then its step is performed, and
@@ -53,7 +54,11 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 		if ctx.Err() != nil {
 			return
 		}
-		j = e.next(ctx, j, in)
+		next := e.next(ctx, j, in)
+		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
+			pause(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+		}
+		j = next
 	}
 }
 
@@ -62,9 +67,9 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	if j.Step == states.Idle {
 		return e.effects.Idle(ctx, j)
 	}
-	if message, fired := e.effects.Fired(); fired {
-		switch j.Step {
-		case states.Switch, states.AwaitReboot, states.HandOver, states.Confirm, states.Disarm:
+	switch j.Step {
+	case states.Switch, states.AwaitReboot, states.HandOver, states.Confirm, states.Disarm, states.Verify:
+		if message, fired := e.effects.Fired(ctx); fired {
 			return states.WatchdogFired{Generations: e.effects.Generations(), Message: message}
 		}
 	}

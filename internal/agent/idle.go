@@ -58,6 +58,11 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 		if !reflect.DeepEqual(states.Next(j, seen, w.Now()), j) {
 			return seen
 		}
+		// After a switch by hand the agent of that system takes over.
+		if w.lastRunning != "" && w.lastRunning != seen.Running {
+			w.replace(ctx, 30*time.Second)
+		}
+		w.lastRunning = seen.Running
 	}
 	if in := w.adopted(j); in != nil {
 		return in
@@ -199,12 +204,28 @@ func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) 
 		return nil
 	}
 	w.prefetched = d
-	a, in := w.accept(ctx, j, d)
-	if in == nil {
-		in = w.bring(ctx, a, "prefetch", time.Now())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan states.Input, 1)
+	go func() {
+		a, in := w.accept(ctx, j, d)
+		if in == nil {
+			in = w.bring(ctx, a, "prefetch", time.Now())
+		}
+		ended <- in
+	}()
+	for {
+		select {
+		case in := <-ended:
+			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
+				w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
+			}
+			return nil
+		case <-w.orders.wake:
+			// Another order must not wait for what is not wanted yet.
+			if v, _ := w.orders.get(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+				cancel()
+			}
+		}
 	}
-	if _, ok := in.(states.Done); !ok {
-		w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
-	}
-	return nil
 }

@@ -40,7 +40,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	}
 	checks := healthChecks(cfg)
 	v := verification{
-		minHealthy: time.Duration(j.Work.Order.MinHealthyMs) * time.Millisecond,
+		minHealthy: minHealthy(j.Work.Order.MinHealthyMs, checks),
 		results:    make(chan []fleet.CheckResult, 1),
 		runs: func() bool {
 			g := w.Generations()
@@ -61,6 +61,11 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		},
 	}
 	in := v.run(ctx)
+	if _, ok := in.(states.Failed); ok {
+		if message, fired := w.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: w.Generations(), Message: message}
+		}
+	}
 	if h, ok := in.(states.Healthy); ok {
 		if h.FailedUnits, err = w.sup.FailedUnits(ctx); err != nil {
 			w.log.Warn("failed units cannot be listed", "error", err)
@@ -68,6 +73,18 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		return h
 	}
 	return in
+}
+
+// minHealthy is how long the checks have to pass: as long as the order says,
+// but at least one interval of each, for an order is not signed (E05).
+func minHealthy(orderMs int64, checks []fleet.Check) time.Duration {
+	d := time.Duration(orderMs) * time.Millisecond
+	for _, c := range checks {
+		if c.Required {
+			d = max(d, time.Duration(min(c.IntervalSeconds, 10)*float64(time.Second)))
+		}
+	}
+	return d
 }
 
 // verification decides on the results of checks as they come.

@@ -52,10 +52,11 @@ type world struct {
 	log      *slog.Logger
 
 	// Of an idle agent, forgotten when it ends.
-	notBefore  map[string]time.Time // orders that could not begin, and when to look at them again
-	delay      map[string]time.Duration
-	prefetched fleet.Digest
-	refusedDoc map[fleet.Digest]bool
+	notBefore   map[string]time.Time // orders that could not begin, and when to look at them again
+	delay       map[string]time.Duration
+	prefetched  fleet.Digest
+	refusedDoc  map[fleet.Digest]bool
+	lastRunning fleet.StorePath
 }
 
 var _ effects = (*world)(nil)
@@ -87,13 +88,23 @@ func (w *world) Interrupts(j states.Journal) (states.Input, bool) {
 	return interrupts(v, j)
 }
 
-// Fired tells whether the watchdog has gone back.
-func (w *world) Fired() (string, bool) {
-	o, armed, err := w.watch.Read()
-	if err != nil {
-		w.log.Error("the watchdog's orders cannot be read", "error", err)
+// Fired tells whether the watchdog has gone back, and waits while it does so.
+func (w *world) Fired(ctx context.Context) (string, bool) {
+	for begin := time.Now(); ; {
+		o, armed, err := w.watch.Read()
+		if err != nil {
+			w.log.Error("the watchdog's orders cannot be read", "error", err)
+		}
+		if !armed || !o.Fired {
+			return "", false
+		}
+		if o.Done || time.Since(begin) > 15*time.Minute {
+			return o.Message, true
+		}
+		if !pause(ctx, 200*time.Millisecond) {
+			return "", false
+		}
 	}
-	return o.Message, armed && o.Done
 }
 
 // Perform does what the step stands for.
@@ -158,10 +169,9 @@ func (w *world) arm(j states.Journal) error {
 	if err := nix.SetRoot(nix.RootsDir, "previous", work.Previous.Path); err != nil {
 		return err
 	}
-	confirm := float64(work.Accepted.Header.Policy.ConfirmWindowMs) / 1000
 	o := disk.Watch{
 		Previous: work.Previous.Path, Unit: fmt.Sprintf("nixfleet-switch-%d-watchdog", work.Began.WallMs),
-		BootID: work.BootID, Deadline: work.WatchUntil, AfterBoot: bootGrace + confirm + states.WatchMargin(confirm),
+		BootID: work.BootID, Deadline: work.WatchUntil, AfterBoot: bootGrace + work.Confirm + states.WatchMargin(work.Confirm),
 	}
 	if work.Action == states.ActionBoot {
 		o.Deadline = 0
@@ -248,7 +258,7 @@ func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Inp
 func (w *world) handOver(ctx context.Context, j states.Journal) states.Input {
 	if o, armed, err := w.watch.Read(); err == nil && armed && !o.Fired {
 		o.BootID = j.Work.BootID
-		o.Deadline = j.Work.ConfirmUntil + states.WatchMargin(float64(j.Work.Accepted.Header.Policy.ConfirmWindowMs)/1000)
+		o.Deadline = j.Work.ConfirmUntil + states.WatchMargin(j.Work.Confirm)
 		if err := w.watch.Write(o); err != nil {
 			w.log.Error("the watchdog's deadline cannot be set", "error", err)
 		}

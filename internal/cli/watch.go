@@ -59,7 +59,10 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 		if e.Rollout != nil {
 			last = e.Rollout.State
 		}
-		if last.Final() || last == fleet.RolloutPaused {
+		// The first event of a connection tells only that it stands: what came
+		// before is read.
+		stands := e == api.Event{ID: e.ID, At: e.At}
+		if stands || last.Final() || last == fleet.RolloutPaused {
 			// What is paused may have gone on since; the state decides.
 			d, err := c.Rollout(ctx, id)
 			if err != nil {

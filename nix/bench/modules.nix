@@ -66,11 +66,15 @@ let
     config
     hardware
   ]) services;
-  scopeHosts = lib.mapAttrs (name: module: [
-    module
-    hardware
-    (scopesNeed.${name} or { nixfleet.${name}.enable = true; })
-  ]) scopes.nixosModules;
+  scopeHosts = lib.mapAttrs (
+    name: module:
+    [
+      module
+      (scopesNeed.${name} or { nixfleet.${name}.enable = true; })
+    ]
+    # A disk layout brings what the others boot from.
+    ++ lib.optional (name != "disko") hardware
+  ) (removeAttrs scopes.nixosModules (lib.optional (inputs.disko == null) "disko"));
   diskHosts = lib.mapAttrs' (
     name: template:
     lib.nameValuePair "disk-${name}" [

@@ -43,6 +43,15 @@ in
     enable = true;
     jobs.data = job;
   };
+  disko = {
+    imports = needs "disko" inputs.disko.nixosModules.disko;
+    nixfleet.disko = {
+      enable = true;
+      template = "ext4";
+      disk = "/dev/vda";
+    };
+    boot.loader.systemd-boot.enable = true;
+  };
   home-manager = {
     imports = needs "home-manager" inputs.home-manager.nixosModules.home-manager;
     nixfleet.home-manager = {

@@ -44,19 +44,20 @@ check "nix flake check" flake flake check --no-build "path:$work/nixfleet"
 git -C "$work/nixfleet" init -q && git -C "$work/nixfleet" add -A
 check "nix/scopes as a flake of its own" flake eval "git+file://$work/nixfleet?dir=nix/scopes#nixosModules" --apply builtins.attrNames
 
-# TEMPLATE HOST: initialised, edited and evaluated as its user does.
+# template FOLDER HOST: initialised, edited and evaluated as its user does.
 template() {
-  local directory=$work/$1
-  cp -r "$root/nix/templates/$1" "$directory"
+  local directory=$work/${1##*/}
+  cp -r "$root/nix/$1" "$directory"
   grep -rlF REPLACE-WITH-YOUR-SSH-PUBLIC-KEY "$directory" |
     xargs sed -i 's/REPLACE-WITH-YOUR-SSH-PUBLIC-KEY/ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDKmo2gJZQ4yyNXm9rSm2z7Pj7hRZWkRUh1oG0Jt5xSt operator/'
-  check "template $1" flake eval "path:$directory#nixosConfigurations.$2.config.system.build.toplevel.drvPath" \
+  check "template ${1##*/}" flake eval "path:$directory#nixosConfigurations.$2.config.system.build.toplevel.drvPath" \
     --override-input nixfleet "path:$work/nixfleet" --override-input disko "path:$(realpath "$INPUTS")/disko"
 }
 if [ -e "${INPUTS:-}/disko/flake.nix" ]; then
-  template standalone myhost
-  template batch node-01
-  template fleet cp-01
+  template templates/standalone myhost
+  template templates/batch node-01
+  template templates/fleet cp-01
+  template demo db-01
 else
   echo "# SKIP the templates: INPUTS has no disko"
 fi

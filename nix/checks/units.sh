@@ -27,7 +27,7 @@ file() {
 
 passed=0 failed=0
 ok() { passed=$((passed + 1)); echo "ok - $1"; }
-not_ok() { failed=$((failed + 1)); echo "not ok - $1"; [ -z "${2:-}" ] || sed 's/^/# /' <<<"$2"; }
+not_ok() { failed=$((failed + 1)); echo "not ok - $1${2:+: $2}"; }
 
 units=(nixfleet-agent.service nixfleet-agent-restart.service nixfleet-watchdog.service nixfleet-watchdog.timer nixfleet-control-plane.service)
 for unit in "${units[@]}"; do

@@ -4,5 +4,6 @@
 { nixpkgs }:
 {
   mkHost = import ./mk-host.nix { defaultNixpkgs = nixpkgs; };
+  mkVmApps = import ./mk-vm-apps.nix;
   mkInstaller = import ./mk-installer.nix { defaultNixpkgs = nixpkgs; };
 }

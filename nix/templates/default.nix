@@ -28,4 +28,9 @@
       with which the machines join the fleet.
     '';
   };
+  demo = {
+    path = ../demo;
+    description = "Six machines under QEMU that show a whole fleet at work";
+    welcomeText = "Put your SSH key into `operators.nix` and read `README.md`.";
+  };
 }

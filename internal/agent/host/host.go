@@ -24,11 +24,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Names of the agent's own services.
+// Names of the agent's own services, for systemd and for launchd.
 const (
-	AgentUnit    = "nixfleet-agent.service"
-	WatchdogUnit = "nixfleet-watchdog.service"
-	AgentLabel   = "org.nixfleet.agent"
+	AgentUnit     = "nixfleet-agent.service"
+	WatchdogUnit  = "nixfleet-watchdog.service"
+	WatchdogTimer = "nixfleet-watchdog.timer"
+	AgentLabel    = "org.nixfleet.agent"
+	WatchdogLabel = "org.nixfleet.watchdog"
 )
 
 // Switch is a system's switch program to be run once, by a name that is never
@@ -81,11 +83,26 @@ func System() fleet.System {
 // wrapper leaves a mark that the program has begun, and its exit code when it
 // has ended, each as a whole file: what a service manager says of a unit that
 // was stopped is not what the program said.
-const wrapper = `mark=$1; shift; : > "$mark.started"; "$@"; code=$?; echo "$code" > "$mark.code.tmp" && mv -f "$mark.code.tmp" "$mark.code"`
+const wrapper = `mark=$1
+shift
+: > "$mark.started"
+"$@"
+code=$?
+echo "$code" > "$mark.code.tmp" && mv -f "$mark.code.tmp" "$mark.code"
+`
 
-// words are the arguments of /bin/sh that run the switch in the wrapper.
-func (s Switch) words() []string {
-	return append([]string{"-c", wrapper, "sh", filepath.Join(s.Dir, s.Name), s.Program}, s.Args...)
+// prepare writes the wrapper, and returns the arguments of /bin/sh that run
+// the switch in it. It is a file because service managers take liberties with
+// what looks like a variable.
+func (s Switch) prepare() ([]string, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder of switches: %w", err)
+	}
+	file := filepath.Join(s.Dir, s.Name+".sh")
+	if err := os.WriteFile(file, []byte(wrapper), 0o600); err != nil {
+		return nil, fmt.Errorf("write wrapper: %w", err)
+	}
+	return append([]string{file, filepath.Join(s.Dir, s.Name), s.Program}, s.Args...), nil
 }
 
 // code reads the exit code, if there is one yet.

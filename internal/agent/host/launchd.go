@@ -47,8 +47,9 @@ func (m Launchd) Run(ctx context.Context, s Switch) (Result, error) {
 }
 
 func (Launchd) start(s Switch, pidFile, logFile string) error {
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return fmt.Errorf("make folder of switches: %w", err)
+	words, err := s.prepare()
+	if err != nil {
+		return err
 	}
 	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -57,7 +58,7 @@ func (Launchd) start(s Switch, pidFile, logFile string) error {
 	defer log.Close()
 	// The agent may end while the switch runs: it must not take it along.
 	p, err := proc.Start(context.Background(), proc.Cmd{
-		Path: "/bin/sh", Args: s.words(), Stdout: log, Stderr: log, Attr: &syscall.SysProcAttr{Setsid: true},
+		Path: "/bin/sh", Args: words, Stdout: log, Stderr: log, Attr: &syscall.SysProcAttr{Setsid: true},
 		Env: append(os.Environ(), "PATH=/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
 	})
 	if err != nil {

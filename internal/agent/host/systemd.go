@@ -39,8 +39,9 @@ func (m Systemd) Run(ctx context.Context, s Switch) (Result, error) {
 }
 
 func (m Systemd) start(ctx context.Context, s Switch) error {
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
-		return fmt.Errorf("make folder of switches: %w", err)
+	words, err := s.prepare()
+	if err != nil {
+		return err
 	}
 	args := []string{
 		"--unit=" + s.Name, "--description=NixFleet: " + s.Program, "--collect", "--no-block", "--quiet", "--no-ask-password", "--service-type=exec",
@@ -48,7 +49,7 @@ func (m Systemd) start(ctx context.Context, s Switch) error {
 		"--setenv=NIXOS_NO_CHECK=1", // the agent has compared the inhibitors, and has chosen boot where they matter
 		"/bin/sh",
 	}
-	if _, err := proc.Run(ctx, proc.Cmd{Path: "systemd-run", Args: append(args, s.words()...), Timeout: 30 * time.Second}); err != nil {
+	if _, err := proc.Run(ctx, proc.Cmd{Path: "systemd-run", Args: append(args, words...), Timeout: 30 * time.Second}); err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	return nil
@@ -74,7 +75,7 @@ func (m Systemd) kill(ctx context.Context, unit string) {
 }
 
 func (Systemd) output(ctx context.Context, unit string) string {
-	res, err := proc.Run(ctx, proc.Cmd{Path: "journalctl", Args: []string{"--unit=" + unit, "--lines=30", "--output=cat", "--no-pager", "--quiet"}, Timeout: 10 * time.Second, MaxOutput: 32 << 10})
+	res, err := proc.Run(ctx, proc.Cmd{Path: "journalctl", Args: []string{"_SYSTEMD_UNIT=" + unit, "--lines=30", "--output=cat", "--no-pager", "--quiet"}, Timeout: 10 * time.Second, MaxOutput: 32 << 10})
 	if err != nil {
 		return "its output cannot be read: " + err.Error()
 	}

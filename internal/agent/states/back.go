@@ -140,7 +140,7 @@ func (j Journal) watchdogFired(in WatchdogFired) Journal {
 	w := j.Work
 	reason := fleet.ReasonWatchdog
 	switch j.Step {
-	case Switch, HandOver, Disarm, AwaitReboot:
+	case Switch, HandOver, Disarm, AwaitReboot, Verify:
 	case Confirm:
 		reason = fleet.ReasonNoNetwork
 	default:
@@ -167,7 +167,7 @@ func (j Journal) finish(now Moment) Journal {
 	case w.Outcome.Success():
 		j = j.wentLive()
 	case w.Outcome == fleet.OutcomeReverted, w.Outcome == fleet.OutcomeRevertFailed, w.Outcome == fleet.OutcomeFailed:
-		j = j.wentBack()
+		j = j.wentBack(now)
 	}
 	j.Trust = j.Trust.Settled(now.WallMs)
 	j.Drift = ""
@@ -189,15 +189,15 @@ func (j Journal) wentLive() Journal {
 	return j
 }
 
-func (j Journal) wentBack() Journal {
+func (j Journal) wentBack(now Moment) Journal {
 	w := j.Work
 	ordered := w.RevertKey != ""
 	floor := j.Trust.Floor
 	switch {
 	case ordered:
-		j.Trust = j.Trust.WentBack(w.Target.Digest, w.Target.Path, true)
+		j.Trust = j.Trust.WentBack(w.Target.Digest, w.Target.Path, true, now.WallMs)
 	case floor != nil && floor.Pending != nil && floor.Pending.Digest == w.Target.Digest && !w.Converged:
-		f := floor.Returned()
+		f := floor.Returned(now.WallMs)
 		j.Trust.Floor = &f
 	}
 	if w.Outcome != fleet.OutcomeFailed && w.Target.Path != "" && w.Target.Path != w.Previous.Path {

@@ -63,6 +63,9 @@ type (
 		Baseline    []string
 		Reboot      bool // the target's fingerprints want one
 		MayReboot   bool // the machine's policy allows it, now or later
+		// Confirm is the machine's own limit for confirming, in seconds; the
+		// release's is never exceeded.
+		Confirm float64
 	}
 	// Switched ends Switch and BackSwitch.
 	Switched struct {

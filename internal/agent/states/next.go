@@ -80,9 +80,15 @@ func (j Journal) idle(in Input, now Moment) Journal {
 	case Rebooted:
 		return j.observed(Observed(in), now)
 	case Learned:
-		j.Trust, j.Learned = in.Trust, in.Documents
+		t, l := j.Trust, in.Trust
+		t.Root, t.Timestamp, t.Grants = l.Root, l.Timestamp, l.Grants
+		t.Revocations, t.RevocationsDigest = l.Revocations, l.RevocationsDigest
+		t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
+		j.Trust, j.Learned = t, in.Documents
 	case Adopted:
-		j.Trust.Floor = &in.Floor
+		if j.Trust.Floor == nil { // a floor that is known is never given up
+			j.Trust.Floor = &in.Floor
+		}
 	}
 	return j
 }
@@ -228,6 +234,10 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 		w.Message = ""
 		w.BootID, w.FailedBefore, w.Baseline = now.BootID, in.FailedUnits, in.Baseline
 		w.Reboot, w.MayReboot = in.Reboot, in.MayReboot
+		w.Confirm = float64(w.Accepted.Header.Policy.ConfirmWindowMs) / 1000
+		if in.Confirm > 0 {
+			w.Confirm = min(w.Confirm, in.Confirm)
+		}
 		w.Previous = j.previous(in.Running)
 		if w.Previous.Path == "" {
 			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so where to go back to")
@@ -244,7 +254,7 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 			j.Step = Verify
 			return j
 		}
-		w.WatchUntil = now.Boot + w.SwitchLimit() + w.confirmSeconds() + WatchMargin(w.confirmSeconds())
+		w.WatchUntil = now.Boot + w.SwitchLimit() + w.Confirm + WatchMargin(w.Confirm)
 		j.Step = Arm
 	}
 	return j
@@ -272,10 +282,6 @@ func (w *Work) SwitchLimit() float64 {
 		return min(switchLimit, max(d, 5))
 	}
 	return switchLimit
-}
-
-func (w *Work) confirmSeconds() float64 {
-	return float64(w.Accepted.Header.Policy.ConfirmWindowMs) / 1000
 }
 
 // stepped is for steps that are done or not.
@@ -347,7 +353,7 @@ func (j Journal) watchNew(now Moment) Journal {
 	w := j.Work
 	j.Trust = j.Trust.Activated(now.WallMs)
 	w.BootID = now.BootID
-	w.ConfirmUntil = now.Boot + w.confirmSeconds()
+	w.ConfirmUntil = now.Boot + w.Confirm
 	w.VerifyFrom = now.Boot
 	j.Step = HandOver
 	return j

@@ -167,6 +167,7 @@ type Work struct {
 	Rebooted     bool     `json:"rebooted,omitempty"`  // the target was booted
 
 	Action       Action  `json:"action,omitempty"`
+	Confirm      float64 `json:"confirm,omitempty"`      // seconds in which the network has to answer
 	Unit         string  `json:"unit,omitempty"`         // of the switch under way
 	SwitchUntil  float64 `json:"switchUntil,omitempty"`  // seconds since boot
 	WatchUntil   float64 `json:"watchUntil,omitempty"`   // when the watchdog acts

@@ -98,6 +98,7 @@ let
     "nixfleet-watchdog.service" = ''
       [Unit]
       Description=NixFleet watchdog
+      StartLimitIntervalSec=0
       X-RestartIfChanged=false
       [Service]
       Type=oneshot

@@ -17,7 +17,7 @@ resolve() {
   fi
 }
 
-nixpkgs=$(resolve "$NIXPKGS" "$NIXPKGS")
+nixpkgs=$(resolve "${NIXPKGS:?}" "$NIXPKGS")
 arguments="nixpkgs = $nixpkgs;"
 if [ -n "${NIX_DARWIN:-}" ]; then
   darwin_nixpkgs=$(resolve "$NIXPKGS" "${NIX_DARWIN_LIB:-$NIXPKGS}")

@@ -121,7 +121,10 @@ let
         updateScript = null;
         buildEnv.override = _: package;
         mkDerivation = mkDerivation;
-        stdenv = { inherit hostPlatform system; };
+        stdenv = {
+          inherit hostPlatform system;
+          inherit (hostPlatform) isLinux isDarwin;
+        };
         toPythonModule = lib.id;
 
         # What NixOS modules read off particular packages; harmless on the others.

@@ -127,6 +127,11 @@ in
   addDriverRunpath = packageWith "add-driver-runpath" (_: {
     driverLink = "/run/opengl-driver";
   });
+  OVMF = packageWith "OVMF" (_: {
+    systemManagementModeRequired = false;
+    firmware = "/stand-in/OVMF_CODE.fd";
+    variables = "/stand-in/OVMF_VARS.fd";
+  });
   dhcpcd = packageWith "dhcpcd" (_: {
     enablePrivSep = true;
   });

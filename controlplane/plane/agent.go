@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// CheckIn takes in what an agent says of its machine and answers with its
+// orders, as soon as they are others than it has, at the latest after
+// in.WaitMs. One that says nothing new writes nothing.
+func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
+	if err := cleanCheckIn(machine, &in); err != nil {
+		return api.Orders{}, err
+	}
+	if _, err := p.known(ctx, machine); err != nil {
+		return api.Orders{}, err
+	}
+	if err := p.checkEpoch(ctx, machine, in.Epoch); err != nil {
+		return api.Orders{}, err
+	}
+	if err := p.takeIn(ctx, machine, in); err != nil {
+		return api.Orders{}, err
+	}
+	return p.hold(ctx, machine, in.Have, time.Duration(min(in.WaitMs, api.MaxWaitMs))*time.Millisecond)
+}
+
+// hold answers once the orders are others than have, or the time is over.
+func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, wait time.Duration) (api.Orders, error) {
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
+	for {
+		v, changed := p.board.look(machine)
+		m, ok := p.inventory.machine(machine)
+		if !ok {
+			return api.Orders{}, errNoMachine(machine)
+		}
+		if err := mayTalk(m); err != nil {
+			return api.Orders{}, err
+		}
+		o, err := p.ordersFor(m, v)
+		if err != nil || o.Etag != have || wait <= 0 {
+			return o, err
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			wait = 0
+		case <-p.closing:
+			return o, nil
+		case <-ctx.Done():
+			return api.Orders{}, ctx.Err()
+		}
+	}
+}
+
+// ordersFor is what a machine may do now. One that takes no part in rollouts
+// gets nothing to apply; while the database may be an old copy, nobody does.
+func (p *Plane) ordersFor(m fleet.Machine, v posting) (api.Orders, error) {
+	var o api.Orders
+	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.epoch.mode() != modeRestored {
+		o = rollout.OrdersFor(v.assignment, v.rollout, p.ms())
+	}
+	o.Documents = p.trustNow().documents
+	o.PollAfterMs, o.WaitMs = int64(p.conf.PollSeconds)*1000, int64(p.conf.WaitSeconds)*1000
+	o.Epoch = p.epoch.token()
+	tag, err := etag(o)
+	o.Etag = tag
+	return o, err
+}
+
+// cleanCheckIn cuts what an agent says to its limits and refuses what makes no
+// sense.
+func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
+	if in.Machine != machine {
+		return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the check-in that of %.80q", machine, in.Machine)
+	}
+	in.Waiting = fleet.CleanText(in.Waiting, 1000)
+	in.AgentVersion = fleet.CleanText(in.AgentVersion, 64)
+	in.Tags = fleet.NewTags(in.Tags, nil).Signed
+	in.Checks = in.Checks[:min(len(in.Checks), fleet.MaxChecks)]
+	for i := range in.Checks {
+		in.Checks[i].Observed = fleet.CleanText(in.Checks[i].Observed, fleet.MaxObserved)
+	}
+	bad := func(what string) error { return fleet.Errorf(fleet.Invalid, "check-in: bad %s", what) }
+	switch {
+	case in.State != "" && !in.State.Valid():
+		return bad("state")
+	case in.System != "" && !in.System.Valid():
+		return bad("system")
+	case in.Line != "" && !in.Line.Valid():
+		return bad("line")
+	case len(in.BootID) > 64:
+		return bad("bootId")
+	case in.RunsRelease != "" && !in.RunsRelease.Valid():
+		return bad("runsRelease")
+	case len(in.Epoch) > 300 || len(in.Have) > 100:
+		return bad("epoch or have")
+	}
+	for _, path := range []fleet.StorePath{in.Running, in.Booted, in.BootDefault} {
+		if path != "" && !path.Valid() {
+			return bad("store path")
+		}
+	}
+	return fleet.ValidateTags(in.Tags)
+}
+
+// takeIn notes the sign of life, and writes what is new.
+func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
+	now := p.ms()
+	have, before, ok := p.inventory.touch(machine, now)
+	if !ok {
+		return errNoMachine(machine)
+	}
+	if back := before > 0 && now-before > p.offlineAfterMs(); back {
+		p.comeBack(machine)
+	}
+	m := merge(have, in)
+	if sameStatus(have, m) {
+		return nil
+	}
+	tell := notable(have, m)
+	err := p.st.Write(ctx, func(tx *store.Tx) error {
+		if err := tx.UpdateMachineStatus(ctx, m); err != nil {
+			return err
+		}
+		if !tell {
+			return nil
+		}
+		return tx.AddEvents(ctx, []api.Event{{At: now, Machine: &m}})
+	})
+	if err != nil {
+		return err
+	}
+	p.inventory.putStatus(m)
+	if tell {
+		p.eventBell.ring()
+	}
+	return nil
+}
+
+// comeBack lets the rollouts of a machine know that it is online again. It is
+// a hint: the engine looks again by itself.
+func (p *Plane) comeBack(machine fleet.MachineID) {
+	p.loop.back.add(machine)
+	p.ringInbox()
+}
+
+func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
+	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
+	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
+	m.Tags = fleet.NewTags(in.Tags, m.Tags.Operator)
+	m.Checks = in.Checks
+	if m.Checks == nil {
+		m.Checks = []fleet.CheckResult{}
+	}
+	m.Health = fleet.Health(m.Checks)
+	return m
+}
+
+// sameStatus reports whether there is nothing to write: the same state, and
+// checks that say the same. When a check last ran is nothing new.
+func sameStatus(a, b fleet.Machine) bool {
+	if notable(a, b) || a.Waiting != b.Waiting || a.BootID != b.BootID || a.AgentVersion != b.AgentVersion || len(a.Checks) != len(b.Checks) {
+		return false
+	}
+	for i, c := range a.Checks {
+		d := b.Checks[i]
+		if c.Name != d.Name || c.Kind != d.Kind || c.Status != d.Status || c.Required != d.Required || c.Status != fleet.CheckPassing && c.Observed != d.Observed {
+			return false
+		}
+	}
+	return true
+}
+
+// notable reports whether operators want to hear of the difference.
+func notable(a, b fleet.Machine) bool {
+	return a.System != b.System || a.Line != b.Line || a.State != b.State || a.Generations != b.Generations ||
+		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.Tags.Effective, b.Tags.Effective)
+}
+
+// maxReports bounds how many reports come at once; an agent sends the rest
+// next.
+const maxReports = 1000
+
+// SubmitReports keeps a machine's reports and returns when they are durable.
+// A report that came before is accepted again and has no second effect. One
+// that is malformed is rejected, and holds up no other.
+func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
+	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
+	if len(reports) > maxReports {
+		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), maxReports)
+	}
+	if _, err := p.known(ctx, machine); err != nil {
+		return reply, err
+	}
+	var good []fleet.Report
+	for _, r := range reports {
+		if r.Machine != machine {
+			return reply, fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the report that of %.80q", machine, r.Machine)
+		}
+		r.Clean()
+		if err := r.Validate(); err != nil {
+			p.log.Warn("rejected a report", "machine", machine, "report", fleet.CleanText(r.ID, 64), "err", err)
+			reply.Rejected = append(reply.Rejected, r.ID)
+			continue
+		}
+		reply.Accepted = append(reply.Accepted, r.ID)
+		good = append(good, r)
+	}
+	if len(good) == 0 {
+		return reply, nil
+	}
+	now := p.ms()
+	err := p.st.Write(ctx, func(tx *store.Tx) error {
+		for _, r := range good {
+			if _, err := tx.AddReport(ctx, r, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return api.ReportsReply{}, err
+	}
+	p.inventory.touch(machine, now)
+	p.ringInbox()
+	return reply, nil
+}
+
+// welcome tells rollouts of the machines that are online again.
+func (t *turn) welcome(ctx context.Context, back []fleet.MachineID) error {
+	for _, id := range back {
+		for _, s := range t.p.holding(id) {
+			if err := t.step(ctx, s, rollout.Event{Changed: id}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// MachineQuery selects machines; what is empty does not select.
+type MachineQuery struct {
+	Cursor    string
+	Limit     int
+	Tag       fleet.Tag
+	Lifecycle fleet.Lifecycle
+	Health    fleet.CheckStatus
+	Release   fleet.Digest // that runs
+	Drift     bool         // only those with drift
+	Offline   bool         // only those that are not heard of
+}
+
+// Machines returns machines by id.
+func (p *Plane) Machines(ctx context.Context, q MachineQuery) (api.Page[fleet.Machine], error) {
+	var after fleet.MachineID
+	if err := readCursor(q.Cursor, &after); err != nil {
+		return api.Page[fleet.Machine]{}, err
+	}
+	now, size := p.ms(), pageSize(q.Limit)
+	items := p.inventory.page(after, size+1, func(m fleet.Machine) bool {
+		return (q.Tag == "" || slices.Contains(m.Tags.Effective, q.Tag)) && (q.Lifecycle == "" || m.Lifecycle == q.Lifecycle) &&
+			(q.Health == "" || m.Health == q.Health) && (q.Release == "" || m.RunsRelease == q.Release) &&
+			(!q.Drift || m.Drift) && (!q.Offline || !p.online(m, now))
+	})
+	page := pageOf(items, size, func(m fleet.Machine) any { return m.ID })
+	for i := range page.Items {
+		if err := p.fillDesired(ctx, p.st.Reader, &page.Items[i]); err != nil {
+			return api.Page[fleet.Machine]{}, err
+		}
+	}
+	return page, nil
+}
+
+// Machine returns a machine.
+func (p *Plane) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
+	m, ok := p.inventory.machine(id)
+	if !ok {
+		return m, errNoMachine(id)
+	}
+	return m, p.fillDesired(ctx, p.st.Reader, &m)
+}
+
+func errNoMachine(id fleet.MachineID) error {
+	return fleet.Errorf(fleet.NotFound, "there is no machine %.80q", id).WithHint("nixfleet machine list shows those there are")
+}
+
+// fillDesired derives what a machine should run; it is never stored.
+func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machine) error {
+	claim, claimed, err := r.ClaimedAssignment(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	healthy, ok, err := r.LastHealthy(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	var c, h *fleet.Assignment
+	if claimed {
+		c = &claim
+	}
+	if ok {
+		h = &healthy
+	}
+	m.Desired = rollout.Desired(c, h)
+	return nil
+}
+
+// Query is a part of a list that needs no other filter.
+type Query struct {
+	Cursor string
+	Limit  int
+}
+
+// MachineReports returns what a machine reported, newest first.
+func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, q Query) (api.Page[fleet.Report], error) {
+	if _, ok := p.inventory.machine(id); !ok {
+		return api.Page[fleet.Report]{}, errNoMachine(id)
+	}
+	var before int64
+	if err := readCursor(q.Cursor, &before); err != nil {
+		return api.Page[fleet.Report]{}, err
+	}
+	size := pageSize(q.Limit)
+	rows, err := p.st.MachineReports(ctx, id, before, size+1)
+	if err != nil {
+		return api.Page[fleet.Report]{}, err
+	}
+	page := pageOf(rows, size, func(r store.Inbox) any { return r.Seq })
+	out := api.Page[fleet.Report]{Items: make([]fleet.Report, len(page.Items)), Next: page.Next}
+	for i, r := range page.Items {
+		out.Items[i] = r.Report
+	}
+	return out, nil
+}
+
+// RegisterMachine makes a machine known before it enrols. The error's code is
+// Conflict if it is known already.
+func (p *Plane) RegisterMachine(ctx context.Context, c Caller, in api.MachineRequest) (fleet.Machine, error) {
+	if !in.ID.Valid() {
+		_, err := fleet.ParseMachineID(string(in.ID))
+		return fleet.Machine{}, err
+	}
+	if in.Lifecycle == "" {
+		in.Lifecycle = fleet.Pending
+	}
+	if err := fleet.Pending.CheckMove(in.Lifecycle); err != nil {
+		return fleet.Machine{}, err
+	}
+	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.CheckResult{}, CreatedAt: p.ms(), Version: 1}
+	if err := fleet.ValidateTags(m.Tags.Operator); err != nil {
+		return fleet.Machine{}, err
+	}
+	if err := c.mayTouch(m); err != nil {
+		return fleet.Machine{}, err
+	}
+	err := p.act(ctx, func(ctx context.Context, t *turn) error { return t.register(ctx, m, c.actor(), nil) })
+	return m, err
+}
+
+func (t *turn) register(ctx context.Context, m fleet.Machine, actor string, detail map[string]string) error {
+	if err := t.tx.AddMachine(ctx, m); err != nil {
+		return err
+	}
+	t.changed(m)
+	return t.audit(ctx, actor, fleet.ActionMachineRegister, "machine:"+string(m.ID), detail)
+}
+
+// changed takes in a machine's new row.
+func (t *turn) changed(m fleet.Machine) {
+	t.machines[m.ID] = m
+	t.events = append(t.events, api.Event{At: t.now, Machine: &m})
+}
+
+// update changes what operators set of a machine, and lets the rollouts that
+// hold it know.
+func (p *Plane) update(ctx context.Context, c Caller, id fleet.MachineID, action string, change func(t *turn, m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
+	var out fleet.Machine
+	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+		m, ok := t.machine(id)
+		if !ok {
+			return errNoMachine(id)
+		}
+		if err := c.mayTouch(m); err != nil {
+			return err
+		}
+		before := m
+		detail, err := change(t, &m)
+		if err != nil {
+			return err
+		}
+		if err := c.mayTouch(m); err != nil {
+			return err
+		}
+		if err := t.tx.UpdateMachine(ctx, &m); err != nil {
+			return err
+		}
+		t.changed(m)
+		if err := t.audit(ctx, c.actor(), action, "machine:"+string(id), detail); err != nil {
+			return err
+		}
+		if m.Lifecycle != before.Lifecycle {
+			if err := t.lifecycleChanged(ctx, m); err != nil {
+				return err
+			}
+		}
+		out = m
+		return p.fillDesired(ctx, t.tx.Reader, &out)
+	})
+	return out, err
+}
+
+// lifecycleChanged lets rollouts know (H10), and ends the certificates of a
+// machine that is gone.
+func (t *turn) lifecycleChanged(ctx context.Context, m fleet.Machine) error {
+	if m.Lifecycle == fleet.Decommissioned {
+		serials, err := t.tx.RevokeCertificates(ctx, m.ID, t.now)
+		if err != nil {
+			return err
+		}
+		t.after = append(t.after, func() { t.p.serials.add(serials...) })
+	}
+	for _, s := range t.p.holding(m.ID) {
+		if err := t.step(ctx, s, rollout.Event{Changed: m.ID}); err != nil {
+			return err
+		}
+	}
+	return t.tickDue(ctx)
+}
+
+// holding returns the rollouts at work that a machine has a part in.
+func (p *Plane) holding(id fleet.MachineID) []*rollout.State {
+	var states []*rollout.State
+	for _, s := range p.active {
+		if _, ok := s.Assignments[id]; ok {
+			states = append(states, s)
+		}
+	}
+	slices.SortFunc(states, func(a, b *rollout.State) int { return strings.Compare(string(a.Rollout.ID), string(b.Rollout.ID)) })
+	return states
+}
+
+// SetLifecycle moves a machine in its life. A move that there is not has the
+// code Conflict.
+func (p *Plane) SetLifecycle(ctx context.Context, c Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {
+			return nil, err
+		}
+		detail := map[string]string{"from": string(m.Lifecycle), "to": string(in.Lifecycle)}
+		m.Lifecycle = in.Lifecycle
+		return detail, nil
+	})
+}
+
+// SetTags sets the operators' tags of a machine. Rollouts that were planned
+// before do not change (H19).
+func (p *Plane) SetTags(ctx context.Context, c Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineTags, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+		if in.IfVersion != 0 && in.IfVersion != m.Version {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s has version %d, not %d", id, m.Version, in.IfVersion).WithHint("look at it again, then repeat")
+		}
+		tags := fleet.NewTags(m.Tags.Signed, in.Tags)
+		if err := fleet.ValidateTags(tags.Operator); err != nil {
+			return nil, err
+		}
+		detail := map[string]string{"from": fmt.Sprint(m.Tags.Operator), "to": fmt.Sprint(tags.Operator)}
+		m.Tags = tags
+		return detail, nil
+	})
+}
+
+// AdoptMachine accepts a machine that came with a good certificate and no row:
+// it takes part in rollouts from now on.
+func (p *Plane) AdoptMachine(ctx context.Context, c Caller, id fleet.MachineID) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+		if m.Lifecycle != fleet.Pending {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
+		}
+		if m.LastContact == 0 {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s has never been heard of", id).WithHint("enrol it: nixfleet machine token %s", id)
+		}
+		m.Lifecycle = fleet.Active
+		if m.EnrolledAt == 0 {
+			m.EnrolledAt = p.ms()
+		}
+		return nil, nil
+	})
+}

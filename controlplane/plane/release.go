@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// Limits of a page.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+func pageSize(n int) int {
+	if n <= 0 {
+		return defaultPage
+	}
+	return min(n, maxPage)
+}
+
+// cursor hides the key that a page ended with.
+func cursor(key any) string {
+	b, err := json.Marshal(key)
+	if err != nil {
+		panic("encode cursor: " + err.Error()) // keys are numbers and strings
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func readCursor(text string, key any) error {
+	if text == "" {
+		return nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, key)
+	}
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "bad cursor").WithHint("pass on the one that came with the page before")
+	}
+	return nil
+}
+
+// pageOf cuts the item that was read beyond a page, and makes the cursor.
+func pageOf[T any](items []T, size int, key func(T) any) api.Page[T] {
+	if len(items) <= size {
+		return api.Page[T]{Items: items}
+	}
+	items = items[:size]
+	return api.Page[T]{Items: items, Next: cursor(key(items[size-1]))}
+}
+
+// timeKey is the key of lists that are newest first.
+type timeKey struct {
+	At int64  `json:"at"`
+	ID string `json:"id"`
+}
+
+// CreateRelease registers a release that the root's release role signed. The
+// same release again gives what was registered. Its sequence must be above its
+// line's newest, and its previousDigest that release; else the code is
+// Conflict.
+func (p *Plane) CreateRelease(ctx context.Context, c Caller, in api.ReleaseRequest) (fleet.Release, error) {
+	root := p.trustNow().root
+	if root == nil {
+		return fleet.Release{}, errNoRoot()
+	}
+	checked, err := trust.CheckRelease(in.Envelope, in.Entries, root, p.ms())
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	if checked.Header.Sequence > math.MaxInt64 {
+		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
+	}
+	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.ms(), RegisteredBy: c.actor()}
+	err = p.st.Write(ctx, func(tx *store.Tx) error {
+		have, err := tx.Release(ctx, checked.Digest)
+		if err == nil {
+			release = have
+			return nil
+		}
+		if fleet.ErrorCode(err) != fleet.NotFound {
+			return err
+		}
+		if err := followsLine(ctx, tx, checked.Header); err != nil {
+			return err
+		}
+		if err := tx.AddRelease(ctx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: checked.Entries, Raw: checked.Raw}); err != nil {
+			return err
+		}
+		return tx.AddAudit(ctx, fleet.AuditEvent{
+			At: release.RegisteredAt, Actor: c.actor(), Action: fleet.ActionReleaseCreate, Subject: "release:" + string(release.Digest),
+			Detail: map[string]string{
+				"line": string(release.Header.Line), "sequence": fmt.Sprint(release.Header.Sequence), "name": release.Header.Name,
+				"entries": fmt.Sprint(release.Header.Entries.Count),
+			},
+		})
+	})
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	p.releases.put(checked)
+	return release, nil
+}
+
+// followsLine checks a release's place in its line. A line that is not known
+// here, because the database is new, may begin anywhere: the agents have their
+// own floors.
+func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
+	head, ok, err := tx.LineHead(ctx, h.Line)
+	switch {
+	case err != nil || !ok:
+		return err
+	case h.Sequence <= head.Sequence:
+		return fleet.Errorf(fleet.Conflict, "release: sequence %d of line %s is not above %d", h.Sequence, h.Line, head.Sequence).
+			WithHint("another release came first: create this one again")
+	case h.PreviousDigest != head.Digest:
+		return fleet.Errorf(fleet.Conflict, "release: previousDigest is not the newest release of line %s, %s", h.Line, head.Digest.Short()).
+			WithHint("another release came first: create this one again")
+	}
+	return nil
+}
+
+// ReleaseQuery selects releases; what is empty does not select.
+type ReleaseQuery struct {
+	Cursor  string
+	Limit   int
+	Line    fleet.Line
+	Machine fleet.MachineID
+}
+
+// ListReleases returns releases, newest first.
+func (p *Plane) ListReleases(ctx context.Context, q ReleaseQuery) (api.Page[fleet.Release], error) {
+	var key timeKey
+	if err := readCursor(q.Cursor, &key); err != nil {
+		return api.Page[fleet.Release]{}, err
+	}
+	size := pageSize(q.Limit)
+	items, err := p.st.Releases(ctx, store.ReleaseFilter{
+		Line: q.Line, Machine: q.Machine, BeforeAt: key.At, Before: fleet.Digest(key.ID), Limit: size + 1,
+	})
+	if err != nil {
+		return api.Page[fleet.Release]{}, err
+	}
+	return pageOf(items, size, func(r fleet.Release) any { return timeKey{r.RegisteredAt, string(r.Digest)} }), nil
+}
+
+// Release returns a release with the bytes that were signed.
+func (p *Plane) Release(ctx context.Context, digest fleet.Digest) (api.ReleaseDetail, error) {
+	var d api.ReleaseDetail
+	err := p.st.Read(ctx, func(r store.Reader) (err error) {
+		if d.Release, err = r.Release(ctx, digest); err != nil {
+			return err
+		}
+		if d.Envelope, err = r.ReleaseEnvelope(ctx, digest); err != nil {
+			return err
+		}
+		d.Entries, err = r.ReleaseEntries(ctx, digest)
+		return err
+	})
+	return d, err
+}
+
+// DiffReleases says what changes from a to b.
+func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.ReleaseDiff, error) {
+	from, err := p.releases.release(ctx, a)
+	if err != nil {
+		return fleet.ReleaseDiff{}, err
+	}
+	to, err := p.releases.release(ctx, b)
+	if err != nil {
+		return fleet.ReleaseDiff{}, err
+	}
+	return fleet.DiffEntries(a, b, from.Entries, to.Entries), nil
+}
+
+// DeleteRelease forgets a release that nothing uses. The error's code is
+// Conflict, and says what uses it, if something does (O12).
+func (p *Plane) DeleteRelease(ctx context.Context, c Caller, digest fleet.Digest) (fleet.Release, error) {
+	var gone fleet.Release
+	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+		r, err := t.tx.Release(ctx, digest)
+		if err != nil {
+			return err
+		}
+		users, err := t.tx.ReleaseUsers(ctx, digest)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return fleet.Errorf(fleet.Conflict, "release %s is used by %s", digest.Short(), strings.Join(users, ", "))
+		}
+		gone = r
+		if err := t.tx.DeleteRelease(ctx, digest); err != nil {
+			return err
+		}
+		t.after = append(t.after, func() { p.releases.drop(digest) })
+		return t.audit(ctx, c.actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
+	})
+	return gone, err
+}
+
+// BundleFor returns what a machine gets of a release, as JSON text: the signed
+// header, its own entry and the proof. The error's code is NotFound if the
+// release has nothing for it.
+func (p *Plane) BundleFor(ctx context.Context, machine fleet.MachineID, digest fleet.Digest) ([]byte, error) {
+	r, err := p.releases.release(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	bundle, ok := r.Bundle(machine)
+	if !ok {
+		return nil, fleet.Errorf(fleet.NotFound, "release %s has no system for %s", digest.Short(), machine)
+	}
+	b, err := json.Marshal(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("encode bundle: %w", err)
+	}
+	return b, nil
+}
+
+// cachedReleases is how many releases are kept with their trees. A fleet moves
+// between two or three at a time.
+const cachedReleases = 8
+
+// releaseCache keeps the releases that were used last, with their trees.
+type releaseCache struct {
+	st    *store.Store
+	mu    sync.Mutex
+	byID  map[fleet.Digest]*trust.Release
+	order []fleet.Digest // least recently used first
+}
+
+func newReleaseCache(st *store.Store) *releaseCache {
+	return &releaseCache{st: st, byID: map[fleet.Digest]*trust.Release{}}
+}
+
+// release returns a registered release. It was checked when it came; agents
+// check it again.
+func (c *releaseCache) release(ctx context.Context, digest fleet.Digest) (*trust.Release, error) {
+	c.mu.Lock()
+	r, ok := c.byID[digest]
+	c.mu.Unlock()
+	if ok {
+		c.put(r)
+		return r, nil
+	}
+	r = &trust.Release{Digest: digest}
+	err := c.st.Read(ctx, func(s store.Reader) error {
+		v, err := s.Release(ctx, digest)
+		if err != nil {
+			return err
+		}
+		r.Header = v.Header
+		if r.Envelope, err = s.ReleaseEnvelope(ctx, digest); err != nil {
+			return err
+		}
+		r.Raw, err = s.ReleaseEntries(ctx, digest)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Entries = make([]fleet.Entry, len(r.Raw))
+	for i, raw := range r.Raw {
+		if err := json.Unmarshal(raw, &r.Entries[i]); err != nil {
+			return nil, fmt.Errorf("read entry %d of release %s: %w", i, digest.Short(), err)
+		}
+	}
+	r.Tree = trust.NewTree(r.Raw)
+	c.put(r)
+	return r, nil
+}
+
+func (c *releaseCache) put(r *trust.Release) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(r.Digest)
+	c.byID[r.Digest] = r
+	c.order = append(c.order, r.Digest)
+	if len(c.order) > cachedReleases {
+		c.remove(c.order[0])
+	}
+}
+
+func (c *releaseCache) drop(digest fleet.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(digest)
+}
+
+func (c *releaseCache) remove(digest fleet.Digest) {
+	delete(c.byID, digest)
+	for i, d := range c.order {
+		if d == digest {
+			c.order = append(c.order[:i:i], c.order[i+1:]...)
+			return
+		}
+	}
+}

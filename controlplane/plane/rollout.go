@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// CreateRollout plans a rollout and, unless it is a dry run, starts it. A dry
+// run gives the same answer and writes nothing (O01). The error's code is
+// Conflict, and names the other rollout, if a machine is in one.
+func (p *Plane) CreateRollout(ctx context.Context, c Caller, in api.RolloutRequest) (api.RolloutDetail, error) {
+	release, err := p.releases.release(ctx, in.Spec.Release)
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	if in.DryRun {
+		s, plan, err := p.plan(ctx, c, in.Spec, release)
+		if err == nil && !s.Rollout.Spec.Supersede {
+			var claims map[fleet.MachineID]fleet.RolloutID
+			if claims, err = p.st.Claims(ctx); err == nil {
+				err = conflicting(s, claims)
+			}
+		}
+		if err != nil {
+			return api.RolloutDetail{}, err
+		}
+		s.Rollout.ID = ""
+		for i := range s.Batches {
+			s.Batches[i].Rollout = ""
+		}
+		return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
+	}
+	var out api.RolloutDetail
+	err = p.act(ctx, func(ctx context.Context, t *turn) error {
+		s, plan, err := p.plan(ctx, c, in.Spec, release)
+		if err != nil {
+			return err
+		}
+		if err := t.begin(ctx, &s); err != nil {
+			return err
+		}
+		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches), Plan: &plan}
+		return nil
+	})
+	return out, err
+}
+
+// plan judges a request as it is now. The dry run and the creation use it.
+func (p *Plane) plan(ctx context.Context, c Caller, spec fleet.RolloutSpec, release *trust.Release) (rollout.State, api.Plan, error) {
+	now := p.ms()
+	if err := p.mayRollOut(release, now); err != nil {
+		return rollout.State{}, api.Plan{}, err
+	}
+	machines := p.inventory.all()
+	current, err := p.currentEntries(ctx, machines)
+	if err != nil {
+		return rollout.State{}, api.Plan{}, err
+	}
+	id, err := ulid.New(uint64(max(now, 0)), ulid.DefaultEntropy())
+	if err != nil {
+		return rollout.State{}, api.Plan{}, fmt.Errorf("name rollout: %w", err)
+	}
+	s, plan, err := rollout.Build(rollout.Input{
+		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.actor(), Now: now,
+		Entries: release.Entries, Machines: machines, Current: current,
+	})
+	if err != nil {
+		return s, plan, err
+	}
+	s.Rollout.Version = 1
+	for id := range s.Assignments {
+		m, _ := p.inventory.machine(id)
+		if err := c.mayTouch(m); err != nil {
+			return s, plan, err
+		}
+	}
+	return s, plan, nil
+}
+
+// mayRollOut refuses what every agent would refuse.
+func (p *Plane) mayRollOut(r *trust.Release, now int64) error {
+	s := p.trustNow()
+	switch {
+	case p.epoch.mode() == modeRestored:
+		return errRestored()
+	case r.Header.Expires <= now:
+		return fleet.Errorf(fleet.Refused, "release %s has expired", r.Digest.Short()).WithHint("make it anew: nixfleet release create --from %s", r.Digest.Short())
+	case s.revocations != nil && trust.Revoked(*s.revocations, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
+		return fleet.Errorf(fleet.Refused, "release %s is revoked", r.Digest.Short())
+	}
+	return nil
+}
+
+// currentEntries finds what machines run, in the releases that they say they
+// run.
+func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (map[fleet.MachineID]fleet.Entry, error) {
+	byRelease := map[fleet.Digest]map[fleet.MachineID]fleet.Entry{}
+	current := make(map[fleet.MachineID]fleet.Entry, len(machines))
+	for _, m := range machines {
+		if m.RunsRelease == "" {
+			continue
+		}
+		entries, ok := byRelease[m.RunsRelease]
+		if !ok {
+			entries = map[fleet.MachineID]fleet.Entry{}
+			r, err := p.releases.release(ctx, m.RunsRelease)
+			if err != nil && fleet.ErrorCode(err) != fleet.NotFound {
+				return nil, err
+			}
+			if err == nil {
+				for _, e := range r.Entries {
+					entries[e.ID] = e
+				}
+			}
+			byRelease[m.RunsRelease] = entries
+		}
+		if e, ok := entries[m.ID]; ok && e.StorePath == m.Running {
+			current[m.ID] = e
+		}
+	}
+	return current, nil
+}
+
+// conflicting says which machine is in another rollout.
+func conflicting(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
+	taken := map[fleet.RolloutID][]string{}
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if other, ok := claims[id]; ok {
+			taken[other] = append(taken[other], string(id))
+		}
+	}
+	for _, other := range slices.Sorted(maps.Keys(taken)) {
+		ids := taken[other]
+		more := ""
+		if len(ids) > 5 {
+			ids, more = ids[:5], fmt.Sprintf(" and %d more", len(ids)-5)
+		}
+		return fleet.Errorf(fleet.Conflict, "rollout %s is at work on %s%s", other, strings.Join(ids, ", "), more).
+			WithHint("wait for it, cancel it, or take the machines over with --supersede")
+	}
+	return nil
+}
+
+// begin writes a new rollout, claims its machines and takes the first step.
+func (t *turn) begin(ctx context.Context, s *rollout.State) error {
+	claims, err := t.tx.Claims(ctx)
+	if err != nil {
+		return err
+	}
+	if !s.Rollout.Spec.Supersede {
+		if err := conflicting(*s, claims); err != nil {
+			return err
+		}
+	}
+	if err := t.tx.AddRollout(ctx, s.Rollout); err != nil {
+		return err
+	}
+	for _, b := range s.Batches {
+		if err := t.tx.PutBatch(ctx, b); err != nil {
+			return err
+		}
+	}
+	if err := t.audit(ctx, s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
+		"release": string(s.Rollout.Spec.Release), "name": s.Rollout.Spec.Name, "machines": fmt.Sprint(len(s.Assignments)),
+	}); err != nil {
+		return err
+	}
+	if err := t.takeOver(ctx, *s, claims); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if err := t.tx.PutAssignment(ctx, s.Assignments[id]); err != nil {
+			return err
+		}
+		if err := t.tx.Claim(ctx, s.Rollout.ID, id); err != nil {
+			return err
+		}
+	}
+	t.dirty = true
+	t.p.active[s.Rollout.ID] = s
+	return t.step(ctx, s, rollout.Event{})
+}
+
+// takeOver ends the claims of other rollouts on the machines of a new one
+// (H17).
+func (t *turn) takeOver(ctx context.Context, s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
+	taken := map[fleet.RolloutID][]fleet.MachineID{}
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if other, ok := claims[id]; ok {
+			taken[other] = append(taken[other], id)
+		}
+	}
+	for _, other := range slices.Sorted(maps.Keys(taken)) {
+		o, err := t.state(ctx, other)
+		if err != nil {
+			return err
+		}
+		if err := t.step(ctx, o, rollout.Event{Superseded: taken[other]}); err != nil {
+			return err
+		}
+		for _, id := range taken[other] {
+			if err := t.tx.Unclaim(ctx, other, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// RolloutQuery selects rollouts; what is empty does not select.
+type RolloutQuery struct {
+	Cursor  string
+	Limit   int
+	State   fleet.RolloutState
+	Active  bool // those that have not ended
+	Release fleet.Digest
+}
+
+// Rollouts returns rollouts, newest first.
+func (p *Plane) Rollouts(ctx context.Context, q RolloutQuery) (api.Page[fleet.Rollout], error) {
+	var key timeKey
+	if err := readCursor(q.Cursor, &key); err != nil {
+		return api.Page[fleet.Rollout]{}, err
+	}
+	size := pageSize(q.Limit)
+	items, err := p.st.Rollouts(ctx, store.RolloutFilter{
+		State: q.State, Active: q.Active, Release: q.Release, BeforeAt: key.At, Before: fleet.RolloutID(key.ID), Limit: size + 1,
+	})
+	if err != nil {
+		return api.Page[fleet.Rollout]{}, err
+	}
+	return pageOf(items, size, func(r fleet.Rollout) any { return timeKey{r.CreatedAt, string(r.ID)} }), nil
+}
+
+// Rollout returns a rollout with its batches.
+func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDetail, error) {
+	var d api.RolloutDetail
+	err := p.st.Read(ctx, func(r store.Reader) (err error) {
+		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
+			return err
+		}
+		d.Batches, err = r.Batches(ctx, id)
+		return err
+	})
+	return d, err
+}
+
+// AssignmentQuery selects assignments; what is empty does not select.
+type AssignmentQuery struct {
+	Cursor string
+	Limit  int
+	State  fleet.AssignmentState
+	Batch  *int // from 0; nil: all
+}
+
+// Assignments returns a rollout's machines, by id.
+func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, q AssignmentQuery) (api.Page[fleet.Assignment], error) {
+	var after fleet.MachineID
+	if err := readCursor(q.Cursor, &after); err != nil {
+		return api.Page[fleet.Assignment]{}, err
+	}
+	f := store.AssignmentFilter{Rollout: id, State: q.State, Batch: -1, After: after, Limit: pageSize(q.Limit) + 1}
+	if q.Batch != nil {
+		f.Batch = *q.Batch
+	}
+	var items []fleet.Assignment
+	err := p.st.Read(ctx, func(r store.Reader) error {
+		if _, err := r.Rollout(ctx, id); err != nil {
+			return err
+		}
+		var err error
+		items, err = r.Assignments(ctx, f)
+		return err
+	})
+	if err != nil {
+		return api.Page[fleet.Assignment]{}, err
+	}
+	return pageOf(items, f.Limit-1, func(a fleet.Assignment) any { return a.Machine }), nil
+}
+
+// RolloutVerb does to a rollout what an operator asks. A verb that the
+// rollout's state does not allow has the code Conflict.
+func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
+	if !verb.Valid() {
+		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "%.40q is not a verb of rollouts", verb).
+			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
+	}
+	var out api.RolloutDetail
+	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+		s, err := t.state(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := t.mayTouchAll(c, s, in.Machines); err != nil {
+			return err
+		}
+		if p.epoch.mode() == modeRestored && verb != api.VerbCancel && verb != api.VerbPause {
+			return errRestored()
+		}
+		v := rollout.Verb{Verb: verb, Actor: c.actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
+		if err := rollout.Check(*s, v); err != nil {
+			return err
+		}
+		if err := t.step(ctx, s, rollout.Event{Verb: &v}); err != nil {
+			return err
+		}
+		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}
+		return nil
+	})
+	return out, err
+}
+
+// mayTouchAll checks a caller who is limited to tags against the machines that
+// a verb is about.
+func (t *turn) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) error {
+	if len(c.Tags) == 0 {
+		return nil
+	}
+	if len(named) == 0 {
+		named = slices.Sorted(maps.Keys(s.Assignments))
+	}
+	for _, id := range named {
+		m, ok := t.machine(id)
+		if !ok {
+			return errNoMachine(id)
+		}
+		if err := c.mayTouch(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Explain says of everything in a rollout that has not ended why, and by when
+// it must.
+func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
+	var s *rollout.State
+	err := p.st.Read(ctx, func(r store.Reader) error {
+		v, err := r.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		s, err = readState(ctx, r, v)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	t := &turn{p: p, now: p.ms()}
+	return rollout.Explain(*s, t.world(), t.now), nil
+}
+
+// DeleteRollout forgets a rollout that has ended. One that says what a machine
+// should run stays; the code is Conflict.
+func (p *Plane) DeleteRollout(ctx context.Context, c Caller, id fleet.RolloutID) (fleet.Rollout, error) {
+	var gone fleet.Rollout
+	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+		r, err := t.tx.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		if _, working := p.active[id]; working || !r.State.Final() {
+			return fleet.Errorf(fleet.Conflict, "rollout %s is %s", id, r.State).WithHint("cancel it first")
+		}
+		rest, err := t.tx.LastHealthyIn(ctx, id)
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 {
+			return fleet.Errorf(fleet.Conflict, "rollout %s says what these machines should run: %s", id, joinIDs(rest)).
+				WithHint("a later rollout on them frees it")
+		}
+		gone = r
+		if err := t.tx.DeleteRollout(ctx, id); err != nil {
+			return err
+		}
+		return t.audit(ctx, c.actor(), fleet.ActionRolloutDelete, "rollout:"+string(id), nil)
+	})
+	return gone, err
+}
+
+func joinIDs(ids []fleet.MachineID) string {
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = string(id)
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// EventQuery says which events a reader wants.
+type EventQuery struct {
+	// After is the last event that the reader has, 0 for all that are kept, -1
+	// for those from now on.
+	After   int64
+	Rollout fleet.RolloutID // "": all
+	Machine fleet.MachineID // "": all
+	// Idle is after how long without an event a zero Event comes, so that a
+	// stream can show that it lives; 0: never.
+	Idle time.Duration
+}
+
+// eventPage is how many events are read at once.
+const eventPage = 500
+
+// Events returns the events there are and then those that come, each once and
+// in order, until the reader stops, ctx ends or the plane closes. They come
+// from the durable log, so that a reader who comes back misses none. An After
+// that is older than the log, or newer, ends with code NotFound: the reader
+// has to read the state anew.
+func (p *Plane) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, error] {
+	return func(yield func(api.Event, error) bool) {
+		after, err := p.EventStart(ctx, q.After)
+		if err != nil {
+			yield(api.Event{}, err)
+			return
+		}
+		for {
+			rang := p.eventBell.wait()
+			events, err := p.st.Events(ctx, after, store.EventFilter{Rollout: q.Rollout, Machine: q.Machine}, eventPage)
+			if err != nil {
+				if ctx.Err() == nil {
+					yield(api.Event{}, err)
+				}
+				return
+			}
+			for _, e := range events {
+				if !yield(e, nil) {
+					return
+				}
+				after = e.ID
+			}
+			if len(events) == 0 && !p.await(ctx, rang, q.Idle, yield) {
+				return
+			}
+		}
+	}
+}
+
+// EventStart returns the event after which Events with that After begins. The
+// error's code is NotFound if the log does not have what follows it.
+func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
+	oldest, newest, err := p.st.EventRange(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case after < 0:
+		return newest, nil
+	case after > newest || after > 0 && after < oldest-1:
+		return 0, fleet.Errorf(fleet.NotFound, "event %d is not in the log, which has %d to %d", after, oldest, newest).
+			WithHint("read the present state, then follow from there")
+	}
+	return after, nil
+}
+
+// await waits for the bell; false if the stream is over.
+func (p *Plane) await(ctx context.Context, rang <-chan struct{}, idle time.Duration, yield func(api.Event, error) bool) bool {
+	var tired <-chan time.Time
+	if idle > 0 {
+		t := time.NewTimer(idle)
+		defer t.Stop()
+		tired = t.C
+	}
+	select {
+	case <-rang:
+		return true
+	case <-tired:
+		return yield(api.Event{}, nil)
+	case <-p.closing:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// AuditQuery selects audit entries; what is empty does not select. Times are
+// Unix milliseconds.
+type AuditQuery struct {
+	After   int64 // seq
+	Limit   int
+	Actor   string
+	Action  string
+	Subject string
+	Since   int64
+	Until   int64
+}
+
+// Audit returns a page of the audit trail, oldest first. Its Next is not set:
+// the next page is after the last entry's seq.
+func (p *Plane) Audit(ctx context.Context, q AuditQuery) (api.Page[fleet.AuditEntry], error) {
+	f := store.AuditFilter(q)
+	f.Limit = pageSize(q.Limit)
+	entries, err := p.st.Audit(ctx, f)
+	return api.Page[fleet.AuditEntry]{Items: entries}, err
+}
+
+// AuditHead returns size and head of the audit chain.
+func (p *Plane) AuditHead(ctx context.Context) (fleet.AuditHead, error) { return p.st.AuditHead(ctx) }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package program
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+func backupCommand(file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup DEST",
+		Short: "Copy the database to a new file, also while the control plane runs",
+		Long: "Copy the database to a new file, also while the control plane runs.\n\n" +
+			"The keys are files beside it in stateDir (*.pem, *.key) and belong into the same backup.",
+		Example: "  nixfleet-control-plane backup /var/backups/nixfleet-2030-01-31.db",
+		Args:    exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			dest, err := filepath.Abs(args[0])
+			if err != nil {
+				return fleet.Errorf(fleet.Invalid, "%w", err)
+			}
+			conf, err := config.ReadControlPlane(*file)
+			if err != nil {
+				return err
+			}
+			st, err := store.Open(c.Context(), store.Options{Path: conf.DatabasePath(), ReadOnly: true})
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(st.Backup(c.Context(), dest), st.Close()); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "wrote %s\n", dest)
+			return nil
+		},
+	}
+}
+
+func doctorCommand(file *string) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "doctor",
+		Short:   "Look for what is wrong with the control plane",
+		Long:    "Look for what is wrong with the control plane. Exit code 1 if there is an error among the findings.",
+		Example: "  nixfleet-control-plane doctor --json",
+		Args:    exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			conf, err := config.ReadControlPlane(*file)
+			if err != nil {
+				return err
+			}
+			found, err := examine(c.Context(), conf)
+			if err != nil {
+				return err
+			}
+			if err := printFindings(c.OutOrStdout(), found, asJSON); err != nil {
+				return err
+			}
+			for _, f := range found {
+				if f.Severity == "error" {
+					return fleet.Errorf(fleet.Conflict, "the control plane is not well: %s", f.Message).WithHint("%s", f.Hint)
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// examine asks a plane on the database, opened for reading only.
+func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, error) {
+	epoch, err := pki.EpochKey(conf.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath(), ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch})
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	found, err := p.Doctor(ctx)
+	// The plane is not closed: it would write what it has in memory, and has
+	// nothing.
+	return found, errors.Join(err, st.Close())
+}
+
+func printFindings(w io.Writer, found []plane.Finding, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(map[string][]plane.Finding{"findings": found})
+	}
+	for _, f := range found {
+		fmt.Fprintf(w, "%s: %s: %s\n", f.Severity, f.Subject, f.Message)
+		if f.Hint != "" {
+			fmt.Fprintf(w, "  hint: %s\n", f.Hint)
+		}
+	}
+	if len(found) == 0 {
+		fmt.Fprintln(w, "all is well")
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package program
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/server"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// Run is a control plane from its start to its orderly end, which comes when
+// ctx ends. What is wrong at the start is one error that says what to do.
+func Run(ctx context.Context, conf config.ControlPlane, version string, log *slog.Logger) error {
+	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
+		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
+	}
+	keys, err := pki.Load(conf.StateDir, conf.TLS.Names, time.Now())
+	if err != nil {
+		return err
+	}
+	identity, err := server.NewIdentity(conf.TLS, keys)
+	if err != nil {
+		return err
+	}
+	// The sockets come before the database: a second control plane says that
+	// the port is in use, and has changed nothing.
+	sockets, err := server.Listen(ctx, conf.Listen)
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath()})
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, conf, sockets, identity, log, plane.Config{Store: st, Log: log, Version: version, EpochKey: keys.EpochKey})
+	return errors.Join(err, st.Close())
+}
+
+func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listeners, identity *server.Identity, log *slog.Logger, pc plane.Config) error {
+	p, err := plane.Open(ctx, pc)
+	if err != nil {
+		return err
+	}
+	if err := armBootstrap(ctx, p, conf.Bootstrap.SecretFile, log); err != nil {
+		return errors.Join(err, p.Close())
+	}
+	srv, err := server.New(server.Options{Plane: p, Identity: identity, Log: log})
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		// It outlives ctx: calls that are let finish may need it.
+		if err := p.Run(context.WithoutCancel(ctx)); err != nil {
+			cancel(fmt.Errorf("run the engine: %w", err))
+		}
+	})
+	log.Info("control plane is up", "version", pc.Version, "operators", sockets.Operators.Addr().String(),
+		"agents", sockets.Agents.Addr().String(), "metrics", sockets.Metrics.Addr().String(), "database", conf.DatabasePath())
+	notify(log, daemon.SdNotifyReady)
+	err = srv.Serve(ctx, sockets)
+	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	notify(log, daemon.SdNotifyStopping)
+	err = errors.Join(err, p.Close())
+	wg.Wait()
+	log.Info("control plane has stopped")
+	return err
+}
+
+// notify tells systemd, if it started us.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not told", "state", state, "error", err)
+	}
+}
+
+// armBootstrap gives the one-time secret to the plane. It is made at the first
+// start, while there is no admin key; a file that is there is taken as it is.
+func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Logger) error {
+	b, err := os.ReadFile(file)
+	switch {
+	case err == nil:
+		return p.SetBootstrapSecret(ctx, strings.TrimSpace(string(b)))
+	case !errors.Is(err, fs.ErrNotExist):
+		return fleet.Errorf(fleet.Unavailable, "read bootstrap secret: %w", err).WithHint("run as the user that owns it, or set bootstrap.secretFile")
+	}
+	keys, err := p.ListKeys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Role == fleet.RoleAdmin && k.RevokedAt == 0 {
+			return nil
+		}
+	}
+	secret := rand.Text()
+	if err := writeSecret(file, secret); err != nil {
+		return err
+	}
+	log.Info("bootstrap secret written; it is good for the first admin key", "file", file)
+	return p.SetBootstrapSecret(ctx, secret)
+}
+
+// writeSecret writes a private file, whole or not at all.
+func writeSecret(file, secret string) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".bootstrap-*") // mode 0600
+	if err != nil {
+		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
+	}
+	_, err = f.WriteString(secret + "\n")
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
+	}
+	return nil
+}

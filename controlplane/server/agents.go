@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Limits of what an agent may send, and of how long a call may take beyond its
+// wait.
+const (
+	maxCheckIn     = 512 << 10
+	maxReports     = 8 << 20
+	maxCSR         = 32 << 10
+	agentReadTime  = 30 * time.Second
+	agentWriteTime = 30 * time.Second
+)
+
+// agentHandler serves the agents' paths: plain handlers, since a check-in is
+// what the control plane does most.
+func (s *Server) agentHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+api.PathCheckIn, s.agent("checkIn", s.checkIn))
+	mux.HandleFunc("POST "+api.PathReports, s.agent("reports", s.reports))
+	mux.HandleFunc("GET "+api.PathRelease+"{digest}", s.agent("release", s.release))
+	mux.HandleFunc("GET "+api.PathDocument+"{digest}", s.agent("document", s.trustDocument))
+	mux.HandleFunc("GET "+api.PathRoot+"{version}", s.agent("root", s.root))
+	mux.HandleFunc("POST "+api.PathRenew, s.agent("renew", s.renew))
+	mux.HandleFunc("POST "+api.PathEnroll, s.enroll)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problemOf(fleet.Errorf(fleet.NotFound, "there is no agents' operation at %s", r.URL.Path)).write(w)
+	})
+	return s.observe("agents", mux)
+}
+
+// agent lets only machines pass whose certificate is good now, and answers
+// with what fn returns: []byte as it is, anything else as JSON.
+func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		rec := recordOf(r.Context())
+		rec.operation = name
+		s.deadlines(w, agentWriteTime)
+		m, err := s.machineOf(r.Context(), r.TLS)
+		if err != nil {
+			// What was good when the connection was made is not any more.
+			w.Header().Set("Connection", "close")
+			rec.err = err
+			problemOf(err).write(w)
+			return
+		}
+		rec.caller = string(m)
+		s.conns.seen(r.Context(), m, r.TLS)
+		v, err := fn(withWriter(r, w), m)
+		s.answer(w, rec, v, err)
+	}
+}
+
+func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
+	if err != nil {
+		s.refuse(rec, err).write(w)
+		return
+	}
+	body, ok := v.([]byte)
+	if !ok {
+		if body, err = json.Marshal(v); err != nil {
+			s.refuse(rec, fmt.Errorf("encode reply: %w", err)).write(w)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // the machine may be gone; it will ask again
+}
+
+// deadlines bounds how long a request may take to come in and its reply to go
+// out.
+func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
+	rc := http.NewResponseController(w)
+	now := time.Now()
+	_ = rc.SetReadDeadline(now.Add(agentReadTime)) // both work on every connection of this server
+	_ = rc.SetWriteDeadline(now.Add(write))
+}
+
+type writerKey struct{}
+
+func withWriter(r *http.Request, w http.ResponseWriter) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), writerKey{}, w))
+}
+
+// decode reads a body. Fields that are unknown are let pass, unlike
+// operators': an agent may be newer than its control plane, and must not lose
+// it for that. Once the body is read, the read deadline ends: it would cut a
+// long poll.
+func (s *Server) decode(r *http.Request, limit int64, v any) error {
+	w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return fleet.Errorf(fleet.TooLarge, "request has more than %d bytes", limit)
+	case err != nil:
+		return fleet.Errorf(fleet.Invalid, "read request: %w", err)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	if err := json.Unmarshal(b, v); err != nil {
+		return fleet.Errorf(fleet.Invalid, "request: %w", err)
+	}
+	return nil
+}
+
+// own refuses a machine that speaks of another one (E07).
+func own(certificate, claimed fleet.MachineID) error {
+	if certificate == claimed {
+		return nil
+	}
+	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
+}
+
+func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
+	var ci api.CheckIn
+	if err := s.decode(r, maxCheckIn, &ci); err != nil {
+		return nil, err
+	}
+	if err := own(m, ci.Machine); err != nil {
+		return nil, err
+	}
+	rec := recordOf(r.Context())
+	ci.WaitMs = min(max(ci.WaitMs, 0), api.MaxWaitMs)
+	// A connection is held no longer than its certificate is good.
+	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.now()).Milliseconds()
+	ci.WaitMs = min(ci.WaitMs, max(left, 0))
+	if ci.WaitMs > 0 {
+		rec.held = true
+		s.metrics.longPolls.Inc()
+		defer s.metrics.longPolls.Dec()
+		w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
+	}
+	ctx, cancel := s.untilDrain(r.Context())
+	defer cancel()
+	orders, err := s.plane.CheckIn(ctx, m, ci)
+	if err != nil && s.draining.Err() != nil {
+		return nil, fleet.Errorf(fleet.Unavailable, "the control plane is stopping")
+	}
+	return orders, err
+}
+
+func (s *Server) reports(r *http.Request, m fleet.MachineID) (any, error) {
+	var in api.Reports
+	if err := s.decode(r, maxReports, &in); err != nil {
+		return nil, err
+	}
+	for _, rep := range in.Reports {
+		if err := own(m, rep.Machine); err != nil {
+			return nil, err
+		}
+	}
+	return s.plane.SubmitReports(r.Context(), m, in.Reports)
+}
+
+func (s *Server) release(r *http.Request, m fleet.MachineID) (any, error) {
+	d, err := fleet.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return nil, err
+	}
+	return s.plane.BundleFor(r.Context(), m, d)
+}
+
+func (s *Server) trustDocument(r *http.Request, _ fleet.MachineID) (any, error) {
+	d, err := fleet.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return nil, err
+	}
+	return s.plane.DocumentByDigest(r.Context(), d)
+}
+
+func (s *Server) root(r *http.Request, _ fleet.MachineID) (any, error) {
+	version, err := strconv.ParseUint(r.PathValue("version"), 10, 64)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "the version of a root is a number")
+	}
+	return s.plane.RootVersion(r.Context(), version)
+}
+
+// enroll is the one call without a certificate.
+func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
+	rec := recordOf(r.Context())
+	rec.operation = "enroll"
+	s.deadlines(w, agentWriteTime)
+	cert, err := s.enrolled(withWriter(r, w), rec)
+	s.answer(w, rec, cert, err)
+}
+
+func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error) {
+	var in api.EnrollRequest
+	if err := s.decode(r, maxCSR, &in); err != nil {
+		return api.Certificate{}, err
+	}
+	if err := s.issues(); err != nil {
+		return api.Certificate{}, err
+	}
+	req, err := pki.ParseRequest(in.CSR)
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	rec.caller = string(req.Machine)
+	der, m, err := s.plane.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
+	if err != nil {
+		return api.Certificate{}, err
+	}
+	// With --replace the certificate that the name had has ended.
+	s.closeRefused(m)
+	return s.certificate(der)
+}
+
+func (s *Server) renew(r *http.Request, m fleet.MachineID) (any, error) {
+	var in api.RenewRequest
+	if err := s.decode(r, maxCSR, &in); err != nil {
+		return nil, err
+	}
+	if err := s.issues(); err != nil {
+		return nil, err
+	}
+	req, err := pki.ParseRequest(in.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(m, req.Machine); err != nil {
+		return nil, err
+	}
+	serial, der, notAfter, err := s.issuer(req)(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.plane.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
+		return nil, err
+	}
+	return s.certificate(der)
+}
+
+// issues refuses to make certificates where another CA does.
+func (s *Server) issues() error {
+	if s.identity.issues {
+		return nil
+	}
+	return fleet.Errorf(fleet.Conflict, "this control plane issues no certificates").
+		WithHint("machines' certificates come from the CA in its tls.clientCaFile")
+}
+
+// issuer signs what req asks for, if it is for the machine that may have it
+// (E08).
+func (s *Server) issuer(req pki.Request) plane.Issue {
+	return func(m fleet.MachineID) (serial string, der []byte, notAfter int64, err error) {
+		if req.Machine != m {
+			return "", nil, 0, fleet.Errorf(fleet.Forbidden, "the certificate request is for %s, the token for another machine", req.Machine)
+		}
+		cert, err := s.identity.keys.AgentCA.Agent(req, s.now())
+		if err != nil {
+			return "", nil, 0, err
+		}
+		return pki.Serial(cert), cert.Raw, cert.NotAfter.UnixMilli(), nil
+	}
+}
+
+// certificate is what a machine gets for its request.
+func (s *Server) certificate(der []byte) (api.Certificate, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return api.Certificate{}, fmt.Errorf("read issued certificate: %w", err)
+	}
+	return api.Certificate{
+		Certificate: der, CA: s.identity.anchor(), Machine: fleet.MachineID(cert.Subject.CommonName), NotAfter: cert.NotAfter.UnixMilli(),
+	}, nil
+}
+
+// closeRefused closes the open connections of a machine, or of all if m is "",
+// whose certificates are refused now.
+func (s *Server) closeRefused(m fleet.MachineID) {
+	n := s.conns.closeIf(func(p peer) bool {
+		if m != "" && p.machine != m {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, err := s.machineOf(ctx, p.tls)
+		return err != nil
+	})
+	if n > 0 {
+		s.log.Info("connections of refused machines closed", "count", n)
+	}
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/http"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// streamWrite is how long one write to a stream may take: a reader that does
+// not read is let go.
+const streamWrite = 10 * time.Second
+
+type eventsIn struct {
+	After       int64  `query:"after" minimum:"0" doc:"Id of the last event that the caller has; 0 for those from now on"`
+	LastEventID string `header:"Last-Event-ID" doc:"As after, by which browsers resume"`
+	Rollout     string `query:"rollout" doc:"Only events of this rollout"`
+	Machine     string `query:"machine" doc:"Only events of this machine"`
+}
+
+// start is the event after which the stream begins; -1 for now.
+func (in *eventsIn) start() (int64, error) {
+	after := in.After
+	if in.LastEventID != "" {
+		n, err := strconv.ParseInt(in.LastEventID, 10, 64)
+		if err != nil || n < 0 {
+			return 0, fleet.Errorf(fleet.Invalid, "Last-Event-ID is not the id of an event")
+		}
+		after = n
+	}
+	if after == 0 {
+		return -1, nil
+	}
+	return after, nil
+}
+
+func (o *operators) eventOperations() {
+	op := o.operation("events")
+	schema := o.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Event](), true, "Event")
+	op.Responses = streamOf("text/event-stream", "Server-sent events; the data of each is an Event, as JSON. The first has an id and nothing else.", schema)
+	huma.Register(o.huma, op, func(ctx context.Context, in *eventsIn) (*huma.StreamResponse, error) {
+		start, err := in.start()
+		if err == nil {
+			start, err = o.plane.EventStart(ctx, start)
+		}
+		if err != nil {
+			return nil, o.fail(ctx, err)
+		}
+		q := plane.EventQuery{After: start, Rollout: fleet.RolloutID(in.Rollout), Machine: fleet.MachineID(in.Machine), Idle: api.HeartbeatEvery}
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, q) }}, nil
+	})
+}
+
+// stream writes events until the reader is gone or the server stops.
+func (o *operators) stream(hctx huma.Context, q plane.EventQuery) {
+	r, w := humago.Unwrap(hctx)
+	rec := recordOf(r.Context())
+	rec.held = true
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // a proxy must not hold events back
+	ctx, cancel := o.untilDrain(r.Context())
+	defer cancel()
+	if err := writeEvents(w, q.After, o.now().UnixMilli(), o.plane.Events(ctx, q)); err != nil && ctx.Err() == nil {
+		rec.err = err
+	}
+}
+
+// writeEvents writes the event that says that the stream stands, then events
+// as they come. A zero event becomes a heartbeat.
+func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.Event, error]) error {
+	rc := http.NewResponseController(w)
+	send := func(format string, args ...any) error {
+		if err := rc.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
+			return fmt.Errorf("set deadline: %w", err)
+		}
+		if _, err := fmt.Fprintf(w, format, args...); err != nil {
+			return err
+		}
+		return rc.Flush()
+	}
+	if err := send("id: %d\ndata: {\"id\":%d,\"at\":%d}\n\n", after, after, now); err != nil {
+		return err
+	}
+	for e, err := range events {
+		switch {
+		case err != nil:
+			return err
+		case e.ID == 0:
+			err = send(": heartbeat\n\n")
+		default:
+			var b []byte
+			if b, err = json.Marshal(e); err == nil {
+				err = send("id: %d\ndata: %s\n\n", e.ID, b)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

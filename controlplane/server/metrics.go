@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// metrics are what /metrics tells: requests as they come, and the state of
+// the fleet, read when someone asks.
+type metrics struct {
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	longPolls prometheus.Gauge
+}
+
+func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nixfleet_http_requests_total", Help: "Requests by listener, operation and status.",
+		}, []string{"listener", "operation", "status"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "nixfleet_http_request_duration_seconds", Help: "How long requests took; long polls and streams are left out.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"listener", "operation"}),
+		longPolls: prometheus.NewGauge(prometheus.GaugeOpts{Name: "nixfleet_long_polls", Help: "Check-ins that are held now."}),
+	}
+	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "nixfleet_agent_connections", Help: "Open connections of agents.",
+	}, func() float64 { return float64(c.count()) })
+	m.registry.MustRegister(m.requests, m.durations, m.longPolls, connections, newFleetCollector(p, log),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) request(listener string, r *record, took time.Duration) {
+	m.requests.WithLabelValues(listener, r.operation, strconv.Itoa(r.status)).Inc()
+	if !r.held {
+		m.durations.WithLabelValues(listener, r.operation).Observe(took.Seconds())
+	}
+}
+
+// fleetCollector reads the state of the fleet at each scrape.
+type fleetCollector struct {
+	plane *plane.Plane
+	log   *slog.Logger
+
+	size, lifecycle, health, online, drift, lastSeen *prometheus.Desc
+	rollouts, rolloutsActive, waiting, audit, mode   *prometheus.Desc
+}
+
+func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("nixfleet_"+name, help, labels, nil)
+	}
+	return &fleetCollector{
+		plane: p, log: log,
+		size:           desc("fleet_size", "Machines that are known, but those decommissioned."),
+		lifecycle:      desc("machines", "Machines by lifecycle.", "lifecycle"),
+		health:         desc("machines_health", "Active machines by health; unknown for those that never said.", "health"),
+		online:         desc("machines_online", "Machines that are heard of."),
+		drift:          desc("machines_drift", "Machines that run something else than their agent activated."),
+		lastSeen:       desc("machine_last_seen_timestamp_seconds", "When a machine was last heard of; 0 for never.", "machine"),
+		rollouts:       desc("rollouts", "Rollouts that are kept, by state.", "state"),
+		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
+		waiting:        desc("reports_waiting", "Reports that are kept and not looked at yet, at most 1000."),
+		audit:          desc("audit_entries", "Size of the audit chain."),
+		mode:           desc("restored_mode", "1 while the database is older than what the fleet has seen."),
+	}
+}
+
+// Describe is for prometheus.Collector.
+func (f *fleetCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(f, ch) }
+
+// Collect is for prometheus.Collector.
+func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	m, err := f.plane.Metrics(ctx)
+	if err != nil {
+		f.log.Warn("fleet not counted for metrics", "error", err)
+		ch <- prometheus.NewInvalidMetric(f.size, err)
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	size := 0
+	for _, l := range []fleet.Lifecycle{fleet.Pending, fleet.Provisioning, fleet.Active, fleet.Maintenance, fleet.Decommissioned} {
+		gauge(f.lifecycle, float64(m.Machines[l]), string(l))
+		if l != fleet.Decommissioned {
+			size += m.Machines[l]
+		}
+	}
+	gauge(f.size, float64(size))
+	gauge(f.health, float64(m.Health[""]), "unknown")
+	for _, h := range []fleet.CheckStatus{fleet.CheckPending, fleet.CheckPassing, fleet.CheckFailing} {
+		gauge(f.health, float64(m.Health[h]), string(h))
+	}
+	gauge(f.online, float64(m.Online))
+	gauge(f.drift, float64(m.Drift))
+	for id, at := range m.LastSeen {
+		gauge(f.lastSeen, float64(at)/1000, string(id))
+	}
+	f.collectRollouts(m, gauge)
+	gauge(f.waiting, float64(m.Waiting))
+	gauge(f.audit, float64(m.AuditEntries))
+	restored := 0.0
+	if m.Restored {
+		restored = 1
+	}
+	gauge(f.mode, restored)
+}
+
+func (f *fleetCollector) collectRollouts(m plane.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {
+	active := 0
+	for _, s := range []fleet.RolloutState{
+		fleet.RolloutScheduled, fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutReverting,
+		fleet.RolloutCompleted, fleet.RolloutFailed, fleet.RolloutCancelled, fleet.RolloutSuperseded,
+	} {
+		gauge(f.rollouts, float64(m.Rollouts[s]), string(s))
+		if !s.Final() {
+			active += m.Rollouts[s]
+		}
+	}
+	gauge(f.rolloutsActive, float64(active))
+}
+
+// promLog is where promhttp reports.
+type promLog struct{ log *slog.Logger }
+
+// Println is for promhttp.Logger.
+func (p promLog) Println(v ...any) { p.log.Warn("metrics not written", "error", v) }

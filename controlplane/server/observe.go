@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// record is what is known of a request when it ends, for log and metrics.
+type record struct {
+	operation string
+	remote    string
+	caller    string // owner of the key, or machine
+	err       error
+	held      bool // a long poll or a stream: its duration says nothing
+	status    int
+}
+
+type recordKey struct{}
+
+func recordOf(ctx context.Context) *record {
+	r, _ := ctx.Value(recordKey{}).(*record)
+	return r
+}
+
+// statusWriter remembers the status. Unwrap lets http.ResponseController reach
+// the real writer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// observe counts and logs requests, and turns a panic into a 500 that is
+// logged with its stack. Neither headers nor bodies nor queries are logged:
+// they may hold secrets.
+func (s *Server) observe(listener string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &record{operation: "none", remote: r.RemoteAddr}
+		sw := &statusWriter{ResponseWriter: w}
+		defer func() {
+			v := recover()
+			if v != nil && v != http.ErrAbortHandler {
+				s.log.Error("panic in request", "operation", rec.operation, "panic", v, "stack", string(debug.Stack()))
+				if sw.status == 0 {
+					problemOf(fleet.Errorf(fleet.Internal, "panic")).write(sw)
+				}
+			}
+			rec.status = sw.status
+			s.metrics.request(listener, rec, time.Since(start))
+			s.logRequest(listener, r, rec, time.Since(start))
+			if v == http.ErrAbortHandler {
+				panic(v) // cuts the connection
+			}
+		}()
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		h.ServeHTTP(sw, r.WithContext(context.WithValue(r.Context(), recordKey{}, rec)))
+	})
+}
+
+func (s *Server) logRequest(listener string, r *http.Request, rec *record, took time.Duration) {
+	level := slog.LevelDebug
+	switch {
+	case errors.Is(rec.err, context.Canceled): // the caller went away
+	case rec.status >= 500 && rec.status != http.StatusServiceUnavailable:
+		level = slog.LevelError
+	case rec.status >= 400:
+		level = slog.LevelWarn
+	case listener == "operators" && r.Method != http.MethodGet:
+		level = slog.LevelInfo
+	}
+	if !s.log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := []any{"listener", listener, "operation", rec.operation, "method", r.Method, "path", r.URL.Path, "status", rec.status,
+		"caller", rec.caller, "remote", r.RemoteAddr, "took", took.Round(time.Microsecond)}
+	if rec.err != nil {
+		attrs = append(attrs, "error", rec.err)
+	}
+	s.log.Log(r.Context(), level, "request", attrs...)
+}

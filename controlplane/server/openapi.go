@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/arcanesys/nixfleet/api"
+)
+
+// document is the OpenAPI document of what was registered. Errors are
+// described as what they are, which is not what huma thinks they are.
+func (o *operators) document() ([]byte, error) {
+	doc := o.huma.OpenAPI()
+	schemas := doc.Components.Schemas
+	problem := &huma.Response{
+		Description: "Error",
+		Content:     map[string]*huma.MediaType{api.ProblemType: {Schema: schemas.Schema(reflect.TypeFor[api.Problem](), true, "Problem")}},
+	}
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete} {
+			if op != nil {
+				op.Responses["default"] = problem
+			}
+		}
+	}
+	all := schemas.Map()
+	delete(all, "ErrorModel")
+	delete(all, "ErrorDetail")
+	// A rollout says what it leaves out as the defaults; asking for one needs
+	// the release only.
+	if spec, ok := all["RolloutSpec"]; ok {
+		spec.Required = []string{"release"}
+	}
+	compact, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("encode OpenAPI document: %w", err)
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, compact, "", "  "); err != nil {
+		return nil, fmt.Errorf("indent OpenAPI document: %w", err)
+	}
+	b.WriteByte('\n')
+	return b.Bytes(), nil
+}

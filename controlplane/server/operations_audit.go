@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// AuditFilter is the part of an input that selects audit entries.
+type AuditFilter struct {
+	Actor   string `query:"actor" doc:"Only what this one did, such as key:alice"`
+	Action  string `query:"action" doc:"Only this action"`
+	Subject string `query:"subject" doc:"Only what was done to this, such as machine:web-01"`
+	Since   int64  `query:"since" minimum:"0" doc:"From this time on, Unix milliseconds"`
+	Until   int64  `query:"until" minimum:"0" doc:"Before this time, Unix milliseconds"`
+}
+
+func (f AuditFilter) query(limit int) plane.AuditQuery {
+	return plane.AuditQuery{Actor: f.Actor, Action: f.Action, Subject: f.Subject, Since: f.Since, Until: f.Until, Limit: limit}
+}
+
+type auditIn struct {
+	Paging
+	AuditFilter
+}
+
+func (o *operators) auditOperations() {
+	handle(o, "listAudit", func(ctx context.Context, _ plane.Caller, in *auditIn) (api.Page[fleet.AuditEntry], error) {
+		q := in.query(in.Limit)
+		if in.Cursor != "" {
+			after, err := strconv.ParseInt(in.Cursor, 10, 64)
+			if err != nil {
+				return api.Page[fleet.AuditEntry]{}, fleet.Errorf(fleet.Invalid, "the cursor is not one of this list")
+			}
+			q.After = after
+		}
+		return o.audit(ctx, q)
+	})
+	handle(o, "auditHead", func(ctx context.Context, _ plane.Caller, _ *none) (fleet.AuditHead, error) {
+		return o.plane.AuditHead(ctx)
+	})
+	op := o.operation("exportAudit")
+	op.Responses = streamOf("text/csv", "One line an entry, after a line of names", &huma.Schema{Type: huma.TypeString})
+	huma.Register(o.huma, op, func(ctx context.Context, in *AuditFilter) (*huma.StreamResponse, error) {
+		// The first page is read before anything is sent, so that what is wrong
+		// with the query is still told as a problem.
+		q := in.query(api.MaxLimit)
+		first, err := o.audit(ctx, q)
+		if err != nil {
+			return nil, o.fail(ctx, err)
+		}
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.exportAudit(hctx, q, first) }}, nil
+	})
+}
+
+// audit is a page of the trail. Its cursor is the seq that it ends with.
+func (o *operators) audit(ctx context.Context, q plane.AuditQuery) (api.Page[fleet.AuditEntry], error) {
+	p, err := o.plane.Audit(ctx, q)
+	if n := len(p.Items); err == nil && n == q.Limit {
+		p.Next = strconv.FormatInt(p.Items[n-1].Seq, 10)
+	}
+	return p, err
+}
+
+func (o *operators) exportAudit(hctx huma.Context, q plane.AuditQuery, p api.Page[fleet.AuditEntry]) {
+	r, w := humago.Unwrap(hctx)
+	rec := recordOf(r.Context())
+	rec.held = true
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="audit.csv"`)
+	rc := http.NewResponseController(w)
+	out := csv.NewWriter(w)
+	err := writeCSV(out, []string{"seq", "at", "actor", "action", "subject", "detail", "hash"})
+	for err == nil {
+		_ = rc.SetWriteDeadline(time.Now().Add(streamWrite)) // every connection of this server can
+		if err = writeAudit(out, p.Items); err != nil || p.Next == "" {
+			break
+		}
+		q.After = p.Items[len(p.Items)-1].Seq
+		p, err = o.audit(r.Context(), q)
+	}
+	if err != nil {
+		rec.err = err
+		// The status is sent already: a cut connection is how the reader can
+		// tell that there is more.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func writeAudit(out *csv.Writer, entries []fleet.AuditEntry) error {
+	for _, e := range entries {
+		v, err := e.Event()
+		if err != nil {
+			return err
+		}
+		detail, err := json.Marshal(v.Detail)
+		if err != nil {
+			return fmt.Errorf("encode detail: %w", err)
+		}
+		at := time.UnixMilli(v.At).UTC().Format("2006-01-02T15:04:05.000Z")
+		if err := writeCSV(out, []string{strconv.FormatInt(e.Seq, 10), at, v.Actor, v.Action, v.Subject, string(detail), string(e.Hash)}); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// writeCSV writes a line that no spreadsheet takes for formulas: cells that
+// begin as one get an apostrophe before them.
+func writeCSV(out *csv.Writer, cells []string) error {
+	for i, c := range cells {
+		if c != "" && strings.ContainsRune("=+-@\t\r\n|", rune(c[0])) {
+			cells[i] = "'" + c
+		}
+	}
+	return out.Write(cells)
+}
+
+// streamOf describes a reply that is no JSON.
+func streamOf(mediaType, description string, schema *huma.Schema) map[string]*huma.Response {
+	return map[string]*huma.Response{"200": {Description: description, Content: map[string]*huma.MediaType{mediaType: {Schema: schema}}}}
+}

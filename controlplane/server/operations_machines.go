@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// MachineRef is the part of an input that names a machine.
+type MachineRef struct {
+	ID string `path:"id" maxLength:"63" doc:"Id of the machine"`
+}
+
+func (m MachineRef) machine() (fleet.MachineID, error) { return fleet.ParseMachineID(m.ID) }
+
+type (
+	machineIn struct {
+		Known
+		MachineRef
+	}
+	machinesIn struct {
+		Paging
+		Tag       string `query:"tag" doc:"Only machines with this tag"`
+		Lifecycle string `query:"lifecycle" doc:"Only machines at this stage of their life"`
+		Health    string `query:"health" doc:"Only machines whose checks are pending, passing or failing"`
+		Release   string `query:"release" doc:"Only machines that run this release, by its digest"`
+		Drift     bool   `query:"drift" doc:"Only machines that run something else than was activated"`
+		Offline   bool   `query:"offline" doc:"Only machines that are not heard of"`
+	}
+	machineReportsIn struct {
+		Paging
+		MachineRef
+	}
+	lifecycleIn struct {
+		MachineRef
+		Body api.LifecycleRequest
+	}
+	tagsIn struct {
+		MachineRef
+		Body api.TagsRequest
+	}
+	tokenIn struct {
+		MachineRef
+		Body *api.TokenRequest
+	}
+)
+
+func (o *operators) machineOperations() {
+	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
+		q := plane.MachineQuery{
+			Cursor: in.Cursor, Limit: in.Limit, Tag: fleet.Tag(in.Tag), Lifecycle: fleet.Lifecycle(in.Lifecycle),
+			Health: fleet.CheckStatus(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
+		}
+		switch {
+		case q.Lifecycle != "" && !q.Lifecycle.Valid():
+			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not a lifecycle", in.Lifecycle)
+		case q.Health != "" && !q.Health.Valid():
+			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not pending, passing or failing", in.Health)
+		}
+		return o.plane.Machines(ctx, q)
+	})
+	handle(o, "registerMachine", func(ctx context.Context, c plane.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
+		return o.plane.RegisterMachine(ctx, c, in.Body)
+	})
+	one(o, "getMachine", func(ctx context.Context, _ plane.Caller, in machineIn) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		return o.plane.Machine(ctx, m)
+	})
+	handle(o, "machineReports", func(ctx context.Context, _ plane.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
+		m, err := in.machine()
+		if err != nil {
+			return api.Page[fleet.Report]{}, err
+		}
+		return o.plane.MachineReports(ctx, m, plane.Query{Cursor: in.Cursor, Limit: in.Limit})
+	})
+	o.machineWrites()
+}
+
+func (o *operators) machineWrites() {
+	handle(o, "setLifecycle", func(ctx context.Context, c plane.Caller, in *lifecycleIn) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		v, err := o.plane.SetLifecycle(ctx, c, m, in.Body)
+		if err == nil {
+			o.closeRefused(m)
+		}
+		return v, err
+	})
+	handle(o, "setTags", func(ctx context.Context, c plane.Caller, in *tagsIn) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		return o.plane.SetTags(ctx, c, m, in.Body)
+	})
+	handle(o, "createToken", func(ctx context.Context, c plane.Caller, in *tokenIn) (api.Token, error) {
+		m, err := in.machine()
+		if err != nil {
+			return api.Token{}, err
+		}
+		if err := o.issues(); err != nil {
+			return api.Token{}, err
+		}
+		var req api.TokenRequest
+		if in.Body != nil {
+			req = *in.Body
+		}
+		return o.plane.CreateToken(ctx, c, m, req, fleet.SHA256(o.identity.anchor()))
+	})
+	handle(o, "adoptMachine", func(ctx context.Context, c plane.Caller, in *MachineRef) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		return o.plane.AdoptMachine(ctx, c, m)
+	})
+}

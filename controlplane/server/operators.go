@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Limits of what an operator may send, in bytes and time.
+const (
+	maxBody        = 1 << 20
+	maxReleaseBody = 64 << 20
+	bodyTimeout    = 20 * time.Second
+	releaseTimeout = 5 * time.Minute
+	replyTimeout   = time.Minute // after the body
+)
+
+// operators is the operators' API while it is put together.
+type operators struct {
+	*Server
+	huma huma.API
+	done map[string]bool // operations that have a handler
+}
+
+// operatorHandler registers every operation of api.Operations, and returns
+// the handler and the OpenAPI document.
+func (s *Server) operatorHandler() (http.Handler, []byte, error) {
+	mux := http.NewServeMux()
+	o := &operators{Server: s, done: map[string]bool{}}
+	o.huma = humago.New(mux, humaConfig())
+	o.keyOperations()
+	o.trustOperations()
+	o.releaseOperations()
+	o.machineOperations()
+	o.rolloutOperations()
+	o.auditOperations()
+	o.eventOperations()
+	for _, op := range api.Operations {
+		if !o.done[op.ID] {
+			return nil, nil, fmt.Errorf("operation %s has no handler", op.ID)
+		}
+	}
+	document, err := o.document()
+	if err != nil {
+		return nil, nil, err
+	}
+	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(document)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problemOf(fleet.Errorf(fleet.NotFound, "there is no operation at %s", r.URL.Path).
+			WithHint("/api/v1/openapi.json lists them")).write(w)
+	})
+	return s.observe("operators", mux), document, nil
+}
+
+func humaConfig() huma.Config {
+	c := huma.DefaultConfig("NixFleet control plane", "1")
+	c.CreateHooks = nil // they add $schema to every reply
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
+	c.RejectUnknownQueryParameters = true
+	c.Transformers = []huma.Transformer{mapHumaErrors}
+	strict := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalStrict}
+	c.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
+	c.Info.Description = "What operators can do with a fleet. Errors are RFC 9457 problems with a stable code and a hint."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"key": {Type: "http", Scheme: "bearer", Description: "API key, nfk_..."},
+	}
+	return c
+}
+
+// unmarshalStrict refuses unknown fields and anything after the value.
+func unmarshalStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("there is more after the JSON value")
+	}
+	return nil
+}
+
+// operation completes an entry of api.Operations for huma.
+func (o *operators) operation(id string) huma.Operation {
+	for _, op := range api.Operations {
+		if op.ID != id {
+			continue
+		}
+		o.done[id] = true
+		h := huma.Operation{
+			OperationID: op.ID, Method: op.Method, Path: op.Path, Summary: op.Summary, DefaultStatus: op.Status,
+			// Bodies are decoded strictly and validated by the nouns themselves,
+			// whose errors say more.
+			SkipValidateBody: true, MaxBodyBytes: maxBody, BodyReadTimeout: bodyTimeout,
+			Middlewares: huma.Middlewares{o.require(op)},
+		}
+		if op.Role != "" {
+			h.Description = "Needs a key with role " + string(op.Role) + "."
+			h.Security = []map[string][]string{{"key": {}}}
+		}
+		return h
+	}
+	panic("api.Operations has no operation " + id)
+}
+
+// reply is the output of an operation.
+type reply[T any] struct {
+	Body T
+}
+
+// tagged is the output of an operation that reads a single thing.
+type tagged[T any] struct {
+	ETag string `header:"ETag" doc:"Changes with the body"`
+	Body T
+}
+
+// handle registers what an operation does. The handler runs only for a caller
+// whose key has the operation's role.
+func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
+	op := o.operation(id)
+	for _, c := range change {
+		c(&op)
+	}
+	huma.Register(o.huma, op, func(ctx context.Context, in *I) (*reply[O], error) {
+		body, err := fn(ctx, callerOf(ctx), in)
+		if err != nil {
+			return nil, o.fail(ctx, err)
+		}
+		return &reply[O]{Body: body}, nil
+	})
+}
+
+// one registers an operation that reads a single thing: the reply has an ETag,
+// and a caller that has it already gets 304.
+func one[I interface{ etag() string }, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in I) (O, error)) {
+	huma.Register(o.huma, o.operation(id), func(ctx context.Context, in *I) (*tagged[O], error) {
+		body, err := fn(ctx, callerOf(ctx), *in)
+		if err != nil {
+			return nil, o.fail(ctx, err)
+		}
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, o.fail(ctx, fmt.Errorf("encode reply: %w", err))
+		}
+		sum := sha256.Sum256(b)
+		tag := `"` + hex.EncodeToString(sum[:12]) + `"`
+		if (*in).etag() == tag {
+			return nil, huma.ErrorWithHeaders(huma.Status304NotModified(), http.Header{"Etag": {tag}})
+		}
+		return &tagged[O]{ETag: tag, Body: body}, nil
+	})
+}
+
+// Known is the part of an input that asks for an ETag.
+type Known struct {
+	IfNoneMatch string `header:"If-None-Match" doc:"ETag of the reply that the caller has"`
+}
+
+func (k Known) etag() string { return k.IfNoneMatch }
+
+// fail notes err for the log and gives it to huma.
+func (o *operators) fail(ctx context.Context, err error) error {
+	p := o.refuse(recordOf(ctx), err)
+	return huma.ErrorWithHeaders(p, p.headers())
+}
+
+// refuse notes err in the record and returns what its caller sees of it.
+func (s *Server) refuse(rec *record, err error) *problem {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = fleet.Errorf(fleet.Unavailable, "no answer in time: %w", err)
+	}
+	rec.err = err
+	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.now()) {
+		return tooMany()
+	}
+	return problemOf(err)
+}
+
+// require lets only keys of op's role pass, before anything else of the
+// request is looked at (E09).
+func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(ctx)
+		rec := recordOf(r.Context())
+		rec.operation = op.ID
+		w.Header().Set("Cache-Control", "no-store")
+		limit := ctx.Operation().BodyReadTimeout + replyTimeout
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // every connection of this server can
+		if op.Role == "" {
+			next(ctx)
+			return
+		}
+		c, err := o.authenticate(r)
+		if err == nil && !c.Role.Includes(op.Role) {
+			err = fleet.Errorf(fleet.Forbidden, "%s needs a key with role %s; this one has %s", op.ID, op.Role, c.Role)
+		}
+		rec.caller = c.Owner
+		if err != nil {
+			o.refuse(rec, err).write(w)
+			return
+		}
+		ctx = huma.WithValue(ctx, callerKey{}, c)
+		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader
+			limited, cancel := context.WithTimeout(ctx.Context(), limit)
+			defer cancel()
+			ctx = huma.WithContext(ctx, limited)
+		}
+		next(ctx)
+	}
+}
+
+func (s *Server) authenticate(r *http.Request) (plane.Caller, error) {
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || key == "" {
+		return plane.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
+	}
+	return s.plane.Authenticate(r.Context(), strings.TrimSpace(key))
+}
+
+type callerKey struct{}
+
+// callerOf is who calls; zero for a public operation.
+func callerOf(ctx context.Context) plane.Caller {
+	c, _ := ctx.Value(callerKey{}).(plane.Caller)
+	return c
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// problem is an api.Problem as huma wants its errors.
+type problem struct {
+	api.Problem
+}
+
+func (p *problem) Error() string             { return p.Detail }
+func (p *problem) GetStatus() int            { return p.Status }
+func (p *problem) ContentType(string) string { return api.ProblemType }
+
+// problemOf is what a caller sees of err.
+func problemOf(err error) *problem {
+	return &problem{Problem: api.NewProblem(err)}
+}
+
+// retrySeconds is what a caller is told when a part is down or busy.
+const retrySeconds = 2
+
+// tooMany answers a caller who fails to authenticate again and again.
+func tooMany() *problem {
+	p := problemOf(fleet.Errorf(fleet.Unavailable, "too many failed attempts from this address").WithHint("wait a minute; a good key is let in meanwhile"))
+	p.Status, p.Title = http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
+	return p
+}
+
+// headers are those that go with a problem.
+func (p *problem) headers() http.Header {
+	h := http.Header{}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="nixfleet"`)
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		h.Set("Retry-After", strconv.Itoa(retrySeconds))
+	}
+	return h
+}
+
+// write sends p from a plain handler.
+func (p *problem) write(w http.ResponseWriter) {
+	for k, v := range p.headers() {
+		w.Header()[k] = v
+	}
+	w.Header().Set("Content-Type", api.ProblemType)
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p.Problem) // the caller may be gone
+}
+
+// mapHumaErrors is a huma.Transformer. It gives what huma finds wrong with a
+// request (a bad parameter, JSON, an unknown field) the shape of our problems.
+// What was sent is not repeated: it may hold secrets.
+func mapHumaErrors(_ huma.Context, _ string, v any) (any, error) {
+	switch e := v.(type) {
+	case *problem:
+		return e.Problem, nil
+	case *huma.ErrorModel:
+		var found []string
+		for _, d := range e.Errors {
+			text := strings.TrimPrefix(d.Message, "json: ")
+			if d.Location != "" {
+				text = d.Location + ": " + text
+			}
+			found = append(found, text)
+		}
+		p := api.Problem{Title: http.StatusText(e.Status), Status: e.Status, Detail: e.Detail}
+		if len(found) > 0 {
+			p.Detail = "request: " + strings.Join(found, "; ")
+			p.Hint = "docs/reference/openapi.json describes every request"
+		}
+		p.Code = fleet.ErrorCode(p.Err())
+		return p, nil
+	}
+	return v, nil
+}

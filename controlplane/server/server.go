@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package server is the control plane's edge: the listeners for operators,
+// agents and metrics, who may call what, and how calls and errors look on the
+// wire.
+//
+// It decides nothing about machines or rollouts and holds no state but open
+// connections: that is plane's work.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// drainLimit is how long calls may take to end after the control plane was
+// told to stop. Long polls and event streams end at once.
+const drainLimit = 10 * time.Second
+
+// Options is what a Server is made of.
+type Options struct {
+	Plane    *plane.Plane
+	Identity *Identity
+	Log      *slog.Logger
+	Now      func() time.Time // time.Now if nil
+}
+
+// Server serves a plane.
+type Server struct {
+	plane    *plane.Plane
+	identity *Identity
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	conns    *conns
+	failures *failures
+	document []byte // OpenAPI
+
+	operators, agents, health *http.Server
+
+	// draining ends long polls and event streams.
+	draining context.Context
+	drain    context.CancelFunc
+}
+
+// Listeners are the three sockets of a control plane.
+type Listeners struct {
+	Operators, Agents, Metrics net.Listener
+}
+
+// Listen opens the three sockets. The error's code is Conflict when one is in
+// use; then none is left open.
+func Listen(ctx context.Context, c config.Listen) (Listeners, error) {
+	var l Listeners
+	for _, s := range []struct {
+		name, addr string
+		to         *net.Listener
+	}{{"operators", c.Operators, &l.Operators}, {"agents", c.Agents, &l.Agents}, {"metrics", c.Metrics, &l.Metrics}} {
+		var lc net.ListenConfig
+		got, err := lc.Listen(ctx, "tcp", s.addr)
+		if err != nil {
+			l.Close()
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return Listeners{}, fleet.Errorf(fleet.Conflict, "listen.%s: %s is in use", s.name, s.addr).
+					WithHint("is another control plane running? ss -ltnp shows who listens")
+			}
+			return Listeners{}, fleet.Errorf(fleet.Invalid, "listen.%s: %w", s.name, err)
+		}
+		*s.to = got
+	}
+	return l, nil
+}
+
+// Close closes those that are open.
+func (l Listeners) Close() {
+	for _, x := range []net.Listener{l.Operators, l.Agents, l.Metrics} {
+		if x != nil {
+			_ = x.Close()
+		}
+	}
+}
+
+// New prepares a server; it opens nothing.
+func New(o Options) (*Server, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{
+		plane: o.Plane, identity: o.Identity, log: o.Log, now: o.Now,
+		conns: newConns(), failures: newFailures(),
+	}
+	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
+	s.draining, s.drain = context.WithCancel(context.Background())
+	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
+
+	operators, document, err := s.operatorHandler()
+	if err != nil {
+		return nil, err
+	}
+	s.document = document
+	s.operators = &http.Server{
+		Handler: operators, ErrorLog: errorLog, TLSConfig: s.operatorTLS(),
+		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	// Handlers of the agents' listener set their own deadlines: a long poll is
+	// meant to last.
+	s.agents = &http.Server{
+		Handler: s.agentHandler(), ErrorLog: errorLog, ConnContext: s.conns.open, ConnState: s.conns.changed,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 6 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	s.health = &http.Server{
+		Handler: s.healthHandler(), ErrorLog: errorLog,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}
+	return s, nil
+}
+
+// OpenAPI returns the document that describes the operators' API, as JSON.
+func (s *Server) OpenAPI() []byte { return s.document }
+
+// Serve serves until ctx ends, then lets calls finish, but long polls and
+// event streams, which it ends. It closes the listeners. It returns nil after
+// an orderly end.
+func (s *Server) Serve(ctx context.Context, l Listeners) error {
+	defer l.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	serve := func(name string, fn func() error) {
+		wg.Go(func() {
+			if err := fn(); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("serve %s: %w", name, err))
+			}
+		})
+	}
+	serve("operators", func() error { return s.operators.ServeTLS(l.Operators, "", "") })
+	serve("agents", func() error { return s.agents.Serve(tls.NewListener(l.Agents, s.agentTLS())) })
+	serve("metrics", func() error { return s.health.Serve(l.Metrics) })
+	<-ctx.Done()
+	err := context.Cause(ctx)
+	s.shutdown()
+	wg.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) shutdown() {
+	s.drain()
+	limit, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, srv := range []*http.Server{s.operators, s.agents, s.health} {
+		wg.Go(func() {
+			if err := srv.Shutdown(limit); err != nil {
+				_ = srv.Close() // what has not ended by now is cut
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// untilDrain returns a context that ends with ctx or when the server stops.
+func (s *Server) untilDrain(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.draining, cancel)
+	return ctx, func() { stop(); cancel() }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// Identity is how the control plane shows who it is, and which certificates it
+// takes from machines.
+type Identity struct {
+	keys      *pki.Keys
+	own       *tls.Certificate // instead of one by keys
+	clientCAs *x509.CertPool
+	issues    bool // machines' certificates come from keys
+}
+
+// NewIdentity reads the certificates that c names, if any; else those of keys
+// serve. The error's code is Invalid.
+func NewIdentity(c config.TLS, keys *pki.Keys) (*Identity, error) {
+	id := &Identity{keys: keys, clientCAs: x509.NewCertPool(), issues: c.ClientCAFile == ""}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fleet.Errorf(fleet.Invalid, "read tls.certFile and tls.keyFile: %w", err)
+		}
+		id.own = &pair
+	}
+	if id.issues {
+		id.clientCAs.AddCert(keys.AgentCA.Cert)
+		return id, nil
+	}
+	pem, err := os.ReadFile(c.ClientCAFile)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "read tls.clientCaFile: %w", err)
+	}
+	if !id.clientCAs.AppendCertsFromPEM(pem) {
+		return nil, fleet.Errorf(fleet.Invalid, "tls.clientCaFile %s holds no PEM certificate", c.ClientCAFile)
+	}
+	return id, nil
+}
+
+// certificate is the one to show now.
+func (id *Identity) certificate(now time.Time) (*tls.Certificate, error) {
+	if id.own != nil {
+		return id.own, nil
+	}
+	return id.keys.Server(now)
+}
+
+// anchor is the certificate, DER, that an agent verifies the control plane
+// with: the last one of the chain that it shows.
+func (id *Identity) anchor() []byte {
+	if id.own != nil {
+		return id.own.Certificate[len(id.own.Certificate)-1]
+	}
+	return id.keys.ServerCA.Cert.Raw
+}
+
+func (s *Server) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.identity.certificate(s.now())
+}
+
+func (s *Server) operatorTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.getCertificate, Time: s.now}
+}
+
+// agentTLS asks for a client certificate; only enrolment does without one,
+// which the handlers see to. Its session tickets are sealed with keys that
+// change with the day, so that the configuration does too.
+func (s *Server) agentTLS() *tls.Config {
+	base := &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.now, NextProtos: []string{"http/1.1"},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.identity.clientCAs,
+		VerifyConnection: s.verifyConnection,
+	}
+	var mu sync.Mutex
+	var today string
+	var current *tls.Config
+	conf := base.Clone()
+	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := s.now()
+		if day := now.UTC().Format(time.DateOnly); day != today {
+			keys, err := pki.TicketKeys(s.identity.keys.TicketKey, now)
+			if err != nil {
+				return nil, err
+			}
+			current, today = base.Clone(), day
+			current.SetSessionTicketKeys(keys)
+		}
+		return current, nil
+	}
+	return conf
+}
+
+// verifyConnection refuses a machine that is revoked or gone. Unlike
+// VerifyPeerCertificate it also runs when a session is resumed (E07).
+func (s *Server) verifyConnection(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := s.machineOf(ctx, &cs)
+	return err
+}
+
+// machineOf says which machine is at the other end. The error's code is
+// Unauthenticated without a certificate, or with one that is expired or
+// revoked; it runs for each request, since connections outlive certificates.
+func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.MachineID, error) {
+	if cs == nil || len(cs.PeerCertificates) == 0 {
+		return "", fleet.Errorf(fleet.Unauthenticated, "no client certificate").
+			WithHint("enrol the machine first: nixfleet-agent enroll")
+	}
+	cert := cs.PeerCertificates[0]
+	m := fleet.MachineID(cert.Subject.CommonName)
+	switch {
+	case !m.Valid():
+		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
+	case s.now().After(cert.NotAfter):
+		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s has expired", m).
+			WithHint("enrol the machine again, with a token for --replace")
+	}
+	return m, s.plane.CertificateStatus(ctx, pki.Serial(cert), m)
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// AssignmentFilter selects a rollout's assignments by machine id; what is
+// empty does not select.
+type AssignmentFilter struct {
+	Rollout fleet.RolloutID
+	State   fleet.AssignmentState
+	Batch   int // -1: all
+	After   fleet.MachineID
+	Limit   int // 0: all
+}
+
+const assignmentColumns = `rollout_id, machine_id, batch, state, why, attempt, digest, store_path, previous_digest, previous_path,
+	outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered`
+
+// Assignments returns assignments of a rollout by machine id.
+func (r Reader) Assignments(ctx context.Context, f AssignmentFilter) ([]fleet.Assignment, error) {
+	limit := f.Limit
+	if limit == 0 {
+		limit = fleet.MaxEntries
+	}
+	assignments, err := list(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE rollout_id = $1
+		AND ($2 = '' OR state = $2) AND ($3 < 0 OR batch = $3) AND machine_id > $4 ORDER BY machine_id LIMIT $5`,
+		string(f.Rollout), string(f.State), f.Batch, string(f.After), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read assignments of %s: %w", f.Rollout, err)
+	}
+	return assignments, nil
+}
+
+// LastHealthy returns a machine's latest healthy assignment: what it should
+// run when no rollout has offered it anything since. False if there is none.
+func (r Reader) LastHealthy(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
+	a, ok, err := first(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE machine_id = $1 AND state = 'healthy'
+		ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1`, string(id))
+	if err != nil {
+		return a, false, fmt.Errorf("read last healthy assignment of %s: %w", id, err)
+	}
+	return a, ok, nil
+}
+
+// LastHealthyIn names at most ten machines whose latest healthy assignment is
+// in a rollout.
+func (r Reader) LastHealthyIn(ctx context.Context, id fleet.RolloutID) ([]fleet.MachineID, error) {
+	machines, err := list(ctx, r.q, column[fleet.MachineID], `SELECT machine_id FROM assignment AS a WHERE rollout_id = $1 AND state = 'healthy'
+		AND NOT EXISTS (SELECT 1 FROM assignment AS b WHERE b.machine_id = a.machine_id AND b.state = 'healthy' AND b.rollout_id <> a.rollout_id
+			AND (b.healthy_at > a.healthy_at OR b.healthy_at = a.healthy_at AND b.rollout_id > a.rollout_id))
+		ORDER BY machine_id LIMIT 10`, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("read machines that rest on %s: %w", id, err)
+	}
+	return machines, nil
+}
+
+func scanAssignment(r row) (a fleet.Assignment, err error) {
+	var checks string
+	if err := r.Scan(&a.Rollout, &a.Machine, &a.Batch, &a.State, &a.Why, &a.Attempt, &a.Digest, &a.StorePath, &a.PreviousDigest, &a.PreviousPath,
+		&a.Outcome, &a.Reason, &a.Message, &checks, &a.OfferedAt, &a.Deadline, &a.HealthyAt, &a.EndedAt, &a.EverOffered); err != nil {
+		return a, err
+	}
+	return a, parse(jsonColumn{checks, &a.Checks})
+}
+
+// PutAssignment writes an assignment's row, new or not.
+func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
+	if a.Checks == nil {
+		a.Checks = []fleet.CheckResult{}
+	}
+	checks, err := text(a.Checks)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO assignment (`+assignmentColumns+`)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		ON CONFLICT (rollout_id, machine_id) DO UPDATE SET batch = excluded.batch, state = excluded.state, why = excluded.why,
+		attempt = excluded.attempt, digest = excluded.digest, store_path = excluded.store_path,
+		previous_digest = excluded.previous_digest, previous_path = excluded.previous_path, outcome = excluded.outcome,
+		reason = excluded.reason, message = excluded.message, checks = excluded.checks, offered_at = excluded.offered_at,
+		deadline = excluded.deadline, healthy_at = excluded.healthy_at, ended_at = excluded.ended_at, ever_offered = excluded.ever_offered`,
+		string(a.Rollout), string(a.Machine), a.Batch, string(a.State), a.Why, a.Attempt, string(a.Digest), string(a.StorePath),
+		string(a.PreviousDigest), string(a.PreviousPath), string(a.Outcome), string(a.Reason), a.Message, checks,
+		a.OfferedAt, a.Deadline, a.HealthyAt, a.EndedAt, bit(a.EverOffered)); err != nil {
+		return fmt.Errorf("write assignment of %s in %s: %w", a.Machine, a.Rollout, err)
+	}
+	return nil
+}
+
+// Claim ties a machine to a rollout. The error's code is Conflict, and names
+// the rollout, if it is another's (H08).
+func (t *Tx) Claim(ctx context.Context, rollout fleet.RolloutID, machine fleet.MachineID) error {
+	if _, err := t.exec(ctx, `INSERT INTO claim (machine_id, rollout_id) VALUES ($1, $2) ON CONFLICT (machine_id) DO NOTHING`,
+		string(machine), string(rollout)); err != nil {
+		return fmt.Errorf("claim %s: %w", machine, err)
+	}
+	holder, _, err := t.Claimant(ctx, machine)
+	if err != nil {
+		return err
+	}
+	if holder != rollout {
+		return fleet.Errorf(fleet.Conflict, "machine %s is in rollout %s", machine, holder).
+			WithHint("wait for that rollout, cancel it, or take the machine over with --supersede")
+	}
+	return nil
+}
+
+// Claimant returns the rollout that a machine belongs to; false if to none.
+func (r Reader) Claimant(ctx context.Context, machine fleet.MachineID) (fleet.RolloutID, bool, error) {
+	id, ok, err := first(ctx, r.q, column[fleet.RolloutID], `SELECT rollout_id FROM claim WHERE machine_id = $1`, string(machine))
+	if err != nil {
+		return "", false, fmt.Errorf("read claim on %s: %w", machine, err)
+	}
+	return id, ok, nil
+}
+
+// Claims returns which rollout each claimed machine belongs to.
+func (r Reader) Claims(ctx context.Context) (map[fleet.MachineID]fleet.RolloutID, error) {
+	type claim struct {
+		machine fleet.MachineID
+		rollout fleet.RolloutID
+	}
+	rows, err := list(ctx, r.q, func(r row) (c claim, err error) { return c, r.Scan(&c.machine, &c.rollout) },
+		`SELECT machine_id, rollout_id FROM claim`)
+	if err != nil {
+		return nil, fmt.Errorf("read claims: %w", err)
+	}
+	claims := make(map[fleet.MachineID]fleet.RolloutID, len(rows))
+	for _, c := range rows {
+		claims[c.machine] = c.rollout
+	}
+	return claims, nil
+}
+
+// Unclaim ends a rollout's claim on a machine, if it has it.
+func (t *Tx) Unclaim(ctx context.Context, rollout fleet.RolloutID, machine fleet.MachineID) error {
+	if _, err := t.exec(ctx, `DELETE FROM claim WHERE machine_id = $1 AND rollout_id = $2`, string(machine), string(rollout)); err != nil {
+		return fmt.Errorf("end claim on %s: %w", machine, err)
+	}
+	return nil
+}
+
+// ClaimedAssignment returns a machine's assignment in the rollout that it
+// belongs to; false if it belongs to none.
+func (r Reader) ClaimedAssignment(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
+	a, ok, err := first(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE machine_id = $1
+		AND rollout_id = (SELECT claim.rollout_id FROM claim WHERE claim.machine_id = $1)`, string(id))
+	if err != nil {
+		return a, false, fmt.Errorf("read assignment of %s: %w", id, err)
+	}
+	return a, ok, nil
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// EventFilter selects events; what is empty does not select.
+type EventFilter struct {
+	Rollout fleet.RolloutID
+	Machine fleet.MachineID
+}
+
+// Events returns at most limit events after an id, in order.
+func (r Reader) Events(ctx context.Context, after int64, f EventFilter, limit int) ([]api.Event, error) {
+	events, err := list(ctx, r.q, scanEvent, `SELECT id, at, body FROM event WHERE id > $1
+		AND ($2 = '' OR rollout_id = $2) AND ($3 = '' OR machine_id = $3) ORDER BY id LIMIT $4`,
+		after, string(f.Rollout), string(f.Machine), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	return events, nil
+}
+
+func scanEvent(r row) (e api.Event, err error) {
+	var body string
+	var id, at int64
+	if err := r.Scan(&id, &at, &body); err != nil {
+		return e, err
+	}
+	err = parse(jsonColumn{body, &e})
+	e.ID, e.At = id, at
+	return e, err
+}
+
+// EventRange returns the ids of the oldest event that is kept and of the
+// newest; both are 0 if there was none ever.
+func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error) {
+	ids, _, err := first(ctx, r.q, func(r row) (ids [2]int64, err error) { return ids, r.Scan(&ids[0], &ids[1]) },
+		`SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM event`)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read range of events: %w", err)
+	}
+	return ids[0], ids[1], nil
+}
+
+// AddEvents appends events in the transaction of what they tell; it gives them
+// their ids.
+func (t *Tx) AddEvents(ctx context.Context, events []api.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	_, last, err := t.EventRange(ctx)
+	if err != nil {
+		return err
+	}
+	for i, e := range events {
+		id, at := last+1+int64(i), e.At
+		e.ID, e.At = 0, 0
+		body, err := text(e)
+		if err != nil {
+			return err
+		}
+		rollout, machine := subjectOf(e)
+		if _, err := t.exec(ctx, `INSERT INTO event (id, at, rollout_id, machine_id, body) VALUES ($1, $2, $3, $4, $5)`,
+			id, at, string(rollout), string(machine), body); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
+	}
+	return nil
+}
+
+func subjectOf(e api.Event) (rollout fleet.RolloutID, machine fleet.MachineID) {
+	switch {
+	case e.Rollout != nil:
+		return e.Rollout.ID, ""
+	case e.Batch != nil:
+		return e.Batch.Rollout, ""
+	case e.Assignment != nil:
+		return e.Assignment.Rollout, e.Assignment.Machine
+	case e.Machine != nil:
+		return "", e.Machine.ID
+	case e.Report != nil:
+		return e.Report.Rollout, e.Report.Machine
+	}
+	return "", ""
+}
+
+// DeleteEventsBefore forgets events older than a time. The newest stays, so
+// that ids never start again.
+func (t *Tx) DeleteEventsBefore(ctx context.Context, at int64) error {
+	if _, err := t.exec(ctx, `DELETE FROM event WHERE at < $1 AND id < (SELECT MAX(id) FROM event)`, at); err != nil {
+		return fmt.Errorf("delete old events: %w", err)
+	}
+	return nil
+}

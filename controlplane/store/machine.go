@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, signed_tags,
+	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact`
+
+// Machine returns a machine, without Desired. The error's code is NotFound if
+// there is none.
+func (r Reader) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
+	m, ok, err := first(ctx, r.q, scanMachine, `SELECT `+machineColumns+` FROM machine WHERE id = $1`, string(id))
+	if err != nil {
+		return m, fmt.Errorf("read machine %s: %w", id, err)
+	}
+	if !ok {
+		return m, notFound("machine", string(id), "nixfleet machine list shows those there are")
+	}
+	return m, nil
+}
+
+// Machines returns all machines by id, without Desired.
+func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
+	machines, err := list(ctx, r.q, scanMachine, `SELECT `+machineColumns+` FROM machine ORDER BY id`)
+	if err != nil {
+		return nil, fmt.Errorf("list machines: %w", err)
+	}
+	return machines, nil
+}
+
+func scanMachine(r row) (m fleet.Machine, err error) {
+	var operator, signed, checks string
+	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &signed,
+		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
+		&m.Drift, &m.AgentVersion, &m.LastContact); err != nil {
+		return m, err
+	}
+	var operatorTags, signedTags []fleet.Tag
+	err = parse(jsonColumn{operator, &operatorTags}, jsonColumn{signed, &signedTags}, jsonColumn{checks, &m.Checks})
+	m.Tags = fleet.NewTags(signedTags, operatorTags)
+	return m, err
+}
+
+// AddMachine makes a machine known, with what operators set. The error's code
+// is Conflict if it is known.
+func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
+	tags, err := text(m.Tags.Operator)
+	if err != nil {
+		return err
+	}
+	n, err := t.exec(ctx, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, last_contact) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (id) DO NOTHING`, string(m.ID), string(m.Lifecycle), tags, m.CreatedAt, m.LastContact)
+	if err != nil {
+		return fmt.Errorf("write machine %s: %w", m.ID, err)
+	}
+	if n == 0 {
+		return fleet.Errorf(fleet.Conflict, "machine %s is known already", m.ID)
+	}
+	return nil
+}
+
+// UpdateMachine writes what operators set: lifecycle, tags and the time of
+// enrolment. m.Version must be the row's; it is one more afterwards. The
+// error's code is Conflict if someone else was faster.
+func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
+	tags, err := text(m.Tags.Operator)
+	if err != nil {
+		return err
+	}
+	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, version = version + 1
+		WHERE id = $4 AND version = $5`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.ID), m.Version)
+	if err != nil {
+		return fmt.Errorf("write machine %s: %w", m.ID, err)
+	}
+	if n == 0 {
+		return fleet.Errorf(fleet.Conflict, "machine %s was changed in the meantime", m.ID).WithHint("look at it again, then repeat")
+	}
+	m.Version++
+	return nil
+}
+
+// UpdateMachineStatus writes what the agent said of itself.
+func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
+	tags, err := text(m.Tags.Signed)
+	if err != nil {
+		return err
+	}
+	checks, err := text(m.Checks)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `UPDATE machine SET system = $1, line = $2, signed_tags = $3, running = $4, booted = $5, boot_default = $6,
+		runs_release = $7, boot_id = $8, agent_state = $9, waiting = $10, health = $11, checks = $12, drift = $13, agent_version = $14,
+		last_contact = $15 WHERE id = $16`,
+		string(m.System), string(m.Line), tags, string(m.Running), string(m.Booted), string(m.BootDefault),
+		string(m.RunsRelease), m.BootID, string(m.State), m.Waiting, string(m.Health), checks, bit(m.Drift), m.AgentVersion,
+		m.LastContact, string(m.ID)); err != nil {
+		return fmt.Errorf("write status of %s: %w", m.ID, err)
+	}
+	return nil
+}
+
+// touchChunk is how many machines one statement touches: two parameters each,
+// and SQLite takes 32766.
+const touchChunk = 10_000
+
+// TouchMachines writes last contacts, in as few statements as parameters
+// allow.
+func (t *Tx) TouchMachines(ctx context.Context, contacts map[fleet.MachineID]int64) error {
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(contacts)), touchChunk) {
+		var values strings.Builder
+		args := make([]any, 0, 2*len(ids))
+		for i, id := range ids {
+			if i > 0 {
+				values.WriteString(", ")
+			}
+			fmt.Fprintf(&values, "($%d, CAST($%d AS BIGINT))", 2*i+1, 2*i+2)
+			args = append(args, string(id), contacts[id])
+		}
+		if _, err := t.exec(ctx, `WITH contact (id, at) AS (VALUES `+values.String()+`)
+			UPDATE machine SET last_contact = (SELECT contact.at FROM contact WHERE contact.id = machine.id)
+			WHERE id IN (SELECT contact.id FROM contact)`, args...); err != nil {
+			return fmt.Errorf("write last contacts: %w", err)
+		}
+	}
+	return nil
+}

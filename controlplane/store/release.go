@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// ReleaseFilter selects releases, newest first; what is empty does not select.
+type ReleaseFilter struct {
+	Line    fleet.Line
+	Machine fleet.MachineID // has an entry
+	// BeforeAt and Before are the last of the page before.
+	BeforeAt int64
+	Before   fleet.Digest
+	Limit    int // releases, at least 1
+}
+
+const releaseColumns = `digest, header, registered_at, registered_by`
+
+// Releases returns a page of releases.
+func (r Reader) Releases(ctx context.Context, f ReleaseFilter) ([]fleet.Release, error) {
+	releases, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release
+		WHERE ($1 = '' OR line = $1)
+		AND ($2 = '' OR EXISTS (SELECT 1 FROM release_entry WHERE release_digest = digest AND machine_id = $2))
+		AND ($3 = 0 OR registered_at < $3 OR registered_at = $3 AND digest < $4)
+		ORDER BY registered_at DESC, digest DESC LIMIT $5`,
+		string(f.Line), string(f.Machine), f.BeforeAt, string(f.Before), f.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
+	}
+	return releases, nil
+}
+
+// Release returns a release. The error's code is NotFound if there is none.
+func (r Reader) Release(ctx context.Context, digest fleet.Digest) (fleet.Release, error) {
+	v, ok, err := first(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release WHERE digest = $1`, string(digest))
+	if err != nil {
+		return v, fmt.Errorf("read release %s: %w", digest.Short(), err)
+	}
+	if !ok {
+		return v, notFound("release", string(digest), "nixfleet release list shows those there are")
+	}
+	return v, nil
+}
+
+func scanRelease(r row) (v fleet.Release, err error) {
+	var header string
+	if err := r.Scan(&v.Digest, &header, &v.RegisteredAt, &v.RegisteredBy); err != nil {
+		return v, err
+	}
+	return v, parse(jsonColumn{header, &v.Header})
+}
+
+// ReleaseEnvelope returns a release's signed envelope. The error's code is
+// NotFound if there is none.
+func (r Reader) ReleaseEnvelope(ctx context.Context, digest fleet.Digest) ([]byte, error) {
+	b, ok, err := first(ctx, r.q, column[[]byte], `SELECT envelope FROM release WHERE digest = $1`, string(digest))
+	if err != nil {
+		return nil, fmt.Errorf("read release %s: %w", digest.Short(), err)
+	}
+	if !ok {
+		return nil, notFound("release", string(digest), "nixfleet release list shows those there are")
+	}
+	return b, nil
+}
+
+// ReleaseEntries returns the entries' bytes, by machine id.
+func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]byte, error) {
+	entries, err := list(ctx, r.q, column[[]byte], `SELECT body FROM release_entry WHERE release_digest = $1 ORDER BY position`, string(digest))
+	if err != nil {
+		return nil, fmt.Errorf("read entries of release %s: %w", digest.Short(), err)
+	}
+	return entries, nil
+}
+
+// ReleaseEntry returns one machine's entry; false if the release has none.
+func (r Reader) ReleaseEntry(ctx context.Context, digest fleet.Digest, machine fleet.MachineID) (fleet.Entry, bool, error) {
+	e, ok, err := first(ctx, r.q, func(r row) (e fleet.Entry, err error) {
+		var body string
+		if err := r.Scan(&body); err != nil {
+			return e, err
+		}
+		return e, parse(jsonColumn{body, &e})
+	}, `SELECT body FROM release_entry WHERE release_digest = $1 AND machine_id = $2`, string(digest), string(machine))
+	if err != nil {
+		return e, false, fmt.Errorf("read entry of %s: %w", machine, err)
+	}
+	return e, ok, nil
+}
+
+// LineHead is the newest release that a line ever had.
+type LineHead struct {
+	Sequence fleet.Sequence
+	Digest   fleet.Digest
+}
+
+// LineHead returns a line's newest release; false for a line that had none.
+func (r Reader) LineHead(ctx context.Context, line fleet.Line) (LineHead, bool, error) {
+	h, ok, err := first(ctx, r.q, func(r row) (h LineHead, err error) {
+		return h, r.Scan(&h.Sequence, &h.Digest)
+	}, `SELECT sequence, digest FROM release_line WHERE line = $1`, string(line))
+	if err != nil {
+		return h, false, fmt.Errorf("read line %s: %w", line, err)
+	}
+	return h, ok, nil
+}
+
+// NewRelease is a release to keep: its row and the bytes that were signed.
+type NewRelease struct {
+	fleet.Release
+	Envelope []byte
+	Entries  []fleet.Entry // in order of machine id
+	Raw      [][]byte      // the entries' bytes, in the same order
+}
+
+// AddRelease keeps a release and makes it its line's newest.
+func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
+	header, err := text(n.Header)
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO release (digest, line, sequence, envelope, header, registered_at, registered_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`, string(n.Digest), string(n.Header.Line), int64(n.Header.Sequence),
+		string(n.Envelope), header, n.RegisteredAt, n.RegisteredBy); err != nil {
+		return fmt.Errorf("write release %s: %w", n.Digest.Short(), err)
+	}
+	for i, e := range n.Entries {
+		if _, err := t.exec(ctx, `INSERT INTO release_entry (release_digest, position, machine_id, store_path, body)
+			VALUES ($1, $2, $3, $4, $5)`, string(n.Digest), i, string(e.ID), string(e.StorePath), string(n.Raw[i])); err != nil {
+			return fmt.Errorf("write entry of %s: %w", e.ID, err)
+		}
+	}
+	if _, err := t.exec(ctx, `INSERT INTO release_line (line, sequence, digest) VALUES ($1, $2, $3)
+		ON CONFLICT (line) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest`,
+		string(n.Header.Line), int64(n.Header.Sequence), string(n.Digest)); err != nil {
+		return fmt.Errorf("write line %s: %w", n.Header.Line, err)
+	}
+	return nil
+}
+
+// ReleaseUsers names at most ten of what uses a release: rollouts, and
+// machines that run it.
+func (r Reader) ReleaseUsers(ctx context.Context, digest fleet.Digest) ([]string, error) {
+	users, err := list(ctx, r.q, column[string], `SELECT 'rollout ' || id FROM rollout WHERE release_digest = $1
+		UNION ALL SELECT 'rollout ' || rollout_id || ' (to go back to on ' || machine_id || ')' FROM assignment WHERE previous_digest = $1
+			AND rollout_id IN (SELECT rollout_id FROM claim)
+		UNION ALL SELECT 'machine ' || id FROM machine WHERE runs_release = $1
+		LIMIT 10`, string(digest))
+	if err != nil {
+		return nil, fmt.Errorf("read users of release %s: %w", digest.Short(), err)
+	}
+	return users, nil
+}
+
+// DeleteRelease forgets a release and its entries. The error's code is
+// NotFound if there is none.
+func (t *Tx) DeleteRelease(ctx context.Context, digest fleet.Digest) error {
+	n, err := t.exec(ctx, `DELETE FROM release WHERE digest = $1`, string(digest))
+	if err != nil {
+		return fmt.Errorf("delete release %s: %w", digest.Short(), err)
+	}
+	if n == 0 {
+		return notFound("release", string(digest), "nixfleet release list shows those there are")
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Inbox is a report that arrived, in the order of Seq.
+type Inbox struct {
+	Seq    int64
+	Report fleet.Report
+}
+
+// AddReport puts a report into the inbox; false if it is there already.
+func (t *Tx) AddReport(ctx context.Context, r fleet.Report, receivedAt int64) (bool, error) {
+	body, err := text(r)
+	if err != nil {
+		return false, err
+	}
+	n, err := t.exec(ctx, `INSERT INTO machine_report (seq, machine_id, report_id, received_at, rollout_id, body)
+		VALUES ((SELECT COALESCE(MAX(seq), 0) + 1 FROM machine_report), $1, $2, $3, $4, $5)
+		ON CONFLICT (machine_id, report_id) DO NOTHING`, string(r.Machine), r.ID, receivedAt, string(r.Rollout), body)
+	if err != nil {
+		return false, fmt.Errorf("write report %s of %s: %w", r.ID, r.Machine, err)
+	}
+	return n > 0, nil
+}
+
+// WaitingReports returns at most limit reports that are not applied yet,
+// oldest first.
+func (r Reader) WaitingReports(ctx context.Context, limit int) ([]Inbox, error) {
+	reports, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report WHERE applied = 0 ORDER BY seq LIMIT $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read inbox: %w", err)
+	}
+	return reports, nil
+}
+
+// MachineReports returns at most limit reports of a machine, newest first,
+// before a seq if that is not 0.
+func (r Reader) MachineReports(ctx context.Context, id fleet.MachineID, before int64, limit int) ([]Inbox, error) {
+	reports, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report WHERE machine_id = $1 AND ($2 = 0 OR seq < $2)
+		ORDER BY seq DESC LIMIT $3`, string(id), before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read reports of %s: %w", id, err)
+	}
+	return reports, nil
+}
+
+func scanInbox(r row) (v Inbox, err error) {
+	var body string
+	if err := r.Scan(&v.Seq, &body); err != nil {
+		return v, err
+	}
+	return v, parse(jsonColumn{body, &v.Report})
+}
+
+// MarkApplied says that a report has had its effect. It runs in the
+// transaction of that effect.
+func (t *Tx) MarkApplied(ctx context.Context, seq int64) error {
+	n, err := t.exec(ctx, `UPDATE machine_report SET applied = 1 WHERE seq = $1 AND applied = 0`, seq)
+	if err != nil {
+		return fmt.Errorf("mark report %d: %w", seq, err)
+	}
+	if n == 0 {
+		return fmt.Errorf("mark report %d: it was applied before", seq)
+	}
+	return nil
+}
+
+// DeleteReportsBefore forgets applied reports that arrived before a time. The
+// newest row stays, so that the order never starts again.
+func (t *Tx) DeleteReportsBefore(ctx context.Context, at int64) error {
+	if _, err := t.exec(ctx, `DELETE FROM machine_report WHERE received_at < $1 AND applied = 1
+		AND seq < (SELECT MAX(seq) FROM machine_report)`, at); err != nil {
+		return fmt.Errorf("delete old reports: %w", err)
+	}
+	return nil
+}
