@@ -41,6 +41,9 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	if s.writer == nil {
 		return fleet.Errorf(fleet.Unavailable, "the store is open for reading only")
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case s.jobs <- j:
 	case <-s.closing:
