@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"testing/synctest"
 
@@ -98,6 +99,7 @@ var scenarios = []scenario{
 // comes to rest on the new system or the old one, as it is reported, and never
 // needs a hand.
 func TestEngine_SurvivesItsEndAtEveryPoint(t *testing.T) {
+	var sum tally
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -112,41 +114,63 @@ func TestEngine_SurvivesItsEndAtEveryPoint(t *testing.T) {
 				if last.Outcome != s.outcome {
 					t.Fatalf("undisturbed: outcome %s %s, want %s", last.Outcome, last.Reason, s.outcome)
 				}
-				points, runs := m.points, 0
+				points := m.points
+				sum.Points += points
 				for a := 1; a <= points; a++ {
 					for _, f := range []fault{kill, power} {
-						runs += crashes(t, s, map[int]fault{a: f})
+						sum.crash(t, s, map[int]fault{a: f})
 						if testing.Short() {
 							continue
 						}
 						for b := a + 1; b <= points+20; b += 11 {
 							for _, g := range []fault{kill, power} {
-								runs += crashes(t, s, map[int]fault{a: f, b: g})
+								sum.crash(t, s, map[int]fault{a: f, b: g})
 							}
 						}
 					}
 				}
-				t.Logf("%d points, %d runs", points, runs)
 			})
 		})
 	}
+	line, err := json.Marshal(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", line)
+	if file := os.Getenv("NIXFLEET_CRASH_RESULT"); file != "" {
+		if err := os.WriteFile(file, append(line, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
-func crashes(t *testing.T, s scenario, at map[int]fault) int {
+// tally counts what the simulation has seen: places at which a life can end,
+// lives, those that never came to rest, and those that did so wrongly.
+type tally struct {
+	Points int `json:"points"`
+	Runs   int `json:"runs"`
+	Stuck  int `json:"stuck"`
+	Wrong  int `json:"wrong"`
+}
+
+func (n *tally) crash(t *testing.T, s scenario, at map[int]fault) {
 	t.Helper()
 	m := newSim(s)
 	m.stopAt = at
-	err := m.run(t.Context())
-	if err == nil {
-		err = m.wrong()
+	n.Runs++
+	if err := m.run(t.Context()); err != nil {
+		n.Stuck++
+		t.Errorf("%v: %v", at, err)
+		return
 	}
+	err := m.wrong()
 	if err == nil && s.outcome == fleet.OutcomeLive && onlyKills(at) && !m.full && m.running != newPath {
 		err = fmt.Errorf("a good release is not live after the agent was killed")
 	}
 	if err != nil {
+		n.Wrong++
 		t.Errorf("%v: %v", at, err)
 	}
-	return 1
 }
 
 func onlyKills(at map[int]fault) bool {

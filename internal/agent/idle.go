@@ -133,7 +133,10 @@ func (w *world) start(j states.Journal, v api.Orders) states.Input {
 // repeat queues the outcome of an order that is given again although it was
 // carried out: the control plane may have lost the report.
 func (w *world) repeat(j states.Journal, v api.Orders) {
-	o, ok := applyOrder(v)
+	o, ok := revertOrder(v)
+	if !ok {
+		o, ok = applyOrder(v)
+	}
 	if !ok || !j.Did(o) || w.outbox.Len() > 0 || time.Now().Before(w.notBefore[o.Key()]) {
 		return
 	}
