@@ -28,7 +28,9 @@ in
         '';
       }
       # Newer nix-darwin only; before, Remote Login is turned on by hand.
-      (lib.optionalAttrs (options.services ? openssh.enable) { services.openssh.enable = lib.mkDefault true; })
+      (lib.optionalAttrs (options.services ? openssh.enable) {
+        services.openssh.enable = lib.mkDefault true;
+      })
     ]
   );
 }

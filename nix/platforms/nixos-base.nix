@@ -28,7 +28,9 @@ in
     boot.loader.systemd-boot.enable = mkIf (cfg.bootLoader && config.boot.loader.grub.device == "") (
       lib.mkOverride 1250 true
     );
-    boot.loader.efi.canTouchEfiVariables = mkIf config.boot.loader.systemd-boot.enable (mkDefault true);
+    boot.loader.efi.canTouchEfiVariables = mkIf config.boot.loader.systemd-boot.enable (
+      mkDefault true
+    );
     # A full /boot makes every later switch fail.
     boot.loader.systemd-boot.configurationLimit = mkDefault 20;
     boot.loader.grub.configurationLimit = mkDefault 20;

@@ -89,7 +89,8 @@ in
     }) (jobsOf "borgbackup");
 
     systemd.timers = lib.mapAttrs' (
-      name: job: lib.nameValuePair "borgbackup-job-${name}" { timerConfig.RandomizedDelaySec = job.randomDelay; }
+      name: job:
+      lib.nameValuePair "borgbackup-job-${name}" { timerConfig.RandomizedDelaySec = job.randomDelay; }
     ) (jobsOf "borgbackup");
     systemd.services = lib.mapAttrs' (
       name: job:

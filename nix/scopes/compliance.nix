@@ -12,6 +12,9 @@ let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.compliance;
   group = "nixfleet-evidence";
+  unknown = lib.filter (user: !(config.users.users ? ${user})) cfg.readers;
+  # /var/lib/nixfleet is kept anyway.
+  isKept = lib.hasPrefix "/var/lib/nixfleet/" cfg.evidenceDirectory;
 in
 {
   _class = "nixos";
@@ -52,18 +55,19 @@ in
       {
         assertions = [
           {
-            assertion = lib.hasPrefix "/" cfg.evidenceDirectory && !lib.hasPrefix "${builtins.storeDir}/" cfg.evidenceDirectory;
+            assertion =
+              lib.hasPrefix "/" cfg.evidenceDirectory
+              && !lib.hasPrefix "${builtins.storeDir}/" cfg.evidenceDirectory;
             message = "nixfleet.compliance.evidenceDirectory is \"${cfg.evidenceDirectory}\", which evidence cannot be written to. Give an absolute path outside of the Nix store.";
           }
           {
-            assertion = cfg.backupJob == null || options ? nixfleet.backup && config.nixfleet.backup.enable;
+            assertion =
+              cfg.backupJob == null || (options ? nixfleet.backup && config.nixfleet.backup.enable);
             message = "nixfleet.compliance.backupJob is \"${toString cfg.backupJob}\" but the backup scope is off. Import it and set nixfleet.backup.enable = true, or remove backupJob.";
           }
           {
-            assertion = lib.all (user: config.users.users ? ${user}) cfg.readers;
-            message = "nixfleet.compliance.readers: no such user: ${
-              lib.concatStringsSep ", " (lib.filter (user: !(config.users.users ? ${user})) cfg.readers)
-            }. Declare it, for example in nixfleet.operators.users.";
+            assertion = unknown == [ ];
+            message = "nixfleet.compliance.readers: no such user: ${lib.concatStringsSep ", " unknown}. Declare it, for example in nixfleet.operators.users.";
           }
         ];
 
@@ -76,10 +80,7 @@ in
         environment.systemPackages = lib.optional (cfg.package != null) cfg.package;
       }
       (lib.optionalAttrs (options ? nixfleet.impermanence) {
-        # /var/lib/nixfleet is kept anyway.
-        nixfleet.impermanence.directories = lib.mkIf (!lib.hasPrefix "/var/lib/nixfleet/" cfg.evidenceDirectory) [
-          cfg.evidenceDirectory
-        ];
+        nixfleet.impermanence.directories = lib.mkIf (!isKept) [ cfg.evidenceDirectory ];
       })
       (lib.optionalAttrs (options ? nixfleet.backup) {
         nixfleet.backup.jobs = lib.mkIf (cfg.backupJob != null) {

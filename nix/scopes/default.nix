@@ -8,7 +8,8 @@ let
     let
       files = builtins.attrNames (builtins.readDir dir);
       name = file: builtins.match "(.*)\\.nix" file;
-      modules = builtins.filter (file: name file != null && file != "default.nix" && file != "flake.nix") files;
+      isModule = file: name file != null && file != "default.nix" && file != "flake.nix";
+      modules = builtins.filter isModule files;
     in
     builtins.listToAttrs (
       map (file: {
@@ -33,8 +34,14 @@ let
 in
 {
   nixosModules =
-    scopes // renamed (name: "role-${name}") roles // { nixos-base = ../platforms/nixos-base.nix; };
-  darwinModules = darwinScopes // { darwin-base = ../platforms/darwin-base.nix; };
+    scopes
+    // renamed (name: "role-${name}") roles
+    // {
+      nixos-base = ../platforms/nixos-base.nix;
+    };
+  darwinModules = darwinScopes // {
+    darwin-base = ../platforms/darwin-base.nix;
+  };
   homeModules = modulesIn ./home;
 
   # As nix/scopes names them: scopes.<scope>, scopes.roles.<role>, scopes.disk-templates.<template>.

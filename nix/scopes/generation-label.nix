@@ -26,7 +26,13 @@ in
 
     label = mkOption {
       type = types.strMatching "[a-zA-Z0-9:_.-]*";
-      default = lib.concatStringsSep "-" (config.system.nixos.tags ++ [ config.system.nixos.version ] ++ [ short ]);
+      default = lib.concatStringsSep "-" (
+        config.system.nixos.tags
+        ++ [
+          config.system.nixos.version
+          short
+        ]
+      );
       defaultText = lib.literalMD "tags, NixOS version and revision, joined by `-`";
       description = "The label. May hold letters, digits and `:_.-`, which is what boot loaders take.";
     };

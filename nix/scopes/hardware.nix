@@ -107,10 +107,14 @@ in
         };
 
         hardware.bluetooth.enable = mkIf cfg.bluetooth.enable (mkDefault true);
-        hardware.nvidia.open = mkIf (cfg.nvidia.enable && cfg.nvidia.open != null) (mkDefault cfg.nvidia.open);
+        hardware.nvidia.open = mkIf (cfg.nvidia.enable && cfg.nvidia.open != null) (
+          mkDefault cfg.nvidia.open
+        );
         services.xserver.videoDrivers = mkIf cfg.nvidia.enable [ "nvidia" ];
 
-        networking.interfaces = lib.genAttrs cfg.wakeOnLan.interfaces (_: { wakeOnLan.enable = mkDefault true; });
+        networking.interfaces = lib.genAttrs cfg.wakeOnLan.interfaces (_: {
+          wakeOnLan.enable = mkDefault true;
+        });
 
         zramSwap = mkIf cfg.zram.enable {
           enable = mkDefault true;
@@ -123,12 +127,14 @@ in
           systemd-boot.enable = mkDefault false;
         };
       }
-      (lib.optionalAttrs (options.boot ? lanzaboote) (mkIf cfg.secureBoot.enable {
-        boot.lanzaboote.enable = mkDefault true;
-        boot.lanzaboote.pkiBundle = mkDefault cfg.secureBoot.pkiBundle;
-        # lanzaboote is systemd-boot, installed in its own way.
-        boot.loader.systemd-boot.enable = mkDefault false;
-      }))
+      (lib.optionalAttrs (options.boot ? lanzaboote) (
+        mkIf cfg.secureBoot.enable {
+          boot.lanzaboote.enable = mkDefault true;
+          boot.lanzaboote.pkiBundle = mkDefault cfg.secureBoot.pkiBundle;
+          # lanzaboote is systemd-boot, installed in its own way.
+          boot.loader.systemd-boot.enable = mkDefault false;
+        }
+      ))
       (lib.optionalAttrs (options ? nixfleet.impermanence) {
         nixfleet.impermanence.directories = mkIf cfg.secureBoot.enable [ cfg.secureBoot.pkiBundle ];
       })

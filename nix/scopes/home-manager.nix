@@ -36,7 +36,9 @@ in
           backupFileExtension = lib.mkDefault cfg.backupFileExtension;
           sharedModules =
             cfg.modules
-            ++ lib.optional (cfg.stateVersion != null) { home.stateVersion = lib.mkDefault cfg.stateVersion; };
+            ++ lib.optional (cfg.stateVersion != null) {
+              home.stateVersion = lib.mkDefault cfg.stateVersion;
+            };
           users = lib.mkIf (cfg.user != null) { ${toString cfg.user} = { }; };
         };
       })

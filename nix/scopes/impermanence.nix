@@ -58,7 +58,8 @@ in
         "tmpfs"
         "other"
       ];
-      default = if root.fsType or "" == "btrfs" || root.fsType or "" == "tmpfs" then root.fsType else "other";
+      default =
+        if lib.elem (root.fsType or "") [ "btrfs" "tmpfs" ] then root.fsType else "other";
       defaultText = lib.literalMD "by the type of `fileSystems.\"/\"`";
       description = ''
         How the root becomes empty: `btrfs` replaces its subvolume in stage 1, `tmpfs` is empty by nature, and

@@ -13,18 +13,21 @@ let
   inherit (cfg) alertmanager controlPlane;
 
   json = pkgs.formats.json { };
-  nullOrStr = description: example: mkOption {
-    type = types.nullOr types.str;
-    default = null;
-    inherit description example;
-  };
+  alertmanagerPort = toString config.services.prometheus.alertmanager.port;
+  nullOrStr =
+    example: description:
+    mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      inherit description example;
+    };
 
   credentials = lib.filterAttrs (_: file: file != null) {
     control-plane-ca = controlPlane.caFile;
     control-plane-certificate = controlPlane.certificateFile;
     control-plane-key = controlPlane.keyFile;
   };
-  credential = name: "/run/credentials/prometheus.service/${name}";
+  credential = name: lib.mkIf (credentials ? ${name}) "/run/credentials/prometheus.service/${name}";
   tls = controlPlane.caFile != null || controlPlane.certificateFile != null;
 in
 {
@@ -43,10 +46,10 @@ in
     };
 
     controlPlane = {
-      target = nullOrStr "The control plane's metrics, as HOST:PORT. Null fetches none." "127.0.0.1:9443";
-      caFile = nullOrStr "Certificate authority of the control plane's metrics. Setting it means TLS." "/etc/nixfleet/ca.crt";
-      certificateFile = nullOrStr "Client certificate to show to the control plane." "/run/agenix/prometheus.crt";
-      keyFile = nullOrStr "Private key of the client certificate." "/run/agenix/prometheus.key";
+      target = nullOrStr "127.0.0.1:9443" "The control plane's metrics, as HOST:PORT. Null fetches none.";
+      caFile = nullOrStr "/etc/nixfleet/ca.crt" "Certificate authority of the control plane's metrics. Setting it means TLS.";
+      certificateFile = nullOrStr "/run/agenix/prometheus.crt" "Client certificate to show to the control plane.";
+      keyFile = nullOrStr "/run/agenix/prometheus.key" "Private key of the client certificate.";
     };
 
     listenAddress = mkOption {
@@ -69,7 +72,12 @@ in
         example = lib.literalExpression ''
           {
             route.receiver = "team";
-            receivers = [ { name = "team"; webhook_configs = [ { url = "https://chat.example.org/hook"; } ]; } ];
+            receivers = [
+              {
+                name = "team";
+                webhook_configs = [ { url_file = "/run/agenix/chat-hook"; } ];
+              }
+            ];
           }
         '';
         description = "Alertmanager's configuration. Secrets go into files: `url_file`, `auth_password_file` and the like.";
@@ -109,14 +117,14 @@ in
           // lib.optionalAttrs tls {
             scheme = "https";
             tls_config = {
-              ca_file = lib.mkIf (controlPlane.caFile != null) (credential "control-plane-ca");
-              cert_file = lib.mkIf (controlPlane.certificateFile != null) (credential "control-plane-certificate");
-              key_file = lib.mkIf (controlPlane.keyFile != null) (credential "control-plane-key");
+              ca_file = credential "control-plane-ca";
+              cert_file = credential "control-plane-certificate";
+              key_file = credential "control-plane-key";
             };
           }
         );
       alertmanagers = lib.optional alertmanager.enable {
-        static_configs = [ { targets = [ "127.0.0.1:${toString config.services.prometheus.alertmanager.port}" ]; } ];
+        static_configs = [ { targets = [ "127.0.0.1:${alertmanagerPort}" ]; } ];
       };
       alertmanager = lib.mkIf alertmanager.enable {
         enable = mkDefault true;
@@ -124,6 +132,8 @@ in
         configuration = alertmanager.settings;
       };
     };
-    systemd.services.prometheus.serviceConfig.LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") credentials;
+    systemd.services.prometheus.serviceConfig.LoadCredential = lib.mapAttrsToList (
+      name: file: "${name}:${file}"
+    ) credentials;
   };
 }

@@ -7,12 +7,15 @@ let
   inherit (cfg) metrics journal;
 
   exporter = config.services.prometheus.exporters.node;
-  exporterAddress = if exporter.listenAddress == "0.0.0.0" then "127.0.0.1" else exporter.listenAddress;
-  nullOrStr = description: example: mkOption {
-    type = types.nullOr types.str;
-    default = null;
-    inherit description example;
-  };
+  exporterAddress =
+    if exporter.listenAddress == "0.0.0.0" then "127.0.0.1" else exporter.listenAddress;
+  nullOrStr =
+    example: description:
+    mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      inherit description example;
+    };
   isLoopback = url: builtins.match "http://(localhost|127[.][0-9.]+|\\[::1])([:/].*)?" url != null;
 
   # Secrets reach the unit as credentials: it runs as a user of its own and cannot read the files.
@@ -21,7 +24,11 @@ let
     certificate = journal.certificateFile;
     trust = journal.trustFile;
   };
-  credential = name: "/run/credentials/systemd-journal-upload.service/${name}";
+  credential =
+    name:
+    lib.mkIf (
+      journalCredentials ? ${name}
+    ) "/run/credentials/systemd-journal-upload.service/${name}";
 in
 {
   _class = "nixos";
@@ -30,9 +37,9 @@ in
     enable = lib.mkEnableOption "sending metrics and the journal to where they are kept; each only once its URL is set";
 
     metrics = {
-      url = nullOrStr "Where vmagent writes metrics by Prometheus remote write. Null sends none." "https://metrics.example.org/api/v1/write";
-      username = nullOrStr "User name of HTTP basic authentication." "web-01";
-      passwordFile = nullOrStr "File that holds the password of HTTP basic authentication." "/run/agenix/remote-write";
+      url = nullOrStr "https://metrics.example.org/api/v1/write" "Where vmagent writes metrics by Prometheus remote write. Null sends none.";
+      username = nullOrStr "web-01" "User name of HTTP basic authentication.";
+      passwordFile = nullOrStr "/run/agenix/remote-write" "File that holds the password of HTTP basic authentication.";
       interval = mkOption {
         type = types.ints.positive;
         default = 60;
@@ -58,10 +65,10 @@ in
     };
 
     journal = {
-      url = nullOrStr "The systemd-journal-remote that the journal is uploaded to. Null uploads none." "https://logs.example.org:19532";
-      keyFile = nullOrStr "File that holds the private key of the client certificate." "/run/agenix/journal.key";
-      certificateFile = nullOrStr "File that holds the client certificate." "/etc/ssl/journal.crt";
-      trustFile = nullOrStr "File that holds the certificate authority of the server. Null takes the system's." "/etc/ssl/logs-ca.crt";
+      url = nullOrStr "https://logs.example.org:19532" "The systemd-journal-remote that the journal is uploaded to. Null uploads none.";
+      keyFile = nullOrStr "/run/agenix/journal.key" "File that holds the private key of the client certificate.";
+      certificateFile = nullOrStr "/etc/ssl/journal.crt" "File that holds the client certificate.";
+      trustFile = nullOrStr "/etc/ssl/logs-ca.crt" "File that holds the certificate authority of the server. Null takes the system's.";
     };
   };
 
@@ -73,7 +80,10 @@ in
       }
       {
         assertion =
-          metrics.url == null || metrics.passwordFile == null || lib.hasPrefix "https://" metrics.url || isLoopback metrics.url;
+          metrics.url == null
+          || metrics.passwordFile == null
+          || lib.hasPrefix "https://" metrics.url
+          || isLoopback metrics.url;
         message = "nixfleet.o11y.metrics.url is ${toString metrics.url}, to which the password would go in the clear. Use https, or remove passwordFile.";
       }
       {
@@ -104,13 +114,15 @@ in
       enable = lib.mkDefault true;
       settings.Upload = {
         URL = journal.url;
-        ServerKeyFile = lib.mkIf (journal.keyFile != null) (credential "key");
-        ServerCertificateFile = lib.mkIf (journal.certificateFile != null) (credential "certificate");
-        TrustedCertificateFile = lib.mkIf (journal.trustFile != null) (credential "trust");
+        ServerKeyFile = credential "key";
+        ServerCertificateFile = credential "certificate";
+        TrustedCertificateFile = credential "trust";
       };
     };
     systemd.services.systemd-journal-upload = lib.mkIf (journal.url != null) {
-      serviceConfig.LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") journalCredentials;
+      serviceConfig.LoadCredential = lib.mapAttrsToList (
+        name: file: "${name}:${file}"
+      ) journalCredentials;
     };
   };
 }

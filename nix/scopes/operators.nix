@@ -11,16 +11,19 @@ let
   cfg = config.nixfleet.operators;
 
   withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
-  shells = lib.unique (lib.filter (shell: shell != null) (lib.mapAttrsToList (_: user: user.shell) cfg.users));
+  shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
 
   # A key as sshd reads it: options may stand before the type. What a template leaves as a placeholder is none.
-  isKey = key: builtins.match "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?" key != null;
-  badKeys = lib.filter (key: !isKey key) (cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users));
+  keyPattern = "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?";
+  keys = cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
+  badKeys = lib.filter (key: builtins.match keyPattern key == null) keys;
 
   # What the host really has, whoever declared it.
   sshd = config.services.openssh;
   hasKey =
-    user: sshd.enable && (user.openssh.authorizedKeys.keys != [ ] || user.openssh.authorizedKeys.keyFiles != [ ]);
+    user:
+    sshd.enable
+    && (user.openssh.authorizedKeys.keys != [ ] || user.openssh.authorizedKeys.keyFiles != [ ]);
   # "!" and "*" are hashes that no password matches.
   isHash = hash: hash != null && builtins.match "[!*].*" hash == null;
   hasPassword =
@@ -35,9 +38,18 @@ let
   rootUser = config.users.users.root;
   rootCanLogIn = hasPassword rootUser || (hasKey rootUser && sshd.settings.PermitRootLogin != "no");
   adminCanLogIn = lib.any (user: hasKey user || hasPassword user) admins;
-  somebodyCanLogIn = rootCanLogIn || adminCanLogIn || config.services.getty.autologinUser != null || config.boot.isContainer;
+  somebodyCanLogIn =
+    rootCanLogIn
+    || adminCanLogIn
+    || config.services.getty.autologinUser != null
+    || config.boot.isContainer;
 
   stranded = lib.filter (user: !hasPassword user) admins;
+  nobodyBecomesRoot =
+    !rootCanLogIn
+    && config.security.sudo.wheelNeedsPassword
+    && stranded != [ ]
+    && lib.length stranded == lib.length admins;
 in
 {
   _class = "nixos";
@@ -57,7 +69,8 @@ in
             message = "nixfleet.operators: not an SSH public key: ${lib.concatMapStringsSep ", " (key: "\"${key}\"") badKeys}. Put the contents of a .pub file into nixfleet.operators.rootSshKeys or nixfleet.operators.users.<name>.sshKeys.";
           }
           {
-            assertion = cfg.primaryUser == null || cfg.users == { } || config.users.users ? ${cfg.primaryUser};
+            assertion =
+              cfg.primaryUser == null || cfg.users == { } || config.users.users ? ${cfg.primaryUser};
             message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is no user of this host. Add nixfleet.operators.users.${toString cfg.primaryUser} or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
           }
           {
@@ -66,7 +79,7 @@ in
           }
         ];
 
-        warnings = lib.optional (!rootCanLogIn && config.security.sudo.wheelNeedsPassword && stranded != [ ] && stranded == admins) ''
+        warnings = lib.optional nobodyBecomesRoot ''
           nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but not become root: there is no password for sudo to ask for. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
         '';
 
@@ -78,7 +91,9 @@ in
           description = lib.mkDefault user.description;
           extraGroups = lib.optional user.isAdmin "wheel" ++ user.extraGroups;
           openssh.authorizedKeys.keys = user.sshKeys;
-          hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (lib.mkDefault user.hashedPasswordFile);
+          hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (
+            lib.mkDefault user.hashedPasswordFile
+          );
           # The option's own default is already mkDefault's priority.
           shell = lib.mkIf (user.shell != null) (lib.mkOverride 900 pkgs.${user.shell});
         }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
@@ -87,7 +102,9 @@ in
         programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
       }
       (lib.optionalAttrs (options ? home-manager) {
-        home-manager.users = lib.mapAttrs (_: user: { imports = [ user.homeManager ]; }) withHomeManager;
+        home-manager.users = lib.mapAttrs (_: user: {
+          imports = [ user.homeManager ];
+        }) withHomeManager;
       })
     ]
   );

@@ -16,7 +16,9 @@ let
 
   # File systems on the key's path that are mounted only after activation has looked for it.
   late = lib.filter (
-    fs: !utils.fsNeededForBoot fs && lib.hasPrefix (lib.removeSuffix "/" fs.mountPoint + "/") cfg.hostKeyPath
+    fs:
+    !utils.fsNeededForBoot fs
+    && lib.hasPrefix (lib.removeSuffix "/" fs.mountPoint + "/") cfg.hostKeyPath
   ) (lib.attrValues config.fileSystems);
 
   # A script that is there in any case, so that it can be made to wait; its own module adds the text.
@@ -25,6 +27,7 @@ let
     text = "";
   };
   key = lib.escapeShellArg cfg.hostKeyPath;
+  comment = lib.escapeShellArg config.networking.hostName;
 in
 {
   _class = "nixos";
@@ -66,7 +69,7 @@ in
             if [ ! -s ${key} ]; then
               mkdir -m 0755 -p "$(dirname ${key})"
               rm -f ${key}
-              ${config.programs.ssh.package}/bin/ssh-keygen -q -t ed25519 -N "" -C ${lib.escapeShellArg config.networking.hostName} -f ${key}
+              ${config.programs.ssh.package}/bin/ssh-keygen -q -t ed25519 -N "" -C ${comment} -f ${key}
             fi
           '';
         };

@@ -83,7 +83,9 @@ let
 
   networksOf = profile: lib.concatMap (peer: peer.allowedIPs) profile.peers;
   twice = list: lib.unique (lib.filter (item: lib.count (other: other == item) list > 1) list);
-  secretsOf = profile: [ profile.privateKeyFile ] ++ map (peer: toString peer.presharedKeyFile) profile.peers;
+  secretsOf =
+    profile:
+    [ profile.privateKeyFile ] ++ map (peer: toString peer.presharedKeyFile) profile.peers;
 
   checks = name: profile: [
     {
@@ -133,9 +135,9 @@ in
     }) cfg.profiles;
 
     networking.firewall = {
-      allowedUDPPorts = lib.mapAttrsToList (_: profile: profile.listenPort) (
-        lib.filterAttrs (_: profile: profile.openFirewall && profile.listenPort != null) cfg.profiles
-      );
+      allowedUDPPorts = lib.concatMap (
+        profile: lib.optional (profile.openFirewall && profile.listenPort != null) profile.listenPort
+      ) (lib.attrValues cfg.profiles);
       # Where everything is routed to a peer, its own packets come from where nothing is routed to.
       checkReversePath = lib.mkIf (lib.any (
         profile: lib.any (net: lib.hasSuffix "/0" net) (networksOf profile)

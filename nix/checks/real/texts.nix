@@ -83,6 +83,17 @@ let
       };
     }
   ];
+  wiped = host [
+    scopes.nixosModules.impermanence
+    {
+      nixfleet.impermanence.enable = true;
+      fileSystems."/" = {
+        device = "/dev/disk/by-label/nixos";
+        fsType = "btrfs";
+        options = [ "subvol=root" ];
+      };
+    }
+  ];
   unit = name: backups.systemd.services.${name};
   asEnvironment =
     variables:
@@ -131,6 +142,13 @@ in
     ${asEnvironment (unit "nixfleet-backup-data-failure").environment}
     ${(unit "nixfleet-backup-data-failure").script}
   '';
+
+  # Units by name, of the machine and of its stage 1.
+  units = lib.mapAttrs (_: unit: unit.text) (
+    lib.filterAttrs (name: _: lib.hasPrefix "nixfleet-" name) (
+      backups.systemd.units // wiped.boot.initrd.systemd.units
+    )
+  );
 
   alerts = builtins.toJSON (import (root + "/nix/scopes/monitoring-server/alerts.nix"));
 }

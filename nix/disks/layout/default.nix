@@ -95,7 +95,9 @@ in
           };
         };
       })
-      (lib.mkIf (persistRoot != null) { fileSystems.${persistRoot}.neededForBoot = mkDefault true; })
+      (lib.mkIf (persistRoot != null) {
+        fileSystems.${persistRoot}.neededForBoot = mkDefault true;
+      })
       (lib.optionalAttrs (options ? nixfleet.impermanence) {
         nixfleet.impermanence = lib.mkIf (persistRoot != null) {
           enable = mkDefault true;

@@ -9,9 +9,14 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.backup;
-  unitOf = name: job: (if job.backend == "restic" then "restic-backups-" else "borgbackup-job-") + name;
-  textfileDirectory =
-    if config.nixfleet.monitoring.enable or false then toString config.nixfleet.monitoring.textfileDirectory else "";
+  unitOf =
+    name: job:
+    if job.backend == "restic" then "restic-backups-${name}" else "borgbackup-job-${name}";
+  textfileDirectory = lib.optionalString (config.nixfleet.monitoring.enable or false) (
+    toString config.nixfleet.monitoring.textfileDirectory
+  );
+  isBackends =
+    variable: value: value != null && builtins.match "(BORG|RCLONE|RESTIC)_.*" variable != null;
 
   report =
     name: job: event:
@@ -24,23 +29,12 @@ let
         TEXTFILE_DIRECTORY = textfileDirectory;
       };
       script = builtins.readFile ./report.sh;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         Type = "oneshot";
         StateDirectory = "nixfleet/backup";
         # Root by need: the exporter's directory belongs to it. Nothing else can be written.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";
         LoadCredential = lib.optional (job.pingUrlFile != null) "ping-url:${job.pingUrlFile}";
-        CapabilityBoundingSet = "";
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectHome = true;
-        ProtectSystem = "strict";
-        RestrictAddressFamilies = [
-          "AF_INET"
-          "AF_INET6"
-          "AF_UNIX"
-        ];
       };
     };
 
@@ -66,8 +60,7 @@ let
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       environment =
-        lib.filterAttrs (variable: value: value != null && builtins.match "(BORG|RCLONE|RESTIC)_.*" variable != null)
-          tested.environment
+        lib.filterAttrs isBackends tested.environment
         // {
           BACKEND = job.backend;
           HOST = config.networking.hostName;

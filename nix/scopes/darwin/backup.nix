@@ -13,7 +13,9 @@ let
   keepArgs =
     job:
     lib.concatLists (
-      lib.mapAttrsToList (unit: number: lib.optional (number != null) "--keep-${unit}=${toString number}") job.retention
+      lib.mapAttrsToList (
+        unit: number: lib.optional (number != null) "--keep-${unit}=${toString number}"
+      ) job.retention
     );
 
   script = name: job: ''
@@ -81,7 +83,9 @@ in
           RESTIC_CACHE_DIR = "/var/cache/restic-${name}";
         }
         // lib.optionalAttrs (job.repository != null) { RESTIC_REPOSITORY = job.repository; }
-        // lib.optionalAttrs (job.repositoryFile != null) { RESTIC_REPOSITORY_FILE = job.repositoryFile; };
+        // lib.optionalAttrs (job.repositoryFile != null) {
+          RESTIC_REPOSITORY_FILE = job.repositoryFile;
+        };
         serviceConfig = {
           StartCalendarInterval = job.startCalendarInterval;
           LowPriorityIO = true;

@@ -11,7 +11,7 @@ let
   cfg = config.nixfleet.operators;
 
   withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
-  shells = lib.unique (lib.filter (shell: shell != null) (lib.mapAttrsToList (_: user: user.shell) cfg.users));
+  shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
 in
 {
   _class = "darwin";
@@ -27,7 +27,8 @@ in
             message = "nixfleet.operators.users.${lib.concatStringsSep ", " (lib.attrNames withHomeManager)}: homeManager is set but home-manager is not part of this host. Add home-manager.darwinModules.home-manager to its modules.";
           }
           {
-            assertion = cfg.primaryUser == null || cfg.users == { } || cfg.users ? ${cfg.primaryUser};
+            assertion =
+              cfg.primaryUser == null || cfg.users == { } || cfg.users ? ${cfg.primaryUser};
             message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is not one of nixfleet.operators.users. Add it there or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
           }
         ];
@@ -44,7 +45,9 @@ in
         programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
       }
       (lib.optionalAttrs (options ? home-manager) {
-        home-manager.users = lib.mapAttrs (_: user: { imports = [ user.homeManager ]; }) withHomeManager;
+        home-manager.users = lib.mapAttrs (_: user: {
+          imports = [ user.homeManager ];
+        }) withHomeManager;
       })
       (lib.optionalAttrs (options.system ? primaryUser) {
         system.primaryUser = lib.mkIf (cfg.primaryUser != null) (lib.mkDefault cfg.primaryUser);

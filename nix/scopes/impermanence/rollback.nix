@@ -11,7 +11,9 @@ let
   cfg = config.nixfleet.impermanence;
   root = config.fileSystems."/" or { };
   deviceUnit = "${utils.escapeSystemdPath cfg.rollback.device}.device";
-  subvolumes = map (lib.removePrefix "subvol=") (lib.filter (lib.hasPrefix "subvol=") (root.options or [ ]));
+  subvolumes = map (lib.removePrefix "subvol=") (
+    lib.filter (lib.hasPrefix "subvol=") (root.options or [ ])
+  );
 in
 {
   _class = "nixos";

@@ -146,5 +146,7 @@ in
     };
   };
 
-  config = lib.mkIf cfg.enable { assertions = lib.concatLists (lib.mapAttrsToList checks cfg.jobs); };
+  config = lib.mkIf cfg.enable {
+    assertions = lib.concatLists (lib.mapAttrsToList checks cfg.jobs);
+  };
 }
