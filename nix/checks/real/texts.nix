@@ -80,6 +80,13 @@ let
           retention.last = 2;
           restoreTest.enable = true;
         };
+        jobs.vault = {
+          backend = "borgbackup";
+          paths = [ "@data@" ];
+          repository = "@repository@";
+          passwordFile = "@password@";
+          restoreTest.enable = true;
+        };
       };
     }
   ];
@@ -133,6 +140,11 @@ in
     ${asEnvironment (unit "nixfleet-backup-data-restore-test").environment}
     set -- ${(unit "nixfleet-backup-data-restore-test").scriptArgs}
     ${(unit "nixfleet-backup-data-restore-test").script}
+  '';
+  borgRestoreTest = ''
+    ${asEnvironment (unit "nixfleet-backup-vault-restore-test").environment}
+    set -- ${(unit "nixfleet-backup-vault-restore-test").scriptArgs}
+    ${(unit "nixfleet-backup-vault-restore-test").script}
   '';
   reportSuccess = ''
     ${asEnvironment (unit "nixfleet-backup-data-success").environment}
