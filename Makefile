@@ -39,6 +39,7 @@ lint: ## formatting, vet, static checks
 
 generate: ## write generated files anew: OpenAPI document, reference
 	@go test ./controlplane/server -run OpenAPI -update
+	@go test ./internal/reference -update
 
 fmt: ## format the Go source
 	@gofmt -w .

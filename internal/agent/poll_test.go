@@ -34,6 +34,8 @@ type fakePlane struct {
 	times   []time.Time
 	checkIn func(n int, c api.CheckIn) (api.Orders, error)
 	reports func([]fleet.Report) (api.ReportsReply, error)
+	roots   map[uint64][]byte
+	docs    map[fleet.Digest][]byte
 }
 
 func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
@@ -53,8 +55,19 @@ func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, err
 func (p *fakePlane) Reports(_ context.Context, r []fleet.Report) (api.ReportsReply, error) {
 	return p.reports(r)
 }
-func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error)  { return nil, errDown }
-func (p *fakePlane) Document(context.Context, fleet.Digest) ([]byte, error) { return nil, errDown }
+func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error) { return nil, errDown }
+func (p *fakePlane) Document(_ context.Context, d fleet.Digest) ([]byte, error) {
+	if b, ok := p.docs[d]; ok {
+		return b, nil
+	}
+	return nil, errDown
+}
+func (p *fakePlane) Root(_ context.Context, version uint64) ([]byte, error) {
+	if b, ok := p.roots[version]; ok {
+		return b, nil
+	}
+	return nil, fleet.Errorf(fleet.NotFound, "no root version %d", version)
+}
 
 var errDown = fleet.Errorf(fleet.Unavailable, "the control plane is down")
 
@@ -69,7 +82,7 @@ func testWorld(t *testing.T, p controlPlane) *world {
 		cfg: config.Agent{MachineID: "web-01", Line: "main", StateDir: dir, RunDir: dir, ControlPlane: config.AgentControlPlane{PollSeconds: 60, LongPollSeconds: 55}},
 		cp:  p, orders: newOrders(), outbox: outbox, history: disk.History{File: filepath.Join(dir, "history.jsonl")}, log: slog.New(slog.DiscardHandler),
 		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, refusedDoc: map[fleet.Digest]bool{},
+		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
 	}
 	w.engine = &engine{report: outbox.Put, effects: w, machine: "web-01", log: w.log}
 	return w

@@ -19,6 +19,7 @@ import (
 // that cannot be activated, one that hangs, one that kills its caller and one
 // that cuts the network come back by themselves, each to what ran before.
 func TestAgent_BringsGoodReleasesAndComesBackFromBadOnes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	one := s.build(testbed.System{Generation: "1"})
 	s.want(s.apply(one), fleet.OutcomeLive, "")
@@ -87,6 +88,7 @@ func (s *site) seen(what string, ok func(fleet.Report) bool) {
 // What else happens to a machine in its life; each part begins where the one
 // before has ended.
 func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	now := s.build(testbed.System{Generation: "1"})
 	s.want(s.apply(now), fleet.OutcomeLive, "")
@@ -226,5 +228,52 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		next := s.build(testbed.System{Generation: "10", Kernel: "2"})
 		s.want(s.apply(next), fleet.OutcomeLive, "") // by order, the machine comes back to the fleet
 		s.runs(next)
+		now = next
+	})
+
+	// A14: the cable is out while the system is copied.
+	part("cable out and in", func(t *testing.T) {
+		next := s.build(testbed.System{Generation: "11", Kernel: "2", PayloadMiB: 12})
+		check(t, s.host.Cable(s.ctx, "40mbit"))
+		s.give(s.release(next), 2*time.Minute)
+		s.seen("fetching", func(r fleet.Report) bool {
+			return r.Rollout == rolloutID(s.order) && r.Phase == fleet.AssignFetching
+		})
+		check(t, s.host.Cable(s.ctx, testbed.CableOut))
+		s.eventually("nixfleet-agent status", "at fetch")
+		check(t, s.host.Cable(s.ctx, testbed.CableIn))
+		s.want(s.outcome(), fleet.OutcomeLive, "")
+		s.runs(next)
+		now = next
+	})
+
+	// What may be wanted soon is fetched and verified, and nothing else.
+	part("prefetch", func(t *testing.T) {
+		next := s.build(testbed.System{Generation: "12", Kernel: "2"})
+		d := s.release(next)
+		s.plane.update(func() { s.plane.orders = api.Orders{Etag: "prefetch", Prefetch: d} })
+		s.eventually("nix-store --check-validity "+next+" && echo valid", "valid")
+		s.runs(now)
+		s.give(d, 20*time.Second)
+		s.want(s.outcome(), fleet.OutcomeLive, "")
+		now = next
+	})
+
+	// A17 E03 H13: without its state a machine accepts only what it runs, which
+	// it does not switch to again, and knows its floor from then on.
+	part("state lost", func(t *testing.T) {
+		s.plane.update(func() { s.plane.orders = api.Orders{Etag: "none"} })
+		s.sh("systemctl stop nixfleet-agent; cd /var/lib/nixfleet/agent && find . -mindepth 1 ! -path './identity*' -delete; systemctl start nixfleet-agent")
+		old := s.release(s.build(testbed.System{Generation: "13", Kernel: "2"}))
+		s.give(old, 20*time.Second)
+		s.plane.await("waiting agent", func() bool { return strings.Contains(s.plane.seen.Waiting, string(fleet.ReasonFloorUnknown)) })
+		r := s.apply(now)
+		s.want(r, fleet.OutcomeLive, "")
+		if r.Confirmed != "" {
+			t.Errorf("it was switched to again: %+v", r)
+		}
+		s.give(old, 20*time.Second)
+		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonBelowFloor)
+		s.runs(now)
 	})
 }

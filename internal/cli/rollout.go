@@ -129,6 +129,11 @@ func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 		}
 		s.MaxFailuresTotal = &n
 	}
+	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
+		if *o.times[name] < time.Millisecond { // 0 would be taken for "as usual"
+			return s, usagef("--%s %s must be above 0", name, *o.times[name])
+		}
+	}
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
 	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
 	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
@@ -335,9 +340,8 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 	c := &cobra.Command{
 		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			c, id, err := a.rolloutArg(cmd.Context(), argv)
-			if err != nil {
-				return err
+			if verb == api.VerbSkip && len(on) == 0 {
+				return usagef("give --on with the machines to go on without")
 			}
 			for _, m := range on {
 				id, err := fleet.ParseMachineID(m)
@@ -345,6 +349,10 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 					return &exitError{ExitUsage, err}
 				}
 				req.Machines = append(req.Machines, id)
+			}
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
 			}
 			d, err := c.RolloutVerb(cmd.Context(), id, verb, req)
 			if err != nil {
@@ -354,7 +362,11 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 		},
 	}
 	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit trail")
-	if machines {
+	switch {
+	case verb == api.VerbSkip:
+		c.Example += " --on web-03"
+		c.Flags().StringSliceVar(&on, "on", nil, "machines to go on without")
+	case machines:
 		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that it can apply to)")
 	}
 	return c

@@ -47,42 +47,14 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errWatchTimeout)
 		defer cancel()
 	}
-	// The stream begins before the state is read, so that no change falls
-	// between the two.
-	var last fleet.RolloutState
-	begin := time.Now()
-	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
-		if err != nil {
-			return err
-		}
-		a.tell(begin, e)
-		if e.Rollout != nil {
-			last = e.Rollout.State
-		}
-		// The first event of a connection tells only that it stands: what came
-		// before is read.
-		stands := e == api.Event{ID: e.ID, At: e.At}
-		if stands || last.Final() || last == fleet.RolloutPaused {
-			// What is paused may have gone on since; the state decides.
-			d, err := c.Rollout(ctx, id)
-			if err != nil {
-				return err
-			}
-			if d.State.Final() || d.State == fleet.RolloutPaused {
-				break
-			}
-			last = d.State
-		}
-	}
-	if errors.Is(context.Cause(ctx), errWatchTimeout) {
+	v, err := a.awaitEnd(ctx, c, id)
+	switch {
+	case context.Cause(outer) != nil:
+		return context.Cause(outer)
+	case errors.Is(context.Cause(ctx), errWatchTimeout):
 		return &exitError{ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s is not at its end after %s", id, timeout).
 			WithHint("it goes on; nixfleet rollout watch follows it again")}
-	}
-	if err := context.Cause(outer); err != nil {
-		return err
-	}
-	v, err := viewRollout(outer, c, id)
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	if err := a.print(v, func(w io.Writer) { v.text(w) }); err != nil {
@@ -93,6 +65,32 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 	}
 	return nil
 }
+
+// awaitEnd tells each change until the rollout has ended or paused. The stream
+// begins before the state is read, so that no change falls between the two:
+// one that had ended before is seen at the first event.
+func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (rolloutView, error) {
+	begin := time.Now()
+	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
+		if err != nil {
+			return rolloutView{}, err
+		}
+		a.tell(begin, e)
+		stands := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil
+		if !stands && (e.Rollout == nil || !atRest(e.Rollout.State)) {
+			continue
+		}
+		// What was paused may have gone on since; the state decides.
+		v, err := viewRollout(ctx, c, id)
+		if err != nil || atRest(v.State) {
+			return v, err
+		}
+	}
+	return rolloutView{}, context.Cause(ctx)
+}
+
+// atRest reports whether nothing more happens without an operator.
+func atRest(s fleet.RolloutState) bool { return s.Final() || s == fleet.RolloutPaused }
 
 // exitCode is how a rollout's state ends a command.
 func exitCode(v rolloutView) int {
