@@ -116,6 +116,18 @@ in
 
   rollback = builtins.readFile (root + "/nix/scopes/impermanence/rollback.sh");
 
+  # What activation does before secrets are decrypted.
+  hostKey =
+    (host [
+      scopes.nixosModules.secrets
+      {
+        nixfleet.secrets = {
+          enable = true;
+          hostKeyPath = "/@work@/a folder/ssh_host_ed25519_key";
+        };
+      }
+    ]).system.activationScripts.nixfleetHostKey.text;
+
   # The commands of restic's unit in their order, as one script.
   backup = ''
     ${asEnvironment (unit "restic-backups-data").environment}
