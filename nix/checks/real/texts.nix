@@ -80,6 +80,13 @@ let
           retention.last = 2;
           restoreTest.enable = true;
         };
+        jobs.vault = {
+          backend = "borgbackup";
+          paths = [ "@data@" ];
+          repository = "@repository@";
+          passwordFile = "@password@";
+          restoreTest.enable = true;
+        };
       };
     }
   ];
@@ -109,6 +116,18 @@ in
 
   rollback = builtins.readFile (root + "/nix/scopes/impermanence/rollback.sh");
 
+  # What activation does before secrets are decrypted.
+  hostKey =
+    (host [
+      scopes.nixosModules.secrets
+      {
+        nixfleet.secrets = {
+          enable = true;
+          hostKeyPath = "/@work@/a folder/ssh_host_ed25519_key";
+        };
+      }
+    ]).system.activationScripts.nixfleetHostKey.text;
+
   # The commands of restic's unit in their order, as one script.
   backup = ''
     ${asEnvironment (unit "restic-backups-data").environment}
@@ -133,6 +152,11 @@ in
     ${asEnvironment (unit "nixfleet-backup-data-restore-test").environment}
     set -- ${(unit "nixfleet-backup-data-restore-test").scriptArgs}
     ${(unit "nixfleet-backup-data-restore-test").script}
+  '';
+  borgRestoreTest = ''
+    ${asEnvironment (unit "nixfleet-backup-vault-restore-test").environment}
+    set -- ${(unit "nixfleet-backup-vault-restore-test").scriptArgs}
+    ${(unit "nixfleet-backup-vault-restore-test").script}
   '';
   reportSuccess = ''
     ${asEnvironment (unit "nixfleet-backup-data-success").environment}
