@@ -46,3 +46,42 @@ fmt: ## format the Go source
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+# --- Nix ---
+NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
+
+.PHONY: nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
+	@nix/checks/parse.sh
+
+eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="name ..."]
+	@$(NIX_TREES) nix/checks/eval/run.sh $(TESTS)
+
+nix-units: ## systemd's own checks of our units: NIXPKGS=TREE
+	@$(NIX_TREES) nix/checks/units.sh
+
+nix-flake: ## flake check without building, and the templates as flakes: NIXPKGS=TREE INPUTS=FOLDER
+	@$(NIX_TREES) nix/checks/flake.sh
+
+vm-apps: ## what the VM apps do around QEMU
+	@nix/checks/vm-apps.sh
+
+nix-real: ## generated rules, scripts and units run for real: NIXPKGS=TREE, as root
+	@for script in ssh-limit rollback backup alert-rules units; do $(NIX_TREES) nix/checks/real/$$script.sh; done
+
+nix-docs: ## write the reference of options: NIXPKGS=TREE NIX_DARWIN=TREE
+	@$(NIX_TREES) nix/docs/generate.sh
+
+nix-docs-check: ## compare it
+	@$(NIX_TREES) nix/docs/generate.sh --check
+
+bench-nix: ## what evaluating hosts costs beside plain NixOS: NIXPKGS=TREE
+	@$(NIX_TREES) nix/bench/run.sh
+
+vendor-hash: ## write the hash of the vendored Go modules
+	@nix/packages/vendor-hash.sh
+
+vendor-hash-check: ## compare it
+	@nix/packages/vendor-hash.sh --check
+
+generate: vendor-hash

@@ -5,7 +5,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -197,8 +196,7 @@ func (c *caller) unreachable(err error) error {
 	var unknownCA x509.UnknownAuthorityError
 	var wrongName x509.HostnameError
 	var expired x509.CertificateInvalidError
-	var alert tls.AlertError
-	var dial *net.OpError
+	var op *net.OpError
 	e := fleet.Errorf(fleet.Unavailable, "reach control plane %s: %w", c.base, err)
 	switch {
 	case errors.As(err, &unknownCA):
@@ -207,10 +205,10 @@ func (c *caller) unreachable(err error) error {
 	case errors.As(err, &wrongName), errors.As(err, &expired):
 		e.Code = fleet.Refused
 		return e.WithHint("its certificate does not fit this address or time; tls.names in the control plane's configuration lists its names")
-	case errors.As(err, &alert):
+	case errors.As(err, &op) && op.Op == "remote error": // a TLS alert: crypto/tls keeps its type to itself
 		e.Code = fleet.Unauthenticated
 		return e.WithHint("the control plane refuses this machine's certificate: it is expired, revoked or of another CA")
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case errors.As(err, &op) && op.Op == "dial":
 		return e.WithHint("is the control plane running, and is its address right?")
 	}
 	return e

@@ -184,6 +184,23 @@ func TestWatch_ResumesAfterALostConnection(t *testing.T) {
 	}
 }
 
+// E12: events that the control plane no longer has are no reason to stop.
+func TestWatch_BeginsAnewWhereTheLogEnds(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("after") != "" {
+			problem(w, fleet.Errorf(fleet.NotFound, "event 900 is not in the log"))
+			return
+		}
+		fmt.Fprint(w, "id: 3\ndata: {\"id\":3}\n\n")
+	})
+	for e, err := range c.Watch(t.Context(), 900, api.EventQuery{}) {
+		if err != nil || e.ID != 3 {
+			t.Errorf("got event %d, %v; want 3", e.ID, err)
+		}
+		break
+	}
+}
+
 func TestWatch_EndsWithAnErrorThatATryWillNotMend(t *testing.T) {
 	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		problem(w, fleet.Errorf(fleet.Unauthenticated, "the key is revoked"))

@@ -40,6 +40,12 @@ func (c *Client) Watch(ctx context.Context, after int64, q EventQuery) iter.Seq2
 			switch {
 			case !more || ctx.Err() != nil:
 				return
+			case fleet.ErrorCode(err) == fleet.NotFound && after > 0:
+				// The log does not go back that far any more, or the database
+				// is an older copy. The next connection begins with an event
+				// that says to read the state anew.
+				after = 0
+				continue
 			case err != nil && fleet.ErrorCode(err) != fleet.Unavailable:
 				yield(Event{}, err)
 				return

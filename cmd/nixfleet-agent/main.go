@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Command nixfleet-agent is the program on each machine of a fleet.
+// Program nixfleet-agent is what runs on each machine of a fleet.
 package main
 
 import (

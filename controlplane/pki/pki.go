@@ -185,12 +185,25 @@ func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer
 	return cert, nil
 }
 
+// splitNames sorts names into host names and addresses, each once. The name
+// localhost brings the loopback addresses along.
 func splitNames(names []string) (dns []string, ips []net.IP) {
+	seen := map[string]bool{}
 	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			ips = append(ips, ip)
-		} else {
-			dns = append(dns, n)
+		more := []string{n}
+		if n == "localhost" {
+			more = append(more, "127.0.0.1", "::1")
+		}
+		for _, n := range more {
+			if seen[n] {
+				continue
+			}
+			seen[n] = true
+			if ip := net.ParseIP(n); ip != nil {
+				ips = append(ips, ip)
+			} else {
+				dns = append(dns, n)
+			}
 		}
 	}
 	return dns, ips

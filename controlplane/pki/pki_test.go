@@ -103,6 +103,25 @@ func TestServer_IsIssuedAnewNearItsEndAndForOtherNames(t *testing.T) {
 	}
 }
 
+func TestServer_ForLocalhostIsGoodForLoopback(t *testing.T) {
+	ca, err := pki.NewAuthority("servers", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, _, err := ca.Server([]string{"127.0.0.1", "localhost"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
+		if err := cert.VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(cert.IPAddresses) != 2 || !ca.ServerFits(cert, []string{"127.0.0.1", "localhost"}, now.Add(time.Minute)) {
+		t.Errorf("addresses %v; want each once, and the certificate to fit the same names", cert.IPAddresses)
+	}
+}
+
 func TestLoad_RefusesFilesThatAreOpenOrDamaged(t *testing.T) {
 	for _, name := range []string{"server-ca.key.pem", "agent-ca.key.pem", "server.key.pem", "epoch.key", "tickets.key"} {
 		dir := t.TempDir()

@@ -81,6 +81,7 @@ type Plane struct {
 	inbox    chan struct{} // 1 buffered: reports wait
 	closing  chan struct{}
 	once     sync.Once
+	runMu    sync.Mutex // held where running begins or closing ends it
 	running  sync.WaitGroup
 	loop     loopState
 }
@@ -123,7 +124,9 @@ func (p *Plane) ms() int64 { return p.now().UnixMilli() }
 func (p *Plane) Close() error {
 	var err error
 	p.once.Do(func() {
+		p.runMu.Lock()
 		close(p.closing)
+		p.runMu.Unlock()
 		p.running.Wait()
 		// Nobody's context: the process is on its way out.
 		err = p.flush(context.Background())

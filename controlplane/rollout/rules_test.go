@@ -46,8 +46,8 @@ func (m *sim) checkCounts(s rollout.State) {
 		if b.Counts != want[i] || b.Size != size[i] || b.Index != i || b.Size == 0 {
 			m.t.Fatalf("batch %d of %d has %+v, its %d machines say %+v", i, b.Size, b.Counts, size[i], want[i])
 		}
-		if b.Acknowledged < 0 {
-			m.t.Fatalf("batch %d acknowledges %d failures", i, b.Acknowledged)
+		if b.Acknowledged < 0 || b.Acknowledged > b.Counts.Failed {
+			m.t.Fatalf("batch %d acknowledges %d of %d failures", i, b.Acknowledged, b.Counts.Failed)
 		}
 	}
 	if total != s.Rollout.Machines {

@@ -40,6 +40,7 @@ type sim struct {
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
+	quick    bool           // do not compare states before and after whole
 	sent     []fleet.Report // every report that was made, to repeat some
 }
 
@@ -111,12 +112,8 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 	m.t.Helper()
 	before := clone(m.state)
 	res := rollout.Step(m.state, ev, m.world(), m.now)
-	if d := cmp.Diff(before, m.state, cmpopts.IgnoreUnexported(rollout.State{})); d != "" {
-		m.t.Fatalf("step modified its state (-before +after):\n%s", d)
-	}
-	// A state that the store has just read gives the same result (H15).
-	if d := cmp.Diff(res, rollout.Step(before, ev, m.world(), m.now)); d != "" {
-		m.t.Fatalf("the same step gave another result:\n%s", d)
+	if !m.quick {
+		m.checkPure(before, ev, res)
 	}
 	m.state.Apply(res)
 	m.last = res
@@ -129,6 +126,18 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 	}
 	m.checkStep(before, ev, res)
 	return res
+}
+
+// checkPure holds that a step does not touch its state, and that a state that
+// the store has just read gives the same result (H15).
+func (m *sim) checkPure(before rollout.State, ev rollout.Event, res rollout.Result) {
+	m.t.Helper()
+	if d := cmp.Diff(before, m.state, cmpopts.IgnoreUnexported(rollout.State{})); d != "" {
+		m.t.Fatalf("step modified its state (-before +after):\n%s", d)
+	}
+	if d := cmp.Diff(res, rollout.Step(before, ev, m.world(), m.now)); d != "" {
+		m.t.Fatalf("the same step gave another result:\n%s", d)
+	}
 }
 
 // clone copies a state as a store would read it back: rows only.

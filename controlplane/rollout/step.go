@@ -202,7 +202,6 @@ func (st *step) nudge() {
 	switch {
 	case b.Counts.InFlight+b.Counts.Reverting == 0, // done, or only offline ones are left
 		b.State == fleet.BatchOpen && st.drained(&b),
-		unfinished(t) == 0,
 		st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
 		st.wakeBy(st.now)
 	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:

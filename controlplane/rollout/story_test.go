@@ -233,7 +233,8 @@ func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
 	m.progress(m.at(1, 1), fleet.AssignApplying)
 	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
 	m.wantStates("reverting = passed: reverting | failed: reverted reverting | waiting: pending")
-	m.live(m.at(1, 1)) // it had not seen the order
+	m.progress(m.at(1, 1), fleet.AssignVerifying) // it had not seen the order
+	m.live(m.at(1, 1))
 	m.wantStates("reverting = passed: reverting | failed: reverted reverting | waiting: pending")
 	m.back(m.at(0, 0), fleet.ReasonRevertOrdered)
 	m.sleepTo(m.now + 10*minute) // the other says nothing
@@ -241,6 +242,26 @@ func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
 	if a := m.a(m.at(1, 1)); a.Reason != fleet.ReasonRevertDeadline {
 		t.Errorf("%s: %s", a, a.Reason)
 	}
+}
+
+// A machine that was offered the release and said nothing may have switched:
+// it is told to go back too, and so is one that ran out of time.
+func TestStep_RevertReachesMachinesThatSaidNothing(t *testing.T) {
+	s := spec()
+	s.OnFailure, s.MaxFailures = fleet.RevertBatch, fleet.Amount{N: 1}
+	m := newSim(t, 3, s)
+	m.settle()
+	m.progress(m.at(0, 0), fleet.AssignVerifying)
+	m.sleepTo(start + 5*minute)
+	m.verb(api.VerbPause)
+	m.verb(api.VerbResume) // the two that said nothing have new offers, and more time
+	m.sleepTo(start + 10*minute)
+	m.wantStates("running = open: failed offered offered")
+	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
+	m.wantStates("reverting = reverting: reverting reverted reverting")
+	m.back(m.at(0, 0), fleet.ReasonRevertOrdered)
+	m.back(m.at(0, 2), fleet.ReasonRevertOrdered)
+	m.wantStates("paused = failed: reverted reverted reverted")
 }
 
 // A machine that refuses the order to go back is judged by what it runs.

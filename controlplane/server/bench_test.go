@@ -93,3 +93,48 @@ func BenchmarkCheckIn(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWake is how long after the creation of a rollout for 1,000 machines
+// the last one of their long polls has its orders.
+func BenchmarkWake(b *testing.B) {
+	w := newWorld(b)
+	admin := w.admin()
+	if _, err := admin.PutRoot(w.ctx(), w.fleet.RootEnvelope); err != nil {
+		b.Fatal(err)
+	}
+	clients, says := w.connectedFleet(benchFleet)
+	var names []fleet.MachineID
+	for _, ci := range says {
+		names = append(names, ci.Machine)
+		must[fleet.Machine](b)(admin.AdoptMachine(w.ctx(), ci.Machine))
+	}
+	var previous fleet.Digest
+	var worst time.Duration
+	for n := range b.N {
+		rel := w.release(admin, uint64(n+1), previous, names...)
+		previous = rel.Digest
+		var wg sync.WaitGroup
+		woken := make([]time.Time, len(clients))
+		for i, c := range clients {
+			o := must[api.Orders](b)(c.CheckIn(w.ctx(), says[i]))
+			ci := says[i]
+			ci.Have, ci.WaitMs = o.Etag, 60_000
+			wg.Go(func() {
+				o, err := c.CheckIn(w.ctx(), ci)
+				if err != nil || o.Apply == nil {
+					b.Errorf("%s: woken with %+v, %v", ci.Machine, o, err)
+				}
+				woken[i] = time.Now()
+			})
+		}
+		w.eventually("all long polls are held", func() bool { return w.metric("nixfleet_long_polls") == benchFleet })
+		d := must[api.RolloutDetail](b)(admin.CreateRollout(w.ctx(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: rel.Digest, Strategy: fleet.AllAtOnce}}))
+		created := time.Now()
+		wg.Wait()
+		for _, at := range woken {
+			worst = max(worst, at.Sub(created))
+		}
+		must[api.RolloutDetail](b)(admin.RolloutVerb(w.ctx(), d.ID, api.VerbCancel, api.VerbRequest{}))
+	}
+	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+}

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -83,6 +84,7 @@ func (s *Server) observe(listener string, h http.Handler) http.Handler {
 func (s *Server) logRequest(listener string, r *http.Request, rec *record, took time.Duration) {
 	level := slog.LevelDebug
 	switch {
+	case errors.Is(rec.err, context.Canceled): // the caller went away
 	case rec.status >= 500 && rec.status != http.StatusServiceUnavailable:
 		level = slog.LevelError
 	case rec.status >= 400:

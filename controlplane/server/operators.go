@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -185,6 +186,9 @@ func (o *operators) fail(ctx context.Context, err error) error {
 
 // refuse notes err in the record and returns what its caller sees of it.
 func (s *Server) refuse(rec *record, err error) *problem {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = fleet.Errorf(fleet.Unavailable, "no answer in time: %w", err)
+	}
 	rec.err = err
 	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.now()) {
 		return tooMany()
@@ -215,7 +219,13 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 			o.refuse(rec, err).write(w)
 			return
 		}
-		next(huma.WithValue(ctx, callerKey{}, c))
+		ctx = huma.WithValue(ctx, callerKey{}, c)
+		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader
+			limited, cancel := context.WithTimeout(ctx.Context(), limit)
+			defer cancel()
+			ctx = huma.WithContext(ctx, limited)
+		}
+		next(ctx)
 	}
 }
 

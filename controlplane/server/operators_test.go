@@ -215,6 +215,7 @@ func TestOperators_RefuseWhatTheyDoNotUnderstand(t *testing.T) {
 		{"wrong type", "POST", "/api/v1/machines", `{"id":7}`, 422, fleet.Invalid, "id"},
 		{"bad machine id", "POST", "/api/v1/machines", `{"id":"Web 01"}`, 422, fleet.Invalid, "machine id"},
 		{"too large", "POST", "/api/v1/machines", large, 413, fleet.TooLarge, ""},
+		{"too large for all but a release", "POST", "/api/v1/releases", large, 422, fleet.Invalid, "id"},
 		{"unknown query", "GET", "/api/v1/machines?colour=red", ``, 422, fleet.Invalid, "colour"},
 		{"limit beyond the most", "GET", "/api/v1/machines?limit=1001", ``, 422, fleet.Invalid, "limit"},
 		{"bad cursor", "GET", "/api/v1/machines?cursor=%21", ``, 422, fleet.Invalid, "cursor"},

@@ -39,6 +39,7 @@ const bootstrapSecret = "open sesame, open sesame"
 type world struct {
 	tb     testing.TB
 	dir    string
+	tls    config.TLS
 	mu     sync.Mutex
 	offset time.Duration // of the clock, from the real one; guarded by mu
 
@@ -79,7 +80,12 @@ func must[T any](tb testing.TB) func(T, error) T {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	w := &world{tb: tb, dir: tb.TempDir(), fleet: trusttest.New(tb, "acme", nil)}
+	return newWorldWith(tb, config.TLS{})
+}
+
+func newWorldWith(tb testing.TB, conf config.TLS) *world {
+	tb.Helper()
+	w := &world{tb: tb, dir: tb.TempDir(), tls: conf, fleet: trusttest.New(tb, "acme", nil)}
 	w.start()
 	tb.Cleanup(func() { w.stop() })
 	return w
@@ -91,7 +97,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	log := slog.New(slog.NewTextHandler(w.tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	w.keys = must[*pki.Keys](w.tb)(pki.Load(w.dir, []string{"127.0.0.1", "localhost"}, w.now()))
-	identity := must[*server.Identity](w.tb)(server.NewIdentity(config.TLS{}, w.keys))
+	identity := must[*server.Identity](w.tb)(server.NewIdentity(w.tls, w.keys))
 	w.store = must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: filepath.Join(w.dir, "nixfleet.db")}))
 	w.plane = must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: w.store, Log: log, Now: w.now, Version: "test", EpochKey: w.keys.EpochKey}))
 	if err := w.plane.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {

@@ -95,7 +95,7 @@ func (r Reader) VerifyAudit(ctx context.Context) (fleet.AuditHead, error) {
 			}
 		}
 		if len(rows) < page {
-			return fleet.AuditHead{Size: chain.Size, Head: chain.Head}, nil
+			return chain.Checkpoint(), nil
 		}
 	}
 }

@@ -79,7 +79,7 @@ func Run(ctx context.Context, o Options) error {
 		cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, version: o.Version, sup: host.New(), orders: newOrders(),
 		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg), log: o.Log,
 		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, refusedDoc: map[fleet.Digest]bool{},
+		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
 	}
 	w.engine = &engine{
 		save: journalFile(cfg).Save, report: outbox.Put, changed: w.snapshot.set, effects: w, machine: cfg.MachineID, log: o.Log,
@@ -195,6 +195,14 @@ func (l *latePlane) Document(ctx context.Context, d fleet.Digest) ([]byte, error
 		return nil, err
 	}
 	return l.AgentClient.Document(ctx, d)
+}
+
+// Root makes the client's call, if there is one.
+func (l *latePlane) Root(ctx context.Context, version uint64) ([]byte, error) {
+	if err := l.there(); err != nil {
+		return nil, err
+	}
+	return l.AgentClient.Root(ctx, version)
 }
 
 // begin reads the journal and pins the root that the running system brings.

@@ -54,7 +54,11 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 		if ctx.Err() != nil {
 			return
 		}
-		j = e.next(ctx, j, in)
+		next := e.next(ctx, j, in)
+		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
+			pause(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+		}
+		j = next
 	}
 }
 

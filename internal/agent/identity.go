@@ -32,10 +32,44 @@ import (
 // identity is the machine's key and certificate, on disk. The key never leaves
 // the machine.
 type identity struct {
-	cfg config.Agent
-	mu  sync.Mutex
-	at  time.Time // modification time of the certificate in use
-	now *tls.Certificate
+	cfg      config.Agent
+	mu       sync.Mutex
+	at       time.Time // modification time of the certificate in use
+	now      *tls.Certificate
+	sessions sessions
+}
+
+// sessions are those that TLS may resume. A resumed one stands for the
+// certificate that it began with, so that they end with it.
+type sessions struct {
+	mu    sync.Mutex
+	cache tls.ClientSessionCache
+}
+
+// Get looks for a session.
+func (s *sessions) Get(key string) (*tls.ClientSessionState, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil {
+		return nil, false
+	}
+	return s.cache.Get(key)
+}
+
+// Put keeps a session.
+func (s *sessions) Put(key string, cs *tls.ClientSessionState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cache == nil {
+		s.cache = tls.NewLRUClientSessionCache(4)
+	}
+	s.cache.Put(key, cs)
+}
+
+func (s *sessions) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cache = nil
 }
 
 // caFile is where the control plane's CA lies.
@@ -66,6 +100,7 @@ func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	i.now, i.at = &c, info.ModTime()
+	i.sessions.forget()
 	return i.now, nil
 }
 
@@ -85,7 +120,7 @@ func (i *identity) client(version string) (*api.AgentClient, error) {
 	}
 	return api.NewAgentClient(api.AgentClientConfig{
 		BaseURL: i.cfg.ControlPlane.URL, UserAgent: "nixfleet-agent/" + version,
-		TLS: &tls.Config{RootCAs: pool, GetClientCertificate: i.certificate},
+		TLS: &tls.Config{RootCAs: pool, GetClientCertificate: i.certificate, ClientSessionCache: &i.sessions},
 	})
 }
 
@@ -251,8 +286,9 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err := i.keep(cert); err != nil {
 		return err
 	}
+	_, err = i.certificate(nil)
 	c.Close()
-	return nil
+	return err
 }
 
 // readToken reads a token from a file.

@@ -58,10 +58,16 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 		if !reflect.DeepEqual(states.Next(j, seen, w.Now()), j) {
 			return seen
 		}
+		// After a switch by hand the agent of that system takes over.
+		if w.lastRunning != "" && w.lastRunning != seen.Running {
+			w.replace(ctx, 30*time.Second)
+		}
+		w.lastRunning = seen.Running
 	}
 	if in := w.adopted(j); in != nil {
 		return in
 	}
+	w.warnOfAge(j)
 	v, any := w.orders.get()
 	if !any {
 		return nil
@@ -75,12 +81,37 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 	return w.prefetch(ctx, j, v.Prefetch)
 }
 
+// warnOfAge warns when half and three quarters of the timestamp's life are
+// over: once it is, no release is accepted.
+func (w *world) warnOfAge(j states.Journal) {
+	used := timestampLife(j, w.Now().WallMs)
+	step := 0
+	for _, s := range []int{50, 75, 100} {
+		if used >= s {
+			step = s
+		}
+	}
+	if step > w.warnedLife {
+		w.log.Warn("the fleet's timestamp is getting old", "percent", used, "expires", time.UnixMilli(j.Trust.Timestamp.Expires).UTC())
+	}
+	w.warnedLife = step
+}
+
+// timestampLife is how much of the timestamp's life is over, in percent; 0
+// without one.
+func timestampLife(j states.Journal, now int64) int {
+	if j.Trust.Timestamp == nil {
+		return 0
+	}
+	return trust.LifeUsed(*j.Trust.Timestamp, max(now, j.Trust.HighestSignedTime))
+}
+
 // start returns the order to begin with, unless something holds it.
 func (w *world) start(j states.Journal, v api.Orders) states.Input {
 	o, ok := pick(v, j)
 	if !ok {
 		w.repeat(j, v)
-		if v.Apply == nil && v.Revert == nil {
+		if v.Apply == nil && v.Revert == nil && j.Waiting != "" {
 			return states.Withdrawn{} // nothing to wait for
 		}
 		return nil
@@ -147,50 +178,81 @@ func (w *world) adopted(j states.Journal) states.Input {
 	return states.Adopted{Floor: f}
 }
 
-// learn gets the trust documents that the agent does not have.
+// learn gets the trust documents that the agent does not have. One that is
+// refused changes nothing, is told, and is looked at again after a while: a
+// clock may have been behind.
 func (w *world) learn(ctx context.Context, j states.Journal, have api.Documents) states.Input {
-	known := j.Learned
-	var docs trust.Documents
-	got := func(have fleet.Digest, known *fleet.Digest) []byte {
-		if have == "" || have == *known || w.refusedDoc[have] {
-			return nil
+	s, known := w.trustState(j), j.Learned
+	for _, d := range []struct {
+		have  fleet.Digest
+		known *fleet.Digest
+		get   func(fleet.Digest) (trust.Documents, error)
+	}{
+		{have.Root, &known.Root, func(fleet.Digest) (d trust.Documents, err error) {
+			if s.Root != nil {
+				d.Roots, err = w.rootsAfter(ctx, s.Root.Version)
+			}
+			return d, err
+		}},
+		{have.Revocations, &known.Revocations, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Revocations, err = w.cp.Document(ctx, h)
+			return d, err
+		}},
+		{have.Timestamp, &known.Timestamp, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Timestamp, err = w.cp.Document(ctx, h)
+			return d, err
+		}},
+	} {
+		if d.have == "" || d.have == *d.known || time.Now().Before(w.notBeforeDoc[d.have]) {
+			continue
 		}
-		b, err := w.cp.Document(ctx, have)
+		w.notBeforeDoc[d.have] = time.Now().Add(10 * time.Minute)
+		docs, err := d.get(d.have)
 		if err != nil {
-			w.log.Warn("a trust document cannot be had", "digest", have, "error", err)
-			return nil
+			w.notBeforeDoc[d.have] = time.Now().Add(10 * time.Second)
+			w.log.Warn("a trust document cannot be had", "digest", d.have, "error", err)
+			continue
 		}
-		*known = have
-		return b
+		next, errs := s.Learn(w.Now().WallMs, docs)
+		if len(errs) > 0 {
+			w.refusal(j, d.have, errs[0])
+			continue
+		}
+		s, *d.known = next, d.have
 	}
-	if b := got(have.Root, &known.Root); b != nil && !w.isPinned(j, b) {
-		docs.Roots = [][]byte{b}
-	}
-	docs.Revocations = got(have.Revocations, &known.Revocations)
-	docs.Timestamp = got(have.Timestamp, &known.Timestamp)
 	if known == j.Learned {
 		return nil
-	}
-	s, errs := w.trustState(j).Learn(w.Now().WallMs, docs)
-	for _, err := range errs {
-		// Told once for each document; it is offered again and again.
-		for _, d := range []fleet.Digest{have.Root, have.Revocations, have.Timestamp} {
-			w.refusedDoc[d] = true
-		}
-		w.log.Warn("a trust document is refused", "error", err)
-		r := w.engine.fill(fleet.Report{Kind: fleet.ReportRefusal, Reason: trust.ReasonOf(err), Message: err.Error()})
-		r.ID = reportID(w.cfg.MachineID, j, "refusal "+string(have.Root+have.Revocations+have.Timestamp)+err.Error())
-		if err := w.outbox.Put(r); err != nil {
-			w.log.Warn("a report cannot be queued", "error", err)
-		}
 	}
 	return states.Learned{Trust: s, Documents: known}
 }
 
-// isPinned reports whether b is the very root that is trusted.
-func (w *world) isPinned(j states.Journal, b []byte) bool {
-	root, err := trust.PinRoot(b)
-	return err == nil && j.Trust.Root != nil && reflect.DeepEqual(root, *j.Trust.Root)
+// refusal tells of a document that was refused outside an attempt.
+func (w *world) refusal(j states.Journal, d fleet.Digest, err error) {
+	w.log.Warn("a trust document is refused", "digest", d, "error", err)
+	r := w.engine.fill(fleet.Report{Kind: fleet.ReportRefusal, Reason: trust.ReasonOf(err), Message: err.Error()})
+	r.ID = reportID(w.cfg.MachineID, j, "refusal "+string(d)+err.Error())
+	if err := w.outbox.Put(r); err != nil {
+		w.log.Warn("a report cannot be queued", "error", err)
+	}
+}
+
+// rootsAfter gets the versions of the root document after the one that is
+// trusted, in order.
+func (w *world) rootsAfter(ctx context.Context, version uint64) ([][]byte, error) {
+	const most = 100 // at a time
+	var out [][]byte
+	for range most {
+		version++
+		b, err := w.cp.Root(ctx, version)
+		if fleet.ErrorCode(err) == fleet.NotFound {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
 }
 
 // prefetch brings what may be wanted soon. It changes nothing but the store.
@@ -199,12 +261,28 @@ func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) 
 		return nil
 	}
 	w.prefetched = d
-	a, in := w.accept(ctx, j, d)
-	if in == nil {
-		in = w.bring(ctx, a, "prefetch", time.Now())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan states.Input, 1)
+	go func() {
+		a, in := w.accept(ctx, j, d)
+		if in == nil {
+			in = w.bring(ctx, a, "prefetch", time.Now())
+		}
+		ended <- in
+	}()
+	for {
+		select {
+		case in := <-ended:
+			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
+				w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
+			}
+			return nil
+		case <-w.orders.wake:
+			// Another order must not wait for what is not wanted yet.
+			if v, _ := w.orders.get(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+				cancel()
+			}
+		}
 	}
-	if _, ok := in.(states.Done); !ok {
-		w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
-	}
-	return nil
 }

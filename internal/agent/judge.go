@@ -93,7 +93,7 @@ func (w *world) bring(ctx context.Context, a trust.Accepted, root string, since 
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
 	f := nix.Fetch{Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit}
-	if _, err := nix.Closure(ctx, e.StorePath); err != nil {
+	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
 		}
@@ -137,12 +137,14 @@ func (w *world) inspect(e fleet.Entry) states.Input {
 	if e.Detach {
 		return nil
 	}
-	unit := filepath.Join(string(e.StorePath), "etc/systemd/system", host.WatchdogUnit)
+	watchdog := []string{"etc/systemd/system/" + host.WatchdogUnit, "etc/systemd/system/" + host.WatchdogTimer}
 	if e.System.Darwin() {
-		unit = filepath.Join(string(e.StorePath), "Library/LaunchDaemons/org.nixfleet.watchdog.plist")
+		watchdog = []string{"Library/LaunchDaemons/" + host.WatchdogLabel + ".plist"}
 	}
-	if _, err := os.Stat(unit); err != nil {
-		return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(unit) + ", and its entry does not say detach"}
+	for _, file := range watchdog {
+		if _, err := os.Stat(filepath.Join(string(e.StorePath), file)); err != nil {
+			return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(file) + ", and its entry does not say detach"}
+		}
 	}
 	c, err := config.ReadAgent(filepath.Join(string(e.StorePath), config.AgentFile))
 	if err != nil {

@@ -40,7 +40,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	}
 	checks := healthChecks(cfg)
 	v := verification{
-		minHealthy: time.Duration(j.Work.Order.MinHealthyMs) * time.Millisecond,
+		minHealthy: minHealthy(j.Work.Order.MinHealthyMs, checks),
 		results:    make(chan []fleet.CheckResult, 1),
 		runs: func() bool {
 			g := w.Generations()
@@ -73,6 +73,18 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		return h
 	}
 	return in
+}
+
+// minHealthy is how long the checks have to pass: as long as the order says,
+// but at least one interval of each, for an order is not signed (E05).
+func minHealthy(orderMs int64, checks []fleet.Check) time.Duration {
+	d := time.Duration(orderMs) * time.Millisecond
+	for _, c := range checks {
+		if c.Required {
+			d = max(d, time.Duration(min(c.IntervalSeconds, 10)*float64(time.Second)))
+		}
+	}
+	return d
 }
 
 // verification decides on the results of checks as they come.

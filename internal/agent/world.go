@@ -31,6 +31,7 @@ type controlPlane interface {
 	Reports(context.Context, []fleet.Report) (api.ReportsReply, error)
 	Release(context.Context, fleet.Digest) ([]byte, error)
 	Document(context.Context, fleet.Digest) ([]byte, error)
+	Root(ctx context.Context, version uint64) ([]byte, error)
 }
 
 // world is this machine, and what the agent reaches from it.
@@ -52,10 +53,12 @@ type world struct {
 	log      *slog.Logger
 
 	// Of an idle agent, forgotten when it ends.
-	notBefore  map[string]time.Time // orders that could not begin, and when to look at them again
-	delay      map[string]time.Duration
-	prefetched fleet.Digest
-	refusedDoc map[fleet.Digest]bool
+	notBefore    map[string]time.Time // orders that could not begin, and when to look at them again
+	delay        map[string]time.Duration
+	prefetched   fleet.Digest
+	notBeforeDoc map[fleet.Digest]time.Time
+	lastRunning  fleet.StorePath
+	warnedLife   int // percent of the timestamp's life that was warned of
 }
 
 var _ effects = (*world)(nil)
@@ -306,6 +309,9 @@ func (w *world) conclude(j states.Journal) states.Input {
 		}
 	case work.Outcome == fleet.OutcomeReverted && work.Previous.Path != "":
 		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Previous.Path))
+		if work.Order.Kind == states.Revert {
+			errs = append(errs, w.restoreRelease())
+		}
 	}
 	errs = append(errs, nix.RemoveRoot(nix.RootsDir, "target"), nix.RemoveRoot(nix.RootsDir, "previous"))
 	if err := errors.Join(errs...); err != nil {
@@ -325,6 +331,8 @@ type releaseFile struct {
 	Source    fleet.Source    `json:"source"`
 }
 
+// writeRelease writes what is known of the release that went live, and keeps
+// what was known of the one before.
 func (w *world) writeRelease(work *states.Work) error {
 	b, err := json.MarshalIndent(releaseFile{
 		w.cfg.MachineID, work.Target.Digest, work.Target.Name, work.Target.Line, work.Target.Sequence, work.Target.Path, work.Accepted.Header.Source,
@@ -332,9 +340,25 @@ func (w *world) writeRelease(work *states.Work) error {
 	if err != nil {
 		return fmt.Errorf("encode release: %w", err)
 	}
-	return errors.Join(
-		disk.WriteFile(filepath.Join(w.cfg.StateDir, "release.json"), b, 0o644),
-		disk.WriteFile(filepath.Join(w.cfg.RunDir, "release.json"), b, 0o644))
+	now := filepath.Join(w.cfg.StateDir, "release.json")
+	if old, err := os.ReadFile(now); err == nil && string(old) != string(b) {
+		if err := disk.WriteFile(filepath.Join(w.cfg.StateDir, "release-last-good.json"), old, 0o644); err != nil {
+			return err
+		}
+	}
+	return errors.Join(disk.WriteFile(now, b, 0o644), disk.WriteFile(filepath.Join(w.cfg.RunDir, "release.json"), b, 0o644))
+}
+
+// restoreRelease brings back what was known of the release before.
+func (w *world) restoreRelease() error {
+	b, err := os.ReadFile(filepath.Join(w.cfg.StateDir, "release-last-good.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(disk.Remove(filepath.Join(w.cfg.StateDir, "release.json")), disk.Remove(filepath.Join(w.cfg.RunDir, "release.json")))
+	}
+	if err != nil {
+		return fmt.Errorf("read release: %w", err)
+	}
+	return errors.Join(disk.WriteFile(filepath.Join(w.cfg.StateDir, "release.json"), b, 0o644), disk.WriteFile(filepath.Join(w.cfg.RunDir, "release.json"), b, 0o644))
 }
 
 // held names a local hold that is in force, or returns "". A hold is a file;

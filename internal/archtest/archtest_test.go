@@ -186,12 +186,12 @@ func TestSizes_StayReadable(t *testing.T) {
 			t.Errorf("%s has %d lines; the limit is %d", p, n, maxFileLines)
 		}
 		if kind == ".go" && !strings.HasSuffix(p, "_test.go") {
-			packages[filepath.ToSlash(filepath.Dir(p))] += n
+			packages[filepath.ToSlash(filepath.Dir(p))] += codeLines(text)
 		}
 	})
 	for p, n := range packages {
 		if n > maxPackageLines {
-			t.Errorf("package %s has %d lines; the limit is %d: a noun is missing", p, n, maxPackageLines)
+			t.Errorf("package %s has %d lines of code; the limit is %d: a noun is missing", p, n, maxPackageLines)
 		}
 	}
 	for _, s := range sources(t) {
@@ -205,6 +205,17 @@ func TestSizes_StayReadable(t *testing.T) {
 			}
 		}
 	}
+}
+
+// codeLines counts the lines that are neither empty nor a comment.
+func codeLines(text string) int {
+	n := 0
+	for l := range strings.Lines(text) {
+		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "//") {
+			n++
+		}
+	}
+	return n
 }
 
 func TestLicences_StandInEverySourceFile(t *testing.T) {

@@ -130,7 +130,7 @@ from before: this command keeps the one it saw last, for each control plane, and
 					WithHint("the checkpoint is in %s; was the control plane restored from a backup?", file)
 			}
 			out := verified{OK: true, Size: chain.Size, Head: chain.Head, Compared: seen}
-			if err := saveCheckpoint(file, fleet.AuditHead(chain)); err != nil {
+			if err := saveCheckpoint(file, chain.Checkpoint()); err != nil {
 				return err
 			}
 			return a.print(out, func(w io.Writer) {

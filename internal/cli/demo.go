@@ -15,6 +15,7 @@ import (
 
 func (a *app) demoCmd() *cobra.Command {
 	var keep bool
+	var report string
 	c := &cobra.Command{
 		Use: "demo", Short: "Run a whole fleet on this machine for a minute, and watch it being managed",
 		Long: `Run a whole fleet on this machine for a minute, and watch it being managed.
@@ -35,7 +36,7 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 			if a.json {
 				story = a.Stderr
 			}
-			res, err := demo.Run(cmd.Context(), demo.Config{Out: story, Bin: filepath.Dir(self), Keep: keep})
+			res, err := demo.Run(cmd.Context(), demo.Config{Out: story, Bin: filepath.Dir(self), Keep: keep, Report: report})
 			if perr := a.demoResult(res); perr != nil {
 				return perr
 			}
@@ -48,6 +49,7 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 			return &exitError{ExitError, err}
 		},
 	}
+	c.Flags().StringVar(&report, "report", "", "write a page about the run to this file")
 	c.Flags().BoolVar(&keep, "keep", false, "keep everything running until Ctrl-C, and say how to look around")
 	return c
 }

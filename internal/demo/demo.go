@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -27,6 +28,8 @@ type Config struct {
 	Out  io.Writer // the story, a line at a time
 	Bin  string    // folder with nixfleet, nixfleet-agent and nixfleet-control-plane
 	Keep bool      // leave everything running until the context ends
+	// Report is a file for a page about the run; empty: none.
+	Report string
 }
 
 // Result is what `demo --json` prints.
@@ -74,6 +77,9 @@ type story struct {
 	out   io.Writer
 	begin time.Time
 	res   Result
+	ended []ended // rollouts, for the report
+
+	mu sync.Mutex // of out: rollouts are followed beside the story
 }
 
 // programs are the files that Bin must have.
@@ -104,6 +110,11 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 		}
 		s.res.DurationMs = time.Since(s.begin).Milliseconds()
 		s.res.OK = err == nil
+		if c.Report != "" {
+			if rerr := writeReport(c.Report, s.res, s.ended); rerr != nil {
+				err, s.res.OK = errors.Join(err, rerr), false
+			}
+		}
 		res = s.res
 	}()
 	s.say("a control plane starts, on an embedded SQLite file and with TLS; the operator makes the fleet's keys")
@@ -122,17 +133,24 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 
 // cast are the machines of the story.
 var cast = []Actor{
-	{"web-01", []fleet.Tag{"web"}},
-	{"web-02", []fleet.Tag{"web"}},
-	{"db-01", []fleet.Tag{"db"}},
+	{ID: "web-01", Tags: []fleet.Tag{"web"}},
+	{ID: "web-02", Tags: []fleet.Tag{"web"}},
+	{ID: "web-03", Tags: []fleet.Tag{"web"}},
+	{ID: "db-01", Tags: []fleet.Tag{"db"}},
+	{ID: "mon-01", Tags: []fleet.Tag{"monitoring"}, Reboot: "if-needed"},
+	{ID: "cache-01", Tags: []fleet.Tag{"cache"}},
 }
 
 // say tells the user what happens, with the time since the beginning.
 func (s *story) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "%5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
 // more adds a line to what was said.
 func (s *story) more(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "        %s\n", fmt.Sprintf(format, args...))
 }

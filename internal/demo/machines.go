@@ -29,18 +29,28 @@ type Host struct {
 	System     fleet.System      `json:"system"`
 	Generation string            `json:"generation"`
 	Fault      string            `json:"fault,omitempty"`
+	Kernel     string            `json:"kernel,omitempty"`
+	PayloadMiB int               `json:"payloadMiB,omitempty"`
+	NewAgent   bool              `json:"newAgent,omitempty"` // another build of the agent
 	Files      map[string]string `json:"files"`
 }
 
-// Systems is one state of the flake: the same generation everywhere, with
-// faults on some machines.
-func (s *Scene) Systems(generation string, faults map[fleet.MachineID]string) map[fleet.MachineID]Host {
+// Systems is one state of the flake: the same generation everywhere, edited on
+// some machines.
+func (s *Scene) Systems(generation string, edits map[fleet.MachineID]func(*Host)) map[fleet.MachineID]Host {
 	out := map[fleet.MachineID]Host{}
 	for _, m := range s.Cast {
-		out[m.ID] = Host{System: platform(), Generation: generation, Fault: faults[m.ID], Files: map[string]string{"nixfleet/agent.toml": s.agentTOML(m.ID, m.Tags)}}
+		h := Host{System: platform(), Generation: generation, Files: map[string]string{"nixfleet/agent.toml": s.agentTOML(m)}}
+		if edit := edits[m.ID]; edit != nil {
+			edit(&h)
+		}
+		out[m.ID] = h
 	}
 	return out
 }
+
+// Faulty is an edit for Systems: one of system.nix' faults.
+func Faulty(fault string) func(*Host) { return func(h *Host) { h.Fault = fault } }
 
 // platform is this machine's, for which its nix builds.
 func platform() fleet.System {
@@ -51,9 +61,9 @@ func platform() fleet.System {
 }
 
 // agentTOML is a machine's agent configuration, with a check of its service.
-func (s *Scene) agentTOML(id fleet.MachineID, tags []fleet.Tag) string {
-	words := make([]string, len(tags))
-	for i, t := range tags {
+func (s *Scene) agentTOML(m Actor) string {
+	words := make([]string, len(m.Tags))
+	for i, t := range m.Tags {
 		words[i] = fmt.Sprintf("%q", t)
 	}
 	return fmt.Sprintf(`machineId = %q
@@ -65,8 +75,10 @@ pollSeconds = 1
 [trust]
 rootFile = "/etc/nixfleet/root.json"
 [confirm]
-deadlineSeconds = 15
+deadlineSeconds = 6
 beacons = ["tcp://%s:%d"]
+[reboot]
+policy = %q
 [checks.app]
 kind = "unit"
 unit = "app.service"
@@ -74,7 +86,7 @@ intervalSeconds = 0.5
 timeoutSeconds = 2
 retries = 1
 successes = 3
-`, id, strings.Join(words, ", "), s.agentsURL(), s.TB.HubAddr(), cachePort)
+`, m.ID, strings.Join(words, ", "), s.agentsURL(), s.TB.HubAddr(), cachePort, first(m.Reboot, "never"))
 }
 
 // Boot makes the machines with their first system and enrols them.
@@ -221,4 +233,13 @@ func (s *Scene) Compare(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
 }

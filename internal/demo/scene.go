@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,12 +53,14 @@ type Scene struct {
 	hosts  map[fleet.MachineID]*testbed.Host
 	expect map[fleet.MachineID]fleet.StorePath
 	trash  []string // derivations and sources to remove from the store again
+	roots  int      // how many roots protect them
 }
 
 // Actor is a machine of a scene, with the tags that its system declares.
 type Actor struct {
-	ID   fleet.MachineID
-	Tags []fleet.Tag
+	ID     fleet.MachineID
+	Tags   []fleet.Tag
+	Reboot string // the agent's reboot policy; empty: never
 }
 
 // NewScene makes network, cache, the operator's folder with keys and flake, and
@@ -103,7 +106,7 @@ func (s *Scene) build(ctx context.Context) error {
 	if _, err := s.Nixfleet(ctx, nil, "trust", "init", "--fleet", "demo", filepath.Join(s.Dir, "trust")); err != nil {
 		return err
 	}
-	if err := s.writeFlake(); err != nil {
+	if err := s.writeFlake(ctx); err != nil {
 		return err
 	}
 	if err := s.writeControlPlane(agentsPort); err != nil {
@@ -156,7 +159,7 @@ func (s *Scene) serveCache(ctx context.Context) error {
 }
 
 // writeFlake lays out the operator's folder.
-func (s *Scene) writeFlake() error {
+func (s *Scene) writeFlake(ctx context.Context) error {
 	dir := s.flakeDir()
 	if err := os.MkdirAll(filepath.Join(dir, "trust"), 0o755); err != nil {
 		return fmt.Errorf("write flake: %w", err)
@@ -168,19 +171,34 @@ func (s *Scene) writeFlake() error {
 	if err != nil {
 		return fmt.Errorf("write flake: %w", err)
 	}
-	project := fmt.Sprintf("flake = %q\nroot = %q\n[cache]\nurl = %q\npublicKeys = [%q]\npush = %q\nsignKey = %q\n[release]\nconfirmWindow = \"20s\"\n",
+	project := fmt.Sprintf("flake = %q\nroot = %q\n[cache]\nurl = %q\npublicKeys = [%q]\npush = %q\nsignKey = %q\n[release]\nconfirmWindow = \"8s\"\n",
 		"path:"+dir, filepath.Join(s.Dir, "trust", "root.json"), s.cacheURL(), s.cache.PublicKey(), s.cache.Store(), s.cache.SecretKeyFile())
-	return errors.Join(
+	programs := filepath.Join(s.Dir, "programs")
+	if err := os.MkdirAll(programs, 0o755); err != nil {
+		return fmt.Errorf("write flake: %w", err)
+	}
+	text = bytes.ReplaceAll(text, []byte("@programs@"), []byte(programs))
+	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, "flake.nix"), text, 0o644),
-		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(dir, "nixfleet-agent"), 0o755),
-		copyFile(filepath.Join(s.Dir, "trust", "root.json"), filepath.Join(dir, "trust", "root.json"), 0o644),
+		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(programs, "nixfleet-agent"), 0o755, ""),
+		// Another build of the same program: what follows the end of an ELF file means nothing to it.
+		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(programs, "nixfleet-agent-new"), 0o755, "\nanother build\n"),
+		copyFile(filepath.Join(s.Dir, "trust", "root.json"), filepath.Join(dir, "trust", "root.json"), 0o644, ""),
 		os.WriteFile(filepath.Join(s.Dir, "nixfleet.toml"), []byte(project), 0o644),
 	)
+	if err != nil {
+		return err
+	}
+	// Locked, the programs are not copied again for each evaluation.
+	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "lock", "path:" + dir}, Env: s.env}); err != nil {
+		return fmt.Errorf("lock flake: %w", err)
+	}
+	return nil
 }
 
 func (s *Scene) flakeDir() string { return filepath.Join(s.Dir, "fleet") }
 
-func copyFile(from, to string, mode os.FileMode) error {
+func copyFile(from, to string, mode os.FileMode, tail string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
@@ -190,7 +208,7 @@ func copyFile(from, to string, mode os.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
-	_, err = io.Copy(out, in)
+	_, err = io.Copy(out, io.MultiReader(in, strings.NewReader(tail)))
 	if err := errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
@@ -327,71 +345,44 @@ func (s *Scene) Until(ctx context.Context, limit time.Duration, what string, f f
 // with out, what it prints as JSON is decoded into it. The codes of a rollout
 // that did not go well are for the caller.
 func (s *Scene) Nixfleet(ctx context.Context, out any, args ...string) (int, error) {
-	if out != nil {
-		args = append(args, "--json")
+	return s.Run(ctx, Command{Args: args, Out: out})
+}
+
+// Command is a call of the command line.
+type Command struct {
+	Args []string
+	Out  any               // decoded from its JSON; nil: text is printed and thrown away
+	Line func(line string) // told each line of its progress
+	Key  string            // an API key instead of the operator's own
+}
+
+// Run is Nixfleet with more to say.
+func (s *Scene) Run(ctx context.Context, c Command) (int, error) {
+	args, env := c.Args, s.env
+	if c.Out != nil {
+		args = append(slices.Clone(args), "--json")
+	}
+	if c.Key != "" {
+		env = append(slices.Clone(env), "NIXFLEET_API_KEY="+c.Key)
 	}
 	res, err := proc.Run(ctx, s.TB.HubCommand(proc.Cmd{
-		Path: filepath.Join(s.Bin, "nixfleet"), Args: args, Env: s.env, Dir: s.Dir, MaxOutput: 16 << 20, Timeout: 5 * time.Minute,
+		Path: filepath.Join(s.Bin, "nixfleet"), Args: args, Env: env, Dir: s.Dir, MaxOutput: 16 << 20, Timeout: 5 * time.Minute,
+		OnLine: func(stream proc.Stream, line string) {
+			if c.Line != nil && stream == proc.Stderr {
+				c.Line(line)
+			}
+		},
 	}))
-	if code := proc.ExitCode(err); err != nil && (code < 3 || out == nil) {
+	if code := proc.ExitCode(err); err != nil && (code < 3 || c.Out == nil) {
 		if ctx.Err() != nil {
 			return code, context.Cause(ctx)
 		}
 		return code, fmt.Errorf("nixfleet %s: %s", strings.Join(args, " "), bytes.TrimSpace(res.Stderr))
 	}
-	if out != nil {
-		if err := json.Unmarshal(res.Stdout, out); err != nil {
+	if c.Out != nil {
+		if err := json.Unmarshal(res.Stdout, c.Out); err != nil {
 			return res.ExitCode, fmt.Errorf("nixfleet %s: output: %w", strings.Join(args, " "), err)
 		}
 	}
 	return res.ExitCode, nil
-}
-
-// sweepStore removes what the demo's builds have put into the machine's store:
-// the derivations it made, what they built and the flake's sources. Paths that
-// something else uses stay.
-func (s *Scene) sweepStore(ctx context.Context) error {
-	if len(s.trash) == 0 {
-		return nil
-	}
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...), MaxOutput: 16 << 20, Env: s.env})
-	if err != nil {
-		return fmt.Errorf("list store paths: %w", err)
-	}
-	paths := strings.Fields(string(res.Stdout))
-	// One alive path must not save the others: what fails is tried one by one.
-	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: append([]string{"--delete"}, paths...), Env: s.env}); err == nil {
-		return nil
-	}
-	for _, p := range paths {
-		if _, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--delete", p}, Env: s.env}); err != nil && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-// remember notes what the store got for a system, to be removed at the end.
-func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
-	for _, p := range paths {
-		res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--query", "--deriver", string(p)}, Env: s.env})
-		if err != nil {
-			return fmt.Errorf("find derivation: %w", err)
-		}
-		if drv := strings.TrimSpace(string(res.Stdout)); strings.HasPrefix(drv, fleet.StoreDir) {
-			s.trash = append(s.trash, drv)
-		}
-	}
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "metadata", "--json", "path:" + s.flakeDir()}, Env: s.env})
-	if err != nil {
-		return fmt.Errorf("find flake's source: %w", err)
-	}
-	var meta struct {
-		Path string `json:"path"`
-	}
-	if err := json.Unmarshal(res.Stdout, &meta); err != nil {
-		return fmt.Errorf("find flake's source: %w", err)
-	}
-	s.trash = append(s.trash, meta.Path)
-	return nil
 }

@@ -17,25 +17,28 @@ import (
 
 // tell is the story.
 func (s *story) tell(ctx context.Context) error {
-	s.say("three machines boot, each with a real systemd, and enrol with one-time tokens: %s", s.names())
+	s.say("%d machines boot, each with a real systemd, and enrol with one-time tokens: %s", len(s.Cast), s.names())
 	if err := s.Boot(ctx); err != nil {
+		return err
+	}
+	if err := s.keys(ctx); err != nil {
 		return err
 	}
 	one, err := s.release(ctx, "release 1", s.Systems("1", nil))
 	if err != nil {
 		return err
 	}
-	if err := s.rollout(ctx, "release 1 to all at once", one, fleet.RolloutCompleted, "--strategy", "all-at-once"); err != nil {
+	if err := s.rollout(ctx, "release 1, in stages of 1, 50% and 100%", one, "--batches", "1,50%,100%", "--soak", "300ms"); err != nil {
 		return err
 	}
-	two, err := s.release(ctx, "release 2", s.Systems("2", nil))
+	if err := s.badCanary(ctx); err != nil {
+		return err
+	}
+	two, err := s.troubled(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.rollout(ctx, "release 2, web-01 first", two, fleet.RolloutCompleted, "--strategy", "canary", "--canary", "web-01"); err != nil {
-		return err
-	}
-	if err := s.badCanary(ctx, two); err != nil {
+	if err := s.specials(ctx); err != nil {
 		return err
 	}
 	four, err := s.release(ctx, "release 4", s.Systems("4", nil))
@@ -45,7 +48,13 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.attack(ctx, "release 4", four); err != nil {
 		return err
 	}
-	return errors.Join(s.audit(ctx), s.look(ctx))
+	if err := s.goBack(ctx, two); err != nil {
+		return err
+	}
+	if err := s.audit(ctx); err != nil {
+		return err
+	}
+	return s.look(ctx)
 }
 
 func (s *story) names() string {
@@ -56,16 +65,58 @@ func (s *story) names() string {
 	return strings.Join(words, ", ")
 }
 
+// keys shows what API keys may do.
+func (s *story) keys(ctx context.Context) error {
+	var k, rotated api.NewKey
+	if _, err := s.Nixfleet(ctx, &k, "key", "create", "--owner", "auditor", "--role", "readonly"); err != nil {
+		return err
+	}
+	if _, err := s.Run(ctx, Command{Key: k.Secret, Args: []string{"machine", "list"}}); err != nil {
+		return err
+	}
+	if _, err := s.Run(ctx, Command{Key: k.Secret, Args: []string{"machine", "set-lifecycle", "db-01", "maintenance"}}); err == nil {
+		return errors.New("a readonly key could move a machine in its life")
+	}
+	if _, err := s.Nixfleet(ctx, &rotated, "key", "rotate", k.Key.ID); err != nil {
+		return err
+	}
+	if _, err := s.Run(ctx, Command{Key: k.Secret, Args: []string{"machine", "list"}}); err == nil {
+		return errors.New("a rotated key's old secret still works")
+	}
+	if _, err := s.Nixfleet(ctx, nil, "key", "revoke", rotated.Key.ID); err != nil {
+		return err
+	}
+	if _, err := s.Run(ctx, Command{Key: rotated.Secret, Args: []string{"machine", "list"}}); err == nil {
+		return errors.New("a revoked key still works")
+	}
+	s.say("an API key for the auditor: may read, may not change; rotated, then revoked, it is refused")
+	return nil
+}
+
+// release makes a release and tells of it.
+func (s *story) release(ctx context.Context, name string, hosts map[fleet.MachineID]Host) (Made, error) {
+	begin := time.Now()
+	r, err := s.Release(ctx, name, hosts)
+	if err != nil {
+		return r, err
+	}
+	s.res.Releases = append(s.res.Releases, Release{Name: name, Digest: r.Digest})
+	s.say("%s: evaluated, built, pushed to the signed cache, signed and registered in %.1fs; digest %s", name, time.Since(begin).Seconds(), r.Digest.Short())
+	return r, nil
+}
+
 // ended is how a rollout ended, as the command line prints it.
 type ended struct {
 	api.RolloutDetail
 	Assignments []fleet.Assignment `json:"assignments"`
 }
 
-// rollout runs a rollout to its end and compares each machine with it.
-func (s *story) rollout(ctx context.Context, name string, r Made, want fleet.RolloutState, args ...string) error {
-	_, err := s.runRollout(ctx, name, r, want, args...)
-	if err != nil {
+// timing makes rollouts as quick as the machines of the demo are.
+var timing = []string{"--min-healthy", "500ms", "--healthy-deadline", "30s"}
+
+// rollout brings all machines to a release and compares each with it.
+func (s *story) rollout(ctx context.Context, name string, r Made, args ...string) error {
+	if _, err := s.runRollout(ctx, name, r, fleet.RolloutCompleted, args...); err != nil {
 		return err
 	}
 	s.Expect(r)
@@ -73,66 +124,96 @@ func (s *story) rollout(ctx context.Context, name string, r Made, want fleet.Rol
 }
 
 func (s *story) runRollout(ctx context.Context, name string, r Made, want fleet.RolloutState, args ...string) (ended, error) {
+	s.say("%s", name)
+	words := append([]string{"rollout", "create", "--release", string(r.Digest), "--name", name, "--wait", "--timeout", "100s"}, timing...)
+	return s.followed(ctx, name, want, Command{Args: append(words, args...)})
+}
+
+// followed runs a command that follows a rollout to its end, tells each change
+// live, and keeps how it ended.
+func (s *story) followed(ctx context.Context, name string, want fleet.RolloutState, c Command) (ended, error) {
 	var e ended
 	begin := time.Now()
-	s.say("%s", name)
-	args = append([]string{"rollout", "create", "--release", string(r.Digest), "--name", name, "--wait", "--timeout", "60s", "--min-healthy", "500ms", "--healthy-deadline", "30s"}, args...)
-	if _, err := s.Nixfleet(ctx, &e, args...); err != nil {
+	hook := c.Line
+	c.Out = &e
+	c.Line = func(line string) {
+		s.more("%s", strings.TrimRight(line, " "))
+		if hook != nil {
+			hook(line)
+		}
+	}
+	if _, err := s.Run(ctx, c); err != nil {
 		return e, err
 	}
-	d := time.Since(begin)
 	out := map[fleet.Outcome]int{}
 	for _, a := range e.Assignments {
 		if a.Outcome != "" {
 			out[a.Outcome]++
 		}
 	}
-	s.res.Rollouts = append(s.res.Rollouts, Rollout{Name: name, State: e.State, DurationMs: d.Milliseconds(), Outcomes: out})
+	s.ended = append(s.ended, e)
+	s.res.Rollouts = append(s.res.Rollouts, Rollout{Name: name, State: e.State, DurationMs: time.Since(begin).Milliseconds(), Outcomes: out})
 	if e.State != want {
 		return e, fmt.Errorf("rollout %q is %s (%s), want %s", name, e.State, e.Why, want)
 	}
-	s.more("%s after %.1fs", e.State, d.Seconds())
 	return e, nil
 }
 
+// everywhere edits all machines the same way.
+func (s *Scene) everywhere(edit func(*Host)) map[fleet.MachineID]func(*Host) {
+	edits := map[fleet.MachineID]func(*Host){}
+	for _, m := range s.Cast {
+		edits[m.ID] = edit
+	}
+	return edits
+}
+
 // badCanary rolls out a release whose service dies a second after it starts.
-func (s *story) badCanary(ctx context.Context, good Made) error {
-	three, err := s.release(ctx, "release 3", s.Systems("3", map[fleet.MachineID]string{"web-01": "unhealthy", "web-02": "unhealthy", "db-01": "unhealthy"}))
+func (s *story) badCanary(ctx context.Context) error {
+	bad, err := s.release(ctx, "release 2, broken", s.Systems("2b", s.everywhere(Faulty("unhealthy"))))
 	if err != nil {
 		return err
 	}
-	e, err := s.runRollout(ctx, "release 3, whose service dies, web-01 first", three, fleet.RolloutPaused, "--strategy", "canary", "--canary", "web-01")
+	e, err := s.runRollout(ctx, "release 2, broken: its service dies; web-01 goes first", bad, fleet.RolloutPaused, "--strategy", "canary", "--canary", "web-01")
 	if err != nil {
 		return err
 	}
 	for _, a := range e.Assignments {
 		switch {
 		case a.Machine == "web-01" && a.Outcome == fleet.OutcomeReverted:
-			s.more("%s went back to release 2 by itself, because: %s", a.Machine, a.Message)
+			s.more("%s went back to release 1 by itself, because: %s", a.Machine, a.Message)
 		case a.Machine != "web-01" && a.Attempt == 0:
-			s.more("%s was not touched", a.Machine)
 		default:
 			return fmt.Errorf("%s: attempt %d, state %s, outcome %q", a.Machine, a.Attempt, a.State, a.Outcome)
 		}
 	}
+	s.more("the other machines were not touched")
 	if err := s.compare(ctx); err != nil {
 		return err
 	}
-	_, err = s.Nixfleet(ctx, nil, "rollout", "cancel", string(e.ID))
+	_, err = s.Nixfleet(ctx, nil, "rollout", "cancel", string(e.ID), "--reason", "the service dies")
 	return err
 }
 
-// audit checks the audit trail.
-func (s *story) audit(ctx context.Context) error {
-	var v struct {
-		OK   bool  `json:"ok"`
-		Size int64 `json:"size"`
-	}
-	if _, err := s.Nixfleet(ctx, &v, "audit", "verify"); err != nil {
+// goBack takes the fleet back to an older release's systems, by a new release.
+func (s *story) goBack(ctx context.Context, old Made) error {
+	var r Made
+	if _, err := s.Nixfleet(ctx, &r, "release", "create", "--from", string(old.Digest), "--name", "release 5", "--sign-key", s.signKey()); err != nil {
 		return err
 	}
-	s.res.AuditVerified = v.OK
-	s.say("the audit trail of %d entries is whole", v.Size)
+	s.res.Releases = append(s.res.Releases, Release{Name: "release 5", Digest: r.Digest})
+	s.say("release 5: the systems of release 2, signed anew, for a machine never goes below its floor; digest %s", r.Digest.Short())
+	return s.rollout(ctx, "release 5, back to the systems of release 2", r, "--strategy", "all-at-once")
+}
+
+func (s *Scene) signKey() string { return filepath.Join(s.Dir, "trust", "keys", "release.sec") }
+
+// compare reads from each machine what it really runs.
+func (s *story) compare(ctx context.Context) error {
+	if err := s.Compare(ctx); err != nil {
+		return err
+	}
+	s.say("read from the machines themselves: all run what they should")
 	return nil
 }
 
@@ -162,25 +243,4 @@ func (s *story) lookAround() {
 		s.more("%s   # a shell on %s", s.Host(m.ID).Shell(), m.ID)
 	}
 	s.more("tail -f %s", filepath.Join(s.TB.Dir(), "control-plane.log"))
-}
-
-// release makes a release and tells of it.
-func (s *story) release(ctx context.Context, name string, hosts map[fleet.MachineID]Host) (Made, error) {
-	begin := time.Now()
-	r, err := s.Release(ctx, name, hosts)
-	if err != nil {
-		return r, err
-	}
-	s.res.Releases = append(s.res.Releases, Release{Name: name, Digest: r.Digest})
-	s.say("%s: evaluated, built, pushed to the signed cache, signed and registered in %.1fs; digest %s", name, time.Since(begin).Seconds(), r.Digest.Short())
-	return r, nil
-}
-
-// compare reads from each machine what it really runs.
-func (s *story) compare(ctx context.Context) error {
-	if err := s.Compare(ctx); err != nil {
-		return err
-	}
-	s.more("read from the machines themselves: all run what they should")
-	return nil
 }

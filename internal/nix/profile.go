@@ -37,6 +37,13 @@ func systemAt(link string) fleet.StorePath {
 	return ""
 }
 
+// Valid reports whether a path is valid in this machine's store, and with it
+// all that it needs.
+func Valid(ctx context.Context, path fleet.StorePath) bool {
+	_, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--check-validity", string(path)}, Timeout: time.Minute})
+	return err == nil
+}
+
 // SetProfile makes system the newest generation of the system profile.
 func SetProfile(ctx context.Context, system fleet.StorePath) error {
 	if _, err := os.Stat(string(system)); err != nil {

@@ -51,8 +51,8 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// remove deletes a file durably; none is no error.
-func remove(name string) error {
+// Remove deletes a file durably; none is no error.
+func Remove(name string) error {
 	if err := os.Remove(name); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -198,4 +198,4 @@ func (f WatchFile) Write(w Watch) error {
 }
 
 // Remove disarms it.
-func (f WatchFile) Remove() error { return remove(f.File) }
+func (f WatchFile) Remove() error { return Remove(f.File) }

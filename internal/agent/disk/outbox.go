@@ -55,7 +55,7 @@ func OpenOutbox(dir string) (*Outbox, error) {
 		o.next = max(o.next, seq+1)
 		r, err := o.read(seq)
 		if err != nil { // nothing that could be sent
-			if err := remove(o.file(seq)); err != nil {
+			if err := Remove(o.file(seq)); err != nil {
 				return nil, err
 			}
 			continue
@@ -142,7 +142,7 @@ func (o *Outbox) drop() error {
 			break
 		}
 	}
-	err := remove(o.file(o.items[at].seq))
+	err := Remove(o.file(o.items[at].seq))
 	if err == nil {
 		o.items = append(o.items[:at:at], o.items[at+1:]...)
 	}

@@ -24,11 +24,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Names of the agent's own services.
+// Names of the agent's own services, for systemd and for launchd.
 const (
-	AgentUnit    = "nixfleet-agent.service"
-	WatchdogUnit = "nixfleet-watchdog.service"
-	AgentLabel   = "org.nixfleet.agent"
+	AgentUnit     = "nixfleet-agent.service"
+	WatchdogUnit  = "nixfleet-watchdog.service"
+	WatchdogTimer = "nixfleet-watchdog.timer"
+	AgentLabel    = "org.nixfleet.agent"
+	WatchdogLabel = "org.nixfleet.watchdog"
 )
 
 // Switch is a system's switch program to be run once, by a name that is never

@@ -80,9 +80,15 @@ func (j Journal) idle(in Input, now Moment) Journal {
 	case Rebooted:
 		return j.observed(Observed(in), now)
 	case Learned:
-		j.Trust, j.Learned = in.Trust, in.Documents
+		t, l := j.Trust, in.Trust
+		t.Root, t.Timestamp, t.Grants = l.Root, l.Timestamp, l.Grants
+		t.Revocations, t.RevocationsDigest = l.Revocations, l.RevocationsDigest
+		t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
+		j.Trust, j.Learned = t, in.Documents
 	case Adopted:
-		j.Trust.Floor = &in.Floor
+		if j.Trust.Floor == nil { // a floor that is known is never given up
+			j.Trust.Floor = &in.Floor
+		}
 	}
 	return j
 }

@@ -3,14 +3,18 @@
 # hosts.json says what each host is in the next release.
 {
   description = "a fleet of small systems";
-  outputs = { self }: {
+  inputs.programs = {
+    url = "path:@programs@";
+    flake = false;
+  };
+  outputs = { self, programs }: {
     nixosConfigurations = builtins.mapAttrs (name: host: {
       config.system.build.toplevel = import ./system/system.nix (
         {
           hostName = name;
-          agent = ./nixfleet-agent;
+          agent = programs + (if host.newAgent or false then "/nixfleet-agent-new" else "/nixfleet-agent");
         }
-        // host
+        // builtins.removeAttrs host [ "newAgent" ]
         // {
           files = host.files // {
             "nixfleet/root.json" = builtins.readFile ./trust/root.json;

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// authority is a control plane that enrols and renews, and nothing else.
+type authority struct {
+	t      *testing.T
+	key    *ecdsa.PrivateKey
+	cert   *x509.Certificate
+	pool   *x509.CertPool
+	url    string
+	life   time.Duration
+	name   string // common name to issue instead of the one asked for
+	mu     sync.Mutex
+	issued int
+	shown  []*big.Int // serial numbers of the certificates that callers showed
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, pool: x509.NewCertPool(), life: time.Hour}
+	var err error
+	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pool.AddCert(a.cert)
+	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: "cp"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, serverKey.Public(), time.Hour)
+	srv := httptest.NewUnstartedServer(a)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{server, a.cert.Raw}, PrivateKey: serverKey}}, ClientAuth: tls.RequestClientCert}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	a.url = srv.URL
+	return a
+}
+
+func (a *authority) sign(c *x509.Certificate, public any, life time.Duration) []byte {
+	a.t.Helper()
+	a.issued++
+	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(int64(100+a.issued)), time.Now().Add(-time.Second), time.Now().Add(life)
+	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, public, a.key)
+	if err != nil {
+		a.t.Error(err)
+	}
+	return der
+}
+
+func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var csr []byte
+	switch r.URL.Path {
+	case api.PathEnroll:
+		var in api.EnrollRequest
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			a.t.Error(err)
+		}
+		csr = in.CSR
+	case api.PathRenew:
+		var in api.RenewRequest
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			a.t.Error(err)
+		}
+		csr = in.CSR
+		a.shown = append(a.shown, r.TLS.PeerCertificates[0].SerialNumber)
+	}
+	req, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		return
+	}
+	subject := req.Subject
+	if a.name != "" {
+		subject.CommonName = a.name
+	}
+	der := a.sign(&x509.Certificate{Subject: subject}, req.PublicKey, a.life)
+	_ = json.NewEncoder(w).Encode(api.Certificate{Certificate: der, CA: a.cert.Raw, Machine: fleet.MachineID(subject.CommonName)})
+}
+
+func (a *authority) token(m fleet.MachineID) string {
+	return api.TokenParts{Machine: m, Secret: "0123456789abcdef", CAHash: api.CAHash(a.cert.Raw)}.String()
+}
+
+func (a *authority) config(t *testing.T) config.Agent {
+	t.Helper()
+	dir := t.TempDir()
+	return config.Agent{
+		MachineID: "web-01", StateDir: dir, ControlPlane: config.AgentControlPlane{URL: a.url},
+		Identity: config.Identity{CertFile: filepath.Join(dir, "identity", "cert.pem"), KeyFile: filepath.Join(dir, "identity", "key.pem")},
+	}
+}
+
+func TestEnroll_MakesTheKeyHereAndRepeatsWithTheSame(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if id.enrolled() {
+		t.Fatal("enrolled before it began")
+	}
+	var key []byte
+	for range 2 { // an answer that was lost is asked for again with the same key
+		if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(id.cfg.Identity.KeyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != nil && string(b) != string(key) {
+			t.Error("the key changed")
+		}
+		key = b
+	}
+	if !id.enrolled() {
+		t.Error("not enrolled")
+	}
+	if info, err := os.Stat(id.cfg.Identity.KeyFile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("key file: %v, %v", info.Mode(), err)
+	}
+	if _, err := id.client("test"); err != nil {
+		t.Error(err)
+	}
+}
+
+// E07 E08: a token of another CA or machine buys nothing, and no certificate
+// but the machine's own is taken.
+func TestEnroll_RefusesWhatIsNotMeantForThisMachine(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	for _, tc := range []struct{ name, token, issue, want string }{
+		{"another CA", other.token("web-01"), "", "another CA"},
+		{"another machine's token", a.token("web-02"), "", "the token is for web-02"},
+		{"another machine's certificate", a.token("web-01"), "web-02", "certificate of another machine"},
+		{"no token", "nft_", "", "not an enrolment token"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a.mu.Lock()
+			a.name = tc.issue
+			a.mu.Unlock()
+			id := &identity{cfg: a.config(t)}
+			err := id.enroll(t.Context(), tc.token)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error = %v, want %q", err, tc.want)
+			}
+			if id.enrolled() {
+				t.Error("it is enrolled all the same")
+			}
+		})
+	}
+}
+
+// A18: renewed at half of its life, and shown from then on, without a restart.
+func TestRenew_TakesUpTheNextCertificateAtHalfLife(t *testing.T) {
+	a := newAuthority(t)
+	a.life = 3 * time.Second
+	id := &identity{cfg: a.config(t)}
+	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := id.client("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { id.renew(ctx, c, slog.New(slog.DiscardHandler)); close(done) }()
+	for ctx.Err() == nil {
+		a.mu.Lock()
+		n := len(a.shown)
+		a.mu.Unlock()
+		if n >= 2 {
+			break
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	cancel()
+	<-done
+	if len(a.shown) < 2 || a.shown[0].Cmp(a.shown[1]) >= 0 {
+		t.Errorf("renewed by the certificates %v, want by a later one each time", a.shown)
+	}
+}
+
+func TestClient_SaysWhatIsMissing(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if _, err := id.client("test"); fleet.ErrorCode(err) != fleet.NotFound || fleet.ErrorHint(err) == "" {
+		t.Errorf("no CA: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(caFile(id.cfg)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(caFile(id.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := id.client("test"); fleet.ErrorCode(err) != fleet.NotFound || !strings.Contains(fleet.ErrorHint(err), "enroll") {
+		t.Errorf("no certificate: %v, hint %q", err, fleet.ErrorHint(err))
+	}
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/trust"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
+)
+
+// successor signs version 2 of a fleet's root, by the keys of version 1.
+func successor(t *testing.T, f *trusttest.Fleet, signer string) []byte {
+	t.Helper()
+	root := f.Root
+	root.Version++
+	payload, err := trust.NewRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Sign(fleet.TypeRoot, payload, signer)
+}
+
+// The trust documents that the control plane names are got, judged and kept;
+// one that is refused is told once and not asked for again.
+func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
+	f := trusttest.New(t, "test", nil)
+	now := time.Now().UnixMilli()
+	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{simOrder.Digest}})
+	p := &fakePlane{roots: map[uint64][]byte{2: successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
+	w := testWorld(t, p)
+	j := states.New()
+	j.Trust = f.State("web-01")
+	have := api.Documents{Root: "root-2", Revocations: "rev"}
+	j = states.Next(j, w.learn(t.Context(), j, have), w.Now())
+	if j.Trust.Root.Version != 2 || j.Trust.Revocations == nil || j.Learned.Root != "root-2" || j.Learned.Revocations != "rev" {
+		t.Errorf("root %d, revocations %v, learned %+v", j.Trust.Root.Version, j.Trust.Revocations, j.Learned)
+	}
+	if in := w.learn(t.Context(), j, have); in != nil {
+		t.Errorf("learned again: %+v", in)
+	}
+}
+
+// E02: a root by a stranger's key, and a list by the wrong role, change
+// nothing.
+func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
+	f := trusttest.New(t, "test", nil)
+	stranger := trusttest.New(t, "stranger", nil)
+	now := time.Now().UnixMilli()
+	p := &fakePlane{
+		roots: map[uint64][]byte{2: successor(t, f, "stranger-root")},
+		docs:  map[fleet.Digest][]byte{"rev": stranger.Revocations(fleet.Revocations{Version: 9, SignedAt: now})},
+	}
+	w := testWorld(t, p)
+	j := states.New()
+	j.Trust = f.State("web-01")
+	have := api.Documents{Root: "root-2", Revocations: "rev"}
+	for range 3 {
+		if in := w.learn(t.Context(), j, have); in != nil {
+			j = states.Next(j, in, w.Now())
+		}
+	}
+	if j.Trust.Root.Version != 1 || j.Trust.Revocations != nil {
+		t.Errorf("root %d, revocations %v", j.Trust.Root.Version, j.Trust.Revocations)
+	}
+	if n := w.outbox.Len(); n != 2 {
+		t.Errorf("%d refusals told, want one for each document", n)
+	}
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+
+package check
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// declare is a check with what validity asks for.
+func declare(c fleet.Check) fleet.Check {
+	c.Name, c.IntervalSeconds, c.TimeoutSeconds, c.Successes, c.Required = "app", 1, 5, max(c.Successes, 1), true
+	return c
+}
+
+// program puts a program of the machine's on the path, as a shell script.
+func program(t *testing.T, name, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+func probe(t *testing.T, c fleet.Check, wantOK bool, wantSeen string) {
+	t.Helper()
+	var p Prober
+	if ok, seen := p.Probe(t.Context(), c); ok != wantOK || !strings.Contains(seen, wantSeen) {
+		t.Errorf("probe = %t, %q; want %t, %q", ok, seen, wantOK, wantSeen)
+	}
+}
+
+func TestProbe_HTTP(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/sick":
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, "database is away")
+		case "/moved":
+			http.Redirect(w, r, "/sick", http.StatusFound)
+		case "/slow":
+			<-r.Context().Done()
+		}
+	}))
+	defer srv.Close()
+	get := func(path string, status int) fleet.Check {
+		return declare(fleet.Check{Kind: fleet.CheckHTTP, URL: srv.URL + path, ExpectStatus: status})
+	}
+	probe(t, get("/", 0), true, "answered 200")
+	probe(t, get("/sick", 0), false, "503 in")
+	probe(t, get("/sick", 0), false, "database is away")
+	probe(t, get("/sick", 503), true, "503")
+	probe(t, get("/", 204), false, "204 is expected")
+	probe(t, get("/moved", 302), true, "302")
+	slow := get("/slow", 0)
+	slow.TimeoutSeconds = 0.05
+	probe(t, slow, false, "no answer within 0.05 s")
+	srv.Close()
+	probe(t, get("/", 0), false, "connection refused")
+}
+
+func TestProbe_TCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := declare(fleet.Check{Kind: fleet.CheckTCP, Address: l.Addr().String()})
+	probe(t, c, true, "accepts connections")
+	l.Close()
+	probe(t, c, false, "connection refused")
+}
+
+// A08: a command that hangs is killed, with all that it started.
+func TestProbe_Command(t *testing.T) {
+	sh := func(script string) fleet.Check {
+		return declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/bin/sh", "-c", script}})
+	}
+	probe(t, sh("echo fine"), true, "exited 0: fine")
+	probe(t, sh("echo no disk >&2; exit 3"), false, "exited 3: no disk")
+	probe(t, sh("kill -9 $$"), false, "killed")
+	hang := sh("sleep 600 & sleep 600")
+	hang.TimeoutSeconds = 0.1
+	begin := time.Now()
+	probe(t, hang, false, "no answer within 0.1 s")
+	if d := time.Since(begin); d > 30*time.Second {
+		t.Errorf("took %s", d)
+	}
+	probe(t, declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/does/not/exist"}}), false, "no such file")
+}
+
+func TestProbe_Unit(t *testing.T) {
+	dir := t.TempDir()
+	program(t, "systemctl", `cat "`+dir+`/answer"`)
+	say := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "answer"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := declare(fleet.Check{Kind: fleet.CheckUnit, Unit: "app.service"})
+	for _, tc := range []struct {
+		text string
+		ok   bool
+		seen string
+	}{
+		{"LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nNRestarts=0\n", true, "unit app.service is active (running)"},
+		{"LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n", false, "activating (auto-restart), result exit-code"},
+		{"LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\n", false, "failed (failed), result exit-code"},
+		{"LoadState=not-found\nActiveState=inactive\n", false, "does not exist"},
+	} {
+		say(tc.text)
+		probe(t, c, tc.ok, tc.seen)
+	}
+	// One that keeps dying is active at many a look.
+	var p Prober
+	for i, want := range []bool{true, false, true} {
+		n := []int{3, 5, 5}[i]
+		say(fmt.Sprintf("LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nNRestarts=%d\n", n))
+		if ok, seen := p.Probe(t.Context(), c); ok != want {
+			t.Errorf("look %d: %t, %q", i, ok, seen)
+		}
+	}
+}
+
+func TestProbe_LaunchdWantsAProcess(t *testing.T) {
+	program(t, "launchctl", `case $2 in system/up) printf 'state = running\n\tpid = 71\n' ;; system/down) printf 'state = not running\n' ;; *) exit 113 ;; esac`)
+	of := func(label string) fleet.Check {
+		return declare(fleet.Check{Kind: fleet.CheckLaunchd, Label: label})
+	}
+	probe(t, of("up"), true, "process 71")
+	probe(t, of("down"), false, "no process")
+	probe(t, of("gone"), false, "exit code 113")
+}
+
+// A15: what a check says is cut to its limit, whatever its bytes.
+func TestProbe_CutsWhatItSaw(t *testing.T) {
+	var p Prober
+	_, seen := p.Probe(t.Context(), declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/bin/sh", "-c", `head -c 100000 /dev/urandom; exit 1`}}))
+	if len(seen) > fleet.MaxObserved {
+		t.Errorf("%d bytes", len(seen))
+	}
+}
+
+// A08: no rollback because of one early or single bad look.
+func TestTracker_ForgivesWhatItIsToldTo(t *testing.T) {
+	c := declare(fleet.Check{Kind: fleet.CheckTCP, Retries: 2, StartPeriodSeconds: 10, Successes: 2})
+	for _, tc := range []struct {
+		name  string
+		looks string // + good, - bad, one a second
+		want  fleet.CheckStatus
+	}{
+		{"nobody has looked", "", fleet.CheckPending},
+		{"bad in the start period", "---------", fleet.CheckPending},
+		{"one good look", "---+", fleet.CheckPending},
+		{"enough good looks", "---++", fleet.CheckPassing},
+		{"passed, then bad in the start period", "++--", fleet.CheckPending},
+		{"passed, then bad too often", "++---", fleet.CheckFailing},
+		{"bad after the start period", "----------" + "--", fleet.CheckPending},
+		{"bad too often after it", "----------" + "---", fleet.CheckFailing},
+		{"well again", "++---++", fleet.CheckPassing},
+		{"a good look between", "++--+--", fleet.CheckPending},
+	} {
+		tr := NewTracker(c)
+		for i, l := range tc.looks {
+			tr.Add(Look{OK: l == '+', Observed: "seen", Since: float64(i)})
+		}
+		if got := tr.Result().Status; got != tc.want {
+			t.Errorf("%s (%s): %s, want %s", tc.name, tc.looks, got, tc.want)
+		}
+	}
+}
+
+func TestTracker_PassesOnlyAfterGoodLooksAndFailsOnlyAfterBadOnes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := declare(fleet.Check{Retries: rapid.IntRange(0, 4).Draw(t, "retries"), Successes: rapid.IntRange(1, 4).Draw(t, "successes"), StartPeriodSeconds: float64(rapid.IntRange(0, 8).Draw(t, "start"))})
+		tr := NewTracker(c)
+		good, bad := 0, 0
+		before := fleet.CheckPending
+		for i, ok := range rapid.SliceOfN(rapid.Bool(), 0, 40).Draw(t, "looks") {
+			if ok {
+				good, bad = good+1, 0
+			} else {
+				good, bad = 0, bad+1
+			}
+			r := tr.Add(Look{OK: ok, Since: float64(i)})
+			switch {
+			case r.Status == fleet.CheckPassing && good < c.Successes:
+				t.Fatalf("passing after %d good looks of %d", good, c.Successes)
+			case r.Status == fleet.CheckFailing && good >= c.Successes, r.Status == fleet.CheckFailing && before != fleet.CheckFailing && bad <= c.Retries:
+				t.Fatalf("failing after %d bad looks, %d are forgiven", bad, c.Retries)
+			case bad > c.Retries+int(c.StartPeriodSeconds)+1 && r.Status != fleet.CheckFailing:
+				t.Fatalf("%s after %d bad looks", r.Status, bad)
+			}
+			before = r.Status
+		}
+	})
+}
+
+func TestRunner_LooksAtEachCheckAtItsInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := map[string]int{}
+		fast, slow := declare(fleet.Check{Kind: fleet.CheckTCP}), declare(fleet.Check{Kind: fleet.CheckTCP})
+		slow.Name, slow.IntervalSeconds = "slow", 5
+		gate := make(chan struct{}, 1)
+		r := Runner{Checks: []fleet.Check{fast, slow}, Probe: func(_ context.Context, c fleet.Check) (bool, string) {
+			gate <- struct{}{}
+			looks[c.Name]++
+			<-gate
+			return c.Name == "app", "seen"
+		}}
+		var last []fleet.CheckResult
+		r.OnChange = func(v []fleet.CheckResult) { last = v }
+		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
+		defer cancel()
+		r.Run(ctx)
+		if looks["app"] != 11 || looks["slow"] != 3 {
+			t.Errorf("looks = %v, want 11 and 3 in 10.5 s", looks)
+		}
+		if len(last) != 2 || last[0].Status != fleet.CheckPassing || last[1].Status != fleet.CheckFailing {
+			t.Errorf("results = %+v", last)
+		}
+	})
+}

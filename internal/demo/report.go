@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+
+package demo
+
+import (
+	"embed"
+	"fmt"
+	"html/template"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+//go:embed report.html
+var page embed.FS
+
+// bar is one machine's time in a rollout, in percent of the rollout's.
+type bar struct {
+	Machine fleet.MachineID
+	Batch   int
+	Left    float64
+	Width   float64
+	Seconds float64
+	State   fleet.AssignmentState
+	Outcome fleet.Outcome
+	Text    string
+}
+
+// chart is one rollout of the page.
+type chart struct {
+	Name    string
+	State   fleet.RolloutState
+	Why     string
+	Seconds float64
+	Bars    []bar
+}
+
+// chartOf lays a rollout out in time. A machine that was never offered the
+// release has no bar, only its line.
+func chartOf(e ended) chart {
+	begin, end := e.CreatedAt, e.EndedAt
+	for _, a := range e.Assignments {
+		end = max(end, a.EndedAt)
+	}
+	total := float64(max(1, end-begin))
+	c := chart{Name: e.Spec.Name, State: e.State, Why: e.Why, Seconds: total / 1000}
+	for _, a := range e.Assignments {
+		b := bar{Machine: a.Machine, Batch: a.Batch + 1, State: a.State, Outcome: a.Outcome, Text: a.Message}
+		if a.OfferedAt > 0 {
+			until := a.EndedAt
+			if until == 0 {
+				until = end
+			}
+			b.Left, b.Seconds = float64(a.OfferedAt-begin)/total*100, float64(until-a.OfferedAt)/1000
+			b.Width = max(0.5, float64(until-a.OfferedAt)/total*100)
+		}
+		c.Bars = append(c.Bars, b)
+	}
+	return c
+}
+
+// writeReport writes the page of a run: each rollout's timeline by machine and
+// batch, and how the machines ended.
+func writeReport(file string, r Result, rollouts []ended) error {
+	t, err := template.ParseFS(page, "report.html")
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	data := struct {
+		Result
+		Charts  []chart
+		Seconds float64
+		Made    string
+	}{Result: r, Seconds: float64(r.DurationMs) / 1000, Made: time.Now().Format(time.RFC1123)}
+	for _, e := range rollouts {
+		data.Charts = append(data.Charts, chartOf(e))
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".report-*")
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
+	}
+	defer os.Remove(f.Name())
+	if err := t.Execute(f, data); err != nil {
+		f.Close()
+		return fmt.Errorf("write report: %w", err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		f.Close()
+		return fmt.Errorf("write report: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
+	}
+	return nil
+}

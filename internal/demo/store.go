@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/proc"
+)
+
+// rootsDir is where garbage collector roots are; those of a scene are in a
+// folder that is named after its testbed.
+const rootsDir = "/nix/var/nix/gcroots"
+
+func (s *Scene) rootsOf() string {
+	return filepath.Join(rootsDir, filepath.Base(s.TB.Dir()))
+}
+
+// remember notes what the store got for some systems, to be removed at the end,
+// and keeps it until then. Two scenes may share paths: the roots of each protect
+// them from the other's end.
+func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
+	if err := os.MkdirAll(s.rootsOf(), 0o755); err != nil {
+		return fmt.Errorf("keep systems: %w", err)
+	}
+	for _, p := range paths {
+		s.roots++
+		if err := os.Symlink(string(p), filepath.Join(s.rootsOf(), strconv.Itoa(s.roots))); err != nil {
+			return fmt.Errorf("keep systems: %w", err)
+		}
+		drv, err := s.store(ctx, "--query", "--deriver", string(p))
+		if err != nil {
+			return err
+		}
+		s.trash = append(s.trash, drv...)
+	}
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "metadata", "--json", "path:" + s.flakeDir()}, Env: s.env})
+	if err != nil {
+		return fmt.Errorf("find flake's source: %w", err)
+	}
+	var meta struct {
+		Path string `json:"path"`
+	}
+	if err := json.Unmarshal(res.Stdout, &meta); err != nil {
+		return fmt.Errorf("find flake's source: %w", err)
+	}
+	s.trash = append(s.trash, meta.Path)
+	return nil
+}
+
+// store runs nix-store and returns the words of its output.
+func (s *Scene) store(ctx context.Context, args ...string) ([]string, error) {
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: args, Env: s.env, MaxOutput: 256 << 20})
+	if err != nil {
+		return nil, fmt.Errorf("nix-store %s: %w", args[0], err)
+	}
+	return strings.Fields(string(res.Stdout)), nil
+}
+
+// sweepStore removes what the scene's builds have put into the machine's store:
+// derivations, what they built, the flake's sources, and what earlier scenes
+// that were killed have left of the same. What anything else needs stays.
+func (s *Scene) sweepStore(ctx context.Context) error {
+	errs := []error{os.RemoveAll(s.rootsOf()), s.sweepRoots()}
+	if len(s.trash) == 0 {
+		return errors.Join(errs...)
+	}
+	ours, err := s.store(ctx, append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...)...)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	// A path can be deleted only together with what refers to it.
+	ours, err = s.store(ctx, append([]string{"--query", "--referrers-closure"}, ours...)...)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	dead, err := s.store(ctx, "--gc", "--print-dead")
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	unused := make(map[string]bool, len(dead))
+	for _, p := range dead {
+		unused[p] = true
+	}
+	ours = slices.DeleteFunc(ours, func(p string) bool { return !unused[p] })
+	if len(ours) == 0 {
+		return errors.Join(errs...)
+	}
+	sorted, err := s.store(ctx, append([]string{"--query", "--requisites"}, ours...)...)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	mine := make(map[string]bool, len(ours))
+	for _, p := range ours {
+		mine[p] = true
+	}
+	sorted = slices.DeleteFunc(sorted, func(p string) bool { return !mine[p] })
+	slices.Reverse(sorted) // what refers to others first
+	s.forget(ctx, sorted)
+	return errors.Join(append(errs, context.Cause(ctx))...)
+}
+
+// forget deletes paths. A Nix that runs at the same time, in another scene for
+// example, may hold some of them: those stay, for the garbage collector.
+func (s *Scene) forget(ctx context.Context, paths []string) {
+	if _, err := s.store(ctx, append([]string{"--delete"}, paths...)...); err == nil || len(paths) == 1 || ctx.Err() != nil {
+		return
+	}
+	half := len(paths) / 2
+	s.forget(ctx, paths[:half])
+	s.forget(ctx, paths[half:])
+}
+
+// sweepRoots removes the roots of scenes that were killed: their testbeds are
+// gone.
+func (s *Scene) sweepRoots() error {
+	dirs, err := filepath.Glob(filepath.Join(rootsDir, "nixfleet-testbed-*"))
+	if err != nil {
+		return fmt.Errorf("list roots: %w", err)
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(s.TB.Dir()), filepath.Base(d))); errors.Is(err, os.ErrNotExist) {
+			if err := os.RemoveAll(d); err != nil {
+				return fmt.Errorf("remove roots: %w", err)
+			}
+		}
+	}
+	return nil
+}

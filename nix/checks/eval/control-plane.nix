@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+# services.nixfleet-control-plane: its configuration file, its unit, and each assertion.
+{
+  lib,
+  harness,
+  root,
+}:
+let
+  host =
+    controlPlane:
+    harness.nixos {
+      modules = [
+        (root + "/nix/modules/control-plane")
+        {
+          boot.loader.grub.device = "/dev/vda";
+          fileSystems."/" = {
+            device = "/dev/vda1";
+            fsType = "ext4";
+          };
+          networking.hostName = "cp-01";
+          networking.domain = "example.org";
+          system.stateVersion = "24.11";
+          services.nixfleet-control-plane = lib.recursiveUpdate {
+            enable = true;
+            package = harness.pkgs.hello;
+            trust.rootFile = builtins.toFile "root.json" "{}";
+          } controlPlane;
+        }
+      ];
+    };
+
+  bare = host { };
+  full = host {
+    openFirewall = true;
+    listen.operators = "[::]:443";
+    tls = {
+      certFile = "/run/secrets/cert.pem";
+      keyFile = "/run/secrets/key.pem";
+    };
+    bootstrap.secretFile = "/run/secrets/bootstrap";
+    audit.retentionDays = 3650;
+    settings.database.url = "sqlite:///var/lib/nixfleet/control-plane/other.db";
+  };
+  wrong = host {
+    trust.rootFile = null;
+    tls.keyFile = "/run/secrets/key.pem";
+    listen.metrics = "0.0.0.0:9443";
+  };
+
+  settings = system: system.config.services.nixfleet-control-plane.settings;
+  service = system: system.config.systemd.services.nixfleet-control-plane.serviceConfig;
+in
+{
+  "a host with the control plane evaluates" =
+    bare.failedAssertions == [ ] && bare.warnings == [ ] && lib.hasSuffix ".drv" bare.toplevel;
+  "one with everything evaluates" = full.failedAssertions == [ ] && lib.hasSuffix ".drv" full.toplevel;
+  "its file holds what was said and the defaults" = {
+    expr = removeAttrs (settings bare) [ "trust" ];
+    expected = {
+      bootstrap = { };
+      database = { };
+      stateDir = "/var/lib/nixfleet/control-plane";
+      listen = {
+        operators = ":8443";
+        agents = ":8444";
+        metrics = "127.0.0.1:9443";
+      };
+      tls.names = [
+        "cp-01.example.org"
+        "localhost"
+      ];
+      audit.retentionDays = 0;
+    };
+  };
+  "what settings say wins" =
+    (settings full).database.url == "sqlite:///var/lib/nixfleet/control-plane/other.db";
+  "secrets reach it as credentials" = {
+    expr = {
+      inherit (service full) LoadCredential;
+      inherit ((settings full).tls) certFile keyFile;
+      inherit ((settings full).bootstrap) secretFile;
+    };
+    expected = {
+      LoadCredential = [
+        "tls-cert:/run/secrets/cert.pem"
+        "tls-key:/run/secrets/key.pem"
+        "bootstrap-secret:/run/secrets/bootstrap"
+      ];
+      certFile = "/run/credentials/nixfleet-control-plane.service/tls-cert";
+      keyFile = "/run/credentials/nixfleet-control-plane.service/tls-key";
+      secretFile = "/run/credentials/nixfleet-control-plane.service/bootstrap-secret";
+    };
+  };
+  "the firewall is opened only when asked for, and never for metrics" = {
+    expr = map (system: system.config.networking.firewall.allowedTCPPorts) [
+      bare
+      full
+    ];
+    expected = [
+      [ ]
+      [
+        443
+        8444
+      ]
+    ];
+  };
+  "it has no privilege but low ports, when it has one" = {
+    expr = map (system: (service system).AmbientCapabilities) [
+      bare
+      full
+    ];
+    expected = [
+      [ ]
+      [ "CAP_NET_BIND_SERVICE" ]
+    ];
+  };
+  "its user exists only while it runs" = (service bare).DynamicUser && !(bare.config.users.users ? nixfleet-control-plane);
+  "plain metrics are reachable from the network when one says so" =
+    (host {
+      listen.metrics = "0.0.0.0:9443";
+      allowPlainMetrics = true;
+    }).failedAssertions == [ ];
+  "every mistake is named with its remedy" = {
+    expr = map (text: lib.any (lib.hasInfix text) wrong.failedAssertions) [
+      "run `nixfleet trust init`"
+      "tls.certFile and tls.keyFile go together"
+      "set allowPlainMetrics = true"
+    ];
+    expected = [
+      true
+      true
+      true
+    ];
+  };
+}

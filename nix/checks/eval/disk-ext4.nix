@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+# Disk template ext4: one root, by UEFI.
+{
+  lib,
+  harness,
+  root,
+}:
+let
+  disk = import ./fixtures/disks.nix {
+    inherit lib harness root;
+    name = "ext4";
+  };
+  inherit (disk) good;
+  inherit (good.config) boot fileSystems swapDevices;
+in
+disk.suite {
+  "boots by UEFI" =
+    boot.loader.systemd-boot.enable
+    && !boot.loader.grub.enable
+    && fileSystems."/boot".fsType == "vfat"
+    && lib.elem "umask=0077" fileSystems."/boot".options;
+  "swap is a partition that hibernation can use" =
+    (lib.head swapDevices).device == "/dev/disk/by-partlabel/disk-main-swap" && boot.resumeDevice == "/dev/disk/by-partlabel/disk-main-swap";
+  "one ext4 root" = fileSystems."/".fsType == "ext4" && !(fileSystems ? "/home");
+}

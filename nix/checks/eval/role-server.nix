@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+# Role server: a machine that serves, from generated hardware to a login.
+{
+  lib,
+  harness,
+  root,
+}:
+let
+  inherit (import ./fixtures/hosts.nix { inherit lib harness; })
+    bareHost
+    fires
+    generatedHardware
+    sshKey
+    ;
+  scopes = import (root + "/nix/scopes");
+
+  with' =
+    modules:
+    bareHost (
+      [
+        generatedHardware
+        scopes.nixosModules.role-server
+      ]
+      ++ modules
+    );
+  good = with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; } ];
+  inherit (good.config) nixfleet;
+  own = with' [
+    # By hand as well: a scope that two ask for is there once.
+    scopes.nixosModules.base
+    {
+      nixfleet.operators.rootSshKeys = [ sshKey ];
+      nixfleet.firewall.enable = false;
+      boot.loader.systemd-boot.enable = false;
+      boot.loader.grub.enable = true;
+      boot.loader.grub.device = "/dev/sda";
+      networking.useDHCP = false;
+    }
+  ];
+in
+{
+  "evaluates" = good.failedAssertions == [ ] && good.warnings == [ ] && lib.hasSuffix ".drv" good.toplevel;
+  "generated hardware and the role make a machine that boots and is reached" =
+    good.config.boot.loader.systemd-boot.enable
+    && !good.config.boot.loader.grub.enable
+    && good.config.networking.useDHCP
+    && good.config.services.openssh.enable
+    && !good.config.services.openssh.settings.PasswordAuthentication
+    && lib.elem 22 good.config.networking.firewall.allowedTCPPorts;
+  "its scopes are on" = lib.all (scope: nixfleet.${scope}.enable) [
+      "base"
+      "firewall"
+      "hardware"
+      "monitoring"
+      "o11y"
+      "operators"
+      "secrets"
+      "terminal-compat"
+    ];
+  "what needs a decision is off" = !lib.any (scope: nixfleet.${scope}.enable) [
+      "impermanence"
+      "generation-label"
+    ];
+  "the host's own values stand" =
+    own.failedAssertions == [ ]
+    && !own.config.nixfleet.firewall.enable
+    && !(own.config.networking.nftables.tables ? nixfleet-ssh)
+    && own.config.boot.loader.grub.devices == [ "/dev/sda" ]
+    && !own.config.boot.loader.systemd-boot.enable
+    && !own.config.networking.useDHCP;
+  "a GRUB device is enough to boot by it" =
+    let
+      grub = with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; boot.loader.grub.device = "/dev/sda"; } ];
+    in
+    grub.config.boot.loader.grub.enable && !grub.config.boot.loader.systemd-boot.enable && grub.failedAssertions == [ ];
+  "the SSH limit is in force" = good.config.networking.nftables.tables ? nixfleet-ssh;
+  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+    with' [ { users.allowNoPasswordLogin = true; } ]
+  );
+  "taken back, the role changes nothing" = {
+    expr =
+      let
+        evaluation = with' [ { nixfleet.roles.server.enable = false; } ];
+      in
+      lib.any (scope: evaluation.config.nixfleet.${scope}.enable) [
+      "base"
+      "firewall"
+      "hardware"
+      "monitoring"
+      "o11y"
+      "operators"
+      "secrets"
+      "terminal-compat"
+    ];
+    expected = false;
+  };
+}

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+# Scope operators: accounts, keys, groups, and an error instead of a host nobody can enter.
+{
+  lib,
+  harness,
+  root,
+}:
+let
+  inherit (import ./fixtures/hosts.nix { inherit lib harness; })
+    fires
+    host
+    onMac
+    sshKey
+    withInput
+    ;
+  scopes = import (root + "/nix/scopes");
+
+  with' =
+    operators: modules:
+    host (
+      [
+        scopes.nixosModules.operators
+        {
+          services.openssh.enable = true;
+          nixfleet.operators = {
+            enable = true;
+          } // operators;
+        }
+      ]
+      ++ modules
+    );
+  alice = {
+    isAdmin = true;
+    sshKeys = [ sshKey ];
+    hashedPasswordFile = "/run/secrets/alice";
+    extraGroups = [ "video" ];
+    shell = "zsh";
+    description = "Alice Martin";
+  };
+  good = with' {
+    users.alice = alice;
+    users.bob = { };
+    primaryUser = "alice";
+    rootSshKeys = [ sshKey ];
+  } [ ];
+  user = good.config.users.users.alice;
+  root' = good.config.users.users.root;
+  keyOnly = with' {
+    users.alice = {
+      isAdmin = true;
+      sshKeys = [ sshKey ];
+    };
+  } [ ];
+in
+{
+  "evaluates" = good.failedAssertions == [ ] && lib.hasSuffix ".drv" good.toplevel;
+  "an admin is a normal user in wheel with keys, password and shell" = {
+    expr = {
+      inherit (user)
+        isNormalUser
+        extraGroups
+        hashedPasswordFile
+        description
+        home
+        ;
+      keys = user.openssh.authorizedKeys.keys;
+      shell = lib.getName user.shell;
+    };
+    expected = {
+      isNormalUser = true;
+      extraGroups = [
+        "wheel"
+        "video"
+      ];
+      hashedPasswordFile = "/run/secrets/alice";
+      description = "Alice Martin";
+      home = "/home/alice";
+      keys = [ sshKey ];
+      shell = "zsh";
+    };
+  };
+  "a shell that is asked for is set up" = good.config.programs.zsh.enable && !good.config.programs.fish.enable;
+  "an operator who is no admin is not in wheel" = good.config.users.users.bob.extraGroups == [ ];
+  "root takes the deploy keys" = root'.openssh.authorizedKeys.keys == [ sshKey ];
+  "accounts are what is declared" = !good.config.users.mutableUsers;
+  "an admin whom sudo would refuse is warned of" = lib.any (lib.hasInfix "can log in but not become root") keyOnly.warnings;
+  "an admin with a password is not" = !(lib.any (lib.hasInfix "become root") good.warnings);
+
+  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+    # A password of its own keeps NixOS's check of the same thing quiet.
+    with' { users.bob.sshKeys = [ sshKey ]; } [ { users.allowNoPasswordLogin = true; } ]
+  );
+  "fires: keys do not help without sshd" = fires "nixfleet.operators: nobody could log in to this host" (
+    with' { users.alice = alice // { hashedPasswordFile = null; }; } [
+      {
+        services.openssh.enable = lib.mkForce false;
+        users.allowNoPasswordLogin = true;
+      }
+    ]
+  );
+  "fires: root keys do not help when sshd refuses root" = fires "nobody could log in" (
+    with' { rootSshKeys = [ sshKey ]; } [
+      {
+        services.openssh.settings.PermitRootLogin = "no";
+        users.allowNoPasswordLogin = true;
+      }
+    ]
+  );
+  "fires: a placeholder is no key" = fires "not an SSH public key: \"ssh-ed25519 REPLACE-ME\"" (
+    with' { rootSshKeys = [ "ssh-ed25519 REPLACE-ME" ]; } [ ]
+  );
+  "keys with options and of hardware tokens are keys" = {
+    expr =
+      (with' {
+        rootSshKeys = [
+          "from=\"10.0.0.1\",no-pty ${sshKey}"
+          "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAbcdefghijklmnopqrstuvwxyz0123456789ABCDEFG token"
+          "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBAbc="
+        ];
+      } [ ]).failedAssertions;
+    expected = [ ];
+  };
+  "fires: the primary user must exist" = fires "nixfleet.operators.primaryUser is \"carol\"" (
+    with' {
+      users.alice = alice;
+      primaryUser = "carol";
+    } [ ]
+  );
+  "fires: homeManager without home-manager" = fires "Add home-manager.nixosModules.home-manager" (
+    with' { users.alice = alice // { homeManager = { }; }; } [ ]
+  );
+  "homeManager configures the operator's home" = withInput "home-manager" (home-manager: {
+    expr =
+      (with'
+        {
+          users.alice = alice // {
+            homeManager = {
+              home.stateVersion = "24.05";
+              home.sessionVariables.EDITOR = "vim";
+            };
+          };
+        }
+        [ home-manager.nixosModules.home-manager ]
+      ).config.home-manager.users.alice.home.sessionVariables.EDITOR;
+    expected = "vim";
+  });
+  "a Mac takes keys and shells" =
+    onMac
+      [
+        scopes.darwinModules.operators
+        {
+          nixfleet.operators = {
+            enable = true;
+            users.alice = {
+              sshKeys = [ sshKey ];
+              shell = "fish";
+            };
+            primaryUser = "alice";
+          };
+        }
+      ]
+      (mac: {
+        expr = {
+          inherit (mac.config.users.users.alice) home;
+          keys = mac.config.users.users.alice.openssh.authorizedKeys.keys;
+          fish = mac.config.programs.fish.enable;
+          # Newer than some nix-darwin that the tests run with.
+            primary = mac.config.system.primaryUser or "alice";
+          inherit (mac) failedAssertions;
+        };
+        expected = {
+          home = "/Users/alice";
+          keys = [ sshKey ];
+          fish = true;
+          primary = "alice";
+          failedAssertions = [ ];
+        };
+      });
+  "a Mac: fires: the primary user must exist" =
+    onMac
+      [
+        scopes.darwinModules.operators
+        {
+          nixfleet.operators = {
+            enable = true;
+            users.alice = { };
+            primaryUser = "carol";
+          };
+        }
+      ]
+      (fires "nixfleet.operators.primaryUser is \"carol\"");
+  "a Mac: fires: homeManager without home-manager" =
+    onMac
+      [
+        scopes.darwinModules.operators
+        {
+          nixfleet.operators = {
+            enable = true;
+            users.alice.homeManager = { };
+          };
+        }
+      ]
+      (fires "Add home-manager.darwinModules.home-manager");
+}

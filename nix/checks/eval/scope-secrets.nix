@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+# Scope secrets: the host key exists before agenix or sops-nix decrypt with it.
+{
+  lib,
+  harness,
+  root,
+}:
+let
+  inherit (import ./fixtures/hosts.nix { inherit lib harness; })
+    fires
+    host
+    onMac
+    withInput
+    ;
+  scopes = import (root + "/nix/scopes");
+
+  with' =
+    secrets: modules:
+    host (
+      [
+        scopes.nixosModules.secrets
+        {
+          nixfleet.secrets = {
+            enable = true;
+          } // secrets;
+        }
+      ]
+      ++ modules
+    );
+  good = with' { } [ { services.openssh.enable = true; } ];
+  hostKey = "/etc/ssh/ssh_host_ed25519_key";
+
+  # Whether FIRST comes before SECOND in what activation runs.
+  inOrder =
+    first: second: evaluation:
+    let
+      script = evaluation.config.system.activationScripts.script;
+      before = lib.head (lib.splitString second script);
+    in
+    lib.hasInfix second script && lib.hasInfix first before;
+  keygen = "ssh-keygen -q -t ed25519";
+in
+{
+  "evaluates" = good.failedAssertions == [ ] && lib.hasSuffix ".drv" good.toplevel;
+  "importing it changes nothing" = {
+    expr = (host [ scopes.nixosModules.secrets ]).toplevel;
+    expected = (host [ ]).toplevel;
+  };
+  "sshd presents the same key" = {
+    expr = good.config.services.openssh.hostKeys;
+    expected = [
+      {
+        type = "ed25519";
+        path = hostKey;
+      }
+    ];
+  };
+  "a missing key is made at activation" = lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" good.config.system.activationScripts.script;
+  "with impermanence the key is on the persistent root" = {
+    expr =
+      (with' { } [
+        {
+          options.nixfleet.impermanence = {
+            enable = lib.mkOption { default = true; };
+            persistRoot = lib.mkOption { default = "/keep"; };
+          };
+        }
+      ]).config.nixfleet.secrets.identityPaths;
+    expected = [ "/keep/etc/ssh/ssh_host_ed25519_key" ];
+  };
+  "agenix decrypts with it, afterwards" = withInput "agenix" (
+    agenix:
+    let
+      evaluation = with' { backend = "agenix"; } [
+        agenix.nixosModules.default
+        { age.secrets.token.file = ./scope-secrets.nix; }
+      ];
+    in
+    evaluation.config.age.identityPaths == [ hostKey ]
+    && evaluation.failedAssertions == [ ]
+    && inOrder keygen "[agenix] decrypting secrets" evaluation
+  );
+  "agenix without a secret is no error" = withInput "agenix" (
+    agenix: lib.hasSuffix ".drv" (with' { } [ agenix.nixosModules.default ]).toplevel
+  );
+  "sops-nix decrypts with it, afterwards" = withInput "sops-nix" (
+    sops-nix:
+    let
+      evaluation = with' { backend = "sops"; } [
+        sops-nix.nixosModules.sops
+        (
+          { pkgs, ... }:
+          {
+            sops = {
+              # Its own is built from a source that is not evaluated here.
+              package = pkgs.hello;
+              validateSopsFiles = false;
+              defaultSopsFile = ./scope-secrets.nix;
+              secrets.token = { };
+            };
+          }
+        )
+      ];
+    in
+    evaluation.config.sops.age.sshKeyPaths == [ hostKey ]
+    && inOrder keygen "setting up secrets..." evaluation
+  );
+  "fires: a backend that is not imported" = fires "Add sops-nix.nixosModules.sops" (with' { backend = "sops"; } [ ]);
+  "fires: no identity" = fires "nixfleet.secrets.identityPaths is empty" (with' { identityPaths = [ ]; } [ ]);
+  "fires: the key's file system comes too late" = fires "Set fileSystems.\"/keep\".neededForBoot = true" (
+    with' { hostKeyPath = "/keep/ssh/key"; } [
+      {
+        fileSystems."/keep" = {
+          device = "/dev/vda2";
+          fsType = "ext4";
+        };
+      }
+    ]
+  );
+  "a Mac makes the key as well" =
+    onMac
+      [
+        scopes.darwinModules.secrets
+        { nixfleet.secrets.enable = true; }
+      ]
+      (
+        mac:
+        lib.hasInfix keygen mac.config.system.activationScripts.preActivation.text && mac.failedAssertions == [ ]
+      );
+  "a Mac: fires: a backend that is not imported" =
+    onMac
+      [
+        scopes.darwinModules.secrets
+        {
+          nixfleet.secrets = {
+            enable = true;
+            backend = "agenix";
+          };
+        }
+      ]
+      (fires "Add agenix.darwinModules.default");
+  "a Mac: fires: no identity" =
+    onMac
+      [
+        scopes.darwinModules.secrets
+        {
+          nixfleet.secrets = {
+            enable = true;
+            identityPaths = [ ];
+          };
+        }
+      ]
+      (fires "nixfleet.secrets.identityPaths is empty");
+}

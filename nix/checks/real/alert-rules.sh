@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# alert-rules.sh: promtool reads the alert rules of the monitoring-server scope, and plays each against
+# figures that must raise it and figures that must not. Needs promtool.
+set -uo pipefail
+# shellcheck source=setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+needs promtool
+trap 'rm -rf "$work"' EXIT
+
+text alerts >"$work/rules.yml"
+check "the rules are rules" promtool check rules "$work/rules.yml"
+
+cat >"$work/tests.yml" <<'YML'
+rule_files: [ rules.yml ]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'up{job="node",instance="web-01"}'
+        values: '1x10 0x30'
+      - series: 'up{job="node",instance="web-02"}'
+        values: '1x40'
+      - series: 'up{job="nixfleet-control-plane",instance="cp-01"}'
+        values: '1x10 0x30'
+      - series: 'node_filesystem_avail_bytes{instance="web-01",mountpoint="/",fstype="ext4"}'
+        values: '5x40'
+      - series: 'node_filesystem_size_bytes{instance="web-01",mountpoint="/",fstype="ext4"}'
+        values: '100x40'
+      - series: 'node_filesystem_avail_bytes{instance="web-01",mountpoint="/boot",fstype="vfat"}'
+        values: '12x40'
+      - series: 'node_filesystem_size_bytes{instance="web-01",mountpoint="/boot",fstype="vfat"}'
+        values: '100x40'
+      - series: 'node_systemd_unit_state{instance="web-01",name="nginx.service",state="failed"}'
+        values: '1x40'
+      - series: 'node_timex_sync_status{instance="web-01"}'
+        values: '0x40'
+      - series: 'node_timex_offset_seconds{instance="web-02"}'
+        values: '-2x40'
+      - series: 'nixfleet_rollouts{state="paused"}'
+        values: '1x40'
+      - series: 'nixfleet_rollouts{state="reverting"}'
+        values: '0x40'
+      - series: 'nixfleet_rollouts_finished_total{state="failed"}'
+        values: '0x20 1x20'
+      - series: 'nixfleet_machines{state="active",contact="silent",drift="false"}'
+        values: '2x40'
+      - series: 'nixfleet_machines{state="active",contact="ok",drift="true"}'
+        values: '0x40'
+    alert_rule_test:
+      - { eval_time: 12m, alertname: MachineDown, exp_alerts: [] }
+      - eval_time: 20m
+        alertname: MachineDown
+        exp_alerts:
+          - exp_labels: { severity: critical, job: node, instance: web-01 }
+            exp_annotations: { summary: "web-01 has not answered for five minutes." }
+      - eval_time: 20m
+        alertname: ControlPlaneDown
+        exp_alerts:
+          - exp_labels: { severity: critical, job: nixfleet-control-plane, instance: cp-01 }
+            exp_annotations: { summary: "The control plane at cp-01 has not answered for five minutes. Machines keep running; nothing can be deployed." }
+      - eval_time: 20m
+        alertname: DiskAlmostFull
+        exp_alerts:
+          - exp_labels: { severity: warning, instance: web-01, mountpoint: /, fstype: ext4 }
+            exp_annotations: { summary: "/ of web-01 has less than a tenth left." }
+      - eval_time: 20m
+        alertname: BootPartitionAlmostFull
+        exp_alerts:
+          - exp_labels: { severity: warning, instance: web-01, mountpoint: /boot, fstype: vfat }
+            exp_annotations: { summary: "/boot of web-01 is almost full; the next switch may not fit." }
+      - eval_time: 20m
+        alertname: UnitFailed
+        exp_alerts:
+          - exp_labels: { severity: warning, instance: web-01, name: nginx.service, state: failed }
+            exp_annotations: { summary: "nginx.service on web-01 has failed." }
+      - eval_time: 20m
+        alertname: ClockWrong
+        exp_alerts:
+          - exp_labels: { severity: warning, instance: web-01 }
+            exp_annotations: { summary: "The clock of web-01 is not synchronised; signed documents may be refused." }
+          - exp_labels: { severity: warning, instance: web-02 }
+            exp_annotations: { summary: "The clock of web-02 is not synchronised; signed documents may be refused." }
+      - eval_time: 20m
+        alertname: RolloutPaused
+        exp_alerts:
+          - exp_labels: { severity: warning, state: paused }
+            exp_annotations: { summary: "1 rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why." }
+      - { eval_time: 20m, alertname: RolloutReverted, exp_alerts: [] }
+      - { eval_time: 15m, alertname: RolloutFailed, exp_alerts: [] }
+      - eval_time: 25m
+        alertname: RolloutFailed
+        exp_alerts:
+          - exp_labels: { severity: critical, state: failed }
+            exp_annotations: { summary: "A rollout has failed." }
+      - eval_time: 20m
+        alertname: MachinesSilent
+        exp_alerts:
+          - exp_labels: { severity: warning, state: active, contact: silent, drift: "false" }
+            exp_annotations: { summary: "2 machines have missed three check-ins." }
+      - { eval_time: 40m, alertname: MachinesDrifted, exp_alerts: [] }
+
+  # Times are seconds since the epoch, and the test begins at 0.
+  - interval: 1m
+    input_series:
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-01",backup="data",event="success"}'
+        values: '0x4000'
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-01",backup="data",event="failure"}'
+        values: '3600x4000'
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-02",backup="data",event="success"}'
+        values: '0+60x4000'
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-02",backup="data",event="failure"}'
+        values: '100x4000'
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-03",backup="new",event="failure"}'
+        values: '100x4000'
+      - series: 'nixfleet_backup_last_event_timestamp_seconds{instance="db-01",backup="data",event="restore-test-failure"}'
+        values: '100x4000'
+    alert_rule_test:
+      - { eval_time: 40h, alertname: BackupOverdue, exp_alerts: [] }
+      - eval_time: 60h
+        alertname: BackupOverdue
+        exp_alerts:
+          - exp_labels: { severity: critical, instance: db-01, backup: data, event: success }
+            exp_annotations: { summary: "Backup data of db-01 has not succeeded for two days." }
+      - eval_time: 60h
+        alertname: BackupFailed
+        exp_alerts:
+          - exp_labels: { severity: warning, instance: db-01, backup: data }
+            exp_annotations: { summary: "The last run of backup data of db-01 failed." }
+          - exp_labels: { severity: warning, instance: db-03, backup: new, event: failure }
+            exp_annotations: { summary: "The last run of backup new of db-03 failed." }
+      - eval_time: 60h
+        alertname: RestoreTestFailed
+        exp_alerts:
+          - exp_labels: { severity: critical, instance: db-01, backup: data, event: restore-test-failure }
+            exp_annotations: { summary: "Backup data of db-01 could not be restored." }
+YML
+check "they fire when they should, and not when they should not" promtool test rules "$work/tests.yml"
+
+finish

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+# A web server. Serve something else than 200 here, and the rollout takes the machine back.
+{
+  services.nginx = {
+    enable = true;
+    virtualHosts.default = {
+      default = true;
+      locations."/health".return = "200 ok";
+    };
+  };
+  networking.firewall.allowedTCPPorts = [ 80 ];
+
+  services.nixfleet-agent = {
+    tags = [ "web" ];
+    healthChecks.http.front.url = "http://127.0.0.1/health";
+  };
+}

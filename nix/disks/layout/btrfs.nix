@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+# disko's content of a btrfs root: subvolumes for what is snapshotted, kept or wiped apart.
+{
+  # Mount points by subvolume.
+  subvolumes,
+  # Size of a swap file, or null for none.
+  swapFileSize ? null,
+}:
+{
+  type = "btrfs";
+  # Overwrite what an earlier installation left.
+  extraArgs = [ "-f" ];
+  subvolumes =
+    builtins.mapAttrs (_: mountpoint: {
+      inherit mountpoint;
+      mountOptions = [
+        "compress=zstd"
+        "noatime"
+      ];
+    }) subvolumes
+    // (
+      if swapFileSize == null then
+        { }
+      else
+        {
+          swap = {
+            mountpoint = "/swap";
+            # A swap file must be neither compressed nor copied on write.
+            mountOptions = [
+              "nodatacow"
+              "noatime"
+            ];
+            swap.swapfile.size = swapFileSize;
+          };
+        }
+    );
+}

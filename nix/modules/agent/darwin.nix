@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+# The agent and its watchdog as launchd daemons, which run as root: they set the system profile and
+# start the activation.
+{ config, lib, ... }:
+let
+  cfg = config.services.nixfleet-agent;
+  program = lib.getExe cfg.package;
+
+  daemon = name: extra: {
+    path = [
+      config.nix.package
+      "/usr/bin"
+      "/bin"
+      "/usr/sbin"
+      "/sbin"
+    ];
+    environment.NIX_REMOTE = "daemon";
+    serviceConfig = {
+      # The agent finds its daemon by this label, and looks for the watchdog's in a system before it
+      # activates it.
+      Label = "org.nixfleet.${name}";
+      # No shell that waits for the store in between: the agent compares this program with its own
+      # to know whether a new one takes over. Until the store is mounted launchd tries again.
+      ProgramArguments = [
+        program
+        (if name == "agent" then "run" else name)
+        "--config"
+        "/etc/nixfleet/agent.toml"
+      ];
+      ProcessType = "Background";
+      # An activation reloads this daemon; what the daemon started must live on.
+      AbandonProcessGroup = true;
+      StandardOutPath = "/var/log/nixfleet-${name}.log";
+      StandardErrorPath = "/var/log/nixfleet-${name}.log";
+    } // extra;
+  };
+in
+{
+  _class = "darwin";
+  imports = [ ./shared.nix ];
+
+  config = lib.mkIf cfg.enable {
+    services.nixfleet-agent.settings.identity = lib.mapAttrs (_: lib.mkDefault) (
+      lib.filterAttrs (_: file: file != null) cfg.identity
+    );
+
+    launchd.daemons.nixfleet-agent = daemon "agent" {
+      KeepAlive = true;
+      RunAtLoad = true;
+      ThrottleInterval = 5;
+    };
+
+    launchd.daemons.nixfleet-watchdog = daemon "watchdog" { StartInterval = 10; };
+
+    assertions = [
+      {
+        assertion = cfg.healthChecks.systemd == { };
+        message = "services.nixfleet-agent.healthChecks.systemd is for NixOS; use healthChecks.launchd on macOS.";
+      }
+    ];
+  };
+}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+# A binary cache that this host substitutes from, on NixOS and nix-darwin. Nothing of Nix's other
+# settings changes.
+{ config, lib, ... }:
+let
+  cfg = config.services.nixfleet-cache;
+in
+{
+  options.services.nixfleet-cache = {
+    enable = lib.mkEnableOption "substitution from the fleet's binary cache";
+
+    url = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "(https?|s3|ssh|ssh-ng|file)://[^ ]+");
+      default = null;
+      example = "https://cache.example.org";
+      description = "The cache's address.";
+    };
+
+    publicKey = lib.mkOption {
+      type = lib.types.nullOr (lib.types.strMatching "[^ :]+:[A-Za-z0-9+/]+=*");
+      default = null;
+      example = "cache.example.org-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+      description = "The key that signs the cache's paths; Nix refuses paths that it did not sign.";
+    };
+
+    priority = lib.mkOption {
+      type = lib.types.nullOr lib.types.ints.unsigned;
+      default = null;
+      example = 30;
+      description = "Lower is asked first; cache.nixos.org has 40. null: what the cache itself says.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    nix.settings = {
+      extra-substituters = lib.optional (cfg.url != null) (
+        cfg.url
+        + lib.optionalString (cfg.priority != null) (
+          (if lib.hasInfix "?" cfg.url then "&" else "?") + "priority=${toString cfg.priority}"
+        )
+      );
+      extra-trusted-public-keys = lib.optional (cfg.publicKey != null) cfg.publicKey;
+    };
+
+    assertions = [
+      {
+        assertion = cfg.url != null;
+        message = "services.nixfleet-cache.url must be set to the binary cache's address, for example https://cache.example.org.";
+      }
+      {
+        assertion = cfg.publicKey != null;
+        message = "services.nixfleet-cache.publicKey must be set to the key that signs the cache's paths; `nix key convert-secret-to-public` prints it.";
+      }
+    ];
+  };
+}

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+# A program's settings as a TOML file that the program itself has read. Where the build machine
+# cannot run it, the program says what is wrong when it starts.
+{
+  lib,
+  pkgs,
+  package,
+  name,
+  settings,
+  check,
+}:
+let
+  file = (pkgs.formats.toml { }).generate name settings;
+in
+if check && pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+  pkgs.runCommand name { passthru.unchecked = file; } ''
+    ${lib.getExe package} config check ${file}
+    cp ${file} $out
+  ''
+else
+  file

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+# The control plane as a systemd service without privileges: a user of its own that exists while it
+# runs, its state directory, and nothing else of the host.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.nixfleet-control-plane;
+  unit = "nixfleet-control-plane";
+  credential = name: "/run/credentials/${unit}.service/${name}";
+  stateDir = "/var/lib/nixfleet/control-plane";
+
+  withoutNull = lib.filterAttrsRecursive (_: value: value != null);
+  byDefault = lib.mapAttrsRecursive (_: lib.mkDefault);
+  file = path: if path == null then null else "${path}";
+  secret = name: path: if path == null then null else credential name;
+
+  portOf = address: lib.toInt (lib.last (lib.splitString ":" address));
+  hostOf = address: lib.removeSuffix ":${toString (portOf address)}" address;
+  loopback = address: lib.elem (hostOf address) [ "127.0.0.1" "[::1]" "localhost" ];
+
+  privileged = lib.any (address: portOf address < 1024) (lib.attrValues cfg.listen);
+
+  configFile = import ../config-file.nix {
+    inherit lib pkgs;
+    inherit (cfg) package settings;
+    name = "control-plane.toml";
+    check = cfg.checkConfig;
+  };
+in
+{
+  _class = "nixos";
+  imports = [ ./options.nix ];
+
+  config = lib.mkIf cfg.enable {
+    services.nixfleet-control-plane = {
+      tls.names = lib.mkDefault [
+        config.networking.fqdnOrHostName
+        "localhost"
+      ];
+      settings = byDefault (withoutNull {
+        inherit stateDir;
+        inherit (cfg) listen audit;
+        tls = {
+          inherit (cfg.tls) names;
+          certFile = secret "tls-cert" cfg.tls.certFile;
+          keyFile = secret "tls-key" cfg.tls.keyFile;
+          clientCaFile = file cfg.tls.clientCaFile;
+        };
+        database = { inherit (cfg.database) url; };
+        trust.rootFile = file cfg.trust.rootFile;
+        bootstrap.secretFile = secret "bootstrap-secret" cfg.bootstrap.secretFile;
+      });
+    };
+
+    environment.etc."nixfleet/control-plane.toml".source = configFile;
+    environment.systemPackages = [ cfg.package ];
+
+    systemd.services.${unit} = {
+      description = "NixFleet control plane";
+      documentation = [ "https://github.com/arcanesys/nixfleet" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "postgresql.service"
+      ];
+      restartTriggers = [ configFile ];
+      # Down for as short as can be: stopped and started at once after the switch.
+      stopIfChanged = false;
+      serviceConfig = {
+        ExecStart = "${lib.getExe cfg.package} run --config /etc/nixfleet/control-plane.toml";
+        Restart = "always";
+        RestartSec = 2;
+        DynamicUser = true;
+        User = unit; # a fixed name, for PostgreSQL's peer authentication
+        StateDirectory = "nixfleet/control-plane";
+        StateDirectoryMode = "0700";
+        LoadCredential =
+          lib.optional (cfg.tls.certFile != null) "tls-cert:${cfg.tls.certFile}"
+          ++ lib.optional (cfg.tls.keyFile != null) "tls-key:${cfg.tls.keyFile}"
+          ++ lib.optional (cfg.bootstrap.secretFile != null) "bootstrap-secret:${cfg.bootstrap.secretFile}";
+        LimitNOFILE = 524288; # a connection for each agent
+        UMask = "0077";
+        AmbientCapabilities = lib.optional privileged "CAP_NET_BIND_SERVICE";
+        CapabilityBoundingSet = if privileged then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
+        DeviceAllow = [ "" ];
+        DevicePolicy = "closed";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        PrivateUsers = !privileged; # a user namespace has no right to low ports
+        ProcSubset = "pid";
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        ProtectSystem = "strict";
+        RemoveIPC = true;
+        RestrictAddressFamilies = [
+          "AF_UNIX"
+          "AF_INET"
+          "AF_INET6"
+        ];
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged"
+          "~@resources"
+        ];
+      };
+    };
+
+    networking.firewall.allowedTCPPorts = lib.optionals cfg.openFirewall [
+      (portOf cfg.listen.operators)
+      (portOf cfg.listen.agents)
+    ];
+
+    assertions = [
+      {
+        assertion = (cfg.tls.certFile == null) == (cfg.tls.keyFile == null);
+        message = "services.nixfleet-control-plane.tls.certFile and tls.keyFile go together: set both, or neither for the control plane's own CA.";
+      }
+      {
+        assertion = loopback cfg.listen.metrics || cfg.allowPlainMetrics;
+        message = "services.nixfleet-control-plane.listen.metrics ${cfg.listen.metrics} is plain HTTP reachable from the network: use 127.0.0.1, or set allowPlainMetrics = true.";
+      }
+      {
+        assertion = cfg.trust.rootFile != null || cfg.settings ? trust.rootFile;
+        message = "services.nixfleet-control-plane.trust.rootFile must name the fleet's root document; run `nixfleet trust init` and add the file to the flake.";
+      }
+    ];
+  };
+}

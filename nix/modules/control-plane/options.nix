@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+# Options of the control plane: what Nix must know; the rest of its configuration is `settings`.
+{
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) types;
+
+  secret =
+    description:
+    lib.mkOption {
+      type = types.nullOr (import ../secret-path.nix { inherit lib; });
+      default = null;
+      example = "/run/secrets/control-plane";
+      inherit description;
+    };
+  listen =
+    default: description:
+    lib.mkOption {
+      type = types.strMatching ".*:[0-9]+";
+      inherit default description;
+    };
+in
+{
+  options.services.nixfleet-control-plane = {
+    enable = lib.mkEnableOption "the NixFleet control plane, which rolls releases out to machines";
+
+    package = lib.mkOption {
+      type = types.package;
+      default =
+        pkgs.nixfleet-control-plane or (import ../../packages { inherit pkgs; }).nixfleet-control-plane;
+      defaultText = lib.literalExpression "pkgs.nixfleet-control-plane";
+      description = "The control plane's package.";
+    };
+
+    listen = {
+      operators = listen ":8443" "Address and port for operators: API, pages and events, with TLS.";
+      agents = listen ":8444" "Address and port for agents, which show a client certificate.";
+      metrics = listen "127.0.0.1:9443" ''
+        Address and port of `/metrics`, `/healthz` and `/readyz`, without TLS; on loopback unless
+        `allowPlainMetrics` is set.
+      '';
+    };
+
+    allowPlainMetrics = lib.mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether `listen.metrics`, which is plain HTTP, may be reached from the network.";
+    };
+
+    openFirewall = lib.mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to open the ports of `listen.operators` and `listen.agents`.";
+    };
+
+    tls = {
+      names = lib.mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "fleet.example.org" ];
+        description = "Host names and addresses of the control plane, for the certificate it issues itself.";
+      };
+      certFile = secret "Certificate chain of your own for both listeners; null: the control plane is its own CA.";
+      keyFile = secret "Key of `tls.certFile`.";
+      clientCaFile = lib.mkOption {
+        type = types.nullOr types.path;
+        default = null;
+        example = lib.literalExpression "./agents-ca.pem";
+        description = "PEM certificates that sign the agents'; null: the control plane's own CA.";
+      };
+    };
+
+    database.url = lib.mkOption {
+      type = types.nullOr (types.strMatching "(sqlite|postgres|postgresql)://.+");
+      default = null;
+      example = "sqlite:///var/lib/nixfleet/control-plane/nixfleet.db";
+      description = ''
+        Where the fleet's state is kept; null: an SQLite file in the state directory. No password
+        belongs in it: the service's user has the unit's name, for PostgreSQL's peer authentication.
+      '';
+    };
+
+    trust.rootFile = lib.mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = lib.literalExpression "./trust/root.json";
+      description = "The fleet's root document, which says whose releases are taken.";
+    };
+
+    audit.retentionDays = lib.mkOption {
+      type = types.ints.unsigned;
+      default = 0;
+      example = 3650;
+      description = "Days for which the audit trail is kept; 0: for ever.";
+    };
+
+    bootstrap.secretFile = secret ''
+      File with the one-time secret that buys the first administrator's key; null: one is written to
+      the state directory at the first start.
+    '';
+
+    checkConfig = lib.mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether the control plane itself reads its configuration when the system is built, and refuses mistakes.";
+    };
+
+    settings = lib.mkOption {
+      inherit (pkgs.formats.toml { }) type;
+      default = { };
+      example.audit.retentionDays = 3650;
+      description = ''
+        The configuration file, `/etc/nixfleet/control-plane.toml`. The options beside this one
+        set its values by default; what is written here wins.
+      '';
+    };
+  };
+}

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+# The programs, built with the Nixpkgs that the caller gives.
+{ pkgs }:
+let
+  inherit (pkgs) lib;
+  source = import ./source.nix { inherit lib; };
+  version = import ./version.nix;
+
+  program =
+    {
+      name,
+      description,
+      license ? lib.licenses.mit,
+      platforms ? lib.platforms.unix,
+      completions ? false,
+    }:
+    pkgs.buildGoModule {
+      pname = name;
+      inherit version;
+      src = source;
+      vendorHash = import ./vendor-hash.nix;
+      subPackages = [ "cmd/${name}" ];
+      env.CGO_ENABLED = 0;
+      ldflags = [
+        "-s"
+        "-w"
+        "-X main.version=${version}"
+      ];
+      # The whole test suite needs root and namespaces; `make test` runs it.
+      doCheck = false;
+      nativeBuildInputs = lib.optional completions pkgs.installShellFiles;
+      postInstall = lib.optionalString completions ''
+        for shell in bash zsh fish; do
+          $out/bin/${name} completion $shell > ${name}.$shell
+          installShellCompletion ${name}.$shell
+        done
+      '';
+      meta = {
+        inherit description license platforms;
+        homepage = "https://github.com/arcanesys/nixfleet";
+        mainProgram = name;
+      };
+    };
+in
+{
+  nixfleet = program {
+    name = "nixfleet";
+    description = "Command line of the NixFleet fleet manager";
+    completions = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+  };
+  nixfleet-agent = program {
+    name = "nixfleet-agent";
+    description = "Agent that brings NixOS and macOS machines to the releases of their fleet";
+  };
+  nixfleet-control-plane = program {
+    name = "nixfleet-control-plane";
+    description = "Control plane that rolls releases out to a fleet in stages";
+    license = lib.licenses.agpl3Only;
+    platforms = lib.platforms.linux;
+  };
+  compliance-check = program {
+    name = "compliance-check";
+    description = "Collects signed compliance evidence on a host";
+  };
+}

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+# Platform shim darwin-base: what a Mac needs to be managed from afar, whatever its role.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
+let
+  cfg = config.nixfleet.darwin-base;
+in
+{
+  _class = "darwin";
+
+  options.nixfleet.darwin-base.enable = lib.mkEnableOption "Remote Login that takes keys only, and shells that find the system's programs";
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        programs.bash.enable = lib.mkDefault true;
+        programs.zsh.enable = lib.mkDefault true;
+
+        # macOS reads this folder before its own settings, and takes the first value it finds.
+        environment.etc."ssh/sshd_config.d/010-nixfleet.conf".text = ''
+          KbdInteractiveAuthentication no
+          PasswordAuthentication no
+          PermitRootLogin no
+        '';
+      }
+      # Newer nix-darwin only; before, Remote Login is turned on by hand.
+      (lib.optionalAttrs (options.services ? openssh.enable) {
+        services.openssh.enable = lib.mkDefault true;
+      })
+    ]
+  );
+}

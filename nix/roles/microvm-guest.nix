@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+# Role microvm-guest: a guest of microvm.nix, whose host brings kernel, boot and disks.
+# Importing a role is taking it; every choice is a default that the host can override.
+{
+  config,
+  lib,
+  ...
+}:
+let
+  inherit (lib) mkDefault;
+in
+{
+  _class = "nixos";
+
+  imports = [
+    ../platforms/nixos-base.nix
+    ../scopes/base.nix
+    ../scopes/impermanence.nix
+    ../scopes/operators.nix
+  ];
+
+  options.nixfleet.roles.microvm-guest.enable = lib.mkOption {
+    type = lib.types.bool;
+    default = true;
+    description = "Whether this host is what the role microvm-guest makes of it. Importing the role is enough; false takes it back.";
+  };
+
+  config = lib.mkIf config.nixfleet.roles.microvm-guest.enable {
+    nixfleet = {
+      nixos-base.enable = mkDefault true;
+      base.enable = mkDefault true;
+      operators.enable = mkDefault true;
+      # The host boots the guest's kernel directly.
+      nixos-base.bootLoader = mkDefault false;
+      # impermanence is at hand but off: it needs a share or volume for what is kept.
+    };
+
+    networking.useNetworkd = mkDefault true;
+    systemd.network.networks."20-uplink" = {
+      matchConfig.Type = "ether";
+      networkConfig.DHCP = mkDefault "yes";
+    };
+  };
+}

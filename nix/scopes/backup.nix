@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+# Scope backup (NixOS): jobs on NixOS's own restic and borgbackup modules.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkDefault mkOption types;
+  cfg = config.nixfleet.backup;
+  jobsOf = backend: lib.filterAttrs (_: job: job.backend == backend) cfg.jobs;
+
+  kept = job: lib.filterAttrs (_: number: number != null) job.retention;
+  hook =
+    text:
+    if text == "" then
+      null
+    else
+      ''
+        #!${pkgs.runtimeShell}
+        set -eu
+        ${text}
+      '';
+in
+{
+  _class = "nixos";
+
+  imports = [
+    ./options/backup.nix
+    ./backup/results.nix
+  ];
+
+  options.nixfleet.backup.jobs = mkOption {
+    type = types.attrsOf (
+      types.submodule {
+        options = {
+          schedule = mkOption {
+            type = types.str;
+            default = "daily";
+            example = "*-*-* 02:30:00";
+            description = "When the job runs, as in {manpage}`systemd.time(7)`. A time that was missed is made up for.";
+          };
+          randomDelay = mkOption {
+            type = types.str;
+            default = "1h";
+            description = "By how much the start is put off at random, so that a fleet does not start at once.";
+          };
+        };
+      }
+    );
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = lib.mapAttrsToList (name: job: {
+      assertion = job.repositoryFile == null || job.backend == "restic";
+      message = "nixfleet.backup.jobs.${name}.repositoryFile works with restic only. Set repository, or backend = \"restic\".";
+    }) cfg.jobs;
+
+    services.restic.backups = lib.mapAttrs (_: job: {
+      inherit (job)
+        paths
+        exclude
+        repository
+        repositoryFile
+        passwordFile
+        environmentFile
+        initialize
+        ;
+      timerConfig = {
+        OnCalendar = job.schedule;
+        RandomizedDelaySec = job.randomDelay;
+        Persistent = true;
+      };
+      pruneOpts = lib.mapAttrsToList (unit: number: "--keep-${unit} ${toString number}") (kept job);
+      backupPrepareCommand = hook job.preHook;
+      backupCleanupCommand = hook job.postHook;
+    }) (jobsOf "restic");
+
+    services.borgbackup.jobs = lib.mapAttrs (_: job: {
+      inherit (job) paths exclude preHook postHook;
+      repo = toString job.repository;
+      encryption.mode = mkDefault "repokey-blake2";
+      encryption.passCommand = mkDefault "cat ${lib.escapeShellArg job.passwordFile}";
+      doInit = job.initialize;
+      startAt = job.schedule;
+      persistentTimer = mkDefault true;
+      prune.keep = kept job;
+    }) (jobsOf "borgbackup");
+
+    systemd.timers = lib.mapAttrs' (
+      name: job:
+      lib.nameValuePair "borgbackup-job-${name}" { timerConfig.RandomizedDelaySec = job.randomDelay; }
+    ) (jobsOf "borgbackup");
+    systemd.services = lib.mapAttrs' (
+      name: job:
+      lib.nameValuePair "borgbackup-job-${name}" {
+        serviceConfig.EnvironmentFile = lib.mkIf (job.environmentFile != null) job.environmentFile;
+      }
+    ) (jobsOf "borgbackup");
+  };
+}

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+# Scope operators (nix-darwin): keys and shells of accounts that macOS itself created.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.nixfleet.operators;
+
+  withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
+  shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
+in
+{
+  _class = "darwin";
+
+  imports = [ ../options/operators.nix ];
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = withHomeManager == { } || options ? home-manager;
+            message = "nixfleet.operators.users.${lib.concatStringsSep ", " (lib.attrNames withHomeManager)}: homeManager is set but home-manager is not part of this host. Add home-manager.darwinModules.home-manager to its modules.";
+          }
+          {
+            assertion =
+              cfg.primaryUser == null || cfg.users == { } || cfg.users ? ${cfg.primaryUser};
+            message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is not one of nixfleet.operators.users. Add it there or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
+          }
+        ];
+
+        # Not in users.knownUsers: macOS owns the accounts, and nix-darwin would delete one it knows.
+        users.users = lib.mapAttrs (name: user: {
+          home = lib.mkDefault "/Users/${name}";
+          description = lib.mkDefault user.description;
+          openssh.authorizedKeys.keys = user.sshKeys;
+          shell = lib.mkIf (user.shell != null) (lib.mkDefault pkgs.${user.shell});
+        }) cfg.users;
+
+        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (lib.mkDefault true);
+        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
+      }
+      (lib.optionalAttrs (options ? home-manager) {
+        home-manager.users = lib.mapAttrs (_: user: {
+          imports = [ user.homeManager ];
+        }) withHomeManager;
+      })
+      (lib.optionalAttrs (options.system ? primaryUser) {
+        system.primaryUser = lib.mkIf (cfg.primaryUser != null) (lib.mkDefault cfg.primaryUser);
+      })
+    ]
+  );
+}

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+# Scope secrets (nix-darwin): the host key, made before agenix or sops-nix decrypt with it.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
+let
+  cfg = config.nixfleet.secrets;
+  hasBackend = {
+    agenix = options ? age;
+    sops = options ? sops;
+  };
+  key = lib.escapeShellArg cfg.hostKeyPath;
+in
+{
+  _class = "darwin";
+
+  imports = [ ../options/secrets.nix ];
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = cfg.backend == null || hasBackend.${cfg.backend};
+            message = "nixfleet.secrets.backend is \"${toString cfg.backend}\" but its module is not part of this host. Add ${
+              if cfg.backend == "sops" then "sops-nix.darwinModules.sops" else "agenix.darwinModules.default"
+            } to its modules.";
+          }
+          {
+            assertion = cfg.identityPaths != [ ];
+            message = "nixfleet.secrets.identityPaths is empty, so no secret could be decrypted. Leave it at its default or name a private key.";
+          }
+        ];
+
+        # macOS makes host keys only when the first SSH connection comes in.
+        system.activationScripts.preActivation.text = ''
+          if [ ! -s ${key} ]; then
+            mkdir -p "$(dirname ${key})"
+            /usr/bin/ssh-keygen -q -t ed25519 -N "" -f ${key}
+          fi
+        '';
+      }
+      (lib.optionalAttrs hasBackend.agenix { age.identityPaths = lib.mkDefault cfg.identityPaths; })
+      (lib.optionalAttrs hasBackend.sops { sops.age.sshKeyPaths = lib.mkDefault cfg.identityPaths; })
+    ]
+  );
+}

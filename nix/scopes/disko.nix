@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+# Scope disko (NixOS): a disk template chosen by options instead of by import, for hosts that are
+# described by data.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.nixfleet.disko;
+
+  templates = {
+    btrfs = ../disks/btrfs.nix;
+    btrfs-bios = ../disks/btrfs-bios.nix;
+    btrfs-impermanence = ../disks/btrfs-impermanence.nix;
+    btrfs-impermanence-bios = ../disks/btrfs-impermanence-bios.nix;
+    ext4 = ../disks/ext4.nix;
+    luks-btrfs-impermanence = ../disks/luks-btrfs-impermanence.nix;
+  };
+  # All are imported, since imports cannot depend on options; one is in force.
+  imported = lib.mapAttrsToList (
+    name: template:
+    import template (
+      {
+        enable = cfg.enable && cfg.template == name;
+        disk = toString cfg.disk;
+        inherit (cfg) espSize swapSize;
+      }
+      // lib.optionalAttrs (lib.hasInfix "impermanence" name) { inherit (cfg) persistRoot; }
+      // lib.optionalAttrs (lib.hasPrefix "luks" name) {
+        inherit (cfg.luks) passwordFile keyFile tpm2 allowDiscards;
+        luksName = cfg.luks.name;
+      }
+    )
+  ) templates;
+in
+{
+  _class = "nixos";
+
+  imports = imported;
+
+  options.nixfleet.disko = {
+    enable = lib.mkEnableOption "a disk template, laid out by disko. Needs disko's module";
+
+    template = mkOption {
+      type = types.nullOr (types.enum (lib.attrNames templates));
+      default = null;
+      example = "btrfs-impermanence";
+      description = "The template. Those with `impermanence` empty the root at each boot, those with `bios` boot by GRUB.";
+    };
+
+    disk = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/dev/disk/by-id/nvme-SAMSUNG_1234";
+      description = "Disk to lay out. All that is on it is lost when the host is installed.";
+    };
+
+    espSize = mkOption {
+      type = types.str;
+      default = "1G";
+      description = "Size of the partition that is mounted on `/boot`.";
+    };
+
+    swapSize = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "8G";
+      description = "Size of the swap. Null makes none.";
+    };
+
+    persistRoot = mkOption {
+      type = types.str;
+      default = "/persist";
+      description = "Where what is kept lies, with templates that empty the root.";
+    };
+
+    luks = {
+      name = mkOption {
+        type = types.str;
+        default = "cryptroot";
+        description = "Name of the opened device below `/dev/mapper`.";
+      };
+      passwordFile = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/tmp/disk.key";
+        description = "File with the passphrase on the machine that formats. Null asks for it.";
+      };
+      keyFile = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/dev/disk/by-id/usb-KEY";
+        description = "File or device with the key, when formatting and at each boot.";
+      };
+      tpm2 = lib.mkEnableOption "opening the disk by the machine's TPM, once enrolled with `systemd-cryptenroll`";
+      allowDiscards = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether the disk is told which blocks are free, which shows how full it is.";
+      };
+    };
+  };
+
+  config.assertions = lib.mkIf cfg.enable [
+    {
+      assertion = cfg.template != null && cfg.disk != null;
+      message = "nixfleet.disko needs nixfleet.disko.template (one of ${lib.concatStringsSep ", " (lib.attrNames templates)}) and nixfleet.disko.disk.";
+    }
+    {
+      assertion = options ? disko;
+      message = "nixfleet.disko.enable needs disko. Add disko.nixosModules.disko to the host's modules.";
+    }
+  ];
+}

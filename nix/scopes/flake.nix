@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# The scopes, roles and disk templates alone, for a fleet that wants nothing else of NixFleet:
+#   inputs.nixfleet-scopes.url = "github:arcanesys/nixfleet?dir=nix/scopes";
+# No inputs: every module uses the fleet's own Nixpkgs.
+{
+  description = "NixFleet's scopes, roles and disk templates as plain NixOS and nix-darwin modules";
+
+  outputs = _: import ./.;
+}

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+# Scope hardware (NixOS): what differs from machine to machine and is not in hardware-configuration.nix.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib)
+    mkDefault
+    mkEnableOption
+    mkIf
+    mkOption
+    types
+    ;
+  cfg = config.nixfleet.hardware;
+in
+{
+  _class = "nixos";
+
+  options.nixfleet.hardware = {
+    enable = mkEnableOption "firmware and microcode, and the hardware named here";
+
+    firmware = mkOption {
+      type = types.bool;
+      default = !config.boot.isContainer && !config.services.qemuGuest.enable;
+      defaultText = lib.literalMD "true, but for containers and QEMU guests";
+      description = "Whether to install redistributable firmware, and the processor's microcode with it.";
+    };
+
+    bluetooth.enable = mkEnableOption "Bluetooth";
+
+    nvidia = {
+      enable = mkEnableOption "NVIDIA's driver, which is unfree: `nixpkgs.config` must allow it";
+      open = mkOption {
+        type = types.nullOr types.bool;
+        default = null;
+        example = true;
+        description = ''
+          Whether to take the driver's open kernel modules. True for Turing (GTX 16, RTX 20) and newer,
+          which from some point on run with nothing else; false before that. There is no safe default.
+        '';
+      };
+    };
+
+    wakeOnLan.interfaces = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "enp3s0" ];
+      description = "Network interfaces that wake the machine on a magic packet.";
+    };
+
+    zram = {
+      enable = mkEnableOption "compressed swap in memory";
+      memoryPercent = mkOption {
+        type = types.ints.between 1 200;
+        default = 50;
+        description = "How much may be swapped into memory, uncompressed, in percent of the machine's memory.";
+      };
+    };
+
+    legacyBoot = {
+      enable = mkEnableOption "GRUB for machines that boot by BIOS";
+      device = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/dev/disk/by-id/ata-SAMSUNG_1234";
+        description = "Disk that GRUB is written to. Null where disko names it, as the BIOS disk templates do.";
+      };
+    };
+
+    secureBoot = {
+      enable = mkEnableOption "signed boot by lanzaboote, whose module must be imported";
+      pkiBundle = mkOption {
+        type = types.str;
+        default = "/var/lib/sbctl";
+        description = "Directory of the keys that `sbctl create-keys` made on the machine.";
+      };
+    };
+  };
+
+  config = mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = cfg.nvidia.enable -> cfg.nvidia.open != null;
+            message = "nixfleet.hardware.nvidia.open is not set. Set it to true for Turing (GTX 16, RTX 20) and newer cards, to false for older ones.";
+          }
+          {
+            assertion = cfg.secureBoot.enable -> options.boot ? lanzaboote;
+            message = "nixfleet.hardware.secureBoot.enable needs lanzaboote. Add lanzaboote.nixosModules.lanzaboote to the host's modules.";
+          }
+          {
+            assertion = !(cfg.secureBoot.enable && cfg.legacyBoot.enable);
+            message = "nixfleet.hardware.secureBoot.enable and nixfleet.hardware.legacyBoot.enable exclude each other: BIOS has no secure boot. Remove one.";
+          }
+        ];
+
+        # The same value as nixos-generate-config writes, so that the two agree.
+        hardware.enableRedistributableFirmware = mkIf cfg.firmware (mkDefault true);
+        hardware.cpu = mkIf pkgs.stdenv.hostPlatform.isx86 {
+          amd.updateMicrocode = mkDefault config.hardware.enableRedistributableFirmware;
+          intel.updateMicrocode = mkDefault config.hardware.enableRedistributableFirmware;
+        };
+
+        hardware.bluetooth.enable = mkIf cfg.bluetooth.enable (mkDefault true);
+        hardware.nvidia.open = mkIf (cfg.nvidia.enable && cfg.nvidia.open != null) (
+          mkDefault cfg.nvidia.open
+        );
+        services.xserver.videoDrivers = mkIf cfg.nvidia.enable [ "nvidia" ];
+
+        networking.interfaces = lib.genAttrs cfg.wakeOnLan.interfaces (_: {
+          wakeOnLan.enable = mkDefault true;
+        });
+
+        zramSwap = mkIf cfg.zram.enable {
+          enable = mkDefault true;
+          memoryPercent = mkDefault cfg.zram.memoryPercent;
+        };
+
+        boot.loader = mkIf (cfg.legacyBoot.enable && !cfg.secureBoot.enable) {
+          grub.enable = mkDefault true;
+          grub.device = mkIf (cfg.legacyBoot.device != null) (mkDefault cfg.legacyBoot.device);
+          systemd-boot.enable = mkDefault false;
+        };
+      }
+      (lib.optionalAttrs (options.boot ? lanzaboote) (
+        mkIf cfg.secureBoot.enable {
+          boot.lanzaboote.enable = mkDefault true;
+          boot.lanzaboote.pkiBundle = mkDefault cfg.secureBoot.pkiBundle;
+          # lanzaboote is systemd-boot, installed in its own way.
+          boot.loader.systemd-boot.enable = mkDefault false;
+        }
+      ))
+      (lib.optionalAttrs (options ? nixfleet.impermanence) {
+        nixfleet.impermanence.directories = mkIf cfg.secureBoot.enable [ cfg.secureBoot.pkiBundle ];
+      })
+    ]
+  );
+}

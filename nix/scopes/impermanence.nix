@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+# Scope impermanence (NixOS): a root file system that is empty at each boot, and what is kept of it.
+{
+  config,
+  lib,
+  options,
+  utils,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.nixfleet.impermanence;
+  root = config.fileSystems."/" or { };
+  # The file system that holds persistRoot, other than the root that is wiped.
+  holders = lib.filter (
+    fs: fs.mountPoint != "/" && lib.hasPrefix "${lib.removeSuffix "/" fs.mountPoint}/" "${cfg.persistRoot}/"
+  ) (lib.attrValues config.fileSystems);
+in
+{
+  _class = "nixos";
+
+  imports = [ ./impermanence/rollback.nix ];
+
+  options.nixfleet.impermanence = {
+    enable = lib.mkEnableOption ''
+      a root file system that starts empty at each boot. What is listed here, and what NixOS itself needs to
+      stay the same machine, is kept on {option}`nixfleet.impermanence.persistRoot`. Needs impermanence's module'';
+
+    persistRoot = mkOption {
+      type = types.path;
+      default = "/persist";
+      description = "Where what is kept lies. Other scopes put their state here as well. Must be a file system of its own with `neededForBoot`.";
+    };
+
+    directories = mkOption {
+      type = types.listOf (types.either types.str (types.attrsOf types.anything));
+      default = [ ];
+      example = [ "/var/lib/postgresql" ];
+      description = "Directories to keep, beside those that every NixOS needs (`/var/log`, `/var/lib/nixos` and the like); as in `environment.persistence.<name>.directories`.";
+    };
+
+    files = mkOption {
+      type = types.listOf (types.either types.str (types.attrsOf types.anything));
+      default = [ ];
+      example = [ "/etc/adjtime" ];
+      description = "Files to keep, beside `/etc/machine-id`.";
+    };
+
+    home = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether to keep `/home` as a whole. Turn it off where `/home` is a file system of its own.";
+    };
+
+    rootKind = mkOption {
+      type = types.enum [
+        "btrfs"
+        "tmpfs"
+        "other"
+      ];
+      default =
+        if lib.elem (root.fsType or "") [ "btrfs" "tmpfs" ] then root.fsType else "other";
+      defaultText = lib.literalMD "by the type of `fileSystems.\"/\"`";
+      description = ''
+        How the root becomes empty: `btrfs` replaces its subvolume in stage 1, `tmpfs` is empty by nature, and
+        with `other` something else wipes it.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = options.environment ? persistence;
+            message = "nixfleet.impermanence.enable needs impermanence's module. Add impermanence.nixosModules.impermanence to the host's modules.";
+          }
+          {
+            assertion = lib.any utils.fsNeededForBoot holders;
+            message = "nixfleet.impermanence.persistRoot is ${cfg.persistRoot}, which is on no file system that is mounted at boot. Declare fileSystems.\"${cfg.persistRoot}\" with neededForBoot = true, or take one of the impermanence disk templates.";
+          }
+        ];
+      }
+      (lib.optionalAttrs (options.environment ? persistence) {
+        environment.persistence.${cfg.persistRoot} = {
+          hideMounts = lib.mkDefault true;
+          directories = [
+            "/var/lib/nixfleet"
+            "/var/lib/nixos"
+            "/var/lib/systemd"
+            "/var/log"
+            # State of services with DynamicUser; systemd insists on the mode.
+            {
+              directory = "/var/lib/private";
+              mode = "0700";
+            }
+          ]
+          ++ lib.optional cfg.home "/home"
+          ++ lib.optional config.hardware.bluetooth.enable "/var/lib/bluetooth"
+          ++ lib.optional config.networking.networkmanager.enable "/etc/NetworkManager/system-connections"
+          ++ cfg.directories;
+          files = [ "/etc/machine-id" ] ++ cfg.files;
+        };
+      })
+    ]
+  );
+}

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+# Scope monitoring-server (NixOS): Prometheus for the fleet's machines and its control plane, with
+# alert rules; Alertmanager and Grafana by option.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkDefault mkOption types;
+  cfg = config.nixfleet.monitoring-server;
+  inherit (cfg) alertmanager controlPlane;
+
+  json = pkgs.formats.json { };
+  alertmanagerPort = toString config.services.prometheus.alertmanager.port;
+  nullOrStr =
+    example: description:
+    mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      inherit description example;
+    };
+
+  credentials = lib.filterAttrs (_: file: file != null) {
+    control-plane-ca = controlPlane.caFile;
+    control-plane-certificate = controlPlane.certificateFile;
+    control-plane-key = controlPlane.keyFile;
+  };
+  credential = name: lib.mkIf (credentials ? ${name}) "/run/credentials/prometheus.service/${name}";
+  tls = controlPlane.caFile != null || controlPlane.certificateFile != null;
+in
+{
+  _class = "nixos";
+
+  imports = [ ./monitoring-server/grafana.nix ];
+
+  options.nixfleet.monitoring-server = {
+    enable = lib.mkEnableOption "Prometheus for the fleet, with alert rules for machines, backups, rollouts and the control plane";
+
+    nodes = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "web-01.example.org:9100" ];
+      description = "Node exporters to fetch from, as HOST:PORT.";
+    };
+
+    controlPlane = {
+      target = nullOrStr "127.0.0.1:9443" "The control plane's metrics, as HOST:PORT. Null fetches none.";
+      caFile = nullOrStr "/etc/nixfleet/ca.crt" "Certificate authority of the control plane's metrics. Setting it means TLS.";
+      certificateFile = nullOrStr "/run/agenix/prometheus.crt" "Client certificate to show to the control plane.";
+      keyFile = nullOrStr "/run/agenix/prometheus.key" "Private key of the client certificate.";
+    };
+
+    listenAddress = mkOption {
+      type = types.str;
+      default = "127.0.0.1";
+      description = "Address that Prometheus listens on. It asks nobody for a password.";
+    };
+
+    retention = mkOption {
+      type = types.str;
+      default = "30d";
+      description = "How long measurements are kept.";
+    };
+
+    alertmanager = {
+      enable = lib.mkEnableOption "Alertmanager on this host, which passes alerts on";
+      settings = mkOption {
+        inherit (json) type;
+        default = { };
+        example = lib.literalExpression ''
+          {
+            route.receiver = "team";
+            receivers = [
+              {
+                name = "team";
+                webhook_configs = [ { url_file = "/run/agenix/chat-hook"; } ];
+              }
+            ];
+          }
+        '';
+        description = "Alertmanager's configuration. Secrets go into files: `url_file`, `auth_password_file` and the like.";
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = (controlPlane.keyFile == null) == (controlPlane.certificateFile == null);
+        message = "nixfleet.monitoring-server.controlPlane: keyFile and certificateFile go together. Set both, or neither.";
+      }
+      {
+        assertion = alertmanager.enable -> alertmanager.settings.receivers or [ ] != [ ];
+        message = "nixfleet.monitoring-server.alertmanager.settings has no receivers, so alerts would reach nobody. Add one, and name it in route.receiver.";
+      }
+    ];
+
+    services.prometheus = {
+      enable = mkDefault true;
+      listenAddress = mkDefault cfg.listenAddress;
+      retentionTime = mkDefault cfg.retention;
+      # The files of the credentials are not there when the configuration is built.
+      checkConfig = mkDefault (if tls then "syntax-only" else true);
+      rules = [ (builtins.toJSON (import ./monitoring-server/alerts.nix)) ];
+      scrapeConfigs =
+        lib.optional (cfg.nodes != [ ]) {
+          job_name = "node";
+          static_configs = [ { targets = cfg.nodes; } ];
+        }
+        ++ lib.optional (controlPlane.target != null) (
+          {
+            job_name = "nixfleet-control-plane";
+            static_configs = [ { targets = [ controlPlane.target ]; } ];
+          }
+          // lib.optionalAttrs tls {
+            scheme = "https";
+            tls_config = {
+              ca_file = credential "control-plane-ca";
+              cert_file = credential "control-plane-certificate";
+              key_file = credential "control-plane-key";
+            };
+          }
+        );
+      alertmanagers = lib.optional alertmanager.enable {
+        static_configs = [ { targets = [ "127.0.0.1:${alertmanagerPort}" ]; } ];
+      };
+      alertmanager = lib.mkIf alertmanager.enable {
+        enable = mkDefault true;
+        listenAddress = mkDefault "127.0.0.1";
+        configuration = alertmanager.settings;
+      };
+    };
+    systemd.services.prometheus.serviceConfig.LoadCredential = lib.mapAttrsToList (
+      name: file: "${name}:${file}"
+    ) credentials;
+  };
+}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+# Part of scope monitoring-server: the alert rules, as Prometheus reads them. checks/real/alert-rules.sh
+# has promtool check them and play them against figures.
+let
+  alert = name: severity: wait: expr: summary: {
+    alert = name;
+    inherit expr;
+    "for" = wait;
+    labels = { inherit severity; };
+    annotations = { inherit summary; };
+  };
+  lastBackup = event: "nixfleet_backup_last_event_timestamp_seconds{event=\"${event}\"}";
+in
+{
+  groups = [
+    {
+      name = "nixfleet-machines";
+      rules = [
+        (alert "MachineDown" "critical" "5m" ''up{job="node"} == 0''
+          "{{ $labels.instance }} has not answered for five minutes.")
+        (alert "DiskAlmostFull" "warning" "15m"
+          ''node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|overlay|vfat"} / node_filesystem_size_bytes < 0.1''
+          "{{ $labels.mountpoint }} of {{ $labels.instance }} has less than a tenth left.")
+        (alert "BootPartitionAlmostFull" "warning" "15m"
+          ''node_filesystem_avail_bytes{mountpoint=~"/boot.*"} / node_filesystem_size_bytes < 0.15''
+          "{{ $labels.mountpoint }} of {{ $labels.instance }} is almost full; the next switch may not fit.")
+        (alert "UnitFailed" "warning" "5m" ''node_systemd_unit_state{state="failed"} == 1''
+          "{{ $labels.name }} on {{ $labels.instance }} has failed.")
+        (alert "ClockWrong" "warning" "10m" "node_timex_sync_status == 0 or abs(node_timex_offset_seconds) > 1"
+          "The clock of {{ $labels.instance }} is not synchronised; signed documents may be refused.")
+      ];
+    }
+    {
+      name = "nixfleet-backups";
+      rules = [
+        (alert "BackupOverdue" "critical" "15m" "time() - ${lastBackup "success"} > 2 * 86400"
+          "Backup {{ $labels.backup }} of {{ $labels.instance }} has not succeeded for two days.")
+        (alert "BackupFailed" "warning" "0m"
+          "${lastBackup "failure"} > ignoring(event) ${lastBackup "success"} or ${lastBackup "failure"} unless ignoring(event) ${lastBackup "success"}"
+          "The last run of backup {{ $labels.backup }} of {{ $labels.instance }} failed.")
+        (alert "RestoreTestFailed" "critical" "0m"
+          "${lastBackup "restore-test-failure"} > ignoring(event) ${lastBackup "restore-test-success"} or ${lastBackup "restore-test-failure"} unless ignoring(event) ${lastBackup "restore-test-success"}"
+          "Backup {{ $labels.backup }} of {{ $labels.instance }} could not be restored.")
+      ];
+    }
+    {
+      name = "nixfleet-control-plane";
+      rules = [
+        (alert "ControlPlaneDown" "critical" "5m" ''up{job="nixfleet-control-plane"} == 0''
+          "The control plane at {{ $labels.instance }} has not answered for five minutes. Machines keep running; nothing can be deployed.")
+        (alert "RolloutPaused" "warning" "15m" ''nixfleet_rollouts{state="paused"} > 0''
+          "{{ $value }} rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why.")
+        (alert "RolloutFailed" "critical" "0m" ''increase(nixfleet_rollouts_finished_total{state="failed"}[15m]) > 0''
+          "A rollout has failed.")
+        (alert "RolloutReverted" "warning" "0m" ''nixfleet_rollouts{state="reverting"} > 0''
+          "{{ $value }} rollouts are being reverted.")
+        (alert "MachinesSilent" "warning" "10m" ''nixfleet_machines{contact="silent"} > 0''
+          "{{ $value }} machines have missed three check-ins.")
+        (alert "MachinesDrifted" "warning" "30m" ''nixfleet_machines{drift="true"} > 0''
+          "{{ $value }} machines run something else than their release.")
+      ];
+    }
+  ];
+}

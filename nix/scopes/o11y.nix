@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+# Scope o11y (NixOS): metrics and journal sent away, for hosts that nothing can scrape.
+{ config, lib, ... }:
+let
+  inherit (lib) mkOption types;
+  cfg = config.nixfleet.o11y;
+  inherit (cfg) metrics journal;
+
+  exporter = config.services.prometheus.exporters.node;
+  exporterAddress =
+    if exporter.listenAddress == "0.0.0.0" then "127.0.0.1" else exporter.listenAddress;
+  nullOrStr =
+    example: description:
+    mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      inherit description example;
+    };
+  isLoopback = url: builtins.match "http://(localhost|127[.][0-9.]+|\\[::1])([:/].*)?" url != null;
+
+  # Secrets reach the unit as credentials: it runs as a user of its own and cannot read the files.
+  journalCredentials = lib.filterAttrs (_: file: file != null) {
+    key = journal.keyFile;
+    certificate = journal.certificateFile;
+    trust = journal.trustFile;
+  };
+  credential =
+    name:
+    lib.mkIf (
+      journalCredentials ? ${name}
+    ) "/run/credentials/systemd-journal-upload.service/${name}";
+in
+{
+  _class = "nixos";
+
+  options.nixfleet.o11y = {
+    enable = lib.mkEnableOption "sending metrics and the journal to where they are kept; each only once its URL is set";
+
+    metrics = {
+      url = nullOrStr "https://metrics.example.org/api/v1/write" "Where vmagent writes metrics by Prometheus remote write. Null sends none.";
+      username = nullOrStr "web-01" "User name of HTTP basic authentication.";
+      passwordFile = nullOrStr "/run/agenix/remote-write" "File that holds the password of HTTP basic authentication.";
+      interval = mkOption {
+        type = types.ints.positive;
+        default = 60;
+        description = "Seconds between two measurements.";
+      };
+      labels = mkOption {
+        type = types.attrsOf types.str;
+        default = {
+          host = config.networking.hostName;
+        };
+        defaultText = lib.literalExpression "{ host = config.networking.hostName; }";
+        description = "Labels that each metric of the host carries.";
+      };
+      scrapeConfigs = mkOption {
+        type = types.listOf (types.attrsOf types.anything);
+        default = lib.optional exporter.enable {
+          job_name = "node";
+          static_configs = [ { targets = [ "${exporterAddress}:${toString exporter.port}" ]; } ];
+        };
+        defaultText = lib.literalMD "the node exporter of this host, where it is on";
+        description = "What is measured, as `scrape_configs` of Prometheus.";
+      };
+    };
+
+    journal = {
+      url = nullOrStr "https://logs.example.org:19532" "The systemd-journal-remote that the journal is uploaded to. Null uploads none.";
+      keyFile = nullOrStr "/run/agenix/journal.key" "File that holds the private key of the client certificate.";
+      certificateFile = nullOrStr "/etc/ssl/journal.crt" "File that holds the client certificate.";
+      trustFile = nullOrStr "/etc/ssl/logs-ca.crt" "File that holds the certificate authority of the server. Null takes the system's.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = (metrics.username == null) == (metrics.passwordFile == null);
+        message = "nixfleet.o11y.metrics: username and passwordFile go together. Set both, or neither.";
+      }
+      {
+        assertion =
+          metrics.url == null
+          || metrics.passwordFile == null
+          || lib.hasPrefix "https://" metrics.url
+          || isLoopback metrics.url;
+        message = "nixfleet.o11y.metrics.url is ${toString metrics.url}, to which the password would go in the clear. Use https, or remove passwordFile.";
+      }
+      {
+        assertion = (journal.keyFile == null) == (journal.certificateFile == null);
+        message = "nixfleet.o11y.journal: keyFile and certificateFile go together. Set both, or neither.";
+      }
+    ];
+
+    services.vmagent = lib.mkIf (metrics.url != null) {
+      enable = lib.mkDefault true;
+      remoteWrite = {
+        inherit (metrics) url;
+        basicAuthUsername = metrics.username;
+        basicAuthPasswordFile = metrics.passwordFile;
+      };
+      prometheusConfig = {
+        global = {
+          scrape_interval = "${toString metrics.interval}s";
+          external_labels = metrics.labels;
+        };
+        scrape_configs = metrics.scrapeConfigs;
+      };
+      # Its own pages are for debugging on the host.
+      extraArgs = [ "-httpListenAddr=127.0.0.1:8429" ];
+    };
+
+    services.journald.upload = lib.mkIf (journal.url != null) {
+      enable = lib.mkDefault true;
+      settings.Upload = {
+        URL = journal.url;
+        ServerKeyFile = credential "key";
+        ServerCertificateFile = credential "certificate";
+        TrustedCertificateFile = credential "trust";
+      };
+    };
+    systemd.services.systemd-journal-upload = lib.mkIf (journal.url != null) {
+      serviceConfig.LoadCredential = lib.mapAttrsToList (
+        name: file: "${name}:${file}"
+      ) journalCredentials;
+    };
+  };
+}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+# Scope operators (NixOS): who may log in, as whom, and an error instead of a host nobody can enter.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.nixfleet.operators;
+
+  withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
+  shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
+
+  # A key as sshd reads it: options may stand before the type. What a template leaves as a placeholder is none.
+  keyPattern = "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?";
+  keys = cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
+  badKeys = lib.filter (key: builtins.match keyPattern key == null) keys;
+
+  # What the host really has, whoever declared it.
+  sshd = config.services.openssh;
+  hasKey =
+    user:
+    sshd.enable
+    && (user.openssh.authorizedKeys.keys != [ ] || user.openssh.authorizedKeys.keyFiles != [ ]);
+  # "!" and "*" are hashes that no password matches.
+  isHash = hash: hash != null && builtins.match "[!*].*" hash == null;
+  hasPassword =
+    user:
+    isHash user.hashedPassword
+    || isHash user.initialHashedPassword
+    || user.hashedPasswordFile != null
+    || user.password != null
+    || user.initialPassword != null;
+  isAdmin = user: user.isNormalUser && (lib.elem "wheel" user.extraGroups || user.group == "wheel");
+  admins = lib.filter isAdmin (lib.attrValues config.users.users);
+  rootUser = config.users.users.root;
+  rootCanLogIn = hasPassword rootUser || (hasKey rootUser && sshd.settings.PermitRootLogin != "no");
+  adminCanLogIn = lib.any (user: hasKey user || hasPassword user) admins;
+  somebodyCanLogIn =
+    rootCanLogIn
+    || adminCanLogIn
+    || config.services.getty.autologinUser != null
+    || config.boot.isContainer;
+
+  stranded = lib.filter (user: !hasPassword user) admins;
+  nobodyBecomesRoot =
+    !rootCanLogIn
+    && config.security.sudo.wheelNeedsPassword
+    && stranded != [ ]
+    && lib.length stranded == lib.length admins;
+in
+{
+  _class = "nixos";
+
+  imports = [ ./options/operators.nix ];
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        assertions = [
+          {
+            assertion = somebodyCanLogIn;
+            message = "nixfleet.operators: nobody could log in to this host. Set nixfleet.operators.rootSshKeys, or give a user with isAdmin = true sshKeys (with services.openssh.enable = true) or a hashedPasswordFile.";
+          }
+          {
+            assertion = badKeys == [ ];
+            message = "nixfleet.operators: not an SSH public key: ${lib.concatMapStringsSep ", " (key: "\"${key}\"") badKeys}. Put the contents of a .pub file into nixfleet.operators.rootSshKeys or nixfleet.operators.users.<name>.sshKeys.";
+          }
+          {
+            assertion =
+              cfg.primaryUser == null || cfg.users == { } || config.users.users ? ${cfg.primaryUser};
+            message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is no user of this host. Add nixfleet.operators.users.${toString cfg.primaryUser} or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
+          }
+          {
+            assertion = withHomeManager == { } || options ? home-manager;
+            message = "nixfleet.operators.users.${lib.concatStringsSep ", " (lib.attrNames withHomeManager)}: homeManager is set but home-manager is not part of this host. Add home-manager.nixosModules.home-manager to its modules.";
+          }
+        ];
+
+        warnings = lib.optional nobodyBecomesRoot ''
+          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but not become root: there is no password for sudo to ask for. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
+        '';
+
+        # Accounts are what is declared here: one that is removed is gone, and a changed hash takes effect.
+        users.mutableUsers = lib.mkDefault false;
+
+        users.users = lib.mapAttrs (_: user: {
+          isNormalUser = true;
+          description = lib.mkDefault user.description;
+          extraGroups = lib.optional user.isAdmin "wheel" ++ user.extraGroups;
+          openssh.authorizedKeys.keys = user.sshKeys;
+          hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (
+            lib.mkDefault user.hashedPasswordFile
+          );
+          # The option's own default is already mkDefault's priority.
+          shell = lib.mkIf (user.shell != null) (lib.mkOverride 900 pkgs.${user.shell});
+        }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
+
+        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (lib.mkDefault true);
+        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
+      }
+      (lib.optionalAttrs (options ? home-manager) {
+        home-manager.users = lib.mapAttrs (_: user: {
+          imports = [ user.homeManager ];
+        }) withHomeManager;
+      })
+    ]
+  );
+}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+# Options of the operators scope, the same on NixOS and nix-darwin.
+{ config, lib, ... }:
+let
+  inherit (lib) mkOption types;
+
+  operator = {
+    options = {
+      isAdmin = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether this operator may become root: `wheel` on NixOS, `admin` on macOS.";
+      };
+
+      description = mkOption {
+        type = types.str;
+        default = "";
+        example = "Alice Martin";
+        description = "The operator's full name, shown by the login screen and in the user database.";
+      };
+
+      sshKeys = mkOption {
+        type = types.listOf types.singleLineStr;
+        default = [ ];
+        example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... alice@laptop" ];
+        description = "Public keys that open an SSH session as this operator.";
+      };
+
+      hashedPasswordFile = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "/run/agenix/alice-password";
+        description = ''
+          File that holds the hash of the operator's password, as `mkpasswd` prints it. It is read at each
+          activation. Null leaves the operator without a password, so `sudo` refuses them while it asks for
+          one. Has no effect on macOS.
+        '';
+      };
+
+      extraGroups = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "networkmanager" ];
+        description = "Further groups of the operator. Has no effect on macOS.";
+      };
+
+      shell = mkOption {
+        type = types.nullOr (
+          types.enum [
+            "bash"
+            "fish"
+            "zsh"
+          ]
+        );
+        default = null;
+        example = "zsh";
+        description = "Login shell. The shell is set up system-wide as well. Null keeps the system's default.";
+      };
+
+      homeManager = mkOption {
+        type = types.nullOr types.deferredModule;
+        default = null;
+        example = lib.literalExpression "./home/alice.nix";
+        description = "home-manager configuration of the operator. Needs home-manager's module in the host's imports.";
+      };
+    };
+  };
+in
+{
+  options.nixfleet.operators = {
+    enable = lib.mkEnableOption "declared operator accounts: users, their groups, keys and passwords";
+
+    users = mkOption {
+      type = types.attrsOf (types.submodule operator);
+      default = { };
+      example = lib.literalExpression ''
+        {
+          alice = {
+            isAdmin = true;
+            sshKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... alice@laptop" ];
+          };
+        }
+      '';
+      description = "Operators by login name. Each becomes a normal user of the host.";
+    };
+
+    primaryUser = mkOption {
+      type = types.nullOr types.str;
+      default = config.hostSpec.userName or null;
+      defaultText = lib.literalExpression "config.hostSpec.userName or null";
+      example = "alice";
+      description = ''
+        The operator that other scopes mean when they speak of the host's user, for example the owner of
+        the home that home-manager configures. Must be one of {option}`nixfleet.operators.users`, unless
+        that is empty or the account is declared elsewhere.
+      '';
+    };
+
+    rootSshKeys = mkOption {
+      type = types.listOf types.singleLineStr;
+      default = [ ];
+      example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... deploy" ];
+      description = ''
+        Public keys that open an SSH session as root: what `nixos-rebuild --target-host` and
+        `nixos-anywhere` use. Has no effect on macOS, where root has no SSH access.
+      '';
+    };
+  };
+}

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+# What all machines have, beside what the role brings: boot loader, DHCP, SSH with keys only, firewall.
+{ modulesPath, ... }:
+{
+  imports = [ (modulesPath + "/installer/scan/not-detected.nix") ];
+
+  boot.initrd.availableKernelModules = [
+    "ahci"
+    "nvme"
+    "sd_mod"
+    "usb_storage"
+    "virtio_blk"
+    "virtio_pci"
+    "virtio_scsi"
+    "xhci_pci"
+  ];
+
+  # The machines join the fleet when `nixfleet trust init` has written trust/root.json.
+  services.nixfleet-agent = {
+    enable = builtins.pathExists ./trust/root.json;
+    controlPlane.url = "https://cp-01.example.org:8444";
+    trust.rootFile = ./trust/root.json;
+    identity.tokenFile = "/var/lib/nixfleet/token";
+  };
+}

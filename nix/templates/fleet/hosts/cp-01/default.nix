@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+# The control plane.
+{ inputs, ... }:
+{
+  imports = [ (inputs.nixfleet.scopes.disk-templates.ext4 { disk = "/dev/sda"; }) ];
+
+  services.nixfleet-control-plane = {
+    enable = builtins.pathExists ../../trust/root.json;
+    trust.rootFile = ../../trust/root.json;
+    tls.names = [ "cp-01.example.org" ];
+    openFirewall = true;
+  };
+
+  services.nixfleet-agent = {
+    tags = [ "control-plane" ];
+    healthChecks.systemd.nixfleet-control-plane = { };
+  };
+}
