@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/complete"
 )
 
 // Exit codes, the same for every command.
@@ -161,7 +162,7 @@ func (a *app) root() *cobra.Command {
 		a.noun(c)
 	}
 	a.noun(root)
-	a.completions(root)
+	complete.Commands(root, a.shellClient)
 	return root
 }
 

@@ -260,6 +260,15 @@ func (a *app) client() (*api.Client, error) {
 	return a.connect(s)
 }
 
+// shellClient is client for a shell that completes a word: standard input is
+// the shell's own.
+func (a *app) shellClient() (*api.Client, error) {
+	if a.flags.key == "-" || a.flags.ca == "-" {
+		return nil, fleet.Errorf(fleet.Invalid, "standard input is not for completions")
+	}
+	return a.client()
+}
+
 func (a *app) connect(s server) (*api.Client, error) {
 	return api.NewClient(api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version})
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 
-package cli
+// Package complete gives commands what a shell completes their words to: live
+// names from the control plane, and closed lists.
+//
+// It never says what went wrong, and never makes a shell wait.
+package complete
 
 import (
 	"context"
@@ -15,25 +19,29 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// completionTime bounds how long a shell waits for names from the control
+// Time bounds how long a shell waits for names from the control
 // plane. Without an answer in time there are fewer of them, or none.
-const completionTime = 2 * time.Second
+const Time = 2 * time.Second
 
 // maxCompletions bounds how many names a shell is given.
 const maxCompletions = 2000
 
+// Connect makes a client as the command itself would.
+type Connect func() (*api.Client, error)
+
 // lister finds what a word may be completed to.
 type lister func(ctx context.Context, c *api.Client) []cobra.Completion
 
-// completions gives each command and flag what its words are completed to.
-// Arguments that are files are left to the shell.
-func (a *app) completions(root *cobra.Command) {
-	machine, release, rollout := a.oneOf(machineIDs), a.oneOf(releaseNames), a.oneOf(rolloutNames)
+// Commands gives each command and flag of a tree what its words are completed
+// to, by the names of its flags and arguments. Arguments that are files are
+// left to the shell.
+func Commands(root *cobra.Command, connect Connect) {
+	machine, release, rollout := connect.oneOf(machineIDs), connect.oneOf(releaseNames), connect.oneOf(rolloutNames)
 	stages := words(fleet.Pending, fleet.Provisioning, fleet.Active, fleet.Maintenance, fleet.Decommissioned)
 	flags := map[string]cobra.CompletionFunc{
 		"release":    release,
-		"on":         a.listOf(machineIDs),
-		"canary":     a.listOf(machineIDs),
+		"on":         connect.listOf(machineIDs),
+		"canary":     connect.listOf(machineIDs),
 		"strategy":   words(fleet.Canary, fleet.Staged, fleet.AllAtOnce),
 		"on-failure": words(fleet.Pause, fleet.RevertBatch, fleet.RevertAll),
 		"offline":    words(fleet.OfflineWait, fleet.OfflineSkip, fleet.OfflineFail),
@@ -45,7 +53,7 @@ func (a *app) completions(root *cobra.Command) {
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		if c.CommandPath() == "nixfleet rollout create" {
-			_ = c.RegisterFlagCompletionFunc("on", a.listOf(selectorTerms)) // the one that takes tags too
+			_ = c.RegisterFlagCompletionFunc("on", connect.listOf(selectorTerms)) // the one that takes tags too
 		}
 		for name, f := range flags {
 			if c.LocalNonPersistentFlags().Lookup(name) != nil {
@@ -88,17 +96,14 @@ func words[T ~string](list ...T) cobra.CompletionFunc {
 
 // live asks the control plane, as the command itself would. Whatever goes
 // wrong, there are no names then, and nothing is said.
-func (a *app) live(cmd *cobra.Command, list lister) []cobra.Completion {
+func (connect Connect) live(cmd *cobra.Command, list lister) []cobra.Completion {
 	ctx := cmd.Context()
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	ctx, cancel := context.WithTimeout(ctx, completionTime)
+	ctx, cancel := context.WithTimeout(ctx, Time)
 	defer cancel()
-	if a.flags.key == "-" || a.flags.ca == "-" { // the shell's standard input is not ours
-		return nil
-	}
-	c, err := a.client()
+	c, err := connect()
 	if err != nil {
 		return nil
 	}
@@ -106,15 +111,15 @@ func (a *app) live(cmd *cobra.Command, list lister) []cobra.Completion {
 }
 
 // oneOf completes a word to one of the live names.
-func (a *app) oneOf(list lister) cobra.CompletionFunc {
+func (connect Connect) oneOf(list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return beginning(word, a.live(cmd, list)), cobra.ShellCompDirectiveNoFileComp
+		return beginning(word, connect.live(cmd, list)), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
 // listOf completes the last word of a comma-separated list; a `!` before it
 // stays.
-func (a *app) listOf(list lister) cobra.CompletionFunc {
+func (connect Connect) listOf(list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		before := word[:strings.LastIndex(word, ",")+1]
 		if strings.HasPrefix(word[len(before):], "!") {
@@ -122,7 +127,7 @@ func (a *app) listOf(list lister) cobra.CompletionFunc {
 		}
 		given := strings.Split(strings.ReplaceAll(before, "!", ""), ",")
 		var out []cobra.Completion
-		for _, v := range beginning(word[len(before):], a.live(cmd, list)) {
+		for _, v := range beginning(word[len(before):], connect.live(cmd, list)) {
 			if name, _, _ := strings.Cut(v, "\t"); !slices.Contains(given, name) {
 				out = append(out, before+v)
 			}
@@ -156,7 +161,7 @@ func machines(ctx context.Context, c *api.Client) []fleet.Machine {
 func machineIDs(ctx context.Context, c *api.Client) []cobra.Completion {
 	var out []cobra.Completion
 	for _, m := range machines(ctx, c) {
-		out = append(out, described(string(m.ID), "%s %s", m.Lifecycle, tagList(m.Tags.Effective)))
+		out = append(out, described(string(m.ID), "%s %s", m.Lifecycle, m.Tags.Effective))
 	}
 	return out
 }
@@ -186,7 +191,7 @@ func releaseNames(ctx context.Context, c *api.Client) []cobra.Completion {
 	for _, r := range some(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
 		return c.Releases(ctx, api.ReleaseQuery{PageQuery: p})
 	}) {
-		what := fmt.Sprintf("%s %d of %s", r.Header.Line, r.Header.Sequence, date(r.RegisteredAt))
+		what := fmt.Sprintf("%s %d of %s", r.Header.Line, r.Header.Sequence, time.UnixMilli(r.RegisteredAt).Format(time.DateOnly))
 		if r.Header.Name != "" {
 			out = append(out, described(r.Header.Name, "%s", what))
 		}
