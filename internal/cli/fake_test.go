@@ -91,6 +91,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		refuse(w, fleet.Errorf(fleet.NotFound, "no rollout %s", words[1]))
+	case words[0] == "rollouts" && words[2] == "waiting":
+		reply(w, []api.Waiting{{Batch: -1, State: "running", Why: "batch 1 is at work"}, {Machine: "web-01", State: "offered", Why: "offered, has not begun"}})
 	case words[0] == "rollouts" && words[2] == "assignments":
 		page(w, r, p.assignments)
 	case rest == "audit":

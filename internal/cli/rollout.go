@@ -289,49 +289,31 @@ func (a *app) rolloutExplainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := viewRollout(cmd.Context(), c, id)
+			lines, err := c.ExplainRollout(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
-			lines := v.explain()
 			return a.print(lines, func(w io.Writer) {
+				if len(lines) == 0 {
+					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended\n", id)
+				}
 				for _, l := range lines {
-					fmt.Fprintf(w, "%s: %s\n", l.Subject, l.Why)
+					fmt.Fprintln(w, waitingText(l))
 				}
 			})
 		},
 	}
 }
 
-// reasonLine says why one thing waits, or how it ended.
-type reasonLine struct {
-	Subject string `json:"subject"`
-	State   string `json:"state"`
-	Why     string `json:"why"`
-	Until   int64  `json:"until,omitempty"` // Unix milliseconds: its deadline
-}
-
-func (v rolloutView) explain() []reasonLine {
-	lines := []reasonLine{{Subject: "rollout " + string(v.ID), State: string(v.State), Why: string(v.State) + " " + v.Why}}
-	for _, b := range v.Batches {
-		if b.State != fleet.BatchPassed {
-			lines = append(lines, reasonLine{fmt.Sprintf("batch %d", b.Index+1), string(b.State), string(b.State) + " " + b.Why, b.SoakUntil})
-		}
+func waitingText(l api.Waiting) string {
+	subject := "rollout"
+	switch {
+	case l.Machine != "":
+		subject = "  " + string(l.Machine)
+	case l.Batch >= 0:
+		subject = fmt.Sprintf("batch %d", l.Batch+1)
 	}
-	for _, as := range v.Assignments {
-		if as.State == fleet.AssignHealthy {
-			continue
-		}
-		why := string(as.State) + " " + first(as.Why, string(as.Reason))
-		if as.Message != "" {
-			why += ": " + oneLine(as.Message)
-		}
-		if as.Deadline > 0 && !as.State.Final() {
-			why += ", until " + date(as.Deadline)
-		}
-		lines = append(lines, reasonLine{string(as.Machine), string(as.State), why, as.Deadline})
-	}
-	return lines
+	return fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
 }
 
 func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.Command {
