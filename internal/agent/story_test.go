@@ -282,4 +282,18 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonBelowFloor)
 		s.runs(now)
 	})
+
+	// A11: a component that must not be switched under way is left for the
+	// next boot.
+	part("switch inhibitor", func(t *testing.T) {
+		boot := s.sh("cat /proc/sys/kernel/random/boot_id")
+		next := s.build(testbed.System{Generation: "14", Kernel: "2", Inhibitors: map[string]string{"dbus": "2"}})
+		s.give(s.release(next), 3*time.Minute)
+		r := s.outcome()
+		s.want(r, fleet.OutcomeLive, "")
+		if r.BootID == boot {
+			t.Error("it was switched to without a reboot")
+		}
+		s.runs(next)
+	})
 }
