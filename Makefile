@@ -39,6 +39,7 @@ lint: ## formatting, vet, static checks
 
 generate: ## write generated files anew: OpenAPI document, reference
 	@go test ./controlplane/server -run OpenAPI -update
+	@go test ./internal/reference -update
 
 fmt: ## format the Go source
 	@gofmt -w .
@@ -66,7 +67,7 @@ vm-apps: ## what the VM apps do around QEMU
 	@nix/checks/vm-apps.sh
 
 nix-real: ## generated rules, scripts and units run for real: NIXPKGS=TREE, as root
-	@for script in ssh-limit rollback backup alert-rules; do $(NIX_TREES) nix/checks/real/$$script.sh; done
+	@for script in ssh-limit rollback backup alert-rules units host-key; do $(NIX_TREES) nix/checks/real/$$script.sh; done
 
 nix-docs: ## write the reference of options: NIXPKGS=TREE NIX_DARWIN=TREE
 	@$(NIX_TREES) nix/docs/generate.sh

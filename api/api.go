@@ -61,6 +61,7 @@ var Operations = [...]Operation{
 	{"getRollout", http.MethodGet, "/api/v1/rollouts/{id}", fleet.RoleReadonly, 200, "A rollout with its batches"},
 	{"listAssignments", http.MethodGet, "/api/v1/rollouts/{id}/assignments", fleet.RoleReadonly, 200, "A rollout's machines"},
 	{"rolloutVerb", http.MethodPost, "/api/v1/rollouts/{id}/{verb}", fleet.RoleDeploy, 200, "pause, resume, cancel, approve, retry, skip or revert"},
+	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", fleet.RoleReadonly, 200, "What a rollout waits for: why, and by when"},
 	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", fleet.RoleAdmin, 200, "Forget a rollout that has ended"},
 
 	{"events", http.MethodGet, "/api/v1/events", fleet.RoleReadonly, 200, "Changes as server-sent events"},

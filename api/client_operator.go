@@ -235,6 +235,12 @@ func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req
 	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
 }
 
+// ExplainRollout says of everything in a rollout that has not ended why, and by
+// when it must.
+func (c *Client) ExplainRollout(ctx context.Context, r fleet.RolloutID) ([]Waiting, error) {
+	return get[[]Waiting](ctx, c, "/api/v1/rollouts/"+id(r)+"/waiting", nil)
+}
+
 // DeleteRollout forgets a rollout that has ended.
 func (c *Client) DeleteRollout(ctx context.Context, r fleet.RolloutID) error {
 	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/rollouts/" + id(r), timeout: c.timeout}, nil)

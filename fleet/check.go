@@ -107,9 +107,9 @@ type CheckStatus string
 
 // The statuses of a check.
 const (
-	CheckPending CheckStatus = "pending"
-	CheckPassing CheckStatus = "passing"
-	CheckFailing CheckStatus = "failing"
+	CheckPending CheckStatus = "pending" // has not passed yet; failures within the start period or retries
+	CheckPassing CheckStatus = "passing" // passed as often in a row as it must
+	CheckFailing CheckStatus = "failing" // failed more often in a row than its retries forgive
 )
 
 // Valid reports whether s is one of the statuses.

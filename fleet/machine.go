@@ -52,13 +52,13 @@ type AgentState string
 
 // The seven states of an agent.
 const (
-	AgentIdle        AgentState = "idle"
-	AgentChecking    AgentState = "checking"
-	AgentFetching    AgentState = "fetching"
-	AgentApplying    AgentState = "applying"
-	AgentVerifying   AgentState = "verifying"
-	AgentRollingBack AgentState = "rolling-back"
-	AgentReporting   AgentState = "reporting"
+	AgentIdle        AgentState = "idle"         // nothing to do, or waits and says why
+	AgentChecking    AgentState = "checking"     // judges a release by the trust rules
+	AgentFetching    AgentState = "fetching"     // copies a closure from a cache and verifies it
+	AgentApplying    AgentState = "applying"     // switches to a system; the watchdog is armed
+	AgentVerifying   AgentState = "verifying"    // runs the checks and confirms that it reaches the network
+	AgentRollingBack AgentState = "rolling-back" // goes back to the last good system
+	AgentReporting   AgentState = "reporting"    // an attempt has ended; its report is being queued
 )
 
 // Valid reports whether s is one of the seven states.

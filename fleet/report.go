@@ -2,7 +2,10 @@
 
 package fleet
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // Outcome is how an attempt ended.
 type Outcome string
@@ -108,7 +111,7 @@ func CleanText(s string, limit int) string {
 	const gap = "\n[...]\n"
 	clean := func(s string) string {
 		return strings.Map(func(r rune) rune {
-			if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
+			if unicode.IsControl(r) && r != '\n' && r != '\t' {
 				return -1
 			}
 			return r

@@ -248,14 +248,14 @@ type RolloutState string
 
 // The states of a rollout; the last four are final.
 const (
-	RolloutScheduled  RolloutState = "scheduled"
-	RolloutRunning    RolloutState = "running"
-	RolloutPaused     RolloutState = "paused"
-	RolloutReverting  RolloutState = "reverting"
-	RolloutCompleted  RolloutState = "completed"
-	RolloutFailed     RolloutState = "failed"
-	RolloutCancelled  RolloutState = "cancelled"
-	RolloutSuperseded RolloutState = "superseded"
+	RolloutScheduled  RolloutState = "scheduled"  // created; the engine has not begun
+	RolloutRunning    RolloutState = "running"    // batches open and pass
+	RolloutPaused     RolloutState = "paused"     // offers nothing more until an operator resumes or ends it; running work ends
+	RolloutReverting  RolloutState = "reverting"  // switched machines are taken back
+	RolloutCompleted  RolloutState = "completed"  // every batch has passed, with no more failures than are tolerated
+	RolloutFailed     RolloutState = "failed"     // its machines were taken back, or none of them became healthy
+	RolloutCancelled  RolloutState = "cancelled"  // ended by an operator; each machine stays on what it runs
+	RolloutSuperseded RolloutState = "superseded" // a later rollout took its machines over
 )
 
 // Valid reports whether s is one of the states.
@@ -281,13 +281,13 @@ type BatchState string
 
 // The states of a batch.
 const (
-	BatchWaiting   BatchState = "waiting"
-	BatchOpen      BatchState = "open"
-	BatchSoaking   BatchState = "soaking"
-	BatchGated     BatchState = "gated"
-	BatchPassed    BatchState = "passed"
-	BatchFailed    BatchState = "failed"
-	BatchReverting BatchState = "reverting"
+	BatchWaiting   BatchState = "waiting"   // for the batch before it
+	BatchOpen      BatchState = "open"      // its machines are offered the release
+	BatchSoaking   BatchState = "soaking"   // all are done; it is watched for the soak time
+	BatchGated     BatchState = "gated"     // soaked; waits for what must hold before it passes, such as an approval
+	BatchPassed    BatchState = "passed"    // the next one may open
+	BatchFailed    BatchState = "failed"    // more failures than are tolerated, or the rollout ended first
+	BatchReverting BatchState = "reverting" // its switched machines are taken back
 )
 
 // Valid reports whether s is one of the states.
@@ -304,21 +304,21 @@ type AssignmentState string
 
 // The states of an assignment.
 const (
-	AssignPending        AssignmentState = "pending" // its batch is not open, or it waits for a slot
-	AssignOffered        AssignmentState = "offered"
-	AssignFetching       AssignmentState = "fetching"
-	AssignApplying       AssignmentState = "applying"
-	AssignAwaitingReboot AssignmentState = "awaiting-reboot"
-	AssignVerifying      AssignmentState = "verifying"
-	AssignHealthy        AssignmentState = "healthy"
-	AssignHeld           AssignmentState = "held" // waits for something outside the rollout
-	AssignFailed         AssignmentState = "failed"
-	AssignRefused        AssignmentState = "refused"
-	AssignReverting      AssignmentState = "reverting"
-	AssignReverted       AssignmentState = "reverted"
-	AssignRevertFailed   AssignmentState = "revert-failed"
-	AssignSkipped        AssignmentState = "skipped"
-	AssignSuperseded     AssignmentState = "superseded"
+	AssignPending        AssignmentState = "pending"         // its batch is not open, or it waits for a slot
+	AssignOffered        AssignmentState = "offered"         // the machine may fetch and switch; it has not answered yet
+	AssignFetching       AssignmentState = "fetching"        // copies the closure from a cache and verifies it
+	AssignApplying       AssignmentState = "applying"        // switches
+	AssignAwaitingReboot AssignmentState = "awaiting-reboot" // is the boot default; runs after a reboot
+	AssignVerifying      AssignmentState = "verifying"       // switched; its checks have to be green for minHealthy
+	AssignHealthy        AssignmentState = "healthy"         // runs the release and is well
+	AssignHeld           AssignmentState = "held"            // waits for something outside the rollout
+	AssignFailed         AssignmentState = "failed"          // never switched, or not healthy in time
+	AssignRefused        AssignmentState = "refused"         // the machine's trust rules forbid the release
+	AssignReverting      AssignmentState = "reverting"       // was told to go back, or does so
+	AssignReverted       AssignmentState = "reverted"        // went back to what ran before
+	AssignRevertFailed   AssignmentState = "revert-failed"   // could not go back: needs a person
+	AssignSkipped        AssignmentState = "skipped"         // the rollout goes on without it
+	AssignSuperseded     AssignmentState = "superseded"      // a later rollout took it over
 )
 
 // Valid reports whether s is one of the states.

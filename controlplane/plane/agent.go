@@ -17,6 +17,11 @@ import (
 // orders, as soon as they are others than it has, at the latest after
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
+	select {
+	case <-p.closing: // else an agent would ask again and again, without a rest
+		return api.Orders{}, errClosed()
+	default:
+	}
 	if err := cleanCheckIn(machine, &in); err != nil {
 		return api.Orders{}, err
 	}
@@ -54,7 +59,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-timeout.C:
 			wait = 0
 		case <-p.closing:
-			return o, nil
+			return api.Orders{}, errClosed()
 		case <-ctx.Done():
 			return api.Orders{}, ctx.Err()
 		}

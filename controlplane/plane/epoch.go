@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -207,32 +208,32 @@ func (p *Plane) refreshEpoch(ctx context.Context) error {
 
 // AcceptRestored ends the restored mode: an operator has looked at the
 // database and goes on with it. What agents remember of the one before no
-// longer counts. Rollouts stay paused until they are resumed.
+// longer counts. Rollouts stay paused until they are resumed. It needs no Run,
+// so that it can be done beside a stopped control plane.
 func (p *Plane) AcceptRestored(ctx context.Context, actor string) error {
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
-		if p.epoch.mode() != modeRestored {
-			return fleet.Errorf(fleet.Conflict, "the database was not restored")
-		}
-		seen, err := t.tx.Meta(ctx, metaSeen)
+	if p.epoch.mode() != modeRestored {
+		return fleet.Errorf(fleet.Conflict, "the database was not restored")
+	}
+	generation := int64(0)
+	event := fleet.AuditEvent{Actor: actor, Action: fleet.ActionControlPlaneAccept, Subject: engineActor}
+	err := p.write(ctx, event, func(tx *store.Tx) error {
+		seen, err := tx.Meta(ctx, metaSeen)
 		if err != nil {
 			return err
 		}
-		generation, err := strconv.ParseInt(seen, 10, 64)
-		if err != nil {
+		if generation, err = strconv.ParseInt(seen, 10, 64); err != nil {
 			return fmt.Errorf("read epoch: %w", err)
 		}
 		generation++
-		if err := t.tx.SetMeta(ctx, metaGeneration, strconv.FormatInt(generation, 10)); err != nil {
-			return err
-		}
-		if err := t.tx.SetMeta(ctx, metaMode, string(modeNormal)); err != nil {
-			return err
-		}
-		t.after = append(t.after, func() { p.setEpoch(modeNormal, generation); p.board.wakeAll() })
-		return t.audit(ctx, actor, fleet.ActionControlPlaneAccept, engineActor, nil)
+		return errors.Join(
+			tx.SetMeta(ctx, metaGeneration, strconv.FormatInt(generation, 10)),
+			tx.SetMeta(ctx, metaMode, string(modeNormal)),
+		)
 	})
 	if err != nil {
 		return err
 	}
+	p.setEpoch(modeNormal, generation)
+	p.board.wakeAll()
 	return p.refreshEpoch(ctx)
 }

@@ -92,15 +92,9 @@ func (p *Plane) act(ctx context.Context, fn func(ctx context.Context, t *turn) e
 // once. An error of the store is logged and tried again; nothing is lost by
 // it, for what was not committed is still in the inbox.
 func (p *Plane) Run(ctx context.Context) error {
-	p.runMu.Lock()
-	select {
-	case <-p.closing:
-		p.runMu.Unlock()
-		return errClosed()
-	default:
+	if !p.mayRun() {
+		return nil
 	}
-	p.running.Add(1)
-	p.runMu.Unlock()
 	defer p.running.Done()
 	defer close(p.loop.stopped)
 	if err := p.noteStart(ctx); err != nil {
@@ -136,6 +130,19 @@ func (p *Plane) Run(ctx context.Context) error {
 			again = p.nap()
 		}
 		work.Reset(again)
+	}
+}
+
+// mayRun lets the loop begin, unless Close was first; Close waits for it then.
+func (p *Plane) mayRun() bool {
+	p.runMu.Lock()
+	defer p.runMu.Unlock()
+	select {
+	case <-p.closing:
+		return false
+	default:
+		p.running.Add(1)
+		return true
 	}
 }
 

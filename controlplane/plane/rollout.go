@@ -154,7 +154,8 @@ func conflicting(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) er
 	return nil
 }
 
-// begin writes a new rollout, claims its machines and takes the first step.
+// begin claims the machines of a new rollout, takes its first step, and writes
+// it as it is then.
 func (t *turn) begin(ctx context.Context, s *rollout.State) error {
 	claims, err := t.tx.Claims(ctx)
 	if err != nil {
@@ -165,20 +166,18 @@ func (t *turn) begin(ctx context.Context, s *rollout.State) error {
 			return err
 		}
 	}
-	if err := t.tx.AddRollout(ctx, s.Rollout); err != nil {
+	if err := t.takeOver(ctx, *s, claims); err != nil {
 		return err
-	}
-	for _, b := range s.Batches {
-		if err := t.tx.PutBatch(ctx, b); err != nil {
-			return err
-		}
 	}
 	if err := t.audit(ctx, s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
 		"release": string(s.Rollout.Spec.Release), "name": s.Rollout.Spec.Name, "machines": fmt.Sprint(len(s.Assignments)),
 	}); err != nil {
 		return err
 	}
-	if err := t.takeOver(ctx, *s, claims); err != nil {
+	res := rollout.Step(*s, rollout.Event{}, t.world(), t.now)
+	before := s.Rollout
+	s.Apply(res)
+	if err := t.tx.AddRollout(ctx, s.Rollout); err != nil {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
@@ -190,8 +189,7 @@ func (t *turn) begin(ctx context.Context, s *rollout.State) error {
 		}
 	}
 	t.dirty = true
-	t.p.active[s.Rollout.ID] = s
-	return t.step(ctx, s, rollout.Event{})
+	return t.took(ctx, s, rollout.Result{Rollout: &s.Rollout, Batches: s.Batches, Assignments: res.Assignments, Audit: res.Audit, Wake: res.Wake, Release: res.Release}, before)
 }
 
 // takeOver ends the claims of other rollouts on the machines of a new one

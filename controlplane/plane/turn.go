@@ -4,7 +4,6 @@ package plane
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -180,32 +179,7 @@ func (t *turn) step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 		r := *res.Rollout
 		r.Version = before.Version + 1
 		res.Rollout = &r
-	}
-	if err := t.keep(ctx, res, before.Version); err != nil {
-		return fmt.Errorf("step rollout %s: %w", s.Rollout.ID, err)
-	}
-	t.dirty = true
-	s.Apply(res)
-	t.announce(res, before, s)
-	for _, id := range res.Release {
-		if err := t.tx.Unclaim(ctx, s.Rollout.ID, id); err != nil {
-			return err
-		}
-		t.touched[id] = true
-	}
-	t.settle(s)
-	return nil
-}
-
-// keep writes the rows of a result.
-func (t *turn) keep(ctx context.Context, res rollout.Result, from int64) error {
-	if res.Rollout != nil {
-		if err := t.tx.UpdateRollout(ctx, *res.Rollout, from); err != nil {
-			return err
-		}
-	}
-	for _, b := range res.Batches {
-		if err := t.tx.PutBatch(ctx, b); err != nil {
+		if err := t.tx.UpdateRollout(ctx, r, before.Version); err != nil {
 			return err
 		}
 	}
@@ -214,11 +188,32 @@ func (t *turn) keep(ctx context.Context, res rollout.Result, from int64) error {
 			return err
 		}
 	}
+	t.dirty = true
+	s.Apply(res)
+	return t.took(ctx, s, res, before)
+}
+
+// took keeps the rest of a result that is in s already, and notes who has to
+// hear of it.
+func (t *turn) took(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
+	for _, b := range res.Batches {
+		if err := t.tx.PutBatch(ctx, b); err != nil {
+			return err
+		}
+	}
 	for _, e := range res.Audit {
 		if err := t.tx.AddAudit(ctx, e); err != nil {
 			return err
 		}
 	}
+	for _, id := range res.Release {
+		if err := t.tx.Unclaim(ctx, s.Rollout.ID, id); err != nil {
+			return err
+		}
+		t.touched[id] = true
+	}
+	t.announce(res, before, s)
+	t.settle(s)
 	return nil
 }
 

@@ -95,6 +95,13 @@ func (o *operators) rolloutOperations() {
 		}
 		return o.plane.RolloutVerb(ctx, c, id, v, req)
 	})
+	handle(o, "explainRollout", func(ctx context.Context, _ plane.Caller, in *RolloutRef) ([]api.Waiting, error) {
+		id, err := in.rollout()
+		if err != nil {
+			return nil, err
+		}
+		return o.plane.Explain(ctx, id)
+	})
 	handle(o, "deleteRollout", func(ctx context.Context, c plane.Caller, in *RolloutRef) (fleet.Rollout, error) {
 		id, err := in.rollout()
 		if err != nil {

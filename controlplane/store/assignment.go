@@ -97,9 +97,13 @@ func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
 // Claim ties a machine to a rollout. The error's code is Conflict, and names
 // the rollout, if it is another's (H08).
 func (t *Tx) Claim(ctx context.Context, rollout fleet.RolloutID, machine fleet.MachineID) error {
-	if _, err := t.exec(ctx, `INSERT INTO claim (machine_id, rollout_id) VALUES ($1, $2) ON CONFLICT (machine_id) DO NOTHING`,
-		string(machine), string(rollout)); err != nil {
+	n, err := t.exec(ctx, `INSERT INTO claim (machine_id, rollout_id) VALUES ($1, $2) ON CONFLICT (machine_id) DO NOTHING`,
+		string(machine), string(rollout))
+	if err != nil {
 		return fmt.Errorf("claim %s: %w", machine, err)
+	}
+	if n == 1 {
+		return nil
 	}
 	holder, _, err := t.Claimant(ctx, machine)
 	if err != nil {

@@ -47,7 +47,7 @@ type Store struct {
 	path   string
 	reads  *sql.DB
 	writes *sql.DB
-	conn   *sql.Conn
+	writer *writer // nil: open for reading only
 	lock   *os.File
 
 	jobs    chan *job
@@ -102,15 +102,19 @@ func (s *Store) openWriter(ctx context.Context, path string) (err error) {
 	if err := errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
 		return err
 	}
-	if s.writes, err = sql.Open("sqlite", dsn(path)+"&_txlock=immediate"); err != nil {
+	if s.writes, err = sql.Open("sqlite", dsn(path)); err != nil {
 		return err
 	}
 	s.writes.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.writes); err != nil {
 		return err
 	}
-	s.conn, err = s.writes.Conn(ctx)
-	return err
+	conn, err := s.writes.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	s.writer = &writer{conn: conn, stmts: map[string]*sql.Stmt{}}
+	return nil
 }
 
 // dsn names the file with the settings that every connection needs. Synchronous
@@ -185,8 +189,8 @@ func (s *Store) release() error {
 	if s.reads != nil {
 		errs = append(errs, s.reads.Close())
 	}
-	if s.conn != nil {
-		errs = append(errs, s.conn.Close())
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
 	}
 	if s.writes != nil {
 		errs = append(errs, s.writes.Close())

@@ -78,7 +78,7 @@ func seed(ctx context.Context, tx *Tx, rollouts ...fleet.RolloutID) error {
 func TestWrite_AnswersAfterTheRowIsDurable(t *testing.T) {
 	dir, crashed := t.TempDir(), t.TempDir()
 	s := open(t, filepath.Join(dir, "a.db"))
-	for _, db := range []querier{s.conn, s.reads} {
+	for _, db := range []querier{s.writer.conn, s.reads} {
 		level, _, err := first(t.Context(), db, column[int], `PRAGMA synchronous`)
 		mode, _, err2 := first(t.Context(), db, column[string], `PRAGMA journal_mode`)
 		if err != nil || err2 != nil || level != 2 || mode != "wal" {

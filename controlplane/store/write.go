@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -37,8 +38,11 @@ type job struct {
 // had begun. Errors of fn come back as they are; Unavailable means closed.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	j := &job{write: fn, done: make(chan struct{})}
-	if s.conn == nil {
+	if s.writer == nil {
 		return fleet.Errorf(fleet.Unavailable, "the store is open for reading only")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	select {
 	case s.jobs <- j:
@@ -59,7 +63,7 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return j.err
 }
 
-// serve is the writer: it alone uses s.conn.
+// serve is the writer: it alone uses s.writer.
 func (s *Store) serve() {
 	defer close(s.stopped)
 	for {
@@ -88,8 +92,7 @@ func (s *Store) gather(first *job) []*job {
 
 func (s *Store) commit(group []*job) {
 	// The transaction belongs to many callers; none of theirs may end it.
-	ctx := context.Background()
-	err := s.transact(ctx, group)
+	err := s.writer.transact(context.Background(), group)
 	for _, j := range group {
 		if j.err == nil {
 			j.err = err
@@ -98,21 +101,35 @@ func (s *Store) commit(group []*job) {
 	}
 }
 
-func (s *Store) transact(ctx context.Context, group []*job) error {
-	tx, err := s.conn.BeginTx(ctx, nil)
-	if err != nil {
+// writer is the one connection that writes. Its statements are compiled once.
+type writer struct {
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+// maxStatement bounds the text of a statement that is kept: longer ones are
+// made for one occasion.
+const maxStatement = 4096
+
+func (w *writer) transact(ctx context.Context, group []*job) (err error) {
+	if _, err := w.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }() // after COMMIT it does nothing
+	defer func() {
+		if err != nil {
+			_, undo := w.ExecContext(ctx, "ROLLBACK")
+			err = errors.Join(err, undo)
+		}
+	}()
 	for _, j := range group {
 		if !j.taken.CompareAndSwap(false, true) {
 			continue
 		}
-		if err := runSaved(ctx, tx, j); err != nil {
+		if err := w.runSaved(ctx, j); err != nil {
 			return err
 		}
 	}
-	if err := tx.Commit(); err != nil {
+	if _, err := w.ExecContext(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("commit transaction: %w", err)
 	}
 	return nil
@@ -120,29 +137,62 @@ func (s *Store) transact(ctx context.Context, group []*job) error {
 
 // runSaved runs one write in its savepoint. It returns an error only if the
 // whole transaction is lost.
-func runSaved(ctx context.Context, tx *sql.Tx, j *job) error {
-	if _, err := tx.ExecContext(ctx, "SAVEPOINT write"); err != nil {
+func (w *writer) runSaved(ctx context.Context, j *job) error {
+	if _, err := w.ExecContext(ctx, "SAVEPOINT write"); err != nil {
 		return fmt.Errorf("set savepoint: %w", err)
 	}
-	if j.err = j.write(&Tx{Reader{q: steady{tx}}}); j.err != nil {
-		if _, err := tx.ExecContext(ctx, "ROLLBACK TO write"); err != nil {
+	if j.err = j.write(&Tx{Reader{q: w}}); j.err != nil {
+		if _, err := w.ExecContext(ctx, "ROLLBACK TO write"); err != nil {
 			return fmt.Errorf("roll back to savepoint: %w", err)
 		}
 	}
-	if _, err := tx.ExecContext(ctx, "RELEASE write"); err != nil {
+	if _, err := w.ExecContext(ctx, "RELEASE write"); err != nil {
 		return fmt.Errorf("release savepoint: %w", err)
 	}
 	return nil
 }
 
-// steady runs statements to their end whatever becomes of a caller's context:
-// SQLite answers an interrupted write by rolling back the whole transaction.
-type steady struct{ tx *sql.Tx }
-
-func (s steady) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return s.tx.ExecContext(context.WithoutCancel(ctx), query, args...)
+// statement compiles a statement, or finds it compiled.
+func (w *writer) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	if st, ok := w.stmts[query]; ok {
+		return st, nil
+	}
+	st, err := w.conn.PrepareContext(ctx, query)
+	if err == nil {
+		w.stmts[query] = st
+	}
+	return st, err
 }
 
-func (s steady) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return s.tx.QueryContext(context.WithoutCancel(ctx), query, args...)
+// ExecContext and QueryContext run statements to their end whatever becomes of
+// a caller's context: SQLite answers an interrupted write by rolling back the
+// whole transaction.
+func (w *writer) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	ctx = context.WithoutCancel(ctx)
+	if len(query) > maxStatement {
+		return w.conn.ExecContext(ctx, query, args...)
+	}
+	st, err := w.statement(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return st.ExecContext(ctx, args...)
+}
+
+// QueryContext is like ExecContext.
+func (w *writer) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	ctx = context.WithoutCancel(ctx)
+	st, err := w.statement(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+func (w *writer) close() error {
+	var errs []error
+	for _, st := range w.stmts {
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
 }

@@ -113,7 +113,7 @@ from before: this command keeps the one it saw last, for each control plane, and
 				return err
 			}
 			var chain fleet.AuditChain
-			matched := seen == nil
+			matched := seen == nil || seen.Size == 0
 			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.AuditEntry], error) {
 				return c.Audit(ctx, api.AuditQuery{PageQuery: p})
 			}) {
@@ -167,7 +167,11 @@ func (a *app) auditExportCmd() *cobra.Command {
 func (a *app) checkpoint(url string) (*fleet.AuditHead, string, error) {
 	dir := a.Env("XDG_STATE_HOME")
 	if dir == "" {
-		dir = filepath.Join(a.Env("HOME"), ".local", "state")
+		home := a.Env("HOME")
+		if home == "" {
+			return nil, "", fleet.Errorf(fleet.Invalid, "neither HOME nor XDG_STATE_HOME is set, so no checkpoint can be kept").WithHint("set XDG_STATE_HOME to a folder that stays")
+		}
+		dir = filepath.Join(home, ".local", "state")
 	}
 	name := strings.TrimPrefix(string(fleet.SHA256([]byte(url))), "sha256:")[:16]
 	file := filepath.Join(dir, "nixfleet", "audit-"+name+".json")

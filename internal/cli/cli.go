@@ -8,29 +8,33 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/complete"
 )
 
 // Exit codes, the same for every command.
 const (
-	ExitDone      = 0
-	ExitError     = 1
-	ExitUsage     = 2
-	ExitFailed    = 3 // the rollout failed or was reverted
-	ExitCancelled = 4 // the rollout was cancelled, or Ctrl-C
-	ExitTimeout   = 5
-	ExitPartial   = 6
+	ExitDone      = 0 // done; a rollout completed
+	ExitError     = 1 // an error, and nothing else fits
+	ExitUsage     = 2 // the command line makes no sense
+	ExitFailed    = 3 // the rollout failed, was reverted, or paused for failures
+	ExitCancelled = 4 // the rollout was cancelled or superseded, or Ctrl-C
+	ExitTimeout   = 5 // --timeout ran out; the rollout goes on
+	ExitPartial   = 6 // the rollout completed, and left machines behind that failed or were skipped
 )
 
 // Config is what the process gives to the command.
@@ -80,6 +84,9 @@ func Run(ctx context.Context, c Config) int {
 	root.SetIn(c.Stdin)
 	root.SetOut(c.Stdout)
 	root.SetErr(c.Stderr)
+	if a.wantsJSON() {
+		root.SetOut(c.Stderr) // help, for one, is no JSON (O06)
+	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitDone
@@ -99,6 +106,21 @@ func Run(ctx context.Context, c Config) int {
 	return code
 }
 
+// Commands is the tree of all commands, for the reference.
+func Commands(c Config) *cobra.Command {
+	return (&app{Config: c}).root()
+}
+
+// wantsJSON looks for --json by itself, for what happens before the flags are
+// read to their end, or because they cannot be.
+func (a *app) wantsJSON() bool {
+	words := a.Args
+	if i := slices.Index(words, "--"); i >= 0 {
+		words = words[:i]
+	}
+	return slices.Contains(words, "--json") && !strings.HasPrefix(words[0], cobra.ShellCompRequestCmd)
+}
+
 // complain tells the user what went wrong: on stderr in words, and with --json
 // on stdout too, where nothing but JSON may stand (O06).
 func (a *app) complain(err error) {
@@ -113,9 +135,9 @@ func (a *app) complain(err error) {
 			Error problem `json:"error"`
 		}{problem{fleet.ErrorCode(err), err.Error(), hint}})
 	}
-	fmt.Fprintf(a.Stderr, "nixfleet: %s\n", err)
+	a.say("nixfleet: %s", err)
 	if hint != "" {
-		fmt.Fprintf(a.Stderr, "  hint: %s\n", hint)
+		a.say("  hint: %s", hint)
 	}
 }
 
@@ -129,6 +151,7 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		a.json = a.json || a.wantsJSON()
 		return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%w", err).WithHint("%s --help shows how", cmd.CommandPath())}
 	})
 	f := root.PersistentFlags()
@@ -136,22 +159,33 @@ func (a *app) root() *cobra.Command {
 	a.flags.register(f)
 	root.AddCommand(a.trustCmd(), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.demoCmd())
 	for _, c := range root.Commands() {
-		noun(c)
+		a.noun(c)
 	}
+	a.noun(root)
+	complete.Commands(root, a.shellClient)
 	return root
 }
 
 // noun makes a command that only holds others refuse words it does not know,
 // as a usage error.
-func noun(c *cobra.Command) {
-	if c.HasSubCommands() && c.RunE == nil {
-		c.Args = cobra.ArbitraryArgs
-		c.RunE = func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return c.Help()
-			}
-			return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%s has no command %q", c.CommandPath(), args[0]).WithHint("%s --help lists them", c.CommandPath())}
+func (a *app) noun(c *cobra.Command) {
+	if !c.HasSubCommands() || c.RunE != nil {
+		return
+	}
+	c.Args = cobra.ArbitraryArgs
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0 && a.json:
+			return &exitError{ExitUsage, fleet.Errorf(fleet.Invalid, "%s wants a command", c.CommandPath()).WithHint("%s --help lists them", c.CommandPath())}
+		case len(args) == 0:
+			return c.Help()
 		}
+		err := fleet.Errorf(fleet.Invalid, "%s has no command %q", c.CommandPath(), args[0]).WithHint("%s --help lists them", c.CommandPath())
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			err = err.WithHint("did you mean %s?", strings.Join(near, " or "))
+		}
+		return &exitError{ExitUsage, err}
 	}
 }
 
@@ -170,7 +204,7 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	if a.json {
 		return a.encode(v)
 	}
-	text(a.Stdout)
+	text(plain{a.Stdout})
 	return nil
 }
 
@@ -189,14 +223,44 @@ func table(w io.Writer, header string, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		cells := make([]string, len(r))
+		for i, c := range r {
+			cells[i] = strings.Map(func(r rune) rune {
+				if unicode.IsControl(r) {
+					return ' '
+				}
+				return r
+			}, c)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	t.Flush()
 }
 
 // say tells progress, on stderr.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.Stderr, format+"\n", args...)
+	fmt.Fprintf(plain{a.Stderr}, format+"\n", args...)
+}
+
+// plain writes text without control characters but newlines: what machines, Nix
+// or a control plane say must not drive the user's terminal (O10).
+type plain struct{ w io.Writer }
+
+// Write is called with whole characters, as fmt and tabwriter do.
+func (p plain) Write(b []byte) (int, error) {
+	clean := bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r) && r != '\n':
+			return -1
+		}
+		return r
+	}, b)
+	if _, err := p.w.Write(clean); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // readFile reads a file of at most limit bytes; "-" is standard input.

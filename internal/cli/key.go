@@ -139,12 +139,18 @@ func (a *app) keyCreateCmd() *cobra.Command {
 		Use: "create", Short: "Make an API key; its secret is shown once", Example: "  nixfleet key create --owner ci --role deploy --ttl 2160h",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case !fleet.Role(role).Valid():
+				return usagef("--role %q is not readonly, deploy or admin", role)
+			case cmd.Flags().Changed("ttl") && ttl <= 0:
+				return usagef("--ttl %s must be above 0; without it, the key is good until it is revoked", ttl)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
 			req := api.KeyRequest{Owner: owner, Role: fleet.Role(role), Tags: toTags(tags)}
-			if ttl > 0 {
+			if ttl != 0 {
 				req.ExpiresAt = time.Now().Add(ttl).UnixMilli()
 			}
 			k, err := c.CreateKey(cmd.Context(), req)

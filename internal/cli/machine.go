@@ -29,11 +29,14 @@ func (a *app) machineListCmd() *cobra.Command {
 		Example: "  nixfleet machine list --tag web",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
+			if lifecycle != "" && !q.Lifecycle.Valid() {
+				return usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
 			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Machine], error) {
 				return c.Machines(ctx, api.MachineQuery{Tag: q.Tag, Lifecycle: q.Lifecycle, PageQuery: p})
 			})
@@ -118,6 +121,9 @@ nixfleet-agent enroll on the machine. It is shown this once, works for this name
 			if err != nil {
 				return err
 			}
+			if ttl < time.Second {
+				return usagef("--ttl %s must be at least a second", ttl)
+			}
 			req.TTLSeconds = int64(ttl.Seconds())
 			t, err := c.CreateToken(cmd.Context(), id, req)
 			if err != nil {
@@ -161,11 +167,15 @@ func (a *app) machineLifecycleCmd() *cobra.Command {
 		Example: "  nixfleet machine set-lifecycle db-01 maintenance",
 		Args:    args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
+			stage := fleet.Lifecycle(argv[1])
+			if !stage.Valid() {
+				return usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
+			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
-			m, err := c.SetLifecycle(cmd.Context(), id, fleet.Lifecycle(argv[1]))
+			m, err := c.SetLifecycle(cmd.Context(), id, stage)
 			if err != nil {
 				return err
 			}

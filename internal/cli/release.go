@@ -147,13 +147,14 @@ func (a *app) releaseDeleteCmd() *cobra.Command {
 }
 
 // findRelease finds what a user calls a release: a digest, the beginning of
-// one, a name, or latest. What could be several is refused.
+// one, a name, or latest. What could be several is refused; a name goes before
+// the beginning of a digest.
 func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
 	if d, err := fleet.ParseDigest(word); err == nil {
 		r, err := c.Release(ctx, d)
 		return r.Release, err
 	}
-	var found []fleet.Release
+	var named, found []fleet.Release
 	short := strings.TrimPrefix(word, "sha256:")
 	for r, err := range api.All(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
 		return c.Releases(ctx, api.ReleaseQuery{PageQuery: p})
@@ -161,20 +162,28 @@ func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release
 		if err != nil {
 			return fleet.Release{}, err
 		}
-		if word == "latest" || r.Header.Name == word {
+		if word == "latest" {
 			return r, nil // newest first
+		}
+		if r.Header.Name == word {
+			named = append(named, r)
 		}
 		if len(short) >= 4 && strings.HasPrefix(string(r.Digest), "sha256:"+short) {
 			found = append(found, r)
 		}
 	}
-	switch len(found) {
-	case 0:
-		return fleet.Release{}, fleet.Errorf(fleet.NotFound, "no release is called %q", word).WithHint("nixfleet release list shows them")
-	case 1:
+	switch {
+	case len(named) == 1:
+		return named[0], nil
+	case len(named) > 1:
+		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "%d releases are called %q", len(named), word).
+			WithHint("give the digest; the newest of them is %s", named[0].Digest.Short())
+	case len(found) == 1:
 		return found[0], nil
+	case len(found) > 1:
+		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "%d releases begin with %q", len(found), word).WithHint("give more digits")
 	}
-	return fleet.Release{}, fleet.Errorf(fleet.Invalid, "%d releases begin with %q", len(found), word).WithHint("give more digits")
+	return fleet.Release{}, fleet.Errorf(fleet.NotFound, "no release is called %q", word).WithHint("nixfleet release list shows them")
 }
 
 func (c created) text(w io.Writer, before bool) {

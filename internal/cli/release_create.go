@@ -35,6 +35,8 @@ type createOptions struct {
 	confirm  time.Duration
 	revert   time.Duration
 	expires  time.Duration
+	fleetID  string                 // that the project file names, or ""
+	given    func(flag string) bool // on the command line
 }
 
 // created is the result of `release create`.
@@ -61,7 +63,10 @@ Settings that do not change are best kept in nixfleet.toml beside the flake.`,
 		Example: "  nixfleet release create --flake . --sign-key trust/keys/release.sec\n" +
 			"  nixfleet release create --from sha256:4f2a...   # take the fleet back to older systems: a new release of them",
 		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRelease(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.given = cmd.Flags().Changed
+			return a.createRelease(cmd.Context(), o)
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", "what people call this release")
@@ -77,7 +82,7 @@ Settings that do not change are best kept in nixfleet.toml beside the flake.`,
 	f.StringVar(&o.pushKey, "push-key", "", "secret key file that signs what is pushed (default: the cache signs by itself)")
 	f.StringArrayVar(&o.nixArgs, "nix-arg", nil, "further argument for nix, such as --nix-arg=--impure")
 	f.IntVar(&o.jobs, "jobs", 2, "hosts to evaluate at once")
-	f.BoolVar(&o.dryRun, "dry-run", false, "evaluate and show what would change; build, push and register nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "evaluate, build and show what would change; push and register nothing")
 	f.DurationVar(&o.confirm, "confirm-window", 0, "how long a machine may take to prove that it reaches the network (default 5m)")
 	f.DurationVar(&o.revert, "revert-window", 0, "how long after activation a revert order is obeyed (default 24h)")
 	f.DurationVar(&o.expires, "expires", 0, "how long the release may be accepted (default 8760h)")
@@ -85,35 +90,41 @@ Settings that do not change are best kept in nixfleet.toml beside the flake.`,
 }
 
 // fill takes what the command line left out from environment, project and
-// defaults.
+// defaults. A flag that was given counts, also with an empty value (O02).
 func (a *app) fill(o createOptions) (createOptions, error) {
 	p, err := readProject()
 	if err != nil {
 		return o, err
 	}
-	o.flake = first(o.flake, p.Flake, ".")
-	o.line = first(o.line, p.Line, "main")
-	o.root = first(o.root, p.Root)
-	o.cache, o.push, o.pushKey = first(o.cache, p.Cache.URL), first(o.push, p.Cache.Push), first(o.pushKey, p.Cache.SignKey)
-	if len(o.cacheKey) == 0 {
+	for _, s := range []struct {
+		flag    string
+		value   *string
+		project string
+	}{
+		{"flake", &o.flake, first(p.Flake, ".")}, {"line", &o.line, p.Line}, {"root", &o.root, p.Root},
+		{"cache", &o.cache, p.Cache.URL}, {"push", &o.push, p.Cache.Push}, {"push-key", &o.pushKey, p.Cache.SignKey},
+	} {
+		if !o.given(s.flag) {
+			*s.value = s.project
+		}
+	}
+	o.fleetID = p.FleetID
+	if !o.given("cache-key") {
 		o.cacheKey = p.Cache.PublicKeys
 	}
-	if env := a.Env("NIXFLEET_SIGN_KEY"); len(o.signKeys) == 0 && env != "" {
+	if env := a.Env("NIXFLEET_SIGN_KEY"); !o.given("sign-key") && env != "" {
 		o.signKeys = []string{env}
 	}
 	for _, d := range []struct {
-		flag    *time.Duration
-		project duration
-		def     time.Duration
+		flag    string
+		value   *time.Duration
+		project Duration
 	}{
-		{&o.confirm, p.Release.ConfirmWindow, 5 * time.Minute}, {&o.revert, p.Release.RevertWindow, 24 * time.Hour},
-		{&o.expires, p.Release.Expires, 365 * 24 * time.Hour},
+		{"confirm-window", &o.confirm, p.Release.ConfirmWindow}, {"revert-window", &o.revert, p.Release.RevertWindow},
+		{"expires", &o.expires, p.Release.Expires},
 	} {
-		if *d.flag == 0 {
-			*d.flag = time.Duration(d.project)
-		}
-		if *d.flag == 0 {
-			*d.flag = d.def
+		if !o.given(d.flag) {
+			*d.value = time.Duration(d.project)
 		}
 	}
 	if !fleet.Line(o.line).Valid() {
@@ -231,6 +242,10 @@ func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, sig
 	root, err := trust.PinRoot(envelope)
 	if err != nil {
 		return fleet.Root{}, err
+	}
+	if o.fleetID != "" && o.fleetID != root.FleetID {
+		return root, fleet.Errorf(fleet.Refused, "the root document is of fleet %s, and %s is for fleet %s", root.FleetID, projectFile, o.fleetID).
+			WithHint("is this the right control plane, or the right --root?")
 	}
 	keys, threshold := trust.RoleKeys(root, fleet.RoleRelease)
 	good := 0

@@ -129,6 +129,11 @@ func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 		}
 		s.MaxFailuresTotal = &n
 	}
+	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
+		if *o.times[name] < time.Millisecond { // 0 would be taken for "as usual"
+			return s, usagef("--%s %s must be above 0", name, *o.times[name])
+		}
+	}
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
 	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
 	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
@@ -284,49 +289,31 @@ func (a *app) rolloutExplainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := viewRollout(cmd.Context(), c, id)
+			lines, err := c.ExplainRollout(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
-			lines := v.explain()
 			return a.print(lines, func(w io.Writer) {
+				if len(lines) == 0 {
+					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended\n", id)
+				}
 				for _, l := range lines {
-					fmt.Fprintf(w, "%s: %s\n", l.Subject, l.Why)
+					fmt.Fprintln(w, waitingText(l))
 				}
 			})
 		},
 	}
 }
 
-// reasonLine says why one thing waits, or how it ended.
-type reasonLine struct {
-	Subject string `json:"subject"`
-	State   string `json:"state"`
-	Why     string `json:"why"`
-	Until   int64  `json:"until,omitempty"` // Unix milliseconds: its deadline
-}
-
-func (v rolloutView) explain() []reasonLine {
-	lines := []reasonLine{{Subject: "rollout " + string(v.ID), State: string(v.State), Why: string(v.State) + " " + v.Why}}
-	for _, b := range v.Batches {
-		if b.State != fleet.BatchPassed {
-			lines = append(lines, reasonLine{fmt.Sprintf("batch %d", b.Index+1), string(b.State), string(b.State) + " " + b.Why, b.SoakUntil})
-		}
+func waitingText(l api.Waiting) string {
+	subject := "rollout"
+	switch {
+	case l.Machine != "":
+		subject = "  " + string(l.Machine)
+	case l.Batch >= 0:
+		subject = fmt.Sprintf("batch %d", l.Batch+1)
 	}
-	for _, as := range v.Assignments {
-		if as.State == fleet.AssignHealthy {
-			continue
-		}
-		why := string(as.State) + " " + first(as.Why, string(as.Reason))
-		if as.Message != "" {
-			why += ": " + oneLine(as.Message)
-		}
-		if as.Deadline > 0 && !as.State.Final() {
-			why += ", until " + date(as.Deadline)
-		}
-		lines = append(lines, reasonLine{string(as.Machine), string(as.State), why, as.Deadline})
-	}
-	return lines
+	return fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
 }
 
 func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.Command {
@@ -335,9 +322,8 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 	c := &cobra.Command{
 		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			c, id, err := a.rolloutArg(cmd.Context(), argv)
-			if err != nil {
-				return err
+			if verb == api.VerbSkip && len(on) == 0 {
+				return usagef("give --on with the machines to go on without")
 			}
 			for _, m := range on {
 				id, err := fleet.ParseMachineID(m)
@@ -345,6 +331,10 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 					return &exitError{ExitUsage, err}
 				}
 				req.Machines = append(req.Machines, id)
+			}
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
 			}
 			d, err := c.RolloutVerb(cmd.Context(), id, verb, req)
 			if err != nil {
@@ -354,7 +344,11 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 		},
 	}
 	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit trail")
-	if machines {
+	switch {
+	case verb == api.VerbSkip:
+		c.Example += " --on web-03"
+		c.Flags().StringSliceVar(&on, "on", nil, "machines to go on without")
+	case machines:
 		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that it can apply to)")
 	}
 	return c

@@ -39,35 +39,75 @@ func (f *flags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.key, "key-file", "", "file with the API key (NIXFLEET_API_KEY holds the key itself)")
 }
 
-// project is nixfleet.toml: what all who work on a fleet share.
-type project struct {
-	Server  string `toml:"server"`
-	CA      string `toml:"ca"`
+// Project is nixfleet.toml: what all who work on a fleet share. Files in it are
+// relative to where it lies.
+type Project struct {
+	// Server is the control plane, such as https://fleet.example.org:8443. The
+	// flag --server, NIXFLEET_SERVER and the saved credentials come before it.
+	Server string `toml:"server"`
+	// CA is a PEM file with the CA of that control plane. Without one, the
+	// system's CAs are trusted.
+	CA string `toml:"ca"`
+	// FleetID is the fleet's name, as its root document has it. A root document
+	// of another fleet is refused.
 	FleetID string `toml:"fleet"`
-	Flake   string `toml:"flake"`
-	Line    string `toml:"line"`
-	Root    string `toml:"root"` // the fleet's root document
-	Cache   struct {
-		URL        string   `toml:"url"`        // that machines fetch from
-		PublicKeys []string `toml:"publicKeys"` // by which they accept paths from it
-		Push       string   `toml:"push"`       // that nix copy writes to
-		SignKey    string   `toml:"signKey"`    // secret key file; none: the cache signs
-	} `toml:"cache"`
-	Release struct {
-		ConfirmWindow duration `toml:"confirmWindow"`
-		RevertWindow  duration `toml:"revertWindow"`
-		Expires       duration `toml:"expires"`
-	} `toml:"release"`
+	// Flake declares the fleet. Without it: the flake in the working directory.
+	Flake string `toml:"flake"`
+	// Line is the release train that releases are made for.
+	Line string `toml:"line"`
+	// Root is the file with the fleet's root document, by which a release is
+	// checked before it is registered. Without it: the control plane's.
+	Root    string         `toml:"root"`
+	Cache   ProjectCache   `toml:"cache"`
+	Release ProjectRelease `toml:"release"`
 }
 
-// duration is a time.Duration that TOML writes as "90s".
-type duration time.Duration
+// ProjectCache is the binary cache that the machines fetch from.
+type ProjectCache struct {
+	// URL is what machines fetch from, as nix copy takes it.
+	URL string `toml:"url"`
+	// PublicKeys are the keys by which machines accept paths from the cache, as in
+	// trusted-public-keys: name:base64.
+	PublicKeys []string `toml:"publicKeys"`
+	// Push is where release create pushes to, as nix copy takes it. Without it,
+	// nothing is pushed: the cache has what is built.
+	Push string `toml:"push"`
+	// SignKey is the secret key file that signs what is pushed. Without it, the
+	// cache signs what it serves.
+	SignKey string `toml:"signKey"`
+}
+
+// ProjectRelease is what the signer of a release fixes for the machines.
+type ProjectRelease struct {
+	// ConfirmWindow is how long a machine may take after a switch to prove that
+	// it reaches the network, before its watchdog takes it back: 1 second to 24
+	// hours.
+	ConfirmWindow Duration `toml:"confirmWindow"`
+	// RevertWindow is how long after activation a revert order is obeyed: 0 to
+	// 30 days.
+	RevertWindow Duration `toml:"revertWindow"`
+	// Expires is how long the release may be accepted.
+	Expires Duration `toml:"expires"`
+}
+
+// Duration is a time.Duration that TOML writes as "90s".
+type Duration time.Duration
 
 // UnmarshalText reads "90s", "24h".
-func (d *duration) UnmarshalText(b []byte) error {
+func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
-	*d = duration(v)
+	*d = Duration(v)
 	return err
+}
+
+// String is the inverse of UnmarshalText.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// DefaultProject is what holds where the project file says nothing.
+func DefaultProject() Project {
+	return Project{Line: "main", Release: ProjectRelease{
+		ConfirmWindow: Duration(5 * time.Minute), RevertWindow: Duration(24 * time.Hour), Expires: Duration(365 * 24 * time.Hour),
+	}}
 }
 
 // credentials is a file of the user alone; `nixfleet key bootstrap` writes it.
@@ -77,10 +117,10 @@ type credentials struct {
 	Key    string `toml:"key"`
 }
 
-// readProject finds and reads the project file; without one it is empty. Paths
-// in it are relative to where it lies. A broken one is an error (O08).
-func readProject() (project, error) {
-	var p project
+// readProject finds and reads the project file; without one there are the
+// defaults. A broken one is an error (O08).
+func readProject() (Project, error) {
+	p := DefaultProject()
 	dir, err := os.Getwd()
 	if err != nil {
 		return p, fmt.Errorf("find project file: %w", err)
@@ -118,7 +158,7 @@ func strictTOML(file, text string, v any) error {
 		return fleet.Errorf(fleet.Invalid, "%s: %w", file, err)
 	}
 	if u := meta.Undecoded(); len(u) > 0 {
-		return fleet.Errorf(fleet.Invalid, "%s: unknown setting %s", file, u[0]).WithHint("nixfleet help lists the settings")
+		return fleet.Errorf(fleet.Invalid, "%s: unknown setting %s", file, u[0]).WithHint("docs/reference/configuration.md lists the settings")
 	}
 	return nil
 }
@@ -169,7 +209,10 @@ func (a *app) findServer() (server, error) {
 	if err != nil {
 		return server{}, err
 	}
-	s := server{URL: first(a.flags.server, a.Env("NIXFLEET_SERVER"), c.Server, p.Server), Key: a.Env("NIXFLEET_API_KEY")}
+	s := server{URL: first(a.Env("NIXFLEET_SERVER"), c.Server, p.Server), Key: a.Env("NIXFLEET_API_KEY")}
+	if a.flags.set.Changed("server") {
+		s.URL = a.flags.server
+	}
 	if s.URL == "" {
 		return server{}, fleet.Errorf(fleet.Invalid, "no control plane is named").
 			WithHint("give --server, set NIXFLEET_SERVER, or put server = \"https://...\" into %s", projectFile)
@@ -188,18 +231,20 @@ func (a *app) findServer() (server, error) {
 	if s.Key == "" && same {
 		s.Key = c.Key
 	}
-	if file := first(a.flags.ca, a.Env("NIXFLEET_CA")); file != "" {
-		if s.CA, err = a.readFile(file, 1<<20); err != nil {
-			return server{}, err
-		}
-	} else if same && c.CA != "" {
+	file := a.Env("NIXFLEET_CA")
+	switch {
+	case a.flags.set.Changed("ca"):
+		file = a.flags.ca // "" for the system's CAs
+	case file != "":
+	case same && c.CA != "":
 		s.CA = []byte(c.CA)
-	} else if p.CA != "" && s.URL == p.Server {
-		if s.CA, err = a.readFile(p.CA, 1<<20); err != nil {
-			return server{}, err
-		}
+	case s.URL == p.Server:
+		file = p.CA
 	}
-	return s, nil
+	if file != "" {
+		s.CA, err = a.readFile(file, 1<<20)
+	}
+	return s, err
 }
 
 // client connects to the control plane with the user's key.
@@ -213,6 +258,15 @@ func (a *app) client() (*api.Client, error) {
 			WithHint("nixfleet key bootstrap makes the first one; or set NIXFLEET_API_KEY, or give --key-file")
 	}
 	return a.connect(s)
+}
+
+// shellClient is client for a shell that completes a word: standard input is
+// the shell's own.
+func (a *app) shellClient() (*api.Client, error) {
+	if a.flags.key == "-" || a.flags.ca == "-" {
+		return nil, fleet.Errorf(fleet.Invalid, "standard input is not for completions")
+	}
+	return a.client()
 }
 
 func (a *app) connect(s server) (*api.Client, error) {

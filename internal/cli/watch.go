@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,42 +48,14 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errWatchTimeout)
 		defer cancel()
 	}
-	// The stream begins before the state is read, so that no change falls
-	// between the two.
-	var last fleet.RolloutState
-	begin := time.Now()
-	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
-		if err != nil {
-			return err
-		}
-		a.tell(begin, e)
-		if e.Rollout != nil {
-			last = e.Rollout.State
-		}
-		// The first event of a connection tells only that it stands: what came
-		// before is read.
-		stands := e == api.Event{ID: e.ID, At: e.At}
-		if stands || last.Final() || last == fleet.RolloutPaused {
-			// What is paused may have gone on since; the state decides.
-			d, err := c.Rollout(ctx, id)
-			if err != nil {
-				return err
-			}
-			if d.State.Final() || d.State == fleet.RolloutPaused {
-				break
-			}
-			last = d.State
-		}
-	}
-	if errors.Is(context.Cause(ctx), errWatchTimeout) {
+	v, err := a.awaitEnd(ctx, c, id)
+	switch {
+	case context.Cause(outer) != nil:
+		return context.Cause(outer)
+	case errors.Is(context.Cause(ctx), errWatchTimeout):
 		return &exitError{ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s is not at its end after %s", id, timeout).
 			WithHint("it goes on; nixfleet rollout watch follows it again")}
-	}
-	if err := context.Cause(outer); err != nil {
-		return err
-	}
-	v, err := viewRollout(outer, c, id)
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	if err := a.print(v, func(w io.Writer) { v.text(w) }); err != nil {
@@ -93,6 +66,32 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 	}
 	return nil
 }
+
+// awaitEnd tells each change until the rollout has ended or paused. The stream
+// begins before the state is read, so that no change falls between the two:
+// one that had ended before is seen at the first event.
+func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (rolloutView, error) {
+	t := &teller{app: a, begin: time.Now(), last: map[string]string{}}
+	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
+		if err != nil {
+			return rolloutView{}, err
+		}
+		t.tell(e)
+		stands := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil
+		if !stands && (e.Rollout == nil || !atRest(e.Rollout.State)) {
+			continue
+		}
+		// What was paused may have gone on since; the state decides.
+		v, err := viewRollout(ctx, c, id)
+		if err != nil || atRest(v.State) {
+			return v, err
+		}
+	}
+	return rolloutView{}, context.Cause(ctx)
+}
+
+// atRest reports whether nothing more happens without an operator.
+func atRest(s fleet.RolloutState) bool { return s.Final() || s == fleet.RolloutPaused }
 
 // exitCode is how a rollout's state ends a command.
 func exitCode(v rolloutView) int {
@@ -112,16 +111,33 @@ func exitCode(v rolloutView) int {
 	return ExitError
 }
 
-// tell shows a change as a line.
-func (a *app) tell(begin time.Time, e api.Event) {
-	at := fmt.Sprintf("%7.1fs", time.Since(begin).Seconds())
+// teller shows changes as lines, and nothing twice: a row may change in what no
+// line shows.
+type teller struct {
+	*app
+	begin time.Time
+	last  map[string]string // line by subject
+}
+
+func (t *teller) tell(e api.Event) {
+	var subject, line string
 	switch {
 	case e.Assignment != nil:
 		as := e.Assignment
-		a.say("%s  batch %d  %-12s %-16s %s %s", at, as.Batch+1, as.Machine, as.State, as.Reason, oneLine(first(as.Message, as.Why, " ")))
+		subject = string(as.Machine)
+		line = fmt.Sprintf("batch %d  %-12s %-16s %s %s", as.Batch+1, as.Machine, as.State, as.Reason, oneLine(first(as.Message, as.Why, " ")))
 	case e.Batch != nil:
-		a.say("%s  batch %d  %s: %d of %d healthy, %d failed  %s", at, e.Batch.Index+1, e.Batch.State, e.Batch.Counts.Healthy, e.Batch.Size, e.Batch.Counts.Failed, e.Batch.Why)
+		b := e.Batch
+		subject = fmt.Sprint(b.Index)
+		line = fmt.Sprintf("batch %d  %s: %d of %d healthy, %d failed  %s", b.Index+1, b.State, b.Counts.Healthy, b.Size, b.Counts.Failed, b.Why)
 	case e.Rollout != nil:
-		a.say("%s  rollout  %s  %s", at, e.Rollout.State, e.Rollout.Why)
+		line = fmt.Sprintf("rollout  %s  %s", e.Rollout.State, e.Rollout.Why)
+	default:
+		return
 	}
+	if line = strings.TrimRight(line, " "); t.last[subject] == line {
+		return
+	}
+	t.last[subject] = line
+	t.say("%7.1fs  %s", time.Since(t.begin).Seconds(), line)
 }

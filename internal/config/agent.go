@@ -20,12 +20,12 @@ const AgentFile = "etc/nixfleet/agent.toml"
 // Agent is /etc/nixfleet/agent.toml. It is part of the system's closure, so a
 // release signer has signed it.
 type Agent struct {
-	MachineID    fleet.MachineID       `toml:"machineId"`
-	Line         fleet.Line            `toml:"line"`
-	StateDir     string                `toml:"stateDir"`
-	RunDir       string                `toml:"runDir"`
-	Tags         []fleet.Tag           `toml:"tags"`
-	DryRun       bool                  `toml:"dryRun"` // verify and report, never activate
+	MachineID    fleet.MachineID       `toml:"machineId"` // the machine's name: its host name in the flake
+	Line         fleet.Line            `toml:"line"`      // the release train that it takes releases of
+	StateDir     string                `toml:"stateDir"`  // journal, outbox, identity and trust state; survives reboots
+	RunDir       string                `toml:"runDir"`    // release.json, the hold files in inhibit.d; gone with a reboot
+	Tags         []fleet.Tag           `toml:"tags"`      // labels that selectors find the machine by, @web
+	DryRun       bool                  `toml:"dryRun"`    // verify and report, never activate
 	ControlPlane AgentControlPlane     `toml:"controlPlane"`
 	Identity     Identity              `toml:"identity"`
 	Trust        Trust                 `toml:"trust"`
@@ -37,30 +37,30 @@ type Agent struct {
 
 // AgentControlPlane says where the control plane is.
 type AgentControlPlane struct {
-	URL             string  `toml:"url"`             // https://host:8444
-	CAFile          string  `toml:"caFile"`          // PEM; empty: the CA that enrolment brought
-	LongPollSeconds float64 `toml:"longPollSeconds"` // 0: plain polls only
-	PollSeconds     float64 `toml:"pollSeconds"`     // between plain polls
+	URL             string  `toml:"url"`             // the agents' listener, https://host:8444
+	CAFile          string  `toml:"caFile"`          // PEM file with its CA; empty: the CA that enrolment brought
+	LongPollSeconds float64 `toml:"longPollSeconds"` // how long a poll is held until there is news, 0 to 300; 0: plain polls only
+	PollSeconds     float64 `toml:"pollSeconds"`     // between plain polls, 0.05 to 86400
 }
 
 // Identity is the machine's client certificate. Empty files: those that
 // enrolment keeps in the state directory.
 type Identity struct {
-	CertFile  string `toml:"certFile"`
-	KeyFile   string `toml:"keyFile"`
+	CertFile  string `toml:"certFile"`  // PEM file with the certificate
+	KeyFile   string `toml:"keyFile"`   // PEM file with its key
 	TokenFile string `toml:"tokenFile"` // enrolment token, used when there is no certificate yet
 }
 
 // Trust is what the machine verifies releases with from its first start.
 type Trust struct {
-	RootFile string `toml:"rootFile"` // root.v1 envelope
+	RootFile string `toml:"rootFile"` // the fleet's root document, a root.v1 envelope as nixfleet trust init writes it
 	Unsigned bool   `toml:"unsigned"` // no signatures: loopback only, refused once a root is known
 }
 
 // Confirm says how a switched machine proves that it reaches the network.
 type Confirm struct {
-	DeadlineSeconds float64  `toml:"deadlineSeconds"` // at most the release's confirm window
-	Beacons         []string `toml:"beacons"`         // tcp://host:port or http(s) URLs
+	DeadlineSeconds float64  `toml:"deadlineSeconds"` // until the watchdog takes it back, 1 to 86400; a release's confirm window comes before it
+	Beacons         []string `toml:"beacons"`         // what else proves it when it answers: tcp://host:port or http(s) URLs
 }
 
 // RebootPolicy says when the agent may reboot the machine.
@@ -75,31 +75,31 @@ const (
 
 // Reboot is when the agent may reboot the machine.
 type Reboot struct {
-	Policy RebootPolicy `toml:"policy"`
+	Policy RebootPolicy `toml:"policy"` // never, if-needed, or window
 	Window string       `toml:"window"` // with policy window: cron fields and duration, "0 3 * * * 2h Europe/Paris"
 }
 
 // Metrics is where Prometheus finds a program; empty: nowhere.
 type Metrics struct {
-	Listen string `toml:"listen"`
+	Listen string `toml:"listen"` // host:port of /metrics
 }
 
 // AgentCheck is a health check as configuration writes it; its name is the key
 // of the table.
 type AgentCheck struct {
-	Kind               fleet.CheckKind `toml:"kind"`
-	Unit               string          `toml:"unit"`
-	Label              string          `toml:"label"`
-	URL                string          `toml:"url"`
-	Address            string          `toml:"address"`
-	Command            []string        `toml:"command"`
-	ExpectStatus       int             `toml:"expectStatus"`
-	IntervalSeconds    *float64        `toml:"intervalSeconds"`
-	TimeoutSeconds     *float64        `toml:"timeoutSeconds"`
-	Retries            *int            `toml:"retries"`
-	StartPeriodSeconds float64         `toml:"startPeriodSeconds"`
-	Successes          *int            `toml:"successes"`
-	Required           *bool           `toml:"required"`
+	Kind               fleet.CheckKind `toml:"kind"`               // unit, launchd, http, tcp or command
+	Unit               string          `toml:"unit"`               // kind unit: the systemd unit that has to be active, nginx.service
+	Label              string          `toml:"label"`              // kind launchd: the service that has to have a process
+	URL                string          `toml:"url"`                // kind http: what has to answer
+	Address            string          `toml:"address"`            // kind tcp: host:port that has to accept a connection
+	Command            []string        `toml:"command"`            // kind command: program, by its absolute path, and arguments; no shell; has to exit 0
+	ExpectStatus       int             `toml:"expectStatus"`       // kind http: the one status that counts; 0: any from 200 to 399
+	IntervalSeconds    *float64        `toml:"intervalSeconds"`    // between two probes, above 0 to 3600
+	TimeoutSeconds     *float64        `toml:"timeoutSeconds"`     // of one probe, above 0 to 3600; then it is ended
+	Retries            *int            `toml:"retries"`            // failures in a row, after the first, that are forgiven, 0 to 1000
+	StartPeriodSeconds float64         `toml:"startPeriodSeconds"` // after the switch, in which failures do not count, 0 to 86400
+	Successes          *int            `toml:"successes"`          // in a row, until the check passes, 1 to 1000
+	Required           *bool           `toml:"required"`           // its failure takes the machine back
 }
 
 // Defaults of a health check.

@@ -11,10 +11,11 @@ import (
 
 // ControlPlane is /etc/nixfleet/control-plane.toml.
 type ControlPlane struct {
-	StateDir  string    `toml:"stateDir"`
-	Listen    Listen    `toml:"listen"`
-	TLS       TLS       `toml:"tls"`
-	Database  Database  `toml:"database"`
+	StateDir string   `toml:"stateDir"` // database, certificate authorities, secrets
+	Listen   Listen   `toml:"listen"`
+	TLS      TLS      `toml:"tls"`
+	Database Database `toml:"database"`
+	// Trust is not acted on here: nixfleet trust pin gives the root document.
 	Trust     Trust     `toml:"trust"`
 	Audit     Audit     `toml:"audit"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
@@ -23,34 +24,34 @@ type ControlPlane struct {
 // Listen holds the three listeners' addresses, host:port. Metrics serves
 // /healthz, /readyz and /metrics without TLS.
 type Listen struct {
-	Operators string `toml:"operators"`
-	Agents    string `toml:"agents"`
-	Metrics   string `toml:"metrics"`
+	Operators string `toml:"operators"` // the API, for people and their tools
+	Agents    string `toml:"agents"`    // for machines, by their client certificates
+	Metrics   string `toml:"metrics"`   // for Prometheus and probes; keep it on a network you trust
 }
 
 // TLS is the server's certificate. Without certFile the control plane keeps a
 // CA of its own in its state directory and issues one for Names.
 type TLS struct {
-	CertFile     string   `toml:"certFile"`
-	KeyFile      string   `toml:"keyFile"`
+	CertFile     string   `toml:"certFile"`     // PEM file with the server's certificate
+	KeyFile      string   `toml:"keyFile"`      // PEM file with its key
 	Names        []string `toml:"names"`        // host names and addresses of the control plane
 	ClientCAFile string   `toml:"clientCaFile"` // PEM: agents' certificates come from this CA instead
 }
 
 // Database says where the store is: sqlite:///path.
 type Database struct {
-	URL string `toml:"url"`
+	URL string `toml:"url"` // sqlite:///path; empty: nixfleet.db in the state directory
 }
 
 // Audit says how long the audit trail is kept; 0 days: for ever.
 type Audit struct {
-	RetentionDays int `toml:"retentionDays"`
+	RetentionDays int `toml:"retentionDays"` // how long entries are kept at least; none is removed at present
 }
 
 // Bootstrap is the file that holds the one-time secret for the first admin
 // key. It is written at the first start if it does not exist.
 type Bootstrap struct {
-	SecretFile string `toml:"secretFile"`
+	SecretFile string `toml:"secretFile"` // empty: bootstrap-secret in the state directory
 }
 
 // ReadControlPlane reads and checks a control plane's configuration. The

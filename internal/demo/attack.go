@@ -39,7 +39,7 @@ func (s *story) attack(ctx context.Context, name string, r Made) error {
 			return fmt.Errorf("%s did not refuse the tampered release: state %s, outcome %q", a.Machine, a.State, a.Outcome)
 		}
 		s.res.Refusals = append(s.res.Refusals, Refusal{Machine: a.Machine, Reason: a.Reason})
-		s.more("%s refused: %s", a.Machine, a.Message)
+		s.more("%s refused: %s", a.Machine, oneLine(a.Message))
 	}
 	return s.compare(ctx)
 }

@@ -3,11 +3,13 @@
 package demo
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -24,7 +26,6 @@ type bar struct {
 	Width   float64
 	Seconds float64
 	State   fleet.AssignmentState
-	Outcome fleet.Outcome
 	Text    string
 }
 
@@ -47,7 +48,7 @@ func chartOf(e ended) chart {
 	total := float64(max(1, end-begin))
 	c := chart{Name: e.Spec.Name, State: e.State, Why: e.Why, Seconds: total / 1000}
 	for _, a := range e.Assignments {
-		b := bar{Machine: a.Machine, Batch: a.Batch + 1, State: a.State, Outcome: a.Outcome, Text: a.Message}
+		b := bar{Machine: a.Machine, Batch: a.Batch + 1, State: a.State, Text: a.Message}
 		if a.OfferedAt > 0 {
 			until := a.EndedAt
 			if until == 0 {
@@ -58,6 +59,7 @@ func chartOf(e ended) chart {
 		}
 		c.Bars = append(c.Bars, b)
 	}
+	slices.SortFunc(c.Bars, func(x, y bar) int { return cmp.Or(cmp.Compare(x.Batch, y.Batch), cmp.Compare(x.Machine, y.Machine)) })
 	return c
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,16 +91,33 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	for _, p := range dead {
 		unused[p] = true
 	}
-	args := []string{"--delete"}
+	ours = slices.DeleteFunc(ours, func(p string) bool { return !unused[p] })
+	if len(ours) == 0 {
+		return errors.Join(errs...)
+	}
+	sorted, err := s.store(ctx, append([]string{"--query", "--requisites"}, ours...)...)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	mine := make(map[string]bool, len(ours))
 	for _, p := range ours {
-		if unused[p] {
-			args = append(args, p)
-		}
+		mine[p] = true
 	}
-	if len(args) > 1 {
-		_, err = s.store(ctx, args...)
+	sorted = slices.DeleteFunc(sorted, func(p string) bool { return !mine[p] })
+	slices.Reverse(sorted) // what refers to others first
+	s.forget(ctx, sorted)
+	return errors.Join(append(errs, context.Cause(ctx))...)
+}
+
+// forget deletes paths. A Nix that runs at the same time, in another scene for
+// example, may hold some of them: those stay, for the garbage collector.
+func (s *Scene) forget(ctx context.Context, paths []string) {
+	if _, err := s.store(ctx, append([]string{"--delete"}, paths...)...); err == nil || len(paths) == 1 || ctx.Err() != nil {
+		return
 	}
-	return errors.Join(append(errs, err)...)
+	half := len(paths) / 2
+	s.forget(ctx, paths[:half])
+	s.forget(ctx, paths[half:])
 }
 
 // sweepRoots removes the roots of scenes that were killed: their testbeds are

@@ -181,7 +181,7 @@ func (s *story) badCanary(ctx context.Context) error {
 	for _, a := range e.Assignments {
 		switch {
 		case a.Machine == "web-01" && a.Outcome == fleet.OutcomeReverted:
-			s.more("%s went back to release 1 by itself, because: %s", a.Machine, a.Message)
+			s.more("%s went back to release 1 by itself, because: %s", a.Machine, oneLine(a.Message))
 		case a.Machine != "web-01" && a.Attempt == 0:
 		default:
 			return fmt.Errorf("%s: attempt %d, state %s, outcome %q", a.Machine, a.Attempt, a.State, a.Outcome)
@@ -244,3 +244,6 @@ func (s *story) lookAround() {
 	}
 	s.more("tail -f %s", filepath.Join(s.TB.Dir(), "control-plane.log"))
 }
+
+// oneLine puts a message of several lines on one.
+func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }

@@ -37,13 +37,15 @@ func (s *story) troubled(ctx context.Context) (Made, error) {
 	if d.Plan == nil || len(d.Plan.Batches) != 3 {
 		return two, fmt.Errorf("rollout %q has no plan of three batches", name)
 	}
-	if err := s.pauseAndResume(ctx, d.ID); err != nil {
-		return two, err
-	}
 	t := &trouble{story: s, killed: d.Plan.Batches[1][0], unplugged: d.Plan.Batches[2][0], batch: 3}
 	if err := t.slow(ctx); err != nil {
 		return two, err
 	}
+	if err := s.pauseAndResume(ctx, d.ID); err != nil {
+		return two, err
+	}
+	// Machines fetch what their batch will bring as soon as the one before is at work.
+	t.once(2, func() error { return t.unplug(ctx) })
 	_, err = s.followed(ctx, name, fleet.RolloutCompleted, Command{
 		Args: []string{"rollout", "watch", string(d.ID), "--timeout", "90s"},
 		Line: func(line string) { t.strike(ctx, line) },
@@ -120,8 +122,6 @@ func (t *trouble) strike(ctx context.Context, line string) {
 			t.more("  the control plane is killed with -9, and starts again")
 			return t.RestartControlPlane(ctx)
 		})
-	case has(string(t.unplugged)) && has(string(fleet.AssignFetching)):
-		t.once(2, func() error { return t.unplug(ctx) })
 	}
 }
 
@@ -203,7 +203,7 @@ func (s *story) specials(ctx context.Context) error {
 		if a.Outcome.Success() {
 			after[a.Machine] = r.Machines[a.Machine]
 		} else {
-			s.more("%s came back by itself: %s", a.Machine, a.Message)
+			s.more("%s came back by itself: %s", a.Machine, oneLine(a.Message))
 		}
 	}
 	s.Expect(Made{Machines: after})

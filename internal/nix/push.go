@@ -4,6 +4,7 @@ package nix
 
 import (
 	"context"
+	"net/url"
 	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -28,7 +29,7 @@ func (p Push) Run(ctx context.Context, paths []fleet.StorePath, line func(string
 	case strings.HasPrefix(to, "file://") || strings.HasPrefix(to, "s3://") || strings.HasPrefix(to, "http"):
 		// The store behind these URLs signs while it writes, so that the local
 		// store need not be ours to change.
-		to = withQuery(to, "secret-key="+p.SecretKeyFile)
+		to = withQuery(to, "secret-key", p.SecretKeyFile)
 	default:
 		args := []string{"--extra-experimental-features", "nix-command", "store", "sign", "--recursive", "--key-file", p.SecretKeyFile}
 		if res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: appendPaths(args, paths)}); err != nil {
@@ -37,7 +38,7 @@ func (p Push) Run(ctx context.Context, paths []fleet.StorePath, line func(string
 		}
 	}
 	if strings.HasPrefix(to, "file://") && !strings.Contains(to, "compression=") {
-		to = withQuery(to, "compression=zstd")
+		to = withQuery(to, "compression", "zstd")
 	}
 	args := append([]string{"--extra-experimental-features", "nix-command", "copy", "--verbose", "--to", to}, p.Flags...)
 	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: appendPaths(args, paths), OnLine: func(_ proc.Stream, l string) { line(l) }})
@@ -48,11 +49,13 @@ func (p Push) Run(ctx context.Context, paths []fleet.StorePath, line func(string
 	return nil
 }
 
-func withQuery(url, query string) string {
-	if strings.Contains(url, "?") {
-		return url + "&" + query
+// withQuery adds a setting to a store's URL. Nix reads %20 there, not +.
+func withQuery(store, name, value string) string {
+	value = strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+	if strings.Contains(store, "?") {
+		return store + "&" + name + "=" + value
 	}
-	return url + "?" + query
+	return store + "?" + name + "=" + value
 }
 
 func appendPaths(args []string, paths []fleet.StorePath) []string {

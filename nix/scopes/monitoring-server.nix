@@ -28,6 +28,10 @@ let
     control-plane-key = controlPlane.keyFile;
   };
   credential = name: lib.mkIf (credentials ? ${name}) "/run/credentials/prometheus.service/${name}";
+  plainJob = job_name: targets: {
+    inherit job_name;
+    static_configs = [ { inherit targets; } ];
+  };
   tls = controlPlane.caFile != null || controlPlane.certificateFile != null;
 in
 {
@@ -43,6 +47,13 @@ in
       default = [ ];
       example = [ "web-01.example.org:9100" ];
       description = "Node exporters to fetch from, as HOST:PORT.";
+    };
+
+    agents = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "web-01.example.org:9445" ];
+      description = "Metrics of NixFleet's agents to fetch, as HOST:PORT.";
     };
 
     controlPlane = {
@@ -105,15 +116,10 @@ in
       checkConfig = mkDefault (if tls then "syntax-only" else true);
       rules = [ (builtins.toJSON (import ./monitoring-server/alerts.nix)) ];
       scrapeConfigs =
-        lib.optional (cfg.nodes != [ ]) {
-          job_name = "node";
-          static_configs = [ { targets = cfg.nodes; } ];
-        }
+        lib.optional (cfg.nodes != [ ]) (plainJob "node" cfg.nodes)
+        ++ lib.optional (cfg.agents != [ ]) (plainJob "nixfleet-agent" cfg.agents)
         ++ lib.optional (controlPlane.target != null) (
-          {
-            job_name = "nixfleet-control-plane";
-            static_configs = [ { targets = [ controlPlane.target ]; } ];
-          }
+          plainJob "nixfleet-control-plane" [ controlPlane.target ]
           // lib.optionalAttrs tls {
             scheme = "https";
             tls_config = {

@@ -7,8 +7,14 @@ let
   inherit (cfg) metrics journal;
 
   exporter = config.services.prometheus.exporters.node;
-  exporterAddress =
-    if exporter.listenAddress == "0.0.0.0" then "127.0.0.1" else exporter.listenAddress;
+  # Where the fleet has the agent's module.
+  agent = config.services.nixfleet-agent or { metrics.port = null; };
+  job = job_name: address: port: {
+    inherit job_name;
+    static_configs = [
+      { targets = [ "${if address == "0.0.0.0" then "127.0.0.1" else address}:${toString port}" ]; }
+    ];
+  };
   nullOrStr =
     example: description:
     mkOption {
@@ -55,11 +61,12 @@ in
       };
       scrapeConfigs = mkOption {
         type = types.listOf (types.attrsOf types.anything);
-        default = lib.optional exporter.enable {
-          job_name = "node";
-          static_configs = [ { targets = [ "${exporterAddress}:${toString exporter.port}" ]; } ];
-        };
-        defaultText = lib.literalMD "the node exporter of this host, where it is on";
+        default =
+          lib.optional exporter.enable (job "node" exporter.listenAddress exporter.port)
+          ++ lib.optional (agent.metrics.port != null) (
+            job "nixfleet-agent" agent.metrics.address agent.metrics.port
+          );
+        defaultText = lib.literalMD "the node exporter and the NixFleet agent of this host, where they are on";
         description = "What is measured, as `scrape_configs` of Prometheus.";
       };
     };

@@ -106,24 +106,29 @@ func controlPlaneCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 func (c *controlPlane) start() error {
 	if c.ports[0] == 0 {
-		for i := range c.ports {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			c.ports[i] = l.Addr().(*net.TCPAddr).Port
-		}
-		if err := os.MkdirAll(c.dir, 0o700); err != nil {
-			return err
-		}
-		text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = \"127.0.0.1:%d\"\nagents = \"127.0.0.1:%d\"\nmetrics = \"127.0.0.1:%d\"\n[tls]\nnames = [\"127.0.0.1\"]\n",
-			c.dir, c.ports[0], c.ports[1], c.ports[2])
-		if err := os.WriteFile(c.dir+".toml", []byte(text), 0o600); err != nil {
+		if err := c.configure(); err != nil {
 			return err
 		}
 	}
 	return c.boot()
+}
+
+// configure chooses free ports and writes the configuration.
+func (c *controlPlane) configure() error {
+	for i := range c.ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close() // not before all three are chosen, so that they differ
+		c.ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = \"127.0.0.1:%d\"\nagents = \"127.0.0.1:%d\"\nmetrics = \"127.0.0.1:%d\"\n[tls]\nnames = [\"127.0.0.1\"]\n",
+		c.dir, c.ports[0], c.ports[1], c.ports[2])
+	return os.WriteFile(c.dir+".toml", []byte(text), 0o600)
 }
 
 // boot starts the program and waits until it is ready.

@@ -25,6 +25,7 @@ let
       "web-01:9100"
       "web-02:9100"
     ];
+    agents = [ "web-01:9101" ];
     controlPlane = {
       target = "cp-01:9443";
       caFile = "/etc/ca.crt";
@@ -47,6 +48,19 @@ let
   scrape = name: lib.findFirst (job: job.job_name == name) null prometheus.scrapeConfigs;
   rules = (builtins.fromJSON (lib.head prometheus.rules)).groups;
   alerts = map (rule: rule.alert) (lib.concatMap (group: group.rules) rules);
+  # Names after nixfleet_, but for those of backups, which the backup scope measures.
+  measured = builtins.readFile (root + "/controlplane/server/metrics.go");
+  expressions =
+    map (rule: rule.expr) (lib.concatMap (group: group.rules) rules)
+    ++ map (target: target.expr) (
+      lib.concatMap (panel: panel.targets)
+        (builtins.fromJSON good.config.environment.etc."nixfleet/dashboards/nixfleet.json".text).panels
+    );
+  used = lib.filter (metric: !lib.hasPrefix "backup_" metric) (
+    lib.concatMap (
+      expression: map lib.head (lib.filter lib.isList (builtins.split "nixfleet_([a-z_]+)" expression))
+    ) expressions
+  );
   plain = with' { controlPlane.target = "127.0.0.1:9443"; };
 in
 {
@@ -61,6 +75,11 @@ in
       "web-01:9100"
       "web-02:9100"
     ];
+  };
+  "every agent is fetched from" = (lib.head (scrape "nixfleet-agent").static_configs).targets == [ "web-01:9101" ];
+  "rules and dashboard use what the control plane measures" = {
+    expr = lib.filter (metric: !lib.hasInfix "desc(\"${metric}\"," measured) used;
+    expected = [ ];
   };
   "the control plane is fetched from with a client certificate, its key by credential" =
     let
@@ -88,7 +107,7 @@ in
       "ControlPlaneDown"
       "RolloutPaused"
       "RolloutFailed"
-      "MachinesSilent"
+      "MachineSilent"
     ];
     expected = [ ];
   };

@@ -60,6 +60,21 @@ in
       ];
     };
   };
+  "the agent of the host is measured where it can be" = {
+    expr =
+      (with' { } {
+        options.services.nixfleet-agent.metrics = {
+          port = lib.mkOption { default = 9445; };
+          address = lib.mkOption { default = "0.0.0.0"; };
+        };
+      }).config.nixfleet.o11y.metrics.scrapeConfigs;
+    expected = [
+      {
+        job_name = "nixfleet-agent";
+        static_configs = [ { targets = [ "127.0.0.1:9445" ]; } ];
+      }
+    ];
+  };
   "metrics go to the URL, the password by credential" =
     let
       unit = good.config.systemd.units."vmagent.service".text;

@@ -41,11 +41,23 @@ tests:
         values: '1x40'
       - series: 'nixfleet_rollouts{state="reverting"}'
         values: '0x40'
-      - series: 'nixfleet_rollouts_finished_total{state="failed"}'
+      - series: 'nixfleet_rollouts{state="failed"}'
+        values: '3x20 4x20'
+      - series: 'nixfleet_restored_mode'
         values: '0x20 1x20'
-      - series: 'nixfleet_machines{state="active",contact="silent",drift="false"}'
-        values: '2x40'
-      - series: 'nixfleet_machines{state="active",contact="ok",drift="true"}'
+      - series: 'nixfleet_reports_waiting'
+        values: '1000x40'
+      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="web-01"}'
+        values: '60x40'
+      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="never"}'
+        values: '0x40'
+      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="web-02"}'
+        values: '0+60x40'
+      - series: 'nixfleet_machines_health{health="failing"}'
+        values: '1x40'
+      - series: 'nixfleet_machines_health{health="passing"}'
+        values: '5x40'
+      - series: 'nixfleet_machines_drift'
         values: '0x40'
     alert_rule_test:
       - { eval_time: 12m, alertname: MachineDown, exp_alerts: [] }
@@ -86,18 +98,36 @@ tests:
         exp_alerts:
           - exp_labels: { severity: warning, state: paused }
             exp_annotations: { summary: "1 rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why." }
-      - { eval_time: 20m, alertname: RolloutReverted, exp_alerts: [] }
+      - { eval_time: 20m, alertname: RolloutReverting, exp_alerts: [] }
       - { eval_time: 15m, alertname: RolloutFailed, exp_alerts: [] }
       - eval_time: 25m
         alertname: RolloutFailed
         exp_alerts:
           - exp_labels: { severity: critical, state: failed }
             exp_annotations: { summary: "A rollout has failed." }
-      - eval_time: 20m
-        alertname: MachinesSilent
+      - { eval_time: 40m, alertname: RolloutFailed, exp_alerts: [] }
+      - { eval_time: 15m, alertname: ControlPlaneRestored, exp_alerts: [] }
+      - eval_time: 25m
+        alertname: ControlPlaneRestored
         exp_alerts:
-          - exp_labels: { severity: warning, state: active, contact: silent, drift: "false" }
-            exp_annotations: { summary: "2 machines have missed three check-ins." }
+          - exp_labels: { severity: critical }
+            exp_annotations: { summary: "The database of the control plane is older than what the fleet has seen; rollouts are paused until nixfleet-control-plane doctor is heeded." }
+      - eval_time: 20m
+        alertname: ReportsWaiting
+        exp_alerts:
+          - exp_labels: { severity: warning }
+            exp_annotations: { summary: "1000 reports of agents wait to be looked at." }
+      - { eval_time: 15m, alertname: MachineSilent, exp_alerts: [] }
+      - eval_time: 30m
+        alertname: MachineSilent
+        exp_alerts:
+          - exp_labels: { severity: warning, machine: web-01 }
+            exp_annotations: { summary: "The agent of web-01 has not been heard of for a quarter of an hour." }
+      - eval_time: 20m
+        alertname: MachinesFailing
+        exp_alerts:
+          - exp_labels: { severity: warning, health: failing }
+            exp_annotations: { summary: "1 machines fail their health checks." }
       - { eval_time: 40m, alertname: MachinesDrifted, exp_alerts: [] }
 
   # Times are seconds since the epoch, and the test begins at 0.

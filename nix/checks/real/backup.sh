@@ -75,6 +75,24 @@ check "it fails for a host without a backup" bash -c "! bash <(sed 's#export HOS
 echo "wrong" >"$work/password"
 check "a job that cannot open its repository fails" bash -c '! "$@"' _ bash -euc ". '$work/job'; before; run"
 
+# The restore test of borgbackup, on a repository that it is given.
+if command -v borg >/dev/null; then
+  export BORG_REPO=$work/borg BORG_PASSPHRASE=secret BORG_BASE_DIR=$work/borg-home
+  borg init --encryption repokey-blake2 2>/dev/null
+  borg create ::web-01-vault-2026-01-01 "$work/data"
+  mkdir "$work/empty"
+  borg create ::web-01-empty-2026-01-01 "$work/empty"
+  text borgRestoreTest | place >"$work/borg-restore-test"
+  restores() { sed "s#^export ARCHIVES=.*#export ARCHIVES='$1'#; s#^export BORG_[A-Z]*=.*##" "$work/borg-restore-test" | bash; }
+  fails() { ! "$@"; }
+  check "borgbackup: the restore test restores the newest backup" restores 'web-01-vault-*'
+  check "borgbackup: it fails for a job without a backup" fails restores 'web-01-other-*'
+  check "borgbackup: it fails for a backup without a file" fails restores 'web-01-empty-*'
+else
+  echo "SKIP: borgbackup's restore test did not run: no borg here" >&2
+  echo "ok - $name: borgbackup # SKIP no borg here"
+fi
+
 # The records, with a server that takes one request and keeps it.
 freeport=$((20000 + $$ % 20000))
 request() {

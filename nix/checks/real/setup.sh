@@ -27,11 +27,12 @@ needs() {
   arguments=$("$root/nix/checks/eval/harness/arguments.sh") || exit 2
 }
 
-# text ATTRIBUTE: a text of texts.nix.
+# text ATTRIBUTE: a text of texts.nix. One that does not evaluate ends the script, from a pipe as well.
 text() {
   local json
   json=$(NIX_REMOTE=dummy:// nix-instantiate --eval --strict --json \
-    -E "(import $real/texts.nix { root = $root; harness = { $arguments }; }).$1") || exit 2
+    -E "(import $real/texts.nix { root = $root; harness = { $arguments }; }).$1") ||
+    { echo "not ok - $name: the text $1 evaluates" >&2; kill $$; exit 2; }
   json=${json#\"} json=${json%\"}
   printf '%b' "${json//\\\"/\"}"
 }

@@ -80,6 +80,24 @@ let
           retention.last = 2;
           restoreTest.enable = true;
         };
+        jobs.vault = {
+          backend = "borgbackup";
+          paths = [ "@data@" ];
+          repository = "@repository@";
+          passwordFile = "@password@";
+          restoreTest.enable = true;
+        };
+      };
+    }
+  ];
+  wiped = host [
+    scopes.nixosModules.impermanence
+    {
+      nixfleet.impermanence.enable = true;
+      fileSystems."/" = {
+        device = "/dev/disk/by-label/nixos";
+        fsType = "btrfs";
+        options = [ "subvol=root" ];
       };
     }
   ];
@@ -97,6 +115,18 @@ in
   unlimited = ruleset false;
 
   rollback = builtins.readFile (root + "/nix/scopes/impermanence/rollback.sh");
+
+  # What activation does before secrets are decrypted.
+  hostKey =
+    (host [
+      scopes.nixosModules.secrets
+      {
+        nixfleet.secrets = {
+          enable = true;
+          hostKeyPath = "/@work@/a folder/ssh_host_ed25519_key";
+        };
+      }
+    ]).system.activationScripts.nixfleetHostKey.text;
 
   # The commands of restic's unit in their order, as one script.
   backup = ''
@@ -123,6 +153,11 @@ in
     set -- ${(unit "nixfleet-backup-data-restore-test").scriptArgs}
     ${(unit "nixfleet-backup-data-restore-test").script}
   '';
+  borgRestoreTest = ''
+    ${asEnvironment (unit "nixfleet-backup-vault-restore-test").environment}
+    set -- ${(unit "nixfleet-backup-vault-restore-test").scriptArgs}
+    ${(unit "nixfleet-backup-vault-restore-test").script}
+  '';
   reportSuccess = ''
     ${asEnvironment (unit "nixfleet-backup-data-success").environment}
     ${(unit "nixfleet-backup-data-success").script}
@@ -131,6 +166,13 @@ in
     ${asEnvironment (unit "nixfleet-backup-data-failure").environment}
     ${(unit "nixfleet-backup-data-failure").script}
   '';
+
+  # Units by name, of the machine and of its stage 1.
+  units = lib.mapAttrs (_: unit: unit.text) (
+    lib.filterAttrs (name: _: lib.hasPrefix "nixfleet-" name) (
+      backups.systemd.units // wiped.boot.initrd.systemd.units
+    )
+  );
 
   alerts = builtins.toJSON (import (root + "/nix/scopes/monitoring-server/alerts.nix"));
 }

@@ -91,7 +91,6 @@ in
         CacheDirectory = "nixfleet-agent";
         RuntimeDirectory = "nixfleet";
         RuntimeDirectoryPreserve = true; # holds and the release's data outlive a restart
-        UMask = "0077";
         # Root, for the profile, the garbage collector's roots and the switch; the switch itself runs
         # in a unit of its own, so this one needs to write nowhere else.
         ProtectSystem = "strict";

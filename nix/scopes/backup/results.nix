@@ -29,23 +29,12 @@ let
         TEXTFILE_DIRECTORY = textfileDirectory;
       };
       script = builtins.readFile ./report.sh;
-      serviceConfig = {
+      serviceConfig = import ./hardening.nix // {
         Type = "oneshot";
         StateDirectory = "nixfleet/backup";
         # Root by need: the exporter's directory belongs to it. Nothing else can be written.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";
         LoadCredential = lib.optional (job.pingUrlFile != null) "ping-url:${job.pingUrlFile}";
-        CapabilityBoundingSet = "";
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectHome = true;
-        ProtectSystem = "strict";
-        RestrictAddressFamilies = [
-          "AF_INET"
-          "AF_INET6"
-          "AF_UNIX"
-        ];
       };
     };
 

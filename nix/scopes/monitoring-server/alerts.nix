@@ -48,16 +48,23 @@ in
       rules = [
         (alert "ControlPlaneDown" "critical" "5m" ''up{job="nixfleet-control-plane"} == 0''
           "The control plane at {{ $labels.instance }} has not answered for five minutes. Machines keep running; nothing can be deployed.")
+        (alert "ControlPlaneRestored" "critical" "0m" "nixfleet_restored_mode == 1"
+          "The database of the control plane is older than what the fleet has seen; rollouts are paused until nixfleet-control-plane doctor is heeded.")
+        (alert "ReportsWaiting" "warning" "10m" "nixfleet_reports_waiting > 500"
+          "{{ $value }} reports of agents wait to be looked at.")
         (alert "RolloutPaused" "warning" "15m" ''nixfleet_rollouts{state="paused"} > 0''
           "{{ $value }} rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why.")
-        (alert "RolloutFailed" "critical" "0m" ''increase(nixfleet_rollouts_finished_total{state="failed"}[15m]) > 0''
+        (alert "RolloutFailed" "critical" "0m" ''delta(nixfleet_rollouts{state="failed"}[15m]) > 0''
           "A rollout has failed.")
-        (alert "RolloutReverted" "warning" "0m" ''nixfleet_rollouts{state="reverting"} > 0''
+        (alert "RolloutReverting" "warning" "0m" ''nixfleet_rollouts{state="reverting"} > 0''
           "{{ $value }} rollouts are being reverted.")
-        (alert "MachinesSilent" "warning" "10m" ''nixfleet_machines{contact="silent"} > 0''
-          "{{ $value }} machines have missed three check-ins.")
-        (alert "MachinesDrifted" "warning" "30m" ''nixfleet_machines{drift="true"} > 0''
-          "{{ $value }} machines run something else than their release.")
+        (alert "MachineSilent" "warning" "5m"
+          "time() - (nixfleet_machine_last_seen_timestamp_seconds > 0) > 900"
+          "The agent of {{ $labels.machine }} has not been heard of for a quarter of an hour.")
+        (alert "MachinesFailing" "warning" "15m" ''nixfleet_machines_health{health="failing"} > 0''
+          "{{ $value }} machines fail their health checks.")
+        (alert "MachinesDrifted" "warning" "30m" "nixfleet_machines_drift > 0"
+          "{{ $value }} machines run something that their agent did not activate.")
       ];
     }
   ];

@@ -53,8 +53,14 @@ in
       (query ''count(up{job="node"} == 1)'' "up")
       (query ''count(up{job="node"} == 0) or vector(0)'' "down")
     ])
-    (panel 1 "timeseries" "Machines by state" "short" [ (query "sum by (state) (nixfleet_machines)" "{{state}}") ])
-    (panel 2 "timeseries" "Rollouts" "short" [ (query "sum by (state) (nixfleet_rollouts)" "{{state}}") ])
+    (panel 1 "timeseries" "Active machines by health" "short" [
+      (query "nixfleet_machines_health" "{{health}}")
+      (query "nixfleet_machines_online" "online")
+      (query "nixfleet_machines_drift" "drifted")
+    ])
+    (panel 2 "timeseries" "Rollouts" "short" [
+      (query ''nixfleet_rollouts{state=~"scheduled|running|paused|reverting"}'' "{{state}}")
+    ])
     (panel 3 "timeseries" "Processor" "percentunit" [
       (query ''1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[5m]))'' "{{instance}}")
     ])
@@ -64,10 +70,14 @@ in
     (panel 5 "timeseries" "Root file system" "percentunit" [
       (query ''1 - node_filesystem_avail_bytes{mountpoint="/"} / node_filesystem_size_bytes'' "{{instance}}")
     ])
-    (panel 6 "table" "Failed units" "short" [ (query ''node_systemd_unit_state{state="failed"} == 1'' "{{instance}} {{name}}") ])
+    (panel 6 "table" "Failed units" "short" [
+      (query ''node_systemd_unit_state{state="failed"} == 1'' "{{instance}} {{name}}")
+    ])
     (panel 7 "timeseries" "Age of the last backup" "s" [
       (query ''time() - nixfleet_backup_last_event_timestamp_seconds{event="success"}'' "{{instance}} {{backup}}")
     ])
-    (panel 8 "table" "Alerts" "short" [ (query ''ALERTS{alertstate="firing"}'' "{{alertname}} {{instance}}") ])
+    (panel 8 "table" "Alerts" "short" [
+      (query ''ALERTS{alertstate="firing"}'' "{{alertname}} {{instance}}")
+    ])
   ];
 }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// chain is an audit trail of n entries, of which what(seq) is the body.
+func chain(n int, what func(seq int64) string) []fleet.AuditEntry {
+	var out []fleet.AuditEntry
+	var head fleet.Digest
+	for seq := int64(1); seq <= int64(n); seq++ {
+		body := fmt.Sprintf(`{"at":1,"actor":"key:alice","action":"%s","subject":"x:%d"}`, what(seq), seq)
+		head = fleet.AuditHash(seq, head, body)
+		out = append(out, fleet.AuditEntry{Seq: seq, Body: body, Hash: head})
+	}
+	return out
+}
+
+func same(int64) string { return "rollout.create" }
+
+// E10: whatever was done to the trail, verify names the first bad entry. A
+// tail that was cut off, or a trail that was written anew with good hashes,
+// shows against the checkpoint of the run before.
+func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
+	good := chain(7, same)
+	for _, tc := range []struct {
+		name string
+		now  func() []fleet.AuditEntry
+		want string
+	}{
+		{"altered", func() []fleet.AuditEntry {
+			e := slices.Clone(good)
+			e[3].Body = strings.Replace(e[3].Body, "alice", "mallory", 1)
+			return e
+		}, "entry 4 was altered"},
+		{"altered, with its hash", func() []fleet.AuditEntry {
+			e := slices.Clone(good)
+			e[3].Body = strings.Replace(e[3].Body, "alice", "mallory", 1)
+			e[3].Hash = fleet.AuditHash(4, e[2].Hash, e[3].Body)
+			return e
+		}, "entry 5 was altered"},
+		{"removed", func() []fleet.AuditEntry { return slices.Delete(slices.Clone(good), 2, 3) }, "entry 4 is where entry 3 should be"},
+		{"first removed", func() []fleet.AuditEntry { return slices.Clone(good[1:]) }, "entry 2 is where entry 1 should be"},
+		{"reordered", func() []fleet.AuditEntry {
+			e := slices.Clone(good)
+			e[4], e[5] = e[5], e[4]
+			return e
+		}, "entry 6 is where entry 5 should be"},
+		{"tail cut off", func() []fleet.AuditEntry { return slices.Clone(good[:6]) }, "does not contain the checkpoint seen before: entry 7"},
+		{"all cut off", func() []fleet.AuditEntry { return nil }, "does not contain the checkpoint seen before: entry 7"},
+		{"written anew", func() []fleet.AuditEntry {
+			return chain(9, func(seq int64) string { return map[bool]string{true: "key.create", false: same(seq)}[seq == 5] })
+		}, "does not contain the checkpoint"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPlane(t)
+			p.audit = good
+			u := newUser(t).of(p)
+			if r := u.mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, "7 entries") || !strings.Contains(r.out, "could not be seen") {
+				t.Fatalf("first run says %q", r.out)
+			}
+			p.audit = tc.now()
+			for range 2 { // the finding does not become the new checkpoint
+				if r := u.mustRun(ExitError, "audit", "verify", "--json"); !strings.Contains(r.out, tc.want) || !strings.Contains(r.out, `"conflict"`) {
+					t.Fatalf("says %s, want %q", r.out, tc.want)
+				}
+			}
+		})
+	}
+}
+
+func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
+	one, two := newPlane(t), newPlane(t)
+	u := newUser(t).of(one)
+	u.mustRun(ExitDone, "audit", "verify") // an empty trail is a checkpoint that everything contains
+	for n := 1; n <= 5; n += 2 {
+		one.audit = chain(n, same)
+		if r := u.mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, fmt.Sprintf("seen before, at entry %d", max(0, n-2))) {
+			t.Errorf("with %d entries: %q", n, r.out)
+		}
+	}
+	two.audit = chain(2, func(int64) string { return "key.create" })
+	if r := u.of(two).mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, "no earlier checkpoint") {
+		t.Errorf("another control plane: %q", r.out)
+	}
+	files, err := filepath.Glob(filepath.Join(u.home, ".local", "state", "nixfleet", "audit-*.json"))
+	if err != nil || len(files) != 2 {
+		t.Errorf("checkpoints %q, %v; want two", files, err)
+	}
+	// O08: a checkpoint that cannot be read is an error, not a first run.
+	for _, f := range files {
+		if err := os.WriteFile(f, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.mustRun(ExitError, "audit", "verify")
+	u.env["HOME"] = ""
+	if r := u.mustRun(ExitError, "audit", "verify"); !strings.Contains(r.stderr, "XDG_STATE_HOME") {
+		t.Errorf("without a home: %q", r.stderr)
+	}
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// plane is a control plane that says what a test wants it to. Its lists come
+// in pages of two.
+type plane struct {
+	*httptest.Server
+	ca string // PEM file
+
+	mu          sync.Mutex
+	keys        []string // of the calls, in order
+	paths       []string
+	machines    []fleet.Machine
+	releases    []fleet.Release
+	rollouts    []fleet.Rollout
+	assignments []fleet.Assignment
+	audit       []fleet.AuditEntry
+	events      func(yield func(api.Event) bool) // of the stream, after its first
+	onRollout   func()                           // called when a rollout is read
+	asked       *api.RolloutRequest              // the last one
+	fail        *fleet.Error                     // of every call
+}
+
+func newPlane(t *testing.T) *plane {
+	t.Helper()
+	p := &plane{}
+	p.Server = httptest.NewTLSServer(http.HandlerFunc(p.serve))
+	t.Cleanup(p.Close)
+	p.ca = filepath.Join(t.TempDir(), "ca.pem")
+	write(t, p.ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate().Raw})))
+	return p
+}
+
+func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.keys = append(p.keys, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	p.paths = append(p.paths, r.URL.Path)
+	p.mu.Unlock()
+	if p.fail != nil {
+		refuse(w, p.fail)
+		return
+	}
+	rest := strings.TrimPrefix(r.URL.Path, "/api/v1/")
+	words := strings.Split(rest, "/")
+	switch {
+	case rest == "machines":
+		page(w, r, p.machines)
+	case rest == "releases":
+		page(w, r, p.releases)
+	case rest == "rollouts" && r.Method == http.MethodPost:
+		p.asked = &api.RolloutRequest{}
+		if err := json.NewDecoder(r.Body).Decode(p.asked); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+		reply(w, api.RolloutDetail{Rollout: fleet.Rollout{ID: "01new", Spec: p.asked.Spec}})
+	case rest == "rollouts":
+		page(w, r, p.rollouts)
+	case words[0] == "rollouts" && len(words) == 2:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.onRollout != nil {
+			p.onRollout()
+		}
+		for _, ro := range p.rollouts {
+			if string(ro.ID) == words[1] {
+				reply(w, api.RolloutDetail{Rollout: ro, Batches: []fleet.Batch{}})
+				return
+			}
+		}
+		refuse(w, fleet.Errorf(fleet.NotFound, "no rollout %s", words[1]))
+	case words[0] == "rollouts" && words[2] == "waiting":
+		reply(w, []api.Waiting{{Batch: -1, State: "running", Why: "batch 1 is at work"}, {Machine: "web-01", State: "offered", Why: "offered, has not begun"}})
+	case words[0] == "rollouts" && words[2] == "assignments":
+		page(w, r, p.assignments)
+	case rest == "audit":
+		page(w, r, p.audit)
+	case rest == "events":
+		p.stream(w, r)
+	case words[0] == "releases" && len(words) == 2:
+		for _, re := range p.releases {
+			if string(re.Digest) == words[1] {
+				reply(w, api.ReleaseDetail{Release: re, Entries: [][]byte{}})
+				return
+			}
+		}
+		refuse(w, fleet.Errorf(fleet.NotFound, "no release %s", words[1]))
+	case words[0] == "machines" && len(words) >= 2:
+		if len(words) == 3 && words[2] == "reports" {
+			page(w, r, []fleet.Report{{Machine: "web-01", Kind: fleet.ReportOutcome, Message: "one\x1b[2Jtwo\tthree"}})
+			return
+		}
+		reply(w, p.machines[0])
+	default:
+		refuse(w, fleet.Errorf(fleet.NotFound, "no operation %s %s", r.Method, r.URL.Path))
+	}
+}
+
+func (p *plane) stream(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	id := int64(1)
+	send := func(e api.Event) bool {
+		id++
+		e.ID = id
+		b, err := json.Marshal(e)
+		if err != nil {
+			return false
+		}
+		_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.ID, b)
+		w.(http.Flusher).Flush()
+		return err == nil && r.Context().Err() == nil
+	}
+	if send(api.Event{}) && p.events != nil {
+		p.events(send)
+	}
+	<-r.Context().Done()
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	p := api.NewProblem(err)
+	w.Header().Set("Content-Type", api.ProblemType)
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
+}
+
+func page[T any](w http.ResponseWriter, r *http.Request, list []T) {
+	from, _ := strconv.Atoi(r.URL.Query().Get("cursor")) // none: from the first
+	out := api.Page[T]{Items: list[min(from, len(list)):min(from+2, len(list))]}
+	if from+2 < len(list) {
+		out.Next = strconv.Itoa(from + 2)
+	}
+	reply(w, out)
+}
+
+// user is an operator with a home of his own, in an empty folder.
+type user struct {
+	t    *testing.T
+	home string
+	env  map[string]string
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	u := &user{t: t, home: t.TempDir()}
+	u.env = map[string]string{"HOME": u.home}
+	t.Chdir(t.TempDir())
+	return u
+}
+
+// of is a user who talks to p.
+func (u *user) of(p *plane) *user {
+	u.env["NIXFLEET_SERVER"], u.env["NIXFLEET_CA"], u.env["NIXFLEET_API_KEY"] = p.URL, p.ca, "nfk_env"
+	return u
+}
+
+func (u *user) saveCredentials(server, ca, key string) {
+	u.t.Helper()
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	write(u.t, filepath.Join(u.home, ".config", "nixfleet", "credentials.toml"),
+		fmt.Sprintf("server = %q\nkey = %q\nca = %q\n", server, key, pem))
+}
+
+type result struct {
+	code        int
+	out, stderr string
+}
+
+func (u *user) run(args ...string) result {
+	u.t.Helper()
+	var out, stderr bytes.Buffer
+	code := Run(u.t.Context(), Config{
+		Version: "test", Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr,
+		Env: func(k string) string { return u.env[k] },
+	})
+	return result{code, out.String(), stderr.String()}
+}
+
+// mustRun is run for what has to end with code.
+func (u *user) mustRun(code int, args ...string) result {
+	u.t.Helper()
+	r := u.run(args...)
+	if r.code != code {
+		u.t.Fatalf("nixfleet %s: exit code %d, want %d\nstdout: %s\nstderr: %s", strings.Join(args, " "), r.code, code, r.out, r.stderr)
+	}
+	return r
+}
+
+// oneJSON fails unless text is exactly one JSON document.
+func oneJSON(t *testing.T, text string) any {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	var v any
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("stdout is no JSON: %v\n%s", err, text)
+	}
+	if err := d.Decode(new(any)); err != io.EOF {
+		t.Fatalf("stdout has more than one document: %v\n%s", err, text)
+	}
+	return v
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func machine(id string, tags ...fleet.Tag) fleet.Machine {
+	return fleet.Machine{ID: fleet.MachineID(id), Lifecycle: fleet.Active, Tags: fleet.NewTags(nil, tags), Checks: []fleet.CheckResult{}}
+}
+
+func release(digit, name string, seq uint64) fleet.Release {
+	return fleet.Release{
+		Digest: fleet.Digest("sha256:" + digit + strings.Repeat("0", 64-len(digit))),
+		Header: fleet.Header{FleetID: "test", Line: "main", Sequence: seq, Name: name},
+	}
+}
+
+func flatten(c *cobra.Command) []*cobra.Command {
+	out := []*cobra.Command{c}
+	for _, sub := range c.Commands() {
+		out = append(out, flatten(sub)...)
+	}
+	return out
+}
