@@ -83,7 +83,14 @@ func enroll(o *agent.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "enroll", Short: "Get this machine's certificate for a one-time token",
 		Example: "  nixfleet-agent enroll --token-file /run/keys/nixfleet-token", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return agent.Enroll(c.Context(), *o, tokenFile) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			id, err := agent.Enroll(c.Context(), *o, tokenFile)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is enrolled\n", id)
+			return err
+		},
 	}
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the token (default: identity.tokenFile of the configuration)")
 	return cmd
@@ -147,7 +154,7 @@ func configCheck() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use: "check FILE", Short: "Say whether a configuration file is good", Example: "  nixfleet-agent config check result/etc/nixfleet/agent.toml", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := config.ReadAgent(args[0])
+			a, err := agent.ReadConfig(args[0])
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,18 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// files are the places below the state directory.
+// ReadConfig reads an agent's configuration, and checks what only the agent
+// can: that its reboot window makes sense. The error's code is NotFound,
+// Invalid or TooLarge.
+func ReadConfig(file string) (config.Agent, error) {
+	c, err := config.ReadAgent(file)
+	if err != nil || c.Reboot.Policy != config.RebootWindow {
+		return c, err
+	}
+	_, err = windowOpen(c.Reboot.Window, time.Now())
+	return c, err
+}
+
 func journalFile(c config.Agent) disk.Journal {
 	return disk.Journal{File: filepath.Join(c.StateDir, "journal.json")}
 }
@@ -51,7 +62,7 @@ func watchFile(c config.Agent) disk.WatchFile {
 // Run is the agent. It returns nil when ctx ends, and an error when it cannot
 // begin: a configuration, state or identity that makes no sense.
 func Run(ctx context.Context, o Options) error {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return err
 	}

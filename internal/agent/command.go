@@ -23,35 +23,36 @@ import (
 
 // Enroll buys this machine's certificate with a token, from tokenFile or, if
 // that is empty, from the file that the configuration names. A machine that
-// knows no floor starts without one: who enrols it by hand vouches for it.
-func Enroll(ctx context.Context, o Options, tokenFile string) error {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+// knows no floor starts without one: who enrols it by hand vouches for it. It
+// returns which machine was enrolled.
+func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, error) {
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if tokenFile == "" {
 		tokenFile = cfg.Identity.TokenFile
 	}
 	if tokenFile == "" {
-		return fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
+		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
 	}
 	token, err := readToken(tokenFile)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := (&identity{cfg: cfg}).enroll(ctx, token); err != nil {
-		return err
+		return "", err
 	}
 	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {
-		return err
+		return cfg.MachineID, err
 	}
-	return requestFloor(cfg, trust.Floor{})
+	return cfg.MachineID, requestFloor(cfg, trust.Floor{})
 }
 
 // AdoptFloor gives a machine that has lost its state a floor: releases of its
 // line below sequence are refused from then on; 0 accepts any.
 func AdoptFloor(o Options, sequence fleet.Sequence) error {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ type Status struct {
 
 // ReadStatus reads the state directory.
 func ReadStatus(o Options) (Status, error) {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return Status{}, err
 	}
@@ -154,7 +155,7 @@ func (s Status) Text(out io.Writer) error {
 
 // ReadHistory returns the outcomes on this machine, oldest first.
 func ReadHistory(o Options) ([]fleet.Report, error) {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,7 @@ func (w *world) inspect(e fleet.Entry) states.Input {
 			return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(file) + ", and its entry does not say detach"}
 		}
 	}
-	c, err := config.ReadAgent(filepath.Join(string(e.StorePath), config.AgentFile))
+	c, err := ReadConfig(filepath.Join(string(e.StorePath), config.AgentFile))
 	if err != nil {
 		return states.Refused{Reason: fleet.ReasonMalformed, Message: "the system's own agent could not start: " + err.Error()}
 	}

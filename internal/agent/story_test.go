@@ -225,8 +225,14 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		s.seen("drift", func(r fleet.Report) bool { return r.Kind == fleet.ReportDrift && string(r.Running) == hand })
 		s.plane.await("drift in check-in", func() bool { return s.plane.seen.Drift })
 		s.runs(hand)
+		// One that is in progress is waited for.
 		next := s.build(testbed.System{Generation: "10", Kernel: "2"})
-		s.want(s.apply(next), fleet.OutcomeLive, "") // by order, the machine comes back to the fleet
+		d := s.release(next)
+		s.sh("systemd-run --quiet --unit=by-hand flock /run/nixos/switch-to-configuration.lock sleep 300")
+		s.give(d, time.Minute)
+		s.plane.await("waiting agent", func() bool { return strings.Contains(s.plane.seen.Waiting, "another switch is in progress") })
+		s.sh("systemctl stop by-hand")
+		s.want(s.outcome(), fleet.OutcomeLive, "") // by order, the machine comes back to the fleet
 		s.runs(next)
 		now = next
 	})
@@ -275,5 +281,19 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		s.give(old, 20*time.Second)
 		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonBelowFloor)
 		s.runs(now)
+	})
+
+	// A11: a component that must not be switched under way is left for the
+	// next boot.
+	part("switch inhibitor", func(t *testing.T) {
+		boot := s.sh("cat /proc/sys/kernel/random/boot_id")
+		next := s.build(testbed.System{Generation: "14", Kernel: "2", Inhibitors: map[string]string{"dbus": "2"}})
+		s.give(s.release(next), 3*time.Minute)
+		r := s.outcome()
+		s.want(r, fleet.OutcomeLive, "")
+		if r.BootID == boot {
+			t.Error("it was switched to without a reboot")
+		}
+		s.runs(next)
 	})
 }

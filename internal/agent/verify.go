@@ -34,7 +34,7 @@ func healthChecks(c config.Agent) []fleet.Check {
 // verify watches the checks until the required ones have passed for as long as
 // the order wants, or one fails.
 func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
-	cfg, err := config.ReadAgent(w.cfgFile)
+	cfg, err := ReadConfig(w.cfgFile)
 	if err != nil {
 		return states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: "the new system's checks cannot be read: " + err.Error()}
 	}

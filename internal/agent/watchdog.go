@@ -10,7 +10,6 @@ import (
 
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
-	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
@@ -22,7 +21,7 @@ const watchdogTries = 3
 // without the network, the agent or the control plane (A10). A timer runs it
 // again and again.
 func Watchdog(ctx context.Context, o Options) error {
-	cfg, err := config.ReadAgent(o.ConfigFile)
+	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return err
 	}

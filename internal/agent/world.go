@@ -210,6 +210,12 @@ func (w *world) runSwitch(ctx context.Context, j states.Journal, system fleet.St
 	if host.System().Darwin() {
 		s.Program, s.Args = string(system)+"/activate", nil
 	}
+	// Another hand's switch is waited for (A13).
+	for !s.Started() && host.LockHeld() && w.Now().Boot < work.SwitchUntil {
+		if !pause(ctx, 250*time.Millisecond) {
+			return nil
+		}
+	}
 	res, err := w.sup.Run(ctx, s)
 	if err != nil {
 		return states.Failed{Reason: fleet.ReasonActivation, Message: err.Error()}

@@ -115,7 +115,8 @@ func (s Switch) code() (int, bool) {
 	return n, err == nil
 }
 
-func (s Switch) started() bool {
+// Started reports whether the program has begun.
+func (s Switch) Started() bool {
 	_, err := os.Stat(filepath.Join(s.Dir, s.Name+".started"))
 	return err == nil
 }
@@ -166,17 +167,6 @@ func Sweep(dir string) error {
 		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 	}
 	return errors.Join(errs...)
-}
-
-// LockHeld reports whether a switch is in progress, be it by another hand.
-func LockHeld() bool {
-	f, err := os.Open("/run/nixos/switch-to-configuration.lock")
-	if err != nil {
-		return false // no switch since boot
-	}
-	defer f.Close()
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	return errors.Is(err, syscall.EWOULDBLOCK)
 }
 
 // Free is how many bytes can be written below dir.

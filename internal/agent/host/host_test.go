@@ -71,7 +71,7 @@ func TestLaunchd_ASwitchGoesOnWithoutTheAgentThatBeganIt(t *testing.T) {
 	s := Switch{Name: "s", Dir: filepath.Join(dir, "switch"), Limit: 30 * time.Second, Program: script(t, `while [ ! -e "`+gate+`" ]; do sleep 0.01; done; exit 0`)}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		for !s.started() && t.Context().Err() == nil {
+		for !s.Started() && t.Context().Err() == nil {
 			runtime.Gosched()
 		}
 		cancel()

@@ -27,7 +27,7 @@ var _ Supervisor = Launchd{}
 func (m Launchd) Run(ctx context.Context, s Switch) (Result, error) {
 	pidFile := filepath.Join(s.Dir, s.Name+".pid")
 	logFile := filepath.Join(s.Dir, s.Name+".log")
-	if _, ended := s.code(); !ended && !s.started() {
+	if _, ended := s.code(); !ended && !s.Started() {
 		if err := m.start(s, pidFile, logFile); err != nil {
 			return Result{}, err
 		}

@@ -26,7 +26,7 @@ func (m Systemd) Run(ctx context.Context, s Switch) (Result, error) {
 	unit := s.Name + ".service"
 	alive := func() bool { return m.active(ctx, unit) }
 	_, ended := s.code()
-	if !ended && !s.started() && !alive() {
+	if !ended && !s.Started() && !alive() {
 		if err := m.start(ctx, s); err != nil {
 			return Result{}, err
 		}
