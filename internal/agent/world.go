@@ -252,6 +252,10 @@ func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Inp
 		}
 	}
 	if err := w.sup.Reboot(ctx); err != nil {
+		// The shutdown that it asks for may end the asking program before it has its answer.
+		if !pause(ctx, 5*time.Second) {
+			return nil
+		}
 		return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: err.Error()}
 	}
 	w.log.Info("rebooting")
