@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -35,7 +34,7 @@ func quiet(w *world, id fleet.MachineID) *agent {
 }
 
 func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.fleetOf("web-01")
 		a := quiet(w, "web-01")
@@ -44,7 +43,7 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 		o := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 		before := w.snapshot()
 		for range 5 {
-			time.Sleep(time.Second)
+			rest(time.Second)
 			in = a.checkIn() // its checks ran anew
 			in.WaitMs, in.Have, in.Epoch = 0, o.Etag, o.Epoch
 			in.Checks[0].DurationMs, in.Checks[0].Passes = 7, 7
@@ -57,7 +56,7 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 			t.Errorf("last contact %d, want now", m.LastContact)
 		}
 		// In one statement, later; and it is there after a stop.
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.LastContact == 0 {
 			t.Error("last contact was not written")
 		}
@@ -70,7 +69,7 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 }
 
 func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf("web-01")
@@ -86,7 +85,7 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 		}
 		start = time.Now()
 		go func() {
-			time.Sleep(7 * time.Second)
+			rest(7 * time.Second)
 			w.rollOut(digest)
 		}()
 		o = must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
@@ -94,14 +93,14 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 			t.Errorf("the rollout reached the machine after %s with %+v", took, o.Apply)
 		}
 		// The same orders have the same etag, also when less time is left.
-		time.Sleep(time.Second)
+		rest(time.Second)
 		in.WaitMs = 0
 		if again := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in)); again.Etag != o.Etag || again.Apply.DeadlineMs != 119_000 {
 			t.Errorf("a second later the orders are %+v", again)
 		}
 		in.Have, in.WaitMs = o.Etag, 50_000
 		go func() {
-			time.Sleep(time.Second)
+			rest(time.Second)
 			_ = w.plane().Close()
 		}()
 		start = time.Now()
@@ -156,7 +155,7 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 
 // E08 and the rules of tokens.
 func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := t.Context()
 		serial := 0
@@ -195,7 +194,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		_, err = token(false)
 		wantCode(t, err, fleet.Conflict) // a living name
 		late := must[string](t)(token(true))
-		time.Sleep(25 * time.Hour)
+		rest(25 * time.Hour)
 		_, _, err = w.plane().RedeemToken(ctx, late, keyB, issue)
 		wantCode(t, err, fleet.Unauthenticated)
 		if err := w.plane().CertificateStatus(ctx, "01", "web-01"); err != nil {
@@ -250,7 +249,7 @@ func TestRedeemToken_InParallelGivesOneCertificate(t *testing.T) {
 // certificate without a row appears as pending; rollouts pause until an
 // operator has looked.
 func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf("web-01")
@@ -260,7 +259,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := w.rollOut(digest)
-		time.Sleep(time.Minute) // a new epoch goes out
+		rest(time.Minute) // a new epoch goes out
 		in := quiet(w, "web-01").checkIn()
 		in.WaitMs = 0
 		o := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +19,7 @@ import (
 )
 
 func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := t.Context()
 		first := w.newRelease("web-01")
@@ -28,7 +27,7 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		wantCode(t, err, fleet.Conflict) // no root yet
 		w.pin()
 		one := must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, first))
-		time.Sleep(time.Second)
+		rest(time.Second)
 		again := must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, first))
 		if d := cmp.Diff(one, again); d != "" {
 			t.Errorf("the same release again (-first +again):\n%s", d)
@@ -41,7 +40,7 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		w.sequence["main"], w.heads["main"] = 1, one.Digest
 		_, err = w.plane().CreateRelease(ctx, alice, w.newRelease("web-02"))
 		wantCode(t, err, fleet.Conflict) // E03: sequence 2 is given
-		time.Sleep(time.Second)
+		rest(time.Second)
 		must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, third))
 
 		page := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(ctx, plane.ReleaseQuery{Limit: 2}))
@@ -95,7 +94,7 @@ func TestCreateRelease_RefusesForgeries(t *testing.T) {
 }
 
 func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := t.Context()
 		w.pin()
@@ -155,7 +154,7 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 
 // E09: keys that are unknown, expired or revoked; and what a key may hand on.
 func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := t.Context()
 		if err := w.plane().SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
@@ -188,7 +187,7 @@ func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
 		_, err = w.plane().Authenticate(ctx, short.Secret)
 		wantCode(t, err, fleet.Unauthenticated)
 		must[plane.Caller](t)(w.plane().Authenticate(ctx, rotated.Secret))
-		time.Sleep(2 * time.Hour)
+		rest(2 * time.Hour)
 		_, err = w.plane().Authenticate(ctx, rotated.Secret)
 		wantCode(t, err, fleet.Unauthenticated)
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,7 +24,7 @@ import (
 var three = []fleet.MachineID{"db-01", "web-01", "web-02"}
 
 func TestRollout_CanaryThenTheRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -41,7 +40,7 @@ func TestRollout_CanaryThenTheRest(t *testing.T) {
 		if !slices.Equal(sizes, []int{1, 2}) {
 			t.Errorf("healthy machines by batch: %v, want the canary and two", sizes)
 		}
-		time.Sleep(time.Minute) // the next check-in tells what runs
+		rest(time.Minute) // the next check-in tells what runs
 		for id, a := range agents {
 			m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), id))
 			if a.running != storePath(id, 1) || m.Running != a.running || m.Health != fleet.CheckPassing {
@@ -67,7 +66,7 @@ func (w *world) verifyAudit() {
 }
 
 func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -83,7 +82,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 		if !strings.Contains(d.Why, "web-01") || !strings.Contains(d.Why, "unit app.service is failed") {
 			t.Errorf("the reason does not say which check of which machine saw what: %q", d.Why)
 		}
-		time.Sleep(10 * time.Minute)
+		rest(10 * time.Minute)
 		got := map[fleet.MachineID]fleet.AssignmentState{}
 		for id, a := range w.assignments(id) {
 			got[id] = a.State
@@ -113,7 +112,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 }
 
 func TestRollout_RevertTakesMachinesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -144,13 +143,13 @@ func TestRollout_RevertTakesMachinesBack(t *testing.T) {
 // delivered twice besides.
 func TestRollout_GoesOnAfterARestartAtAnyMoment(t *testing.T) {
 	calls := 0
-	synctest.Test(t, func(t *testing.T) { calls = restartStory(t, 0) })
+	bubble(t, func(t *testing.T) { calls = restartStory(t, 0) })
 	if calls < 20 {
 		t.Fatalf("the story has %d calls, too few to be it", calls)
 	}
 	for at := 1; at <= calls; at++ {
 		t.Run(fmt.Sprintf("call %d", at), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { restartStory(t, at) })
+			bubble(t, func(t *testing.T) { restartStory(t, at) })
 		})
 	}
 }
@@ -226,7 +225,7 @@ func (w *world) checkStory(id fleet.RolloutID, agents map[fleet.MachineID]*agent
 
 // O01: a dry run says what would happen and changes nothing.
 func TestCreateRollout_DryRunWritesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf("web-01", "extra-01")
@@ -262,7 +261,7 @@ func (w *world) snapshot() string {
 
 // H08: two rollouts created at the same moment for the same machine.
 func TestCreateRollout_OneOfTwoWinsAndTheConflictNamesIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -303,7 +302,7 @@ func TestCreateRollout_OneOfTwoWinsAndTheConflictNamesIt(t *testing.T) {
 // H10: a machine put into maintenance in the middle of a rollout gets nothing
 // more, and holds up nobody.
 func TestSetLifecycle_ReachesTheRunningRollout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -335,7 +334,7 @@ func TestSetLifecycle_ReachesTheRunningRollout(t *testing.T) {
 // H07: verbs race with the engine and with each other; each state change is
 // one that was allowed, and none is lost.
 func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -381,7 +380,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 // A reader of events who comes back after a restart has each event once and in
 // order.
 func TestEvents_LoseNothingOverARestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
 		w.fleetOf(three...)
@@ -408,12 +407,12 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 		}
 		go follow()
 		id := w.rollOut(digest)
-		time.Sleep(3 * time.Second)
+		rest(3 * time.Second)
 		w.restart()
 		<-read
 		go follow()
 		w.until(id, fleet.RolloutCompleted)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		stop()
 		w.stop()
 		<-read

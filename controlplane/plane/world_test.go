@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -22,6 +23,12 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
+
+// bubble runs a test on a clock of its own, which goes on when all wait.
+func bubble(t *testing.T, test func(t *testing.T)) { synctest.Test(t, test) }
+
+// rest lets time go by in a bubble.
+func rest(d time.Duration) { time.Sleep(d) }
 
 var alice = plane.Caller{Owner: "alice", KeyID: "k1", Role: fleet.RoleAdmin}
 
@@ -216,7 +223,7 @@ func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutD
 		if d, err := w.plane().Rollout(w.tb.Context(), id); err == nil && d.State == state {
 			return d
 		}
-		time.Sleep(500 * time.Millisecond)
+		rest(500 * time.Millisecond)
 	}
 	d, _ := w.plane().Rollout(w.tb.Context(), id)
 	lines, _ := w.plane().Explain(w.tb.Context(), id)
@@ -293,7 +300,7 @@ func (a *agent) run(ctx context.Context) {
 		o, err := a.w.plane().CheckIn(ctx, a.id, in)
 		if err != nil {
 			have = ""
-			time.Sleep(time.Second)
+			rest(time.Second)
 			continue
 		}
 		have, a.epoch = o.Etag, o.Epoch
@@ -316,7 +323,7 @@ func (a *agent) report(ctx context.Context, r fleet.Report) {
 		}
 		reply, err := a.w.plane().SubmitReports(ctx, a.id, []fleet.Report{r})
 		if err != nil {
-			time.Sleep(time.Second)
+			rest(time.Second)
 			continue
 		}
 		if !slices.Equal(reply.Accepted, []string{r.ID}) {
@@ -346,7 +353,7 @@ func (a *agent) apply(ctx context.Context, o api.ApplyOrder) {
 		a.report(ctx, r)
 	}
 	r.Kind, r.Phase = fleet.ReportOutcome, ""
-	time.Sleep(time.Duration(o.MinHealthyMs) * time.Millisecond)
+	rest(time.Duration(o.MinHealthyMs) * time.Millisecond)
 	status := fleet.CheckPassing
 	if a.bad[o.Digest] {
 		status, r.Outcome, r.Reason, r.Message = fleet.CheckFailing, fleet.OutcomeReverted, fleet.ReasonCheckFailed, "unit app.service is failed"
@@ -381,7 +388,7 @@ func (a *agent) bundle(ctx context.Context, digest fleet.Digest) (fleet.Entry, e
 	for {
 		b, err := a.w.plane().BundleFor(ctx, a.id, digest)
 		if fleet.ErrorCode(err) == fleet.Internal && ctx.Err() == nil { // the store closed in the middle
-			time.Sleep(time.Second)
+			rest(time.Second)
 			continue
 		}
 		if err != nil {

@@ -79,22 +79,7 @@ func (o *operators) rolloutOperations() {
 		}
 		return o.plane.Assignments(ctx, id, q)
 	})
-	handle(o, "rolloutVerb", func(ctx context.Context, c plane.Caller, in *verbIn) (api.RolloutDetail, error) {
-		id, err := in.rollout()
-		if err != nil {
-			return api.RolloutDetail{}, err
-		}
-		v := api.Verb(in.Verb)
-		if !v.Valid() {
-			return api.RolloutDetail{}, fleet.Errorf(fleet.NotFound, "%q is not something to do with a rollout", in.Verb).
-				WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
-		}
-		var req api.VerbRequest
-		if in.Body != nil {
-			req = *in.Body
-		}
-		return o.plane.RolloutVerb(ctx, c, id, v, req)
-	})
+	handle(o, "rolloutVerb", o.rolloutVerb)
 	handle(o, "explainRollout", func(ctx context.Context, _ plane.Caller, in *RolloutRef) ([]api.Waiting, error) {
 		id, err := in.rollout()
 		if err != nil {
@@ -109,6 +94,23 @@ func (o *operators) rolloutOperations() {
 		}
 		return o.plane.DeleteRollout(ctx, c, id)
 	})
+}
+
+func (o *operators) rolloutVerb(ctx context.Context, c plane.Caller, in *verbIn) (api.RolloutDetail, error) {
+	id, err := in.rollout()
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	v := api.Verb(in.Verb)
+	if !v.Valid() {
+		return api.RolloutDetail{}, fleet.Errorf(fleet.NotFound, "%q is not something to do with a rollout", in.Verb).
+			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
+	}
+	var req api.VerbRequest
+	if in.Body != nil {
+		req = *in.Body
+	}
+	return o.plane.RolloutVerb(ctx, c, id, v, req)
 }
 
 // rollouts is a page of rollouts; with active, of those that have not ended.

@@ -31,7 +31,7 @@ func (w *world) Idle(ctx context.Context, j states.Journal) states.Input {
 	go func() {
 		defer close(ended)
 		r := check.Runner{Checks: healthChecks(w.cfg), Begin: time.Now().Add(-time.Duration(w.Now().Boot * float64(time.Second)))}
-		r.OnChange = func(v []fleet.CheckResult) { w.checks.Store(&v) }
+		r.OnChange = w.checked
 		r.Run(watching)
 	}()
 	defer func() { stop(); <-ended }()

@@ -24,6 +24,11 @@ func (s *snapshot) set(j states.Journal) {
 	s.mu.Lock()
 	s.journal = j
 	s.mu.Unlock()
+	s.ring()
+}
+
+// ring tells that there may be something new to say.
+func (s *snapshot) ring() {
 	select {
 	case s.moved <- struct{}{}:
 	default:
@@ -34,6 +39,23 @@ func (s *snapshot) get() states.Journal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journal
+}
+
+// checked keeps what the checks say; a change for better or worse is told at
+// once.
+func (w *world) checked(r []fleet.CheckResult) {
+	before := w.health()
+	if w.checks.Store(&r); w.health() != before {
+		w.snapshot.ring()
+	}
+}
+
+func (w *world) health() fleet.CheckStatus {
+	r := w.checks.Load()
+	if r == nil {
+		return ""
+	}
+	return fleet.Health(*r)
 }
 
 // checkIn says how the machine is now.
@@ -125,7 +147,7 @@ var errMoved = errors.New("the machine's state moved on")
 func (w *world) ask(ctx context.Context, long time.Duration) (api.Orders, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	said := w.snapshot.get()
+	said, health := w.snapshot.get(), w.health()
 	if long > 0 {
 		go func() {
 			for {
@@ -134,7 +156,7 @@ func (w *world) ask(ctx context.Context, long time.Duration) (api.Orders, error)
 					return
 				case <-w.snapshot.moved:
 				}
-				if j := w.snapshot.get(); j.Step.State() != said.Step.State() || j.Waiting != said.Waiting || j.Drift != said.Drift {
+				if j := w.snapshot.get(); j.Step.State() != said.Step.State() || j.Waiting != said.Waiting || j.Drift != said.Drift || w.health() != health {
 					cancel(errMoved)
 					return
 				}

@@ -229,6 +229,34 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 	})
 }
 
+// H05: what the control plane shows of a machine's health is not as old as a
+// long poll; a check that says the same again is no news.
+func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &fakePlane{}
+		var said []fleet.CheckStatus
+		p.checkIn = func(_ int, c api.CheckIn) (api.Orders, error) {
+			said = append(said, fleet.Health(c.Checks))
+			return api.Orders{Etag: "1"}, nil
+		}
+		w := testWorld(t, p)
+		w.checked([]fleet.CheckResult{{Name: "app", Required: true, Status: fleet.CheckPending}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { w.poll(ctx); close(done) }()
+		pause(ctx, 20*time.Second) // in the bubble: until the second poll is held
+		for _, s := range []fleet.CheckStatus{fleet.CheckPending, fleet.CheckPassing, fleet.CheckPassing, fleet.CheckFailing} {
+			w.checked([]fleet.CheckResult{{Name: "app", Required: true, Status: s}})
+			pause(ctx, time.Second)
+		}
+		cancel()
+		<-done
+		if d := cmp.Diff(said, []fleet.CheckStatus{"pending", "pending", "passing", "failing"}); d != "" {
+			t.Errorf("-got +want:\n%s", d)
+		}
+	})
+}
+
 // A09: sent in order, once each, as often as it takes.
 func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 	var got []string
