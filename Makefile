@@ -32,6 +32,11 @@ test: deps build ## every test this machine can run
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
 
+crash: ## the agent killed and the power cut at every point of an attempt, in a simulation; the last line is JSON
+	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
+	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
+	cat "$$result"; exit $$code
+
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
 	@go vet ./...
