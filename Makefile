@@ -32,6 +32,10 @@ test: deps build ## every test this machine can run
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
 
+crash: deps build ## on real hosts: the agent killed and the power cut at every point of a rollout; CRASH=6 takes a few; the last line is JSON
+	@go test -c -o bin/crash.test ./test/crash
+	@cd test/crash && CRASH=$(or $(CRASH),all) ../../bin/crash.test -test.timeout 40m
+
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
 	@go vet ./...
