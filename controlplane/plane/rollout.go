@@ -142,16 +142,16 @@ func conflicting(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) er
 			taken[other] = append(taken[other], string(id))
 		}
 	}
-	for _, other := range slices.Sorted(maps.Keys(taken)) {
-		ids := taken[other]
-		more := ""
-		if len(ids) > 5 {
-			ids, more = ids[:5], fmt.Sprintf(" and %d more", len(ids)-5)
-		}
-		return fleet.Errorf(fleet.Conflict, "rollout %s is at work on %s%s", other, strings.Join(ids, ", "), more).
-			WithHint("wait for it, cancel it, or take the machines over with --supersede")
+	if len(taken) == 0 {
+		return nil
 	}
-	return nil
+	other := slices.Min(slices.Collect(maps.Keys(taken)))
+	ids, more := taken[other], ""
+	if len(ids) > 5 {
+		ids, more = ids[:5], fmt.Sprintf(" and %d more", len(ids)-5)
+	}
+	return fleet.Errorf(fleet.Conflict, "rollout %s is at work on %s%s", other, strings.Join(ids, ", "), more).
+		WithHint("wait for it, cancel it, or take the machines over with --supersede")
 }
 
 // begin claims the machines of a new rollout, takes its first step, and writes

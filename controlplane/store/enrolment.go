@@ -88,15 +88,6 @@ type Certificate struct {
 	RevokedAt int64
 }
 
-// Certificate returns a certificate; false if it is not one of ours.
-func (r Reader) Certificate(ctx context.Context, serial string) (Certificate, bool, error) {
-	c, ok, err := first(ctx, r.q, scanCertificate, `SELECT serial, machine_id, issued_at, not_after, revoked_at FROM certificate WHERE serial = $1`, serial)
-	if err != nil {
-		return c, false, fmt.Errorf("read certificate %.64s: %w", serial, err)
-	}
-	return c, ok, nil
-}
-
 // RevokedCertificates returns the revoked certificates that are still in their
 // time at now.
 func (r Reader) RevokedCertificates(ctx context.Context, now int64) ([]Certificate, error) {

@@ -77,21 +77,6 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 	return entries, nil
 }
 
-// ReleaseEntry returns one machine's entry; false if the release has none.
-func (r Reader) ReleaseEntry(ctx context.Context, digest fleet.Digest, machine fleet.MachineID) (fleet.Entry, bool, error) {
-	e, ok, err := first(ctx, r.q, func(r row) (e fleet.Entry, err error) {
-		var body string
-		if err := r.Scan(&body); err != nil {
-			return e, err
-		}
-		return e, parse(jsonColumn{body, &e})
-	}, `SELECT body FROM release_entry WHERE release_digest = $1 AND machine_id = $2`, string(digest), string(machine))
-	if err != nil {
-		return e, false, fmt.Errorf("read entry of %s: %w", machine, err)
-	}
-	return e, ok, nil
-}
-
 // LineHead is the newest release that a line ever had.
 type LineHead struct {
 	Sequence fleet.Sequence

@@ -239,6 +239,11 @@ func (w *world) inWindow(t time.Time) bool {
 	return open
 }
 
+// askGrace is for a service manager that was asked to end this process: it ends
+// the program that asked as well, which may be seen to fail before the agent is
+// told itself.
+const askGrace = 2 * time.Second
+
 // reboot waits until it may, lets the reports go out, and reboots.
 func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
 	for !may(time.Now()) {
@@ -251,11 +256,7 @@ func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Inp
 			break
 		}
 	}
-	if err := w.sup.Reboot(ctx); err != nil {
-		// The shutdown that it asks for may end the asking program before it has its answer.
-		if !pause(ctx, 5*time.Second) {
-			return nil
-		}
+	if err := w.sup.Reboot(ctx); err != nil && pause(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: err.Error()}
 	}
 	w.log.Info("rebooting")
@@ -292,7 +293,7 @@ func (w *world) replace(ctx context.Context, limit time.Duration) states.Input {
 		return states.Done{}
 	}
 	w.log.Info("handing over to the agent of the system that runs")
-	if err := w.sup.RestartAgent(ctx); err != nil {
+	if err := w.sup.RestartAgent(ctx); err != nil && pause(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonWatchdog, Message: err.Error()}
 	}
 	if !pause(ctx, max(limit, time.Second)) {

@@ -112,6 +112,33 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	}
 }
 
+// A hub that changed its address when a host is turned on or off would be out
+// of the others' reach for seconds.
+func TestHub_StaysTheSameWhenHostsComeAndGo(t *testing.T) {
+	t.Parallel()
+	ctx, tb := newBed(t)
+	address := func() string {
+		t.Helper()
+		out, err := tb.Hub(ctx, proc.Cmd{Path: "ip", Args: []string{"-o", "link", "show", "br0"}})
+		_, after, ok := strings.Cut(string(out.Stdout), "link/ether ")
+		if err != nil || !ok {
+			t.Fatalf("hub: %s %v", out.Stdout, err)
+		}
+		return strings.Fields(after)[0]
+	}
+	before := address()
+	a := create(ctx, t, tb, testbed.Spec{Name: "a"})
+	if got := address(); got != before {
+		t.Errorf("the hub's address is %s with a host, %s before", got, before)
+	}
+	if err := a.Crash(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := address(); got != before {
+		t.Errorf("the hub's address is %s without the host, %s before", got, before)
+	}
+}
+
 func TestCable_StaysOutOverAPowerFailure(t *testing.T) {
 	t.Parallel()
 	ctx, tb := newBed(t)

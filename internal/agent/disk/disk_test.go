@@ -86,8 +86,15 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	torn := filepath.Join(dir, "0000000000000013.json.tmp")
+	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if o, err = OpenOutbox(dir); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(torn); err == nil {
+		t.Error("a write that was interrupted has left its file for ever")
 	}
 	if err := o.Put(report(99, fleet.ReportOutcome)); err != nil {
 		t.Fatal(err)

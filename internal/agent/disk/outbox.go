@@ -48,6 +48,11 @@ func OpenOutbox(dir string) (*Outbox, error) {
 	}
 	o := &Outbox{dir: dir, limit: maxQueued, wake: make(chan struct{}, 1), next: 1}
 	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") { // of a write that was interrupted
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("sweep outbox: %w", err)
+			}
+		}
 		seq, err := strconv.ParseUint(strings.TrimSuffix(e.Name(), ".json"), 10, 64)
 		if err != nil || !strings.HasSuffix(e.Name(), ".json") {
 			continue

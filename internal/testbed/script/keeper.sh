@@ -25,7 +25,9 @@ else
 fi
 
 ip link set lo up
-ip link add br0 type bridge
+# With an address of its own: a bridge without takes that of one of its ports, another one as hosts come and go, and
+# whoever knew the one before waits seconds until he asks anew.
+ip link add br0 address 02:00:00:00:00:01 type bridge
 ip addr add "$address" dev br0
 ip link set br0 up
 echo ready

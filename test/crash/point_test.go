@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+
+//go:build linux
+
+package crash
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// point is a moment of an attempt, the same in each run: what the journal on
+// disk says, and what is about to happen.
+type point struct {
+	Step states.Step
+	What string
+	N    int // of the same in this attempt, from 1
+}
+
+// String names the point in the output.
+func (p point) String() string {
+	if p.N > 1 {
+		return fmt.Sprintf("%s: %s (%d)", p.Step, p.What, p.N)
+	}
+	return fmt.Sprintf("%s: %s", p.Step, p.What)
+}
+
+// namer makes points of what processes open and execute.
+type namer struct {
+	journal   string // the file
+	seen      map[string]int
+	agent     int    // the agent's process
+	written   string // what the agent has written and not yet put in its place
+	activated bool   // the system was activated, its services are not yet restarted
+}
+
+// point names a moment at which a process opens or executes path; false when
+// it is none.
+func (n *namer) point(exec bool, file string, pid int) (point, bool) {
+	who := look(pid)
+	what := ""
+	switch {
+	case exec:
+		what = n.execution(file, who)
+	case who.agent():
+		n.agent = pid
+		what = n.opening(file)
+	default:
+		what = n.others(file)
+	}
+	if what == "" {
+		return point{}, false
+	}
+	p := point{Step: n.step(), What: what}
+	key := string(p.Step) + what
+	n.seen[key]++
+	p.N = n.seen[key]
+	return p, true
+}
+
+// opening is of the agent: a file is written beside its place, then renamed,
+// then the folder is opened to be synced.
+func (n *namer) opening(file string) string {
+	base := path.Base(file)
+	switch dir := path.Dir(file); {
+	case strings.HasSuffix(base, ".tmp"):
+		n.written = n.known(strings.TrimSuffix(file, ".tmp"))
+		return "before " + n.written + " is written"
+	case dir == stateDir+"/switch" && strings.HasSuffix(base, ".sh"):
+		return "before the switch's wrapper is written"
+	case file == stateDir+"/outbox" && n.written == "":
+		return "the agent starts"
+	case file == stateDir && n.written == "":
+		return "after the watchdog is disarmed"
+	case file == stateDir, file == stateDir+"/outbox", file == "/run/nixfleet":
+		what := "after " + n.written + " is written"
+		if n.written == "" {
+			what = ""
+		}
+		n.written = ""
+		return what
+	}
+	return ""
+}
+
+// known is a file's name without what differs from run to run.
+func (n *namer) known(file string) string {
+	switch path.Dir(file) {
+	case stateDir + "/outbox":
+		return "a report"
+	case "/run/nixfleet":
+		return "the running " + path.Base(file)
+	}
+	return path.Base(file)
+}
+
+// execution is of the agent's own programs, and of the system's.
+func (n *namer) execution(file string, who process) string {
+	parent := look(who.parent)
+	base := path.Base(file)
+	switch {
+	case base == "activate":
+		n.activated = true
+		return "before the system is activated"
+	case base == "switch-to-configuration":
+		return "before the switch begins"
+	case base == "systemctl" && n.activated && strings.Contains(parent.args, "switch-to-configuration"):
+		n.activated = false
+		return "before systemd reads the new units"
+	case base == "systemctl" || !parent.agent():
+		return ""
+	}
+	n.agent = who.parent
+	return "before " + base + " is run"
+}
+
+// others are processes of the switch.
+func (n *namer) others(file string) string {
+	switch base := path.Base(file); {
+	case strings.HasSuffix(base, ".started"):
+		return "before the switch is marked as begun"
+	case strings.HasSuffix(base, ".code.tmp"):
+		return "before the switch's exit code is written"
+	case file == "/boot/default.new":
+		return "while the boot default is written"
+	case file == "/nix/var/nix/profiles/system.lock":
+		return "while the profile is set"
+	}
+	return ""
+}
+
+// step is what the journal on disk says. It is read below the overlay, where
+// nobody is held.
+func (n *namer) step() states.Step {
+	var j struct {
+		Step states.Step `json:"step"`
+	}
+	b, err := os.ReadFile(n.journal)
+	if err == nil {
+		err = json.Unmarshal(b, &j)
+	}
+	if err != nil {
+		return "none"
+	}
+	return j.Step
+}
