@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # What the demo and the tests need of Debian, beyond Go and git.
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 
-.PHONY: build deps demo test e2e crash lint generate fmt help
+.PHONY: build deps demo test e2e crash crash-sim lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -35,6 +35,11 @@ e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or contr
 crash: deps build ## on real hosts: the agent killed and the power cut at every point of a rollout; CRASH=6 takes a few; the last line is JSON
 	@go test -c -o bin/crash.test ./test/crash
 	@cd test/crash && CRASH=$(or $(CRASH),all) ../../bin/crash.test -test.timeout 40m
+
+crash-sim: ## the agent killed and the power cut at every point of an attempt, in a simulation; the last line is JSON
+	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
+	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
+	cat "$$result"; exit $$code
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

@@ -51,17 +51,24 @@ func backupCommand(file *string) *cobra.Command {
 }
 
 func doctorCommand(file *string) *cobra.Command {
-	var asJSON bool
+	var asJSON, accept bool
 	c := &cobra.Command{
-		Use:     "doctor",
-		Short:   "Look for what is wrong with the control plane",
-		Long:    "Look for what is wrong with the control plane. Exit code 1 if there is an error among the findings.",
+		Use:   "doctor",
+		Short: "Look for what is wrong with the control plane",
+		Long: "Look for what is wrong with the control plane. Exit code 1 if there is an error among the findings.\n\n" +
+			"A database that is older than what agents remember was restored from a backup: rollouts stay paused\n" +
+			"until --accept-restored says, with the control plane stopped, that it is to go on with it.",
 		Example: "  nixfleet-control-plane doctor --json",
 		Args:    exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := config.ReadControlPlane(*file)
 			if err != nil {
 				return err
+			}
+			if accept {
+				if err := acceptRestored(c.Context(), conf); err != nil {
+					return err
+				}
 			}
 			found, err := examine(c.Context(), conf)
 			if err != nil {
@@ -79,7 +86,25 @@ func doctorCommand(file *string) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&accept, "accept-restored", false, "go on with a database that was restored from a backup; the control plane must be stopped")
 	return c
+}
+
+// acceptRestored ends the restored mode of a control plane that does not run.
+func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
+	epoch, err := pki.EpochKey(conf.StateDir)
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath()})
+	if err != nil {
+		return err
+	}
+	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch})
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	return errors.Join(p.AcceptRestored(ctx, "administrator"), p.Close(), st.Close())
 }
 
 // examine asks a plane on the database, opened for reading only.

@@ -20,6 +20,8 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/program"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
 // run is one run of the program.
@@ -228,5 +230,73 @@ func TestConfigCheck_AcceptsAGoodFile(t *testing.T) {
 	p := newPlace(t)
 	if code, stdout, stderr := run(t.Context(), "config", "check", p.config); code != 0 || !strings.Contains(stdout, "good") {
 		t.Errorf("code %d, %s%s", code, stdout, stderr)
+	}
+}
+
+// rootOf writes a root document of a fleet and returns its file.
+func rootOf(t *testing.T, fleetID string, version uint64) string {
+	t.Helper()
+	key := trusttest.Key("root")
+	id := trust.KeyID(key.Public())
+	payload, err := trust.NewRoot(fleet.Root{
+		FleetID: fleetID, Version: version, Expires: time.Now().Add(time.Hour).UnixMilli(),
+		Keys:  map[string]fleet.TrustKey{id: key.PublicKey().Trust()},
+		Roles: map[fleet.TrustRole]fleet.KeyQuota{fleet.RoleRoot: {Keys: []string{id}, Threshold: 1}, fleet.RoleRelease: {Keys: []string{id}, Threshold: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := trust.Sign(fleet.TypeRoot, payload, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "root.json")
+	if err := os.WriteFile(file, e.Encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestRun_PinsTheRootOfItsConfigurationAndFollowsIt(t *testing.T) {
+	p := newPlace(t)
+	text, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(file string) { p.write(fmt.Sprintf("%s[trust]\nrootFile = %q\n", text, file)) }
+	fleetOf := func() string {
+		t.Helper()
+		info, err := p.client("").Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.FleetID
+	}
+	with(rootOf(t, "blue", 2))
+	stop := p.up()
+	if got := fleetOf(); got != "blue" {
+		t.Errorf("fleet %q, want that of the configured root", got)
+	}
+	stop()
+	for _, version := range []uint64{1, 2, 3} { // older, the same, the next
+		with(rootOf(t, "blue", version))
+		stop = p.up()
+		if got := fleetOf(); got != "blue" {
+			t.Errorf("version %d: fleet %q", version, got)
+		}
+		stop()
+	}
+	with(rootOf(t, "red", 4))
+	if code, _, stderr := run(t.Context(), "run", "--config", p.config); code != 1 || !strings.Contains(stderr, "is of fleet red") {
+		t.Errorf("another fleet's root: code %d, %s", code, stderr)
+	}
+}
+
+func TestDoctor_AcceptsOnlyADatabaseThatWasRestored(t *testing.T) {
+	p := newPlace(t)
+	p.up()()
+	code, _, stderr := run(t.Context(), "doctor", "--config", p.config, "--accept-restored")
+	if code != 1 || !strings.Contains(stderr, "was not restored") {
+		t.Errorf("code %d: %s", code, stderr)
 	}
 }

@@ -17,12 +17,14 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // Run is a control plane from its start to its orderly end, which comes when
@@ -75,6 +77,11 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 			cancel(fmt.Errorf("run the engine: %w", err))
 		}
 	})
+	if err := pinRoot(ctx, p, conf.Trust.RootFile, log); err != nil {
+		err = errors.Join(err, p.Close())
+		wg.Wait()
+		return err
+	}
 	log.Info("control plane is up", "version", pc.Version, "operators", sockets.Operators.Addr().String(),
 		"agents", sockets.Agents.Addr().String(), "metrics", sockets.Metrics.Addr().String(), "database", conf.DatabasePath())
 	notify(log, daemon.SdNotifyReady)
@@ -94,6 +101,45 @@ func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd was not told", "state", state, "error", err)
 	}
+}
+
+// pinRoot pins the root document that the configuration names, or follows to it.
+// An older version than the pinned one means nothing: the chain only goes on.
+func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger) error {
+	if file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "read root document: %w", err).WithHint("trust.rootFile names it; nixfleet trust init makes one")
+	}
+	root, err := trust.PinRoot(b)
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "root document %s: %w", file, err)
+	}
+	pinned, err := p.Root(ctx)
+	switch {
+	case fleet.ErrorCode(err) == fleet.NotFound:
+	case err != nil:
+		return err
+	default:
+		now, err := trust.PinRoot(pinned.Envelope)
+		if err != nil {
+			return err
+		}
+		if now.FleetID != root.FleetID {
+			return fleet.Errorf(fleet.Conflict, "root document %s is of fleet %s, this control plane is of fleet %s", file, root.FleetID, now.FleetID).
+				WithHint("another fleet needs another stateDir")
+		}
+		if root.Version <= now.Version {
+			return nil
+		}
+	}
+	if _, err := p.PutRoot(ctx, plane.Caller{Owner: "configuration", Role: fleet.RoleAdmin}, api.Document{Envelope: b}); err != nil {
+		return err
+	}
+	log.Info("root document pinned", "file", file, "fleet", root.FleetID, "version", root.Version)
+	return nil
 }
 
 // armBootstrap gives the one-time secret to the plane. It is made at the first

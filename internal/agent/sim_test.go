@@ -67,7 +67,6 @@ type sim struct {
 	stopped bool
 	stop    context.CancelFunc
 	last    fault
-	ordered bool
 }
 
 // fault is how an agent's life ends.

@@ -295,5 +295,29 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 			t.Error("it was switched to without a reboot")
 		}
 		s.runs(next)
+		now = next
+	})
+
+	// A03: the power is cut at one moment after the other of a good attempt;
+	// each time the machine comes to rest where it says it does.
+	part("power cut at any moment", func(t *testing.T) {
+		for i, delay := range []string{"0.1", "0.4", "0.7"} {
+			next := s.build(testbed.System{Generation: fmt.Sprint("cut-", i), Kernel: "2", Inhibitors: map[string]string{"dbus": "2"}})
+			s.give(s.release(next), time.Minute)
+			s.seen("work", func(r fleet.Report) bool { return r.Rollout == rolloutID(s.order) })
+			s.sh("sleep " + delay)
+			check(t, s.host.Crash(s.ctx))
+			check(t, s.host.Boot(s.ctx))
+			_, err := s.host.Wait(s.ctx)
+			check(t, err)
+			r := s.outcome()
+			if r.Outcome.Success() {
+				now = next
+			} else if r.Reason != fleet.ReasonInterrupted {
+				s.want(r, fleet.OutcomeLive, "")
+			}
+			s.runs(now)
+			t.Logf("cut %s s after its first report: %s %s", delay, r.Outcome, r.Reason)
+		}
 	})
 }

@@ -69,7 +69,7 @@ func (a *app) releaseShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := findRelease(cmd.Context(), c, argv[0])
+			r, err := a.findRelease(cmd.Context(), c, argv[0])
 			if err != nil {
 				return err
 			}
@@ -108,11 +108,11 @@ func (a *app) releaseDiffCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			from, err := findRelease(cmd.Context(), c, argv[0])
+			from, err := a.findRelease(cmd.Context(), c, argv[0])
 			if err != nil {
 				return err
 			}
-			to, err := findRelease(cmd.Context(), c, argv[1])
+			to, err := a.findRelease(cmd.Context(), c, argv[1])
 			if err != nil {
 				return err
 			}
@@ -134,7 +134,7 @@ func (a *app) releaseDeleteCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := findRelease(cmd.Context(), c, argv[0])
+			r, err := a.findRelease(cmd.Context(), c, argv[0])
 			if err != nil {
 				return err
 			}
@@ -147,12 +147,15 @@ func (a *app) releaseDeleteCmd() *cobra.Command {
 }
 
 // findRelease finds what a user calls a release: a digest, the beginning of
-// one, a name, or latest. What could be several is refused; a name goes before
+// one, a name, or latest of the project's line. What could be several is refused; a name goes before
 // the beginning of a digest.
-func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
+func (a *app) findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
 	if d, err := fleet.ParseDigest(word); err == nil {
 		r, err := c.Release(ctx, d)
 		return r.Release, err
+	}
+	if word == "latest" {
+		return a.latestOfLine(ctx, c)
 	}
 	var named, found []fleet.Release
 	short := strings.TrimPrefix(word, "sha256:")
@@ -161,9 +164,6 @@ func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release
 	}) {
 		if err != nil {
 			return fleet.Release{}, err
-		}
-		if word == "latest" {
-			return r, nil // newest first
 		}
 		if r.Header.Name == word {
 			named = append(named, r)
@@ -184,6 +184,22 @@ func findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release
 		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "%d releases begin with %q", len(found), word).WithHint("give more digits")
 	}
 	return fleet.Release{}, fleet.Errorf(fleet.NotFound, "no release is called %q", word).WithHint("nixfleet release list shows them")
+}
+
+// latestOfLine is the newest release of the project's line.
+func (a *app) latestOfLine(ctx context.Context, c *api.Client) (fleet.Release, error) {
+	p, err := readProject()
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	r, err := latest(ctx, c, fleet.Line(p.Line))
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	if r == nil {
+		return fleet.Release{}, fleet.Errorf(fleet.NotFound, "line %s has no release yet", p.Line).WithHint("nixfleet release create makes one")
+	}
+	return *r, nil
 }
 
 func (c created) text(w io.Writer, before bool) {

@@ -98,7 +98,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 
 // entriesFrom takes the systems of an older release again.
 func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
-	d, err := findRelease(ctx, c, w.o.from)
+	d, err := w.findRelease(ctx, c, w.o.from)
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}

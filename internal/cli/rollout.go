@@ -149,7 +149,7 @@ func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
 	if err != nil {
 		return err
 	}
-	r, err := findRelease(ctx, c, o.release)
+	r, err := a.findRelease(ctx, c, o.release)
 	if err != nil {
 		return err
 	}

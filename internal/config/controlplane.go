@@ -15,9 +15,8 @@ type ControlPlane struct {
 	Listen   Listen   `toml:"listen"`
 	TLS      TLS      `toml:"tls"`
 	Database Database `toml:"database"`
-	// Trust is not acted on here: nixfleet trust pin gives the root document.
+	// Trust: the root document is pinned at start, or followed to if it is newer; nixfleet trust pin does the same by hand.
 	Trust     Trust     `toml:"trust"`
-	Audit     Audit     `toml:"audit"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
 }
 
@@ -41,11 +40,6 @@ type TLS struct {
 // Database says where the store is: sqlite:///path.
 type Database struct {
 	URL string `toml:"url"` // sqlite:///path; empty: nixfleet.db in the state directory
-}
-
-// Audit says how long the audit trail is kept; 0 days: for ever.
-type Audit struct {
-	RetentionDays int `toml:"retentionDays"` // how long entries are kept at least; none is removed at present
 }
 
 // Bootstrap is the file that holds the one-time secret for the first admin
@@ -93,8 +87,6 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
 	case c.Trust.Unsigned:
 		return invalid(file, "trust.unsigned is the agent's setting; a control plane takes any release that its root allows")
-	case c.Audit.RetentionDays < 0:
-		return invalid(file, "audit.retentionDays must not be negative")
 	}
 	for _, l := range []struct{ name, addr string }{
 		{"operators", c.Listen.Operators}, {"agents", c.Listen.Agents}, {"metrics", c.Listen.Metrics},

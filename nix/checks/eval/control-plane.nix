@@ -38,7 +38,6 @@ let
       keyFile = "/run/secrets/key.pem";
     };
     bootstrap.secretFile = "/run/secrets/bootstrap";
-    audit.retentionDays = 3650;
     settings.database.url = "sqlite:///var/lib/nixfleet/control-plane/other.db";
   };
   wrong = host {
@@ -69,7 +68,6 @@ in
         "cp-01.example.org"
         "localhost"
       ];
-      audit.retentionDays = 0;
     };
   };
   "what settings say wins" =

@@ -43,7 +43,7 @@ in
       ];
       settings = byDefault (withoutNull {
         inherit stateDir;
-        inherit (cfg) listen audit;
+        inherit (cfg) listen;
         tls = {
           inherit (cfg.tls) names;
           certFile = secret "tls-cert" cfg.tls.certFile;

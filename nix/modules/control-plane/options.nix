@@ -90,13 +90,6 @@ in
       description = "The fleet's root document, which says whose releases are taken.";
     };
 
-    audit.retentionDays = lib.mkOption {
-      type = types.ints.unsigned;
-      default = 0;
-      example = 3650;
-      description = "Days for which the audit trail is kept; 0: for ever.";
-    };
-
     bootstrap.secretFile = secret ''
       File with the one-time secret that buys the first administrator's key; null: one is written to
       the state directory at the first start.
@@ -111,7 +104,7 @@ in
     settings = lib.mkOption {
       inherit (pkgs.formats.toml { }) type;
       default = { };
-      example.audit.retentionDays = 3650;
+      example.listen.operators = ":443";
       description = ''
         The configuration file, `/etc/nixfleet/control-plane.toml`. The options beside this one
         set its values by default; what is written here wins.
