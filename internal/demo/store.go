@@ -106,11 +106,12 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	sorted = slices.DeleteFunc(sorted, func(p string) bool { return !mine[p] })
 	slices.Reverse(sorted) // what refers to others first
 	s.forget(ctx, sorted)
-	return errors.Join(append(errs, context.Cause(ctx))...)
+	return errors.Join(errs...)
 }
 
 // forget deletes paths. A Nix that runs at the same time, in another scene for
-// example, may hold some of them: those stay, for the garbage collector.
+// example, may hold some of them: those stay, for the garbage collector, and so
+// do those for which there is no time.
 func (s *Scene) forget(ctx context.Context, paths []string) {
 	if _, err := s.store(ctx, append([]string{"--delete"}, paths...)...); err == nil || len(paths) == 1 || ctx.Err() != nil {
 		return
