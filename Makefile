@@ -35,14 +35,14 @@ test: deps build ## every test this machine can run
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
 
+crash: deps build ## on real hosts: the agent killed and the power cut at every point of a rollout; CRASH=6 takes a few; the last line is JSON
+	@go test -c -o bin/crash.test ./test/crash
+	@cd test/crash && CRASH=$(or $(CRASH),all) ../../bin/crash.test -test.timeout 40m
+
 crash-sim: ## the agent killed and the power cut at every point of an attempt, in a simulation; the last line is JSON
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
 	cat "$$result"; exit $$code
-
-crash: deps build ## on real hosts: the agent killed and the power cut at every point of a rollout; CRASH=6 takes a few; the last line is JSON
-	@go test -c -o bin/crash.test ./test/crash
-	@cd test/crash && CRASH=$(or $(CRASH),all) ../../bin/crash.test -test.timeout 40m
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

@@ -100,7 +100,7 @@ var scenarios = []scenario{
 // needs a hand.
 func TestEngine_SurvivesItsEndAtEveryPoint(t *testing.T) {
 	var sum tally
-	result := os.Getenv("NIXFLEET_CRASH_RESULT") // make crash: more second ends
+	result := os.Getenv("NIXFLEET_CRASH_RESULT") // make crash-sim: more second ends
 	stride := 41
 	if result != "" {
 		stride = 5

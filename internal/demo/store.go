@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/proc"
@@ -74,6 +76,12 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	if len(s.trash) == 0 {
 		return errors.Join(errs...)
 	}
+	// Another scene that sweeps would delete what is looked at here.
+	unlock, err := s.lockRoots(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	defer unlock()
 	ours, err := s.store(ctx, append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...)...)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
@@ -106,11 +114,28 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	sorted = slices.DeleteFunc(sorted, func(p string) bool { return !mine[p] })
 	slices.Reverse(sorted) // what refers to others first
 	s.forget(ctx, sorted)
-	return errors.Join(append(errs, context.Cause(ctx))...)
+	return errors.Join(errs...)
+}
+
+// lockRoots keeps other scenes from sweeping at the same time. The lock is on the
+// folder itself, so nothing is left of it.
+func (s *Scene) lockRoots(ctx context.Context) (unlock func(), err error) {
+	dir, err := os.Open(rootsDir)
+	if err != nil {
+		return nil, fmt.Errorf("lock the store's roots: %w", err)
+	}
+	err = s.Until(ctx, 50*time.Second, "no other scene sweeps the store", func(context.Context) error {
+		return syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	})
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return func() { dir.Close() }, nil
 }
 
 // forget deletes paths. A Nix that runs at the same time, in another scene for
-// example, may hold some of them: those stay, for the garbage collector.
+// example, may hold some of them: those stay, for the garbage collector, and so
+// do those for which there is no time.
 func (s *Scene) forget(ctx context.Context, paths []string) {
 	if _, err := s.store(ctx, append([]string{"--delete"}, paths...)...); err == nil || len(paths) == 1 || ctx.Err() != nil {
 		return
