@@ -46,6 +46,12 @@ type engine struct {
 
 // run goes on until ctx ends.
 func (e *engine) run(ctx context.Context, j states.Journal) {
+	if j.Step != states.Idle {
+		// What a boot means can be said only once the watchdog has ended what it does.
+		if message, fired := e.effects.Fired(ctx); fired {
+			j = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
+		}
+	}
 	j = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
 	e.tell(states.New(), j) // what was written may not have been told
 	e.changed(j)

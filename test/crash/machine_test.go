@@ -24,7 +24,7 @@ import (
 // Times after which a run has not ended right. Without a kill a rollout takes
 // some seconds.
 const (
-	rolloutLimit = 100 * time.Second
+	rolloutLimit = 150 * time.Second
 	settleLimit  = 30 * time.Second
 )
 
@@ -34,6 +34,7 @@ type scenario string
 const (
 	good    scenario = "good"    // to a system with another build of the agent
 	dies    scenario = "dies"    // to one whose service dies soon after the switch
+	mute    scenario = "mute"    // to one whose agent does not live, so that the watchdog has to act
 	reboots scenario = "reboots" // to one with another kernel
 )
 
@@ -53,6 +54,7 @@ const (
 	other   = "b"  // another build of the agent
 	dying   = "da" // the service of a dies
 	dying2  = "db" // the service of b dies
+	silent  = "m"  // its agent ends at once
 	kernel2 = "k"  // another kernel, and another build of the agent
 )
 
@@ -65,6 +67,8 @@ func edits(name string) func(*demo.Host) {
 			// However early the agent begins to look, it looks for longer than the service lives.
 			toml := "nixfleet/agent.toml"
 			h.Files[toml] = strings.ReplaceAll(h.Files[toml], "successes = 3", "successes = 6")
+		case silent:
+			h.Fault = "agent-crash"
 		case kernel2:
 			h.Kernel = "2"
 		}
@@ -75,9 +79,12 @@ func edits(name string) func(*demo.Host) {
 // if it cannot begin there.
 func (s scenario) target(from string) string {
 	return map[scenario]map[string]string{
-		good: {plain: other, other: plain}, dies: {plain: dying2, other: dying}, reboots: {plain: kernel2, kernel2: plain},
+		good: {plain: other, other: plain}, dies: {plain: dying2, other: dying}, mute: {plain: silent, other: silent}, reboots: {plain: kernel2, kernel2: plain},
 	}[s][from]
 }
+
+// keeps says whether the new system is one to keep.
+func (s scenario) keeps() bool { return s == good || s == reboots }
 
 // stage is the scene with its releases.
 type stage struct {
@@ -94,6 +101,9 @@ func (s *stage) prepare(ctx context.Context, scenarios []scenario) error {
 	names := []string{plain, other}
 	if slices.Contains(scenarios, dies) {
 		names = append(names, dying, dying2)
+	}
+	if slices.Contains(scenarios, mute) {
+		names = append(names, silent)
 	}
 	if slices.Contains(scenarios, reboots) {
 		names = append(names, kernel2)
@@ -128,8 +138,8 @@ type machine struct {
 	*stage
 	id    fleet.MachineID
 	host  *testbed.Host
-	at    string // name of the system that it runs
-	likes scenario
+	at    string   // name of the system that it runs
+	likes scenario // begins with runs of this, where it has the choice
 }
 
 func (m *machine) path(name string) fleet.StorePath { return m.made[name].Machines[m.id] }
@@ -139,7 +149,8 @@ type result struct {
 	State   fleet.RolloutState
 	Outcome fleet.Outcome
 	Reason  fleet.Reason
-	Points  []point // that were passed
+	Points  []point        // that were passed
+	Alive   map[point]bool // those at which there is a process to kill
 	Struck  bool
 	Stuck   error // it has not ended
 	Wrong   error // it has, and should not have ended so
@@ -175,11 +186,11 @@ func (m *machine) run(ctx context.Context, s scenario, k kind, at point) (result
 func judge(s scenario, k kind, r result) error {
 	completed := r.State == fleet.RolloutCompleted
 	switch {
-	case s == dies && completed:
-		return errors.New("a system whose service dies was taken for healthy")
-	case s == dies && k != power && r.Outcome != fleet.OutcomeReverted:
+	case !s.keeps() && completed:
+		return errors.New("a system that is not well was taken for healthy")
+	case !s.keeps() && k != power && r.Outcome != fleet.OutcomeReverted:
 		return fmt.Errorf("the outcome is %q, want %q", r.Outcome, fleet.OutcomeReverted)
-	case s != dies && k != power && !completed:
+	case s.keeps() && k != power && !completed:
 		return fmt.Errorf("a good system was not kept: %s, %s", r.Outcome, r.Reason)
 	case !completed && r.Outcome != fleet.OutcomeReverted && r.Outcome != fleet.OutcomeFailed:
 		return fmt.Errorf("the machine went back and says %q", r.Outcome)
@@ -196,7 +207,7 @@ func (m *machine) lead(ctx context.Context, target string, k kind, at point) (re
 	if err := m.forget(ctx, target); err != nil {
 		return result{}, err
 	}
-	s := &strike{kind: k, at: at, host: m.host, off: make(chan struct{}, 1)}
+	s := &strike{kind: k, at: at, host: m.host, off: make(chan struct{}, 1), alive: map[point]bool{}}
 	programs := []string{string(m.path(target)) + "/bin/switch-to-configuration", string(m.path(target)) + "/activate"}
 	if m.at != "" {
 		programs = append(programs, string(m.path(m.at))+"/bin/switch-to-configuration", string(m.path(m.at))+"/activate")
@@ -220,7 +231,7 @@ func (m *machine) lead(ctx context.Context, target string, k kind, at point) (re
 	}
 	err = errors.Join(err, w.close())
 	close(s.off)
-	r.Points, r.Struck = s.passed, s.struck
+	r.Points, r.Alive, r.Struck = s.passed, s.alive, s.struck
 	return r, errors.Join(err, s.err, <-booted)
 }
 
@@ -232,18 +243,20 @@ type strike struct {
 	off  chan struct{} // gets one when the power was cut
 
 	passed []point
+	alive  map[point]bool
 	struck bool
 	err    error
 }
 
-func (s *strike) stop(p point, agentPID int) bool {
+func (s *strike) stop(p point, victim int) bool {
 	s.passed = append(s.passed, p)
-	if s.kind == nothing || p != s.at {
+	s.alive[p] = victim != 0
+	if s.kind == nothing || p != s.at || s.kind == agent && victim == 0 {
 		return false
 	}
 	s.struck = true
 	if s.kind == agent {
-		s.err = syscall.Kill(agentPID, syscall.SIGKILL)
+		s.err = syscall.Kill(victim, syscall.SIGKILL)
 		return true
 	}
 	// It must be off before what stands still goes on.
@@ -264,7 +277,7 @@ func (m *machine) forget(ctx context.Context, name string) error {
 func (m *machine) rollout(ctx context.Context, d fleet.Digest) (ended, error) {
 	var e ended
 	_, err := m.Nixfleet(ctx, &e, "rollout", "create", "--release", string(d), "--on", string(m.id), "--strategy", "all-at-once",
-		"--min-healthy", "300ms", "--healthy-deadline", "90s", "--wait", "--timeout", rolloutLimit.String())
+		"--min-healthy", "300ms", "--healthy-deadline", "140s", "--wait", "--timeout", rolloutLimit.String())
 	return e, err
 }
 

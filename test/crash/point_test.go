@@ -34,27 +34,36 @@ func (p point) String() string {
 type namer struct {
 	journal   string // the file
 	seen      map[string]int
-	agent     int    // the agent's process
-	written   string // what the agent has written and not yet put in its place
-	activated bool   // the system was activated, its services are not yet restarted
+	victim    int               // the process to kill: the agent, or the watchdog where it acts
+	written   map[string]string // what agent and watchdog have written and not yet put in its place
+	activated bool              // the system was activated, its services are not yet restarted
 }
 
 // point names a moment at which a process opens or executes path; false when
 // it is none.
 func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	who := look(pid)
-	what := ""
+	if exec {
+		pid = who.parent
+		who = look(pid)
+	}
+	what, role := "", who.role()
 	switch {
 	case exec:
-		what = n.execution(file, who)
-	case who.agent():
-		n.agent = pid
-		what = n.opening(file)
+		what = n.execution(file, role, who)
+	case role != "":
+		what = n.opening(file, role)
 	default:
 		what = n.others(file)
 	}
 	if what == "" {
 		return point{}, false
+	}
+	if role != "" {
+		n.victim = pid
+	}
+	if role == watchdog {
+		what = "the watchdog, " + what
 	}
 	p := point{Step: n.step(), What: what}
 	key := string(p.Step) + what
@@ -63,27 +72,25 @@ func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	return p, true
 }
 
-// opening is of the agent: a file is written beside its place, then renamed,
-// then the folder is opened to be synced.
-func (n *namer) opening(file string) string {
+// opening is of one of our programs: a file is written beside its place, then
+// renamed, then the folder is opened to be synced.
+func (n *namer) opening(file, role string) string {
 	base := path.Base(file)
+	written := n.written[role]
 	switch dir := path.Dir(file); {
 	case strings.HasSuffix(base, ".tmp"):
-		n.written = n.known(strings.TrimSuffix(file, ".tmp"))
-		return "before " + n.written + " is written"
+		written = n.known(strings.TrimSuffix(file, ".tmp"))
+		n.written[role] = written
+		return "before " + written + " is written"
 	case dir == stateDir+"/switch" && strings.HasSuffix(base, ".sh"):
 		return "before the switch's wrapper is written"
-	case file == stateDir+"/outbox" && n.written == "":
+	case file == stateDir+"/outbox" && written == "":
 		return "the agent starts"
-	case file == stateDir && n.written == "":
+	case file == stateDir && written == "":
 		return "after the watchdog is disarmed"
-	case file == stateDir, file == stateDir+"/outbox", file == "/run/nixfleet":
-		what := "after " + n.written + " is written"
-		if n.written == "" {
-			what = ""
-		}
-		n.written = ""
-		return what
+	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == "/run/nixfleet"):
+		delete(n.written, role)
+		return "after " + written + " is written"
 	}
 	return ""
 }
@@ -99,9 +106,8 @@ func (n *namer) known(file string) string {
 	return path.Base(file)
 }
 
-// execution is of the agent's own programs, and of the system's.
-func (n *namer) execution(file string, who process) string {
-	parent := look(who.parent)
+// execution is of a program that a process starts.
+func (n *namer) execution(file, role string, by process) string {
 	base := path.Base(file)
 	switch {
 	case base == "activate":
@@ -109,13 +115,12 @@ func (n *namer) execution(file string, who process) string {
 		return "before the system is activated"
 	case base == "switch-to-configuration":
 		return "before the switch begins"
-	case base == "systemctl" && n.activated && strings.Contains(parent.args, "switch-to-configuration"):
+	case base == "systemctl" && n.activated && strings.Contains(by.args, "switch-to-configuration"):
 		n.activated = false
 		return "before systemd reads the new units"
-	case base == "systemctl" || !parent.agent():
+	case base == "systemctl" || role == "":
 		return ""
 	}
-	n.agent = who.parent
 	return "before " + base + " is run"
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
@@ -27,14 +28,15 @@ const stateDir = "/var/lib/nixfleet/agent"
 // files or to execute a program that matters, until stop has answered.
 type watch struct {
 	host *testbed.Host
+	fd   int
 	file *os.File // the fanotify group; closing it lets everything go on
 	name namer
 	exec []string // programs of the systems between which the host switches
 
-	// stop is told each point while the process stands still there. agent is
-	// the agent's process on this machine. With true the watch ends, and what
-	// stood still goes on, if it still lives.
-	stop func(p point, agent int) bool
+	// stop is told each point while the process stands still there. victim is
+	// the process on this machine to kill, 0 if none is there. With true the
+	// watch ends, and what stood still goes on, if it still lives.
+	stop func(p point, victim int) bool
 
 	quit chan struct{}
 	wait sync.WaitGroup
@@ -55,8 +57,8 @@ func newWatch(h *testbed.Host, exec []string, stop func(point, int) bool) (*watc
 		return nil, fmt.Errorf("watch %s: fanotify: %w", h.Name(), err)
 	}
 	w := &watch{
-		host: h, file: os.NewFile(uintptr(fd), "fanotify"), exec: exec, stop: stop, quit: make(chan struct{}),
-		name: namer{journal: filepath.Join(h.Disk(), "up", stateDir, "journal.json"), seen: map[string]int{}},
+		host: h, fd: fd, file: os.NewFile(uintptr(fd), "fanotify"), exec: exec, stop: stop, quit: make(chan struct{}),
+		name: namer{journal: filepath.Join(h.Disk(), "up", stateDir, "journal.json"), seen: map[string]int{}, written: map[string]string{}},
 	}
 	pid := h.PID()
 	if err := w.mark(fd, pid); err != nil {
@@ -104,6 +106,10 @@ func (w *watch) mark(fd, pid int) error {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
 	}
+	return w.markPrograms(fd, root)
+}
+
+func (w *watch) markPrograms(fd int, root string) error {
 	for _, p := range append(programs[:], w.exec...) {
 		err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, root+p)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a target that is not fetched yet
@@ -170,7 +176,12 @@ func (w *watch) event(mask uint64, fd, pid int) bool {
 	}
 	end := false
 	if p, ok := w.name.point(mask&unix.FAN_OPEN_EXEC_PERM != 0, path, pid); ok {
-		end = w.stop(p, w.name.agent)
+		end = w.stop(p, w.victim())
+		if p.Step == states.Arm && !end { // the target has been fetched
+			if err := w.markPrograms(w.fd, fmt.Sprintf("/proc/%d/root", w.host.PID())); err != nil {
+				w.fail(err)
+			}
+		}
 	}
 	if end {
 		w.end()
@@ -206,8 +217,30 @@ func look(pid int) process {
 	return p
 }
 
-// agent says whether it is the agent itself, and not its watchdog.
-func (p process) agent() bool {
+// Our programs on a machine.
+const (
+	agentRole = "agent"
+	watchdog  = "watchdog"
+)
+
+// role says which of our programs it is; "" if it is none.
+func (p process) role() string {
 	f := strings.Fields(p.args)
-	return strings.HasSuffix(p.exe, "nixfleet-agent") && len(f) > 1 && f[1] == "run"
+	switch {
+	case !strings.HasSuffix(p.exe, "nixfleet-agent") || len(f) < 2:
+		return ""
+	case f[1] == "run":
+		return agentRole
+	case f[1] == "watchdog":
+		return watchdog
+	}
+	return ""
+}
+
+// victim is the process that was at work last, if it still lives.
+func (w *watch) victim() int {
+	if look(w.name.victim).role() == "" {
+		return 0
+	}
+	return w.name.victim
 }

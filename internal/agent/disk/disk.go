@@ -158,10 +158,10 @@ type Watch struct {
 }
 
 // Due reports whether the watchdog has to act, at boot seconds since the boot
-// with this id.
+// with this id. What it has begun it goes on with at once, also after a boot.
 func (w Watch) Due(bootID string, boot float64) bool {
-	if w.Done {
-		return false
+	if w.Done || w.Fired {
+		return !w.Done
 	}
 	if w.BootID == bootID {
 		return w.Deadline > 0 && boot >= w.Deadline

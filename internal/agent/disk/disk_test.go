@@ -151,6 +151,10 @@ func TestWatch_IsDueByTheBootItWasArmedInOrALaterOne(t *testing.T) {
 	if w.Due("a", 1e6) {
 		t.Error("due without a deadline in this boot")
 	}
+	w.Fired = true
+	if !w.Due("b", 1) {
+		t.Error("the power failed while it went back, and it does not go on")
+	}
 	w.Done = true
 	if w.Due("b", 1e6) {
 		t.Error("due after it has acted")
