@@ -29,6 +29,7 @@ demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON
 test: deps build ## every test this machine can run
 	@go test -race -timeout 20m ./...
 	@nix/checks/parse.sh
+	@nix/checks/vm-apps.sh
 	@nix/packages/vendor-hash.sh --check
 	@$(NIX_TREES) nix/checks/eval/run.sh
 
