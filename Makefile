@@ -27,11 +27,11 @@ demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON
 	@exec ./bin/nixfleet demo $(if $(KEEP),--keep) $(if $(JSON),--json) $(if $(REPORT),--report $(REPORT))
 
 test: deps build ## every test this machine can run
-	@go test -race -timeout 20m ./...
 	@nix/checks/parse.sh
 	@nix/checks/vm-apps.sh
 	@nix/packages/vendor-hash.sh --check
 	@$(NIX_TREES) nix/checks/eval/run.sh
+	@go test -race -timeout 20m ./...
 
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
