@@ -64,10 +64,7 @@ in
       documentation = [ "https://github.com/arcanesys/nixfleet" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
-      after = [
-        "network-online.target"
-        "postgresql.service"
-      ];
+      after = [ "network-online.target" ];
       restartTriggers = [ configFile ];
       # Down for as short as can be: stopped and started at once after the switch.
       stopIfChanged = false;
@@ -76,7 +73,7 @@ in
         Restart = "always";
         RestartSec = 2;
         DynamicUser = true;
-        User = unit; # a fixed name, for PostgreSQL's peer authentication
+        User = unit;
         StateDirectory = "nixfleet/control-plane";
         StateDirectoryMode = "0700";
         LoadCredential =

@@ -74,12 +74,11 @@ in
     };
 
     database.url = lib.mkOption {
-      type = types.nullOr (types.strMatching "(sqlite|postgres|postgresql)://.+");
+      type = types.nullOr (types.strMatching "sqlite:///.+");
       default = null;
       example = "sqlite:///var/lib/nixfleet/control-plane/nixfleet.db";
       description = ''
-        Where the fleet's state is kept; null: an SQLite file in the state directory. No password
-        belongs in it: the service's user has the unit's name, for PostgreSQL's peer authentication.
+        Where the fleet's state is kept; null: an SQLite file in the state directory.
       '';
     };
 
