@@ -27,7 +27,7 @@ import (
 // bubble runs a test on a clock of its own, which goes on when all wait.
 func bubble(t *testing.T, test func(t *testing.T)) { synctest.Test(t, test) }
 
-// rest lets time go by in a bubble.
+// rest lets the fake clock of a bubble go on; no real time passes.
 func rest(d time.Duration) { time.Sleep(d) }
 
 var alice = plane.Caller{Owner: "alice", KeyID: "k1", Role: fleet.RoleAdmin}

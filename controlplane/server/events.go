@@ -31,7 +31,8 @@ type eventsIn struct {
 	Machine     string `query:"machine" doc:"Only events of this machine"`
 }
 
-// start is the event after which the stream begins; -1 for now.
+// start is the event after which the stream begins; -1
+// means that it begins with what happens from here on.
 func (in *eventsIn) start() (int64, error) {
 	after := in.After
 	if in.LastEventID != "" {

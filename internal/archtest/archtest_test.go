@@ -261,11 +261,14 @@ func TestPackages_SayWhatTheyAreFor(t *testing.T) {
 }
 
 // Words that would tie the repository to one machine or to the way it is made.
-var forbidden = regexp.MustCompile(`(^|[^A-Za-z0-9_.])(/work/|/root/trees|\.\./shared|` + "TO" + `DO|FIX` + `ME|XX` + `X)`)
+// They are put together here, so that this file does not hold them either.
+var forbidden = regexp.MustCompile(`(^|[^A-Za-z0-9_.])(` + strings.Join([]string{
+	"/wo" + "rk/", "/root/tr" + "ees", `\.\./sha` + "red", "TO" + "DO", "FIX" + "ME", "XX" + "X",
+}, "|") + `)`)
 
 func TestText_HoldsNothingOfOneMachine(t *testing.T) {
 	walk(t, func(p, text string) {
-		if in(p, "internal/archtest") || filepath.Base(p) == "go.sum" || strings.HasPrefix(p, "LICENSE") {
+		if filepath.Base(p) == "go.sum" || strings.HasPrefix(p, "LICENSE") {
 			return
 		}
 		for i, l := range strings.Split(text, "\n") {
