@@ -301,7 +301,7 @@ func (s *site) release(path string) fleet.Digest {
 	h.Caches = []fleet.Cache{{URL: fmt.Sprintf("http://%s:8080", s.tb.HubAddr()), PublicKeys: []string{s.cache.PublicKey()}}}
 	h.Policy = fleet.Policy{ConfirmWindowMs: 5000, RevertWindowMs: 3600_000}
 	e := fleet.Entry{ID: machineID, StorePath: fleet.StorePath(path), ClosureDigest: fleet.ClosureDigest(closure)}
-	e.System, err = nix.SystemPlatform("", e.StorePath)
+	e.System, err = nix.SystemPlatform(string(e.StorePath))
 	check(s.t, err)
 	for _, p := range closure {
 		e.ClosureSize += p.NarSize

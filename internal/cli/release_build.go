@@ -190,7 +190,7 @@ func entriesOf(ctx context.Context, paths map[fleet.MachineID]fleet.StorePath) (
 				e.NarHash = p.NarHash
 			}
 		}
-		if e.System, err = nix.SystemPlatform("", e.StorePath); err != nil {
+		if e.System, err = nix.SystemPlatform(string(e.StorePath)); err != nil {
 			return nil, err
 		}
 		if e.Fingerprints, err = nix.Fingerprints(string(e.StorePath)); err != nil {

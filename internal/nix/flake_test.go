@@ -228,7 +228,7 @@ func TestClosure_HasAllThatASystemNeeds(t *testing.T) {
 	if _, err := Closure(t.Context(), "/nix/store/00000000000000000000000000000000-none"); err == nil {
 		t.Error("a path that is not there has a closure")
 	}
-	if s, err := SystemPlatform("", system); err != nil || s.Darwin() {
+	if s, err := SystemPlatform(string(system)); err != nil || s.Darwin() {
 		t.Errorf("platform %q, %v", s, err)
 	}
 }

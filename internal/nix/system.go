@@ -14,10 +14,10 @@ import (
 )
 
 // SystemPlatform reads which platform a built system is for, from the file
-// `system` that NixOS and nix-darwin put into it. root is "" or where the
-// machine's / is mounted.
-func SystemPlatform(root string, system fleet.StorePath) (fleet.System, error) {
-	b, err := os.ReadFile(filepath.Join(root, string(system), "system"))
+// `system` that NixOS and nix-darwin put into it. system is any path that leads
+// to one.
+func SystemPlatform(system string) (fleet.System, error) {
+	b, err := os.ReadFile(filepath.Join(system, "system"))
 	if err != nil {
 		return "", fleet.Errorf(fleet.Invalid, "%s is not a NixOS or nix-darwin system: %w", system, err)
 	}

@@ -86,7 +86,7 @@ func TestFingerprints_AreKernelInitrdParametersAndInhibitors(t *testing.T) {
 func TestSystemPlatform_IsOneThatNixFleetManages(t *testing.T) {
 	root := t.TempDir()
 	const system = fleet.StorePath("/nix/store/00000000000000000000000000000000-system")
-	if _, err := SystemPlatform(root, system); fleet.ErrorCode(err) != fleet.Invalid {
+	if _, err := SystemPlatform(filepath.Join(root, string(system))); fleet.ErrorCode(err) != fleet.Invalid {
 		t.Errorf("nothing there: %v", err)
 	}
 	if err := os.MkdirAll(root+string(system), 0o755); err != nil {
@@ -94,7 +94,7 @@ func TestSystemPlatform_IsOneThatNixFleetManages(t *testing.T) {
 	}
 	for text, want := range map[string]fleet.System{"x86_64-linux\n": "x86_64-linux", "aarch64-darwin": "aarch64-darwin", "riscv64-linux": "", "": ""} {
 		writeFile(t, root+string(system)+"/system", text)
-		got, err := SystemPlatform(root, system)
+		got, err := SystemPlatform(filepath.Join(root, string(system)))
 		if got != want || (want == "") != (fleet.ErrorCode(err) == fleet.Invalid) {
 			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
 		}
