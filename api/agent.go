@@ -21,21 +21,21 @@ const (
 
 // CheckIn is what an agent says of itself when it asks what to do.
 type CheckIn struct {
-	Machine      fleet.MachineID     `json:"machine"`
-	AgentVersion string              `json:"agentVersion"`
-	System       fleet.System        `json:"system"`
-	Line         fleet.Line          `json:"line"`
-	BootID       string              `json:"bootId"`
-	State        fleet.AgentState    `json:"state"`
-	Waiting      string              `json:"waiting,omitempty"` // why an idle agent waits
-	Tags         []fleet.Tag         `json:"tags,omitempty"`    // declared by the running system
-	Drift        bool                `json:"drift,omitempty"`
-	RunsRelease  fleet.Digest        `json:"runsRelease,omitempty"` // accepted release whose path runs
-	Checks       []fleet.CheckResult `json:"checks,omitempty"`
-	Documents    Documents           `json:"documents"`       // that the agent holds
-	Epoch        string              `json:"epoch,omitempty"` // of the last reply, echoed
-	Have         string              `json:"have,omitempty"`  // etag of the orders it knows
-	WaitMs       int64               `json:"waitMs"`          // hold the reply until there are other orders; 0: answer now
+	Machine      fleet.MachineID           `json:"machine"`
+	AgentVersion string                    `json:"agentVersion"`
+	System       fleet.System              `json:"system"`
+	Line         fleet.Line                `json:"line"`
+	BootID       string                    `json:"bootId"`
+	State        fleet.AgentState          `json:"state"`
+	Waiting      string                    `json:"waiting,omitempty"` // why an idle agent waits
+	Tags         []fleet.Tag               `json:"tags,omitempty"`    // declared by the running system
+	Drift        bool                      `json:"drift,omitempty"`
+	RunsRelease  fleet.Digest              `json:"runsRelease,omitempty"` // accepted release whose path runs
+	Checks       []fleet.HealthCheckResult `json:"checks,omitempty"`
+	Documents    Documents                 `json:"documents"`       // that the agent holds
+	Epoch        string                    `json:"epoch,omitempty"` // of the last reply, echoed
+	Have         string                    `json:"have,omitempty"`  // etag of the orders it knows
+	WaitMs       int64                     `json:"waitMs"`          // hold the reply until there are other orders; 0: answer now
 	fleet.Generations
 }
 

@@ -88,14 +88,14 @@ type Machine struct {
 	Tags      Tags      `json:"tags"`
 
 	Generations
-	Desired     *Desired      `json:"desired,omitempty"` // nil: hold
-	RunsRelease Digest        `json:"runsRelease,omitempty"`
-	BootID      string        `json:"bootId,omitempty"`
-	State       AgentState    `json:"state,omitempty"`
-	Waiting     string        `json:"waiting,omitempty"` // why the agent waits
-	Health      CheckStatus   `json:"health,omitempty"`
-	Checks      []CheckResult `json:"checks"`
-	Drift       bool          `json:"drift"` // runs something else than the agent activated
+	Desired     *Desired            `json:"desired,omitempty"` // nil: hold
+	RunsRelease Digest              `json:"runsRelease,omitempty"`
+	BootID      string              `json:"bootId,omitempty"`
+	State       AgentState          `json:"state,omitempty"`
+	Waiting     string              `json:"waiting,omitempty"` // why the agent waits
+	Health      HealthCheckStatus   `json:"health,omitempty"`
+	Checks      []HealthCheckResult `json:"checks"`
+	Drift       bool                `json:"drift"` // runs something else than the agent activated
 
 	AgentVersion string `json:"agentVersion,omitempty"`
 	CreatedAt    int64  `json:"createdAt"`

@@ -68,22 +68,22 @@ const (
 // (H01). It is queued on the machine's disk, sent in order and applied once,
 // by ID.
 type Report struct {
-	ID        string          `json:"id"` // unique on the machine: boot-independent, from the outbox
-	Machine   MachineID       `json:"machine"`
-	Kind      ReportKind      `json:"kind"`
-	At        int64           `json:"at"` // Unix milliseconds, the agent's clock
-	Rollout   RolloutID       `json:"rollout,omitempty"`
-	Attempt   int             `json:"attempt,omitempty"`
-	Digest    Digest          `json:"digest,omitempty"`    // the release in question
-	StorePath StorePath       `json:"storePath,omitempty"` // its entry's path
-	BootID    string          `json:"bootId"`
-	Phase     AssignmentState `json:"phase,omitempty"` // progress: fetching, applying, awaiting-reboot, verifying, reverting
-	Outcome   Outcome         `json:"outcome,omitempty"`
-	Reason    Reason          `json:"reason,omitempty"`
-	Message   string          `json:"message,omitempty"` // for people
-	Checks    []CheckResult   `json:"checks,omitempty"`
-	Failed    []string        `json:"failedUnits,omitempty"` // units failed now that were not before
-	Confirmed string          `json:"confirmed,omitempty"`   // what answered after the switch: control-plane, a beacon, checks-only
+	ID        string              `json:"id"` // unique on the machine: boot-independent, from the outbox
+	Machine   MachineID           `json:"machine"`
+	Kind      ReportKind          `json:"kind"`
+	At        int64               `json:"at"` // Unix milliseconds, the agent's clock
+	Rollout   RolloutID           `json:"rollout,omitempty"`
+	Attempt   int                 `json:"attempt,omitempty"`
+	Digest    Digest              `json:"digest,omitempty"`    // the release in question
+	StorePath StorePath           `json:"storePath,omitempty"` // its entry's path
+	BootID    string              `json:"bootId"`
+	Phase     AssignmentState     `json:"phase,omitempty"` // progress: fetching, applying, awaiting-reboot, verifying, reverting
+	Outcome   Outcome             `json:"outcome,omitempty"`
+	Reason    Reason              `json:"reason,omitempty"`
+	Message   string              `json:"message,omitempty"` // for people
+	Checks    []HealthCheckResult `json:"checks,omitempty"`
+	Failed    []string            `json:"failedUnits,omitempty"` // units failed now that were not before
+	Confirmed string              `json:"confirmed,omitempty"`   // what answered after the switch: control-plane, a beacon, checks-only
 	Generations
 }
 

@@ -79,7 +79,7 @@ func TestReport_IsValidOnceClean(t *testing.T) {
 			Message: junk.Draw(t, "message"), Failed: rapid.SliceOfN(junk, 0, 80).Draw(t, "failed"),
 		}
 		for range rapid.IntRange(0, 200).Draw(t, "checks") {
-			r.Checks = append(r.Checks, fleet.CheckResult{Observed: junk.Draw(t, "observed")})
+			r.Checks = append(r.Checks, fleet.HealthCheckResult{Observed: junk.Draw(t, "observed")})
 		}
 		r.Clean()
 		if err := r.Validate(); err != nil {

@@ -437,10 +437,10 @@ type Assignment struct {
 	PreviousDigest Digest    `json:"previousDigest,omitempty"`
 	PreviousPath   StorePath `json:"previousPath,omitempty"`
 
-	Outcome Outcome       `json:"outcome,omitempty"` // of the last attempt
-	Reason  Reason        `json:"reason,omitempty"`
-	Message string        `json:"message,omitempty"`
-	Checks  []CheckResult `json:"checks"`
+	Outcome Outcome             `json:"outcome,omitempty"` // of the last attempt
+	Reason  Reason              `json:"reason,omitempty"`
+	Message string              `json:"message,omitempty"`
+	Checks  []HealthCheckResult `json:"checks"`
 
 	OfferedAt int64 `json:"offeredAt"`
 	Deadline  int64 `json:"deadline"` // of the present state; 0: none

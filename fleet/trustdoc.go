@@ -17,17 +17,17 @@ type TrustRole string
 
 // The roles of a root document.
 const (
-	RoleRoot      TrustRole = "root"
-	RoleRelease   TrustRole = "release"
-	RoleTimestamp TrustRole = "timestamp"
-	RoleRevoker   TrustRole = "revoker"
-	RoleOperator  TrustRole = "operator"
+	TrustRoleRoot      TrustRole = "root"
+	TrustRoleRelease   TrustRole = "release"
+	TrustRoleTimestamp TrustRole = "timestamp"
+	TrustRoleRevoker   TrustRole = "revoker"
+	TrustRoleOperator  TrustRole = "operator"
 )
 
 // Valid reports whether r is one of the roles.
 func (r TrustRole) Valid() bool {
 	switch r {
-	case RoleRoot, RoleRelease, RoleTimestamp, RoleRevoker, RoleOperator:
+	case TrustRoleRoot, TrustRoleRelease, TrustRoleTimestamp, TrustRoleRevoker, TrustRoleOperator:
 		return true
 	}
 	return false

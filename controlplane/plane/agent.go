@@ -164,7 +164,7 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.Tags = fleet.NewTags(in.Tags, m.Tags.Operator)
 	m.Checks = in.Checks
 	if m.Checks == nil {
-		m.Checks = []fleet.CheckResult{}
+		m.Checks = []fleet.HealthCheckResult{}
 	}
 	m.Health = fleet.Health(m.Checks)
 	return m
@@ -178,7 +178,7 @@ func sameStatus(a, b fleet.Machine) bool {
 	}
 	for i, c := range a.Checks {
 		d := b.Checks[i]
-		if c.Name != d.Name || c.Kind != d.Kind || c.Status != d.Status || c.Required != d.Required || c.Status != fleet.CheckPassing && c.Observed != d.Observed {
+		if c.Name != d.Name || c.Kind != d.Kind || c.Status != d.Status || c.Required != d.Required || c.Status != fleet.HealthCheckPassing && c.Observed != d.Observed {
 			return false
 		}
 	}

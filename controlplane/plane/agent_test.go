@@ -60,9 +60,9 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.LastContact == 0 {
 			t.Error("last contact was not written")
 		}
-		in.Checks[0].Status, in.Checks[0].Observed = fleet.CheckFailing, "unit app.service is failed"
+		in.Checks[0].Status, in.Checks[0].Observed = fleet.HealthCheckFailing, "unit app.service is failed"
 		must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
-		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.Health != fleet.CheckFailing {
+		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.Health != fleet.HealthCheckFailing {
 			t.Errorf("a failing check is news, and the store says %s", m.Health)
 		}
 	})

@@ -42,7 +42,7 @@ func (p *Plane) CreateToken(ctx context.Context, c Caller, id fleet.MachineID, i
 	err := p.act(ctx, func(ctx context.Context, t *turn) error {
 		m, ok := t.machine(id)
 		if !ok {
-			m = fleet.Machine{ID: id, Lifecycle: fleet.Provisioning, Tags: fleet.NewTags(nil, nil), Checks: []fleet.CheckResult{}, CreatedAt: t.now, Version: 1}
+			m = fleet.Machine{ID: id, Lifecycle: fleet.Provisioning, Tags: fleet.NewTags(nil, nil), Checks: []fleet.HealthCheckResult{}, CreatedAt: t.now, Version: 1}
 		}
 		if err := mayHaveToken(c, m, in.Replace); err != nil {
 			return err
@@ -207,7 +207,7 @@ func (p *Plane) known(ctx context.Context, id fleet.MachineID) (fleet.Machine, e
 		if m, ok = t.machine(id); ok {
 			return nil // another request was faster
 		}
-		m = fleet.Machine{ID: id, Lifecycle: fleet.Pending, Tags: fleet.NewTags(nil, nil), Checks: []fleet.CheckResult{}, CreatedAt: t.now, Version: 1}
+		m = fleet.Machine{ID: id, Lifecycle: fleet.Pending, Tags: fleet.NewTags(nil, nil), Checks: []fleet.HealthCheckResult{}, CreatedAt: t.now, Version: 1}
 		return t.register(ctx, m, engineActor, map[string]string{"why": "came with a good certificate"})
 	})
 	if err != nil {

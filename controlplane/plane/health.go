@@ -14,13 +14,13 @@ import (
 
 // Metrics are counts of the present state, for /metrics.
 type Metrics struct {
-	Machines     map[fleet.Lifecycle]int    // by lifecycle
-	Health       map[fleet.CheckStatus]int  // of active machines; "" never said
-	Online       int                        // machines
-	Drift        int                        // machines
-	LastSeen     map[fleet.MachineID]int64  // Unix milliseconds
-	Rollouts     map[fleet.RolloutState]int // all that are kept
-	Waiting      int                        // reports not applied yet, at most 1000
+	Machines     map[fleet.Lifecycle]int         // by lifecycle
+	Health       map[fleet.HealthCheckStatus]int // of active machines; "" never said
+	Online       int                             // machines
+	Drift        int                             // machines
+	LastSeen     map[fleet.MachineID]int64       // Unix milliseconds
+	Rollouts     map[fleet.RolloutState]int      // all that are kept
+	Waiting      int                             // reports not applied yet, at most 1000
 	AuditEntries int64
 	Restored     bool
 }
@@ -28,7 +28,7 @@ type Metrics struct {
 // Metrics counts the present state.
 func (p *Plane) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
-		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.CheckStatus]int{}, LastSeen: map[fleet.MachineID]int64{},
+		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.HealthCheckStatus]int{}, LastSeen: map[fleet.MachineID]int64{},
 		Restored: p.epoch.mode() == modeRestored,
 	}
 	now := p.ms()
@@ -120,7 +120,7 @@ func (p *Plane) trustFindings(now time.Time) []Finding {
 	if left := time.UnixMilli(s.root.Expires).Sub(now); left < 30*24*time.Hour {
 		found = append(found, Finding{"warning", "trust", fmt.Sprintf("root version %d ends on %s", s.root.Version, time.UnixMilli(s.root.Expires).UTC().Format(time.DateOnly)), "sign a new one: nixfleet trust rotate"})
 	}
-	if _, wanted := s.root.Roles[fleet.RoleTimestamp]; !wanted {
+	if _, wanted := s.root.Roles[fleet.TrustRoleTimestamp]; !wanted {
 		return found
 	}
 	switch {

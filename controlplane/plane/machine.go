@@ -20,7 +20,7 @@ type MachineQuery struct {
 	Limit     int
 	Tag       fleet.Tag
 	Lifecycle fleet.Lifecycle
-	Health    fleet.CheckStatus
+	Health    fleet.HealthCheckStatus
 	Release   fleet.Digest // that runs
 	Drift     bool         // only those with drift
 	Offline   bool         // only those that are not heard of
@@ -122,7 +122,7 @@ func (p *Plane) RegisterMachine(ctx context.Context, c Caller, in api.MachineReq
 	if err := fleet.Pending.CheckMove(in.Lifecycle); err != nil {
 		return fleet.Machine{}, err
 	}
-	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.CheckResult{}, CreatedAt: p.ms(), Version: 1}
+	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.HealthCheckResult{}, CreatedAt: p.ms(), Version: 1}
 	if err := fleet.ValidateTags(m.Tags.Operator); err != nil {
 		return fleet.Machine{}, err
 	}

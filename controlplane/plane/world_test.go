@@ -143,7 +143,7 @@ func (w *world) rootDocument(version uint64, signers ...trust.Signer) []byte {
 		Keys:  map[string]fleet.TrustKey{"r": w.root.PublicKey().Trust(), "s": w.release.PublicKey().Trust()},
 		Roles: map[fleet.TrustRole]fleet.KeyQuota{},
 	}
-	for role, key := range map[fleet.TrustRole]string{fleet.RoleRoot: "r", fleet.RoleRelease: "s", fleet.RoleRevoker: "r", fleet.RoleTimestamp: "r"} {
+	for role, key := range map[fleet.TrustRole]string{fleet.TrustRoleRoot: "r", fleet.TrustRoleRelease: "s", fleet.TrustRoleRevoker: "r", fleet.TrustRoleTimestamp: "r"} {
 		root.Roles[role] = fleet.KeyQuota{Keys: []string{key}, Threshold: 1}
 	}
 	return w.sign(fleet.TypeRoot, must[[]byte](w.tb)(trust.NewRoot(root)), signers...)
@@ -285,7 +285,7 @@ func (a *agent) checkIn() api.CheckIn {
 		Machine: a.id, AgentVersion: "1", System: "x86_64-linux", Line: "main", BootID: "b", State: fleet.AgentIdle, RunsRelease: a.digest,
 		Generations: fleet.Generations{Running: a.running, Booted: a.running, BootDefault: a.boot}, Epoch: a.epoch, WaitMs: api.DefaultWaitMs,
 		Tags:   []fleet.Tag{"linux"},
-		Checks: []fleet.CheckResult{{Name: "app", Kind: fleet.CheckUnit, Required: true, Status: fleet.CheckPassing, At: time.Now().UnixMilli()}},
+		Checks: []fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Required: true, Status: fleet.HealthCheckPassing, At: time.Now().UnixMilli()}},
 	}
 }
 
@@ -354,16 +354,16 @@ func (a *agent) apply(ctx context.Context, o api.ApplyOrder) {
 	}
 	r.Kind, r.Phase = fleet.ReportOutcome, ""
 	rest(time.Duration(o.MinHealthyMs) * time.Millisecond)
-	status := fleet.CheckPassing
+	status := fleet.HealthCheckPassing
 	if a.bad[o.Digest] {
-		status, r.Outcome, r.Reason, r.Message = fleet.CheckFailing, fleet.OutcomeReverted, fleet.ReasonCheckFailed, "unit app.service is failed"
+		status, r.Outcome, r.Reason, r.Message = fleet.HealthCheckFailing, fleet.OutcomeReverted, fleet.ReasonCheckFailed, "unit app.service is failed"
 	} else {
 		a.mu.Lock()
 		a.running, a.boot, a.digest = bundle.StorePath, bundle.StorePath, o.Digest
 		a.mu.Unlock()
 		r.Outcome, r.Confirmed = fleet.OutcomeLive, "control-plane"
 	}
-	r.Checks = []fleet.CheckResult{{Name: "app", Kind: fleet.CheckUnit, Required: true, Status: status}}
+	r.Checks = []fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Required: true, Status: status}}
 	a.report(ctx, r)
 }
 

@@ -241,7 +241,7 @@ func rootOf(t *testing.T, fleetID string, version uint64) string {
 	payload, err := trust.NewRoot(fleet.Root{
 		FleetID: fleetID, Version: version, Expires: time.Now().Add(time.Hour).UnixMilli(),
 		Keys:  map[string]fleet.TrustKey{id: key.PublicKey().Trust()},
-		Roles: map[fleet.TrustRole]fleet.KeyQuota{fleet.RoleRoot: {Keys: []string{id}, Threshold: 1}, fleet.RoleRelease: {Keys: []string{id}, Threshold: 1}},
+		Roles: map[fleet.TrustRole]fleet.KeyQuota{fleet.TrustRoleRoot: {Keys: []string{id}, Threshold: 1}, fleet.TrustRoleRelease: {Keys: []string{id}, Threshold: 1}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func Build(in Input) (State, api.Plan, error) {
 			ids[j] = m.entry.ID
 			state.Assignments[m.entry.ID] = fleet.Assignment{
 				Rollout: in.ID, Machine: m.entry.ID, Batch: i, State: fleet.AssignPending,
-				Digest: in.Spec.Release, StorePath: m.entry.StorePath, Checks: []fleet.CheckResult{},
+				Digest: in.Spec.Release, StorePath: m.entry.StorePath, Checks: []fleet.HealthCheckResult{},
 			}
 		}
 		plan.Batches = append(plan.Batches, ids)

@@ -142,7 +142,7 @@ func (d driver) forged(r *rapid.T) {
 	case 6:
 		rep.BootDefault = system("other")
 	case 7:
-		rep.Checks = []fleet.CheckResult{{Name: "app", Required: true, Status: fleet.CheckPending}}
+		rep.Checks = []fleet.HealthCheckResult{{Name: "app", Required: true, Status: fleet.HealthCheckPending}}
 	case 8:
 		rep.Checks, rep.Confirmed = nil, ""
 	}

@@ -113,11 +113,11 @@ func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now in
 	case now-a.OfferedAt < spec.MinHealthyMs-spec.MinHealthyMs/10: // a tenth for clocks that run apart
 		return "reported " + string(r.Outcome) + " sooner than minHealthy after the offer"
 	}
-	declared := slices.ContainsFunc(r.Checks, func(c fleet.CheckResult) bool { return c.Required })
+	declared := slices.ContainsFunc(r.Checks, func(c fleet.HealthCheckResult) bool { return c.Required })
 	switch {
 	case !declared && r.Confirmed == "":
 		return "reported " + string(r.Outcome) + " without a check or a confirmation"
-	case declared && fleet.Health(r.Checks) != fleet.CheckPassing:
+	case declared && fleet.Health(r.Checks) != fleet.HealthCheckPassing:
 		return "reported " + string(r.Outcome) + ", but its required checks are " + string(fleet.Health(r.Checks))
 	}
 	return ""

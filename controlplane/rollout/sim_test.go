@@ -202,7 +202,7 @@ func (m *sim) progress(id fleet.MachineID, phase fleet.AssignmentState) {
 	m.report(r)
 }
 
-var passing = []fleet.CheckResult{{Name: "app", Kind: fleet.CheckUnit, Required: true, Status: fleet.CheckPassing}}
+var passing = []fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Required: true, Status: fleet.HealthCheckPassing}}
 
 // live reports that a machine runs the release and is well.
 func (m *sim) live(ids ...fleet.MachineID) {

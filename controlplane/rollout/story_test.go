@@ -70,8 +70,8 @@ func TestStep_IgnoresReportsOfAnythingElse(t *testing.T) {
 
 // H05: what is not shown to be well is not healthy, and is a failure in the end.
 func TestStep_NoDataIsNotHealthy(t *testing.T) {
-	required := func(s fleet.CheckStatus) fleet.CheckResult {
-		return fleet.CheckResult{Name: "a", Required: true, Status: s}
+	required := func(s fleet.HealthCheckStatus) fleet.HealthCheckResult {
+		return fleet.HealthCheckResult{Name: "a", Required: true, Status: s}
 	}
 	for name, tt := range map[string]struct {
 		edit func(*fleet.Report)
@@ -79,10 +79,10 @@ func TestStep_NoDataIsNotHealthy(t *testing.T) {
 	}{
 		"no checks, nothing confirmed": {func(r *fleet.Report) { r.Checks, r.Confirmed = nil, "" }, "without a check or a confirmation"},
 		"optional checks only": {func(r *fleet.Report) {
-			r.Checks, r.Confirmed = []fleet.CheckResult{{Name: "a", Status: fleet.CheckPassing}}, ""
+			r.Checks, r.Confirmed = []fleet.HealthCheckResult{{Name: "a", Status: fleet.HealthCheckPassing}}, ""
 		}, "without a check"},
-		"a pending check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.CheckPending)) }, "are pending"},
-		"a failing check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.CheckFailing)) }, "are failing"},
+		"a pending check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckPending)) }, "are pending"},
+		"a failing check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckFailing)) }, "are failing"},
 		"old system runs":              {func(r *fleet.Report) { r.Running = system("m-00-old") }, "another system runs"},
 		"old system would boot":        {func(r *fleet.Report) { r.BootDefault = system("m-00-old") }, "boot default"},
 		"running unknown":              {func(r *fleet.Report) { r.Running = "" }, "another system runs"},

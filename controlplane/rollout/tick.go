@@ -189,7 +189,7 @@ func (st *step) offer(a fleet.Assignment) {
 	a.State, a.Attempt, a.EverOffered = fleet.AssignOffered, a.Attempt+1, true
 	a.OfferedAt, a.Deadline = st.now, st.now+st.spec().HealthyDeadlineMs
 	a.Outcome, a.Reason, a.Message, a.Why, a.HealthyAt, a.EndedAt = "", "", "", "", 0, 0
-	a.Checks = []fleet.CheckResult{}
+	a.Checks = []fleet.HealthCheckResult{}
 	st.put(a)
 	st.wake[a.Machine] = true
 }

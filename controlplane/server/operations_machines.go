@@ -53,7 +53,7 @@ func (o *operators) machineOperations() {
 	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
 		q := plane.MachineQuery{
 			Cursor: in.Cursor, Limit: in.Limit, Tag: fleet.Tag(in.Tag), Lifecycle: fleet.Lifecycle(in.Lifecycle),
-			Health: fleet.CheckStatus(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
+			Health: fleet.HealthCheckStatus(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
 		}
 		switch {
 		case q.Lifecycle != "" && !q.Lifecycle.Valid():

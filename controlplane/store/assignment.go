@@ -73,7 +73,7 @@ func scanAssignment(r row) (a fleet.Assignment, err error) {
 // PutAssignment writes an assignment's row, new or not.
 func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
 	if a.Checks == nil {
-		a.Checks = []fleet.CheckResult{}
+		a.Checks = []fleet.HealthCheckResult{}
 	}
 	checks, err := text(a.Checks)
 	if err != nil {

@@ -170,9 +170,9 @@ func TestOpen_ReopensWithoutLossAndMigratesOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				m.State, m.Health, m.Running, m.Drift = fleet.AgentIdle, fleet.CheckPassing, "/nix/store/x", true
+				m.State, m.Health, m.Running, m.Drift = fleet.AgentIdle, fleet.HealthCheckPassing, "/nix/store/x", true
 				m.Tags = fleet.NewTags([]fleet.Tag{"prod"}, m.Tags.Operator)
-				m.Checks = []fleet.CheckResult{{Name: "app", Status: fleet.CheckPassing}}
+				m.Checks = []fleet.HealthCheckResult{{Name: "app", Status: fleet.HealthCheckPassing}}
 				return tx.UpdateMachineStatus(ctx, m)
 			})
 		}
@@ -394,7 +394,7 @@ func TestRows_ComeBackAsTheyWere(t *testing.T) {
 	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, Approved: true, ApprovedBy: "key:bob"}
 	a := fleet.Assignment{
 		Rollout: "r1", Machine: "web-01", Batch: 1, State: fleet.AssignHealthy, Attempt: 2, Digest: digestA, StorePath: "/nix/store/p",
-		PreviousDigest: digestB, Outcome: fleet.OutcomeLive, Checks: []fleet.CheckResult{{Name: "app"}}, HealthyAt: 50, EverOffered: true,
+		PreviousDigest: digestB, Outcome: fleet.OutcomeLive, Checks: []fleet.HealthCheckResult{{Name: "app"}}, HealthyAt: 50, EverOffered: true,
 	}
 	b := a
 	b.Rollout, b.HealthyAt = "r2", 60

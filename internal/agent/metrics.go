@@ -66,7 +66,7 @@ func (w *world) metrics() []byte {
 	if r := w.checks.Load(); r != nil {
 		family("nixfleet_agent_check_passing", "gauge", "1 if the check passes.")
 		for _, c := range *r {
-			fmt.Fprintf(&b, "nixfleet_agent_check_passing{check=%s,kind=%q,required=\"%t\"} %d\n", label(c.Name), c.Kind, c.Required, bit(c.Status == fleet.CheckPassing))
+			fmt.Fprintf(&b, "nixfleet_agent_check_passing{check=%s,kind=%q,required=\"%t\"} %d\n", label(c.Name), c.Kind, c.Required, bit(c.Status == fleet.HealthCheckPassing))
 		}
 		family("nixfleet_agent_check_duration_seconds", "gauge", "Duration of the last look of the check.")
 		for _, c := range *r {

@@ -43,14 +43,14 @@ func (s *snapshot) get() states.Journal {
 
 // checked keeps what the checks say; a change for better or worse is told at
 // once.
-func (w *world) checked(r []fleet.CheckResult) {
+func (w *world) checked(r []fleet.HealthCheckResult) {
 	before := w.health()
 	if w.checks.Store(&r); w.health() != before {
 		w.snapshot.ring()
 	}
 }
 
-func (w *world) health() fleet.CheckStatus {
+func (w *world) health() fleet.HealthCheckStatus {
 	r := w.checks.Load()
 	if r == nil {
 		return ""

@@ -234,24 +234,24 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlane{}
-		var said []fleet.CheckStatus
+		var said []fleet.HealthCheckStatus
 		p.checkIn = func(_ int, c api.CheckIn) (api.Orders, error) {
 			said = append(said, fleet.Health(c.Checks))
 			return api.Orders{Etag: "1"}, nil
 		}
 		w := testWorld(t, p)
-		w.checked([]fleet.CheckResult{{Name: "app", Required: true, Status: fleet.CheckPending}})
+		w.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: fleet.HealthCheckPending}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { w.poll(ctx); close(done) }()
 		pause(ctx, 20*time.Second) // in the bubble: until the second poll is held
-		for _, s := range []fleet.CheckStatus{fleet.CheckPending, fleet.CheckPassing, fleet.CheckPassing, fleet.CheckFailing} {
-			w.checked([]fleet.CheckResult{{Name: "app", Required: true, Status: s}})
+		for _, s := range []fleet.HealthCheckStatus{fleet.HealthCheckPending, fleet.HealthCheckPassing, fleet.HealthCheckPassing, fleet.HealthCheckFailing} {
+			w.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: s}})
 			pause(ctx, time.Second)
 		}
 		cancel()
 		<-done
-		if d := cmp.Diff(said, []fleet.CheckStatus{"pending", "pending", "passing", "failing"}); d != "" {
+		if d := cmp.Diff(said, []fleet.HealthCheckStatus{"pending", "pending", "passing", "failing"}); d != "" {
 			t.Errorf("-got +want:\n%s", d)
 		}
 	})
@@ -436,7 +436,7 @@ func TestWindowOpen(t *testing.T) {
 func TestMetrics_AreTextThatPrometheusReads(t *testing.T) {
 	w := testWorld(t, &fakePlane{})
 	w.version = "1.2 \"x\"\n"
-	w.checks.Store(&[]fleet.CheckResult{{Name: "app", Kind: fleet.CheckUnit, Status: fleet.CheckPassing, Required: true, DurationMs: 12}})
+	w.checks.Store(&[]fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Status: fleet.HealthCheckPassing, Required: true, DurationMs: 12}})
 	w.contact.ok(time.Unix(1000, 0))
 	w.contact.fail(errors.New("x"))
 	text := string(w.metrics())

@@ -17,16 +17,16 @@ import (
 
 // healthChecks are those that the running system declares. One that declares
 // none is asked for the least: no data would never be healthy (H05).
-func healthChecks(c config.Agent) []fleet.Check {
+func healthChecks(c config.Agent) []fleet.HealthCheck {
 	checks := c.HealthChecks()
 	for _, k := range checks {
 		if k.Required {
 			return checks
 		}
 	}
-	least := fleet.Check{Name: "system", Kind: fleet.CheckUnit, Unit: "multi-user.target", IntervalSeconds: 5, TimeoutSeconds: 5, Retries: 5, Successes: 1, Required: true}
+	least := fleet.HealthCheck{Name: "system", Kind: fleet.HealthCheckUnit, Unit: "multi-user.target", IntervalSeconds: 5, TimeoutSeconds: 5, Retries: 5, Successes: 1, Required: true}
 	if host.System().Darwin() {
-		least.Kind, least.Unit, least.Label = fleet.CheckLaunchd, "", host.AgentLabel
+		least.Kind, least.Unit, least.Label = fleet.HealthCheckLaunchd, "", host.AgentLabel
 	}
 	return append(checks, least)
 }
@@ -41,7 +41,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	checks := healthChecks(cfg)
 	v := verification{
 		minHealthy: minHealthy(j.Work.Order.MinHealthyMs, checks),
-		results:    make(chan []fleet.CheckResult, 1),
+		results:    make(chan []fleet.HealthCheckResult, 1),
 		runs: func() bool {
 			g := w.Generations()
 			return g.Running == j.Work.Target.Path
@@ -55,7 +55,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	v.limit = time.Duration(2*longest*float64(time.Second)) + 2*v.minHealthy + time.Minute
 	v.runner = &check.Runner{
 		Checks: checks, Begin: now.Add(-time.Duration((w.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
-		OnChange: func(r []fleet.CheckResult) {
+		OnChange: func(r []fleet.HealthCheckResult) {
 			w.checked(r)
 			v.offer(r)
 		},
@@ -77,7 +77,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 
 // minHealthy is how long the checks have to pass: as long as the order says,
 // but at least one interval of each, for an order is not signed (E05).
-func minHealthy(orderMs int64, checks []fleet.Check) time.Duration {
+func minHealthy(orderMs int64, checks []fleet.HealthCheck) time.Duration {
 	d := time.Duration(orderMs) * time.Millisecond
 	for _, c := range checks {
 		if c.Required {
@@ -92,12 +92,12 @@ type verification struct {
 	runner     *check.Runner
 	minHealthy time.Duration
 	limit      time.Duration
-	results    chan []fleet.CheckResult // the newest
-	runs       func() bool              // the system in question still does
+	results    chan []fleet.HealthCheckResult // the newest
+	runs       func() bool                    // the system in question still does
 }
 
 // offer replaces what was not looked at yet.
-func (v *verification) offer(r []fleet.CheckResult) {
+func (v *verification) offer(r []fleet.HealthCheckResult) {
 	select {
 	case <-v.results:
 	default:
@@ -118,7 +118,7 @@ func (v *verification) run(ctx context.Context) states.Input {
 		if !v.runs() {
 			return states.Failed{Reason: fleet.ReasonChangedLocally, Message: "another hand switched the machine while its checks ran"}
 		}
-		var r []fleet.CheckResult
+		var r []fleet.HealthCheckResult
 		select {
 		case <-ctx.Done():
 			return nil
@@ -129,18 +129,18 @@ func (v *verification) run(ctx context.Context) states.Input {
 			// A last look: the interval of a check may be longer than the time
 			// in which it has to pass.
 			r = v.runner.Again(ctx)
-			if fleet.Health(r) == fleet.CheckPassing && ctx.Err() == nil && v.runs() {
+			if fleet.Health(r) == fleet.HealthCheckPassing && ctx.Err() == nil && v.runs() {
 				return states.Healthy{Checks: r}
 			}
 			healthy = nil
 		case r = <-v.results:
 		}
 		switch fleet.Health(r) {
-		case fleet.CheckFailing:
+		case fleet.HealthCheckFailing:
 			return states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: describe(r), Checks: r}
-		case fleet.CheckPending:
+		case fleet.HealthCheckPending:
 			healthy = nil
-		case fleet.CheckPassing:
+		case fleet.HealthCheckPassing:
 			if healthy == nil {
 				healthy = time.After(v.minHealthy)
 			}
@@ -149,10 +149,10 @@ func (v *verification) run(ctx context.Context) states.Input {
 }
 
 // describe says which required check saw what.
-func describe(results []fleet.CheckResult) string {
+func describe(results []fleet.HealthCheckResult) string {
 	var b strings.Builder
 	for _, r := range results {
-		if r.Required && r.Status != fleet.CheckPassing {
+		if r.Required && r.Status != fleet.HealthCheckPassing {
 			fmt.Fprintf(&b, "check %s is %s: %s\n", r.Name, r.Status, r.Observed)
 		}
 	}

@@ -16,29 +16,29 @@ import (
 )
 
 // service is a check of something that is up at some times after the switch.
-func service(name string, up func(time.Duration) bool) (fleet.Check, func(time.Duration) bool) {
-	return fleet.Check{Name: name, Kind: fleet.CheckTCP, IntervalSeconds: 1, TimeoutSeconds: 1, Retries: 2, Successes: 1, StartPeriodSeconds: 5, Required: true}, up
+func service(name string, up func(time.Duration) bool) (fleet.HealthCheck, func(time.Duration) bool) {
+	return fleet.HealthCheck{Name: name, Kind: fleet.HealthCheckTCP, IntervalSeconds: 1, TimeoutSeconds: 1, Retries: 2, Successes: 1, StartPeriodSeconds: 5, Required: true}, up
 }
 
 // verifyIn runs a verification of services in a bubble, and returns how it
 // ended and when.
-func verifyIn(t *testing.T, minHealthy time.Duration, runs func(time.Duration) bool, add func(func(fleet.Check, func(time.Duration) bool))) (in states.Input, took time.Duration) {
+func verifyIn(t *testing.T, minHealthy time.Duration, runs func(time.Duration) bool, add func(func(fleet.HealthCheck, func(time.Duration) bool))) (in states.Input, took time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		r := &check.Runner{Begin: begin}
 		up := map[string]func(time.Duration) bool{}
-		add(func(c fleet.Check, f func(time.Duration) bool) {
+		add(func(c fleet.HealthCheck, f func(time.Duration) bool) {
 			r.Checks = append(r.Checks, c)
 			up[c.Name] = f
 		})
-		r.Probe = func(_ context.Context, c fleet.Check) (bool, string) {
+		r.Probe = func(_ context.Context, c fleet.HealthCheck) (bool, string) {
 			if up[c.Name](time.Since(begin)) {
 				return true, "up"
 			}
 			return false, "down"
 		}
-		v := verification{runner: r, minHealthy: minHealthy, limit: time.Minute, results: make(chan []fleet.CheckResult, 1), runs: func() bool { return runs(time.Since(begin)) }}
+		v := verification{runner: r, minHealthy: minHealthy, limit: time.Minute, results: make(chan []fleet.HealthCheckResult, 1), runs: func() bool { return runs(time.Since(begin)) }}
 		r.OnChange = v.offer
 		in = v.run(t.Context())
 		took = time.Since(begin)
@@ -49,7 +49,7 @@ func verifyIn(t *testing.T, minHealthy time.Duration, runs func(time.Duration) b
 func always(time.Duration) bool { return true }
 
 func TestVerification_IsHealthyAfterEnoughTimeWithoutATrip(t *testing.T) {
-	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.Check, func(time.Duration) bool)) {
+	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		add(service("app", func(d time.Duration) bool { return d > 3500*time.Millisecond })) // A08: slow, within its start period
 		add(service("web", always))
 	})
@@ -60,7 +60,7 @@ func TestVerification_IsHealthyAfterEnoughTimeWithoutATrip(t *testing.T) {
 
 // A forgiven failure takes no machine back, but the time begins anew.
 func TestVerification_BeginsAnewAfterAForgivenFailure(t *testing.T) {
-	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.Check, func(time.Duration) bool)) {
+	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		add(service("app", func(d time.Duration) bool { return d < 6500*time.Millisecond || d > 8500*time.Millisecond }))
 	})
 	if _, ok := in.(states.Healthy); !ok || took != 19*time.Second {
@@ -69,7 +69,7 @@ func TestVerification_BeginsAnewAfterAForgivenFailure(t *testing.T) {
 }
 
 func TestVerification_FailsWithTheCheckAndWhatItSaw(t *testing.T) {
-	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.Check, func(time.Duration) bool)) {
+	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		add(service("web", always))
 		add(service("app", func(d time.Duration) bool { return d < 500*time.Millisecond }))
 		lame, never := service("lame", func(time.Duration) bool { return false })
@@ -85,7 +85,7 @@ func TestVerification_FailsWithTheCheckAndWhatItSaw(t *testing.T) {
 // What dies within the interval of its check does not slip through: there is a
 // last look.
 func TestVerification_LooksOnceMoreBeforeItIsContent(t *testing.T) {
-	in, _ := verifyIn(t, 2*time.Second, always, func(add func(fleet.Check, func(time.Duration) bool)) {
+	in, _ := verifyIn(t, 2*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		c, up := service("app", func(d time.Duration) bool { return d < time.Second })
 		c.IntervalSeconds = 30
 		add(c, up)
@@ -97,11 +97,11 @@ func TestVerification_LooksOnceMoreBeforeItIsContent(t *testing.T) {
 
 func TestVerification_EndsWhenItCannotBeDecidedOrAnotherHandSwitches(t *testing.T) {
 	blink := func(d time.Duration) bool { return int(d.Seconds())%3 != 0 }
-	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.Check, func(time.Duration) bool)) { add(service("app", blink)) })
+	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) { add(service("app", blink)) })
 	if u, ok := in.(states.Unhealthy); !ok || u.Reason != fleet.ReasonCheckTimeout || took != time.Minute {
 		t.Errorf("%+v after %s", in, took)
 	}
-	in, _ = verifyIn(t, 10*time.Second, func(d time.Duration) bool { return d < 5*time.Second }, func(add func(fleet.Check, func(time.Duration) bool)) { add(service("app", always)) })
+	in, _ = verifyIn(t, 10*time.Second, func(d time.Duration) bool { return d < 5*time.Second }, func(add func(fleet.HealthCheck, func(time.Duration) bool)) { add(service("app", always)) })
 	if f, ok := in.(states.Failed); !ok || f.Reason != fleet.ReasonChangedLocally {
 		t.Errorf("%+v, want changed-locally", in)
 	}
@@ -110,7 +110,7 @@ func TestVerification_EndsWhenItCannotBeDecidedOrAnotherHandSwitches(t *testing.
 // H05: a system that declares no required check is asked for the least.
 func TestHealthChecks_AreNeverNone(t *testing.T) {
 	no := false
-	for _, c := range []config.Agent{{}, {Checks: map[string]config.AgentCheck{"x": {Kind: fleet.CheckTCP, Address: "127.0.0.1:1", Required: &no}}}} {
+	for _, c := range []config.Agent{{}, {Checks: map[string]config.AgentCheck{"x": {Kind: fleet.HealthCheckTCP, Address: "127.0.0.1:1", Required: &no}}}} {
 		checks := healthChecks(c)
 		last := checks[len(checks)-1]
 		if !last.Required || last.Validate() != nil {
@@ -121,7 +121,7 @@ func TestHealthChecks_AreNeverNone(t *testing.T) {
 
 // E05: an order that is not signed cannot do away with the checks.
 func TestMinHealthy_IsAtLeastAnIntervalOfEachRequiredCheck(t *testing.T) {
-	checks := []fleet.Check{{IntervalSeconds: 3, Required: true}, {IntervalSeconds: 8}}
+	checks := []fleet.HealthCheck{{IntervalSeconds: 3, Required: true}, {IntervalSeconds: 8}}
 	if d := minHealthy(0, checks); d != 3*time.Second {
 		t.Errorf("minHealthy = %s", d)
 	}
@@ -131,7 +131,7 @@ func TestMinHealthy_IsAtLeastAnIntervalOfEachRequiredCheck(t *testing.T) {
 }
 
 func TestDescribe_NamesWhatDoesNotPass(t *testing.T) {
-	got := describe([]fleet.CheckResult{{Name: "a", Status: fleet.CheckPassing, Required: true}, {Name: "b", Status: fleet.CheckPending, Required: true, Observed: "x"}, {Name: "c", Status: fleet.CheckFailing}})
+	got := describe([]fleet.HealthCheckResult{{Name: "a", Status: fleet.HealthCheckPassing, Required: true}, {Name: "b", Status: fleet.HealthCheckPending, Required: true, Observed: "x"}, {Name: "c", Status: fleet.HealthCheckFailing}})
 	if got != "check b is pending: x" || strings.Contains(got, "c") && !strings.Contains(got, "check") {
 		t.Errorf("got %q", got)
 	}

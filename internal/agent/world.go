@@ -46,7 +46,7 @@ type world struct {
 	outbox   *disk.Outbox
 	history  disk.History
 	watch    disk.WatchFile
-	checks   atomic.Pointer[[]fleet.CheckResult]
+	checks   atomic.Pointer[[]fleet.HealthCheckResult]
 	engine   *engine
 	snapshot *snapshot
 	contact  *contact

@@ -31,19 +31,19 @@ type Prober struct {
 
 // Probe runs c once, for at most its timeout. Observed says for people what was
 // seen.
-func (p *Prober) Probe(ctx context.Context, c fleet.Check) (ok bool, observed string) {
+func (p *Prober) Probe(ctx context.Context, c fleet.HealthCheck) (ok bool, observed string) {
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.TimeoutSeconds))
 	defer cancel()
 	switch c.Kind {
-	case fleet.CheckUnit:
+	case fleet.HealthCheckUnit:
 		ok, observed = p.unit(ctx, c)
-	case fleet.CheckLaunchd:
+	case fleet.HealthCheckLaunchd:
 		ok, observed = launchd(ctx, c)
-	case fleet.CheckHTTP:
+	case fleet.HealthCheckHTTP:
 		ok, observed = httpGet(ctx, c)
-	case fleet.CheckTCP:
+	case fleet.HealthCheckTCP:
 		ok, observed = tcp(ctx, c)
-	case fleet.CheckCommand:
+	case fleet.HealthCheckCommand:
 		ok, observed = command(ctx, c)
 	default:
 		observed = "unknown kind of check " + strconv.Quote(string(c.Kind))
@@ -53,7 +53,7 @@ func (p *Prober) Probe(ctx context.Context, c fleet.Check) (ok bool, observed st
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-func (p *Prober) unit(ctx context.Context, c fleet.Check) (bool, string) {
+func (p *Prober) unit(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	v, err := Unit(ctx, c.Unit, "LoadState", "ActiveState", "SubState", "Result", "NRestarts")
 	if err != nil {
 		return false, late(ctx, c, err.Error())
@@ -98,7 +98,7 @@ func Unit(ctx context.Context, unit string, properties ...string) (map[string]st
 	return out, nil
 }
 
-func launchd(ctx context.Context, c fleet.Check) (bool, string) {
+func launchd(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	res, err := proc.Run(ctx, proc.Cmd{Path: "launchctl", Args: []string{"print", "system/" + c.Label}, MaxOutput: 64 << 10})
 	if err != nil {
 		return false, late(ctx, c, "launchd service "+c.Label+": "+err.Error())
@@ -112,7 +112,7 @@ func launchd(ctx context.Context, c fleet.Check) (bool, string) {
 	return false, "launchd service " + c.Label + " is loaded and has no process"
 }
 
-func httpGet(ctx context.Context, c fleet.Check) (bool, string) {
+func httpGet(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL, nil)
 	if err != nil {
 		return false, err.Error()
@@ -140,7 +140,7 @@ func httpGet(ctx context.Context, c fleet.Check) (bool, string) {
 	return good, what
 }
 
-func tcp(ctx context.Context, c fleet.Check) (bool, string) {
+func tcp(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", c.Address)
 	if err != nil {
@@ -150,7 +150,7 @@ func tcp(ctx context.Context, c fleet.Check) (bool, string) {
 	return true, c.Address + " accepts connections"
 }
 
-func command(ctx context.Context, c fleet.Check) (bool, string) {
+func command(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	res, err := proc.Run(ctx, proc.Cmd{Path: c.Command[0], Args: c.Command[1:], MaxOutput: 2 << 10, Grace: 200 * time.Millisecond})
 	said := strings.TrimSpace(string(res.Stdout) + string(res.Stderr))
 	if said != "" {
@@ -168,7 +168,7 @@ func command(ctx context.Context, c fleet.Check) (bool, string) {
 }
 
 // late says that a probe ran out of time, if that is why it failed.
-func late(ctx context.Context, c fleet.Check, otherwise string) string {
+func late(ctx context.Context, c fleet.HealthCheck, otherwise string) string {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer within %g s", c.TimeoutSeconds)
 	}

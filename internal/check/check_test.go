@@ -21,7 +21,7 @@ import (
 )
 
 // declare is a check with what validity asks for.
-func declare(c fleet.Check) fleet.Check {
+func declare(c fleet.HealthCheck) fleet.HealthCheck {
 	c.Name, c.IntervalSeconds, c.TimeoutSeconds, c.Successes, c.Required = "app", 1, 5, max(c.Successes, 1), true
 	return c
 }
@@ -36,7 +36,7 @@ func program(t *testing.T, name, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-func probe(t *testing.T, c fleet.Check, wantOK bool, wantSeen string) {
+func probe(t *testing.T, c fleet.HealthCheck, wantOK bool, wantSeen string) {
 	t.Helper()
 	var p Prober
 	if ok, seen := p.Probe(t.Context(), c); ok != wantOK || !strings.Contains(seen, wantSeen) {
@@ -57,8 +57,8 @@ func TestProbe_HTTP(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	get := func(path string, status int) fleet.Check {
-		return declare(fleet.Check{Kind: fleet.CheckHTTP, URL: srv.URL + path, ExpectStatus: status})
+	get := func(path string, status int) fleet.HealthCheck {
+		return declare(fleet.HealthCheck{Kind: fleet.HealthCheckHTTP, URL: srv.URL + path, ExpectStatus: status})
 	}
 	probe(t, get("/", 0), true, "answered 200")
 	probe(t, get("/sick", 0), false, "503 in")
@@ -78,7 +78,7 @@ func TestProbe_TCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := declare(fleet.Check{Kind: fleet.CheckTCP, Address: l.Addr().String()})
+	c := declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP, Address: l.Addr().String()})
 	probe(t, c, true, "accepts connections")
 	l.Close()
 	probe(t, c, false, "connection refused")
@@ -86,8 +86,8 @@ func TestProbe_TCP(t *testing.T) {
 
 // A08: a command that hangs is killed, with all that it started.
 func TestProbe_Command(t *testing.T) {
-	sh := func(script string) fleet.Check {
-		return declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/bin/sh", "-c", script}})
+	sh := func(script string) fleet.HealthCheck {
+		return declare(fleet.HealthCheck{Kind: fleet.HealthCheckCommand, Command: []string{"/bin/sh", "-c", script}})
 	}
 	probe(t, sh("echo fine"), true, "exited 0: fine")
 	probe(t, sh("echo no disk >&2; exit 3"), false, "exited 3: no disk")
@@ -99,7 +99,7 @@ func TestProbe_Command(t *testing.T) {
 	if d := time.Since(begin); d > 30*time.Second {
 		t.Errorf("took %s", d)
 	}
-	probe(t, declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/does/not/exist"}}), false, "no such file")
+	probe(t, declare(fleet.HealthCheck{Kind: fleet.HealthCheckCommand, Command: []string{"/does/not/exist"}}), false, "no such file")
 }
 
 func TestProbe_Unit(t *testing.T) {
@@ -111,7 +111,7 @@ func TestProbe_Unit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := declare(fleet.Check{Kind: fleet.CheckUnit, Unit: "app.service"})
+	c := declare(fleet.HealthCheck{Kind: fleet.HealthCheckUnit, Unit: "app.service"})
 	for _, tc := range []struct {
 		text string
 		ok   bool
@@ -138,8 +138,8 @@ func TestProbe_Unit(t *testing.T) {
 
 func TestProbe_LaunchdWantsAProcess(t *testing.T) {
 	program(t, "launchctl", `case $2 in system/up) printf 'state = running\n\tpid = 71\n' ;; system/down) printf 'state = not running\n' ;; *) exit 113 ;; esac`)
-	of := func(label string) fleet.Check {
-		return declare(fleet.Check{Kind: fleet.CheckLaunchd, Label: label})
+	of := func(label string) fleet.HealthCheck {
+		return declare(fleet.HealthCheck{Kind: fleet.HealthCheckLaunchd, Label: label})
 	}
 	probe(t, of("up"), true, "process 71")
 	probe(t, of("down"), false, "no process")
@@ -149,7 +149,7 @@ func TestProbe_LaunchdWantsAProcess(t *testing.T) {
 // A15: what a check says is cut to its limit, whatever its bytes.
 func TestProbe_CutsWhatItSaw(t *testing.T) {
 	var p Prober
-	_, seen := p.Probe(t.Context(), declare(fleet.Check{Kind: fleet.CheckCommand, Command: []string{"/bin/sh", "-c", `head -c 100000 /dev/urandom; exit 1`}}))
+	_, seen := p.Probe(t.Context(), declare(fleet.HealthCheck{Kind: fleet.HealthCheckCommand, Command: []string{"/bin/sh", "-c", `head -c 100000 /dev/urandom; exit 1`}}))
 	if len(seen) > fleet.MaxObserved {
 		t.Errorf("%d bytes", len(seen))
 	}
@@ -157,22 +157,22 @@ func TestProbe_CutsWhatItSaw(t *testing.T) {
 
 // A08: no rollback because of one early or single bad look.
 func TestTracker_ForgivesWhatItIsToldTo(t *testing.T) {
-	c := declare(fleet.Check{Kind: fleet.CheckTCP, Retries: 2, StartPeriodSeconds: 10, Successes: 2})
+	c := declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP, Retries: 2, StartPeriodSeconds: 10, Successes: 2})
 	for _, tc := range []struct {
 		name  string
 		looks string // + good, - bad, one a second
-		want  fleet.CheckStatus
+		want  fleet.HealthCheckStatus
 	}{
-		{"nobody has looked", "", fleet.CheckPending},
-		{"bad in the start period", "---------", fleet.CheckPending},
-		{"one good look", "---+", fleet.CheckPending},
-		{"enough good looks", "---++", fleet.CheckPassing},
-		{"passed, then bad in the start period", "++--", fleet.CheckPending},
-		{"passed, then bad too often", "++---", fleet.CheckFailing},
-		{"bad after the start period", "----------" + "--", fleet.CheckPending},
-		{"bad too often after it", "----------" + "---", fleet.CheckFailing},
-		{"well again", "++---++", fleet.CheckPassing},
-		{"a good look between", "++--+--", fleet.CheckPending},
+		{"nobody has looked", "", fleet.HealthCheckPending},
+		{"bad in the start period", "---------", fleet.HealthCheckPending},
+		{"one good look", "---+", fleet.HealthCheckPending},
+		{"enough good looks", "---++", fleet.HealthCheckPassing},
+		{"passed, then bad in the start period", "++--", fleet.HealthCheckPending},
+		{"passed, then bad too often", "++---", fleet.HealthCheckFailing},
+		{"bad after the start period", "----------" + "--", fleet.HealthCheckPending},
+		{"bad too often after it", "----------" + "---", fleet.HealthCheckFailing},
+		{"well again", "++---++", fleet.HealthCheckPassing},
+		{"a good look between", "++--+--", fleet.HealthCheckPending},
 	} {
 		tr := NewTracker(c)
 		for i, l := range tc.looks {
@@ -186,10 +186,10 @@ func TestTracker_ForgivesWhatItIsToldTo(t *testing.T) {
 
 func TestTracker_PassesOnlyAfterGoodLooksAndFailsOnlyAfterBadOnes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := declare(fleet.Check{Retries: rapid.IntRange(0, 4).Draw(t, "retries"), Successes: rapid.IntRange(1, 4).Draw(t, "successes"), StartPeriodSeconds: float64(rapid.IntRange(0, 8).Draw(t, "start"))})
+		c := declare(fleet.HealthCheck{Retries: rapid.IntRange(0, 4).Draw(t, "retries"), Successes: rapid.IntRange(1, 4).Draw(t, "successes"), StartPeriodSeconds: float64(rapid.IntRange(0, 8).Draw(t, "start"))})
 		tr := NewTracker(c)
 		good, bad := 0, 0
-		before := fleet.CheckPending
+		before := fleet.HealthCheckPending
 		for i, ok := range rapid.SliceOfN(rapid.Bool(), 0, 40).Draw(t, "looks") {
 			if ok {
 				good, bad = good+1, 0
@@ -198,11 +198,11 @@ func TestTracker_PassesOnlyAfterGoodLooksAndFailsOnlyAfterBadOnes(t *testing.T) 
 			}
 			r := tr.Add(Look{OK: ok, Since: float64(i)})
 			switch {
-			case r.Status == fleet.CheckPassing && good < c.Successes:
+			case r.Status == fleet.HealthCheckPassing && good < c.Successes:
 				t.Fatalf("passing after %d good looks of %d", good, c.Successes)
-			case r.Status == fleet.CheckFailing && good >= c.Successes, r.Status == fleet.CheckFailing && before != fleet.CheckFailing && bad <= c.Retries:
+			case r.Status == fleet.HealthCheckFailing && good >= c.Successes, r.Status == fleet.HealthCheckFailing && before != fleet.HealthCheckFailing && bad <= c.Retries:
 				t.Fatalf("failing after %d bad looks, %d are forgiven", bad, c.Retries)
-			case bad > c.Retries+int(c.StartPeriodSeconds)+1 && r.Status != fleet.CheckFailing:
+			case bad > c.Retries+int(c.StartPeriodSeconds)+1 && r.Status != fleet.HealthCheckFailing:
 				t.Fatalf("%s after %d bad looks", r.Status, bad)
 			}
 			before = r.Status
@@ -213,24 +213,24 @@ func TestTracker_PassesOnlyAfterGoodLooksAndFailsOnlyAfterBadOnes(t *testing.T) 
 func TestRunner_LooksAtEachCheckAtItsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := map[string]int{}
-		fast, slow := declare(fleet.Check{Kind: fleet.CheckTCP}), declare(fleet.Check{Kind: fleet.CheckTCP})
+		fast, slow := declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP}), declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP})
 		slow.Name, slow.IntervalSeconds = "slow", 5
 		gate := make(chan struct{}, 1)
-		r := Runner{Checks: []fleet.Check{fast, slow}, Probe: func(_ context.Context, c fleet.Check) (bool, string) {
+		r := Runner{Checks: []fleet.HealthCheck{fast, slow}, Probe: func(_ context.Context, c fleet.HealthCheck) (bool, string) {
 			gate <- struct{}{}
 			looks[c.Name]++
 			<-gate
 			return c.Name == "app", "seen"
 		}}
-		var last []fleet.CheckResult
-		r.OnChange = func(v []fleet.CheckResult) { last = v }
+		var last []fleet.HealthCheckResult
+		r.OnChange = func(v []fleet.HealthCheckResult) { last = v }
 		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
 		defer cancel()
 		r.Run(ctx)
 		if looks["app"] != 11 || looks["slow"] != 3 {
 			t.Errorf("looks = %v, want 11 and 3 in 10.5 s", looks)
 		}
-		if len(last) != 2 || last[0].Status != fleet.CheckPassing || last[1].Status != fleet.CheckFailing {
+		if len(last) != 2 || last[0].Status != fleet.HealthCheckPassing || last[1].Status != fleet.HealthCheckFailing {
 			t.Errorf("results = %+v", last)
 		}
 	})

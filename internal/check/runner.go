@@ -12,14 +12,14 @@ import (
 
 // Runner keeps looking at a set of checks, each at its own interval.
 type Runner struct {
-	Checks []fleet.Check
+	Checks []fleet.HealthCheck
 	// Begin is when the start periods begin; the zero time is now.
 	Begin time.Time
 	// Probe looks once; nil means a new Prober's.
-	Probe func(context.Context, fleet.Check) (bool, string)
+	Probe func(context.Context, fleet.HealthCheck) (bool, string)
 	// OnChange is called after each look with all results, never two calls at
 	// the same time.
-	OnChange func([]fleet.CheckResult)
+	OnChange func([]fleet.HealthCheckResult)
 
 	mu       sync.Mutex
 	trackers []*Tracker
@@ -82,7 +82,7 @@ func (r *Runner) look(ctx context.Context, i int) {
 
 // Again looks at each required check once more, at once, and returns all
 // results.
-func (r *Runner) Again(ctx context.Context) []fleet.CheckResult {
+func (r *Runner) Again(ctx context.Context) []fleet.HealthCheckResult {
 	r.init()
 	var wg sync.WaitGroup
 	for i, c := range r.Checks {
@@ -95,15 +95,15 @@ func (r *Runner) Again(ctx context.Context) []fleet.CheckResult {
 }
 
 // Results are what the looks amount to so far, in the order of the checks.
-func (r *Runner) Results() []fleet.CheckResult {
+func (r *Runner) Results() []fleet.HealthCheckResult {
 	r.init()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.results()
 }
 
-func (r *Runner) results() []fleet.CheckResult {
-	out := make([]fleet.CheckResult, len(r.trackers))
+func (r *Runner) results() []fleet.HealthCheckResult {
+	out := make([]fleet.HealthCheckResult, len(r.trackers))
 	for i, t := range r.trackers {
 		out[i] = t.Result()
 	}

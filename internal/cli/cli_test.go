@@ -84,7 +84,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 	const evil = "bad\x1b]0;owned\x07\x1b[31m\u009b2J\r\x00\x7fend"
 	p := newPlane(t)
 	m := machine("web-01")
-	m.Checks = []fleet.CheckResult{{Name: "app", Status: fleet.CheckFailing, Observed: evil}}
+	m.Checks = []fleet.HealthCheckResult{{Name: "app", Status: fleet.HealthCheckFailing, Observed: evil}}
 	m.Waiting = evil
 	p.machines = []fleet.Machine{m}
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutPaused, Why: evil, CreatedBy: evil}}

@@ -240,7 +240,7 @@ func write(t *testing.T, name, text string) {
 }
 
 func machine(id string, tags ...fleet.Tag) fleet.Machine {
-	return fleet.Machine{ID: fleet.MachineID(id), Lifecycle: fleet.Active, Tags: fleet.NewTags(nil, tags), Checks: []fleet.CheckResult{}}
+	return fleet.Machine{ID: fleet.MachineID(id), Lifecycle: fleet.Active, Tags: fleet.NewTags(nil, tags), Checks: []fleet.HealthCheckResult{}}
 }
 
 func release(digit, name string, seq uint64) fleet.Release {

@@ -247,7 +247,7 @@ func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, sig
 		return root, fleet.Errorf(fleet.Refused, "the root document is of fleet %s, and %s is for fleet %s", root.FleetID, projectFile, o.fleetID).
 			WithHint("is this the right control plane, or the right --root?")
 	}
-	keys, threshold := trust.RoleKeys(root, fleet.RoleRelease)
+	keys, threshold := trust.RoleKeys(root, fleet.TrustRoleRelease)
 	good := 0
 	for i, s := range signers {
 		known := false

@@ -138,10 +138,10 @@ func firstRoot(fleetID string, expires int64, rootKey, releaseKey trust.SecretKe
 		FleetID: fleetID, Version: 1, Expires: expires,
 		Keys: map[string]fleet.TrustKey{r: rootKey.PublicKey().Trust(), d: releaseKey.PublicKey().Trust()},
 		Roles: map[fleet.TrustRole]fleet.KeyQuota{
-			fleet.RoleRoot:     {Keys: []string{r}, Threshold: 1},
-			fleet.RoleRevoker:  {Keys: []string{r}, Threshold: 1},
-			fleet.RoleRelease:  {Keys: []string{d}, Threshold: 1},
-			fleet.RoleOperator: {Keys: []string{d}, Threshold: 1},
+			fleet.TrustRoleRoot:     {Keys: []string{r}, Threshold: 1},
+			fleet.TrustRoleRevoker:  {Keys: []string{r}, Threshold: 1},
+			fleet.TrustRoleRelease:  {Keys: []string{d}, Threshold: 1},
+			fleet.TrustRoleOperator: {Keys: []string{d}, Threshold: 1},
 		},
 	}
 }
@@ -193,7 +193,7 @@ func (a *app) trustShowCmd() *cobra.Command {
 			return a.print(root, func(w io.Writer) {
 				fmt.Fprintf(w, "fleet %s, root version %d, until %s\n", root.FleetID, root.Version, date(root.Expires))
 				rows := [][]string{}
-				for _, role := range []fleet.TrustRole{fleet.RoleRoot, fleet.RoleRelease, fleet.RoleTimestamp, fleet.RoleRevoker, fleet.RoleOperator} {
+				for _, role := range []fleet.TrustRole{fleet.TrustRoleRoot, fleet.TrustRoleRelease, fleet.TrustRoleTimestamp, fleet.TrustRoleRevoker, fleet.TrustRoleOperator} {
 					q, ok := root.Roles[role]
 					for _, id := range q.Keys {
 						rows = append(rows, []string{string(role), fmt.Sprintf("%d of %d", q.Threshold, len(q.Keys)), id, root.Keys[id].Name})

@@ -87,19 +87,19 @@ type Metrics struct {
 // AgentCheck is a health check as configuration writes it; its name is the key
 // of the table.
 type AgentCheck struct {
-	Kind               fleet.CheckKind `toml:"kind"`               // unit, launchd, http, tcp or command
-	Unit               string          `toml:"unit"`               // kind unit: the systemd unit that has to be active, nginx.service
-	Label              string          `toml:"label"`              // kind launchd: the service that has to have a process
-	URL                string          `toml:"url"`                // kind http: what has to answer
-	Address            string          `toml:"address"`            // kind tcp: host:port that has to accept a connection
-	Command            []string        `toml:"command"`            // kind command: program, by its absolute path, and arguments; no shell; has to exit 0
-	ExpectStatus       int             `toml:"expectStatus"`       // kind http: the one status that counts; 0: any from 200 to 399
-	IntervalSeconds    *float64        `toml:"intervalSeconds"`    // between two probes, above 0 to 3600
-	TimeoutSeconds     *float64        `toml:"timeoutSeconds"`     // of one probe, above 0 to 3600; then it is ended
-	Retries            *int            `toml:"retries"`            // failures in a row, after the first, that are forgiven, 0 to 1000
-	StartPeriodSeconds float64         `toml:"startPeriodSeconds"` // after the switch, in which failures do not count, 0 to 86400
-	Successes          *int            `toml:"successes"`          // in a row, until the check passes, 1 to 1000
-	Required           *bool           `toml:"required"`           // its failure takes the machine back
+	Kind               fleet.HealthCheckKind `toml:"kind"`               // unit, launchd, http, tcp or command
+	Unit               string                `toml:"unit"`               // kind unit: the systemd unit that has to be active, nginx.service
+	Label              string                `toml:"label"`              // kind launchd: the service that has to have a process
+	URL                string                `toml:"url"`                // kind http: what has to answer
+	Address            string                `toml:"address"`            // kind tcp: host:port that has to accept a connection
+	Command            []string              `toml:"command"`            // kind command: program, by its absolute path, and arguments; no shell; has to exit 0
+	ExpectStatus       int                   `toml:"expectStatus"`       // kind http: the one status that counts; 0: any from 200 to 399
+	IntervalSeconds    *float64              `toml:"intervalSeconds"`    // between two probes, above 0 to 3600
+	TimeoutSeconds     *float64              `toml:"timeoutSeconds"`     // of one probe, above 0 to 3600; then it is ended
+	Retries            *int                  `toml:"retries"`            // failures in a row, after the first, that are forgiven, 0 to 1000
+	StartPeriodSeconds float64               `toml:"startPeriodSeconds"` // after the switch, in which failures do not count, 0 to 86400
+	Successes          *int                  `toml:"successes"`          // in a row, until the check passes, 1 to 1000
+	Required           *bool                 `toml:"required"`           // its failure takes the machine back
 }
 
 // Defaults of a health check.
@@ -188,10 +188,10 @@ func (a *Agent) validate(file string) error {
 }
 
 // HealthChecks are the declared checks with their defaults, by name.
-func (a *Agent) HealthChecks() []fleet.Check {
-	out := make([]fleet.Check, 0, len(a.Checks))
+func (a *Agent) HealthChecks() []fleet.HealthCheck {
+	out := make([]fleet.HealthCheck, 0, len(a.Checks))
 	for name, c := range a.Checks {
-		out = append(out, fleet.Check{
+		out = append(out, fleet.HealthCheck{
 			Name: name, Kind: c.Kind, Unit: c.Unit, Label: c.Label, URL: c.URL, Address: c.Address,
 			Command: c.Command, ExpectStatus: c.ExpectStatus,
 			IntervalSeconds:    or(c.IntervalSeconds, DefaultIntervalSeconds),

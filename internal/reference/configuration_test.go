@@ -233,7 +233,7 @@ func kindOf(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[cli.Duration]():
 		return "duration"
-	case t == reflect.TypeFor[fleet.Check]():
+	case t == reflect.TypeFor[fleet.HealthCheck]():
 		return "table"
 	case t.Kind() == reflect.Slice:
 		return "list of " + kindOf(t.Elem())

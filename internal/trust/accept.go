@@ -103,7 +103,7 @@ func (s State) checkFresh(now int64, h fleet.Header, digest fleet.Digest) error 
 	if s.Root == nil {
 		return nil
 	}
-	if _, demanded := s.Root.Roles[fleet.RoleTimestamp]; !demanded {
+	if _, demanded := s.Root.Roles[fleet.TrustRoleTimestamp]; !demanded {
 		return nil
 	}
 	switch {

@@ -25,7 +25,7 @@ func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
 // Refusals.
 func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
 	var t fleet.Timestamp
-	if _, err := open(envelope, fleet.TypeTimestamp, root, fleet.RoleTimestamp, &t); err != nil {
+	if _, err := open(envelope, fleet.TypeTimestamp, root, fleet.TrustRoleTimestamp, &t); err != nil {
 		return fleet.Timestamp{}, about("timestamp", err)
 	}
 	if err := validateTimestamp(t); err != nil {
@@ -80,7 +80,7 @@ func NewRevocations(r fleet.Revocations) ([]byte, error) {
 // name it. Errors are Refusals.
 func ParseRevocations(envelope []byte, root fleet.Root) (fleet.Revocations, fleet.Digest, error) {
 	var r fleet.Revocations
-	digest, err := open(envelope, fleet.TypeRevocations, root, fleet.RoleRevoker, &r)
+	digest, err := open(envelope, fleet.TypeRevocations, root, fleet.TrustRoleRevoker, &r)
 	if err != nil {
 		return fleet.Revocations{}, "", about("revocations", err)
 	}
@@ -131,7 +131,7 @@ func NewGrant(g fleet.Grant) ([]byte, error) {
 // whether it has expired. Errors are Refusals.
 func ParseGrant(envelope []byte, root fleet.Root) (fleet.Grant, error) {
 	var g fleet.Grant
-	if _, err := open(envelope, fleet.TypeGrant, root, fleet.RoleOperator, &g); err != nil {
+	if _, err := open(envelope, fleet.TypeGrant, root, fleet.TrustRoleOperator, &g); err != nil {
 		return fleet.Grant{}, about("grant", err)
 	}
 	if err := validateGrant(g); err != nil {

@@ -16,7 +16,7 @@ import (
 // What would be refused later must not be signed, and what somebody signed all
 // the same is refused.
 func TestDocuments_OfTheWrongFormAreNeitherMadeNorRead(t *testing.T) {
-	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	digest := string(fleet.SHA256(nil))
 	stamp := `{"fleetId":"acme","version":1,"signedAt":1,"expires":2,"lines":{}}`
 	list := `{"fleetId":"acme","version":1,"signedAt":1,"releases":[],"minSequence":{},"certificates":[]}`

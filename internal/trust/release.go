@@ -145,7 +145,7 @@ func openHeader(envelope []byte, root *fleet.Root) (fleet.Header, fleet.Digest, 
 		return fleet.Header{}, "", about("release", err)
 	}
 	if root != nil {
-		if err := verifyRole(e, *root, fleet.RoleRelease); err != nil {
+		if err := verifyRole(e, *root, fleet.TrustRoleRelease); err != nil {
 			return fleet.Header{}, "", about("release", err)
 		}
 	}

@@ -58,7 +58,7 @@ func ValidateRoot(root fleet.Root) error {
 			return err
 		}
 	}
-	for _, role := range []fleet.TrustRole{fleet.RoleRoot, fleet.RoleRelease} {
+	for _, role := range []fleet.TrustRole{fleet.TrustRoleRoot, fleet.TrustRoleRelease} {
 		if _, ok := root.Roles[role]; !ok {
 			return fleet.Errorf(fleet.Invalid, "root: no role %s", role)
 		}
@@ -115,7 +115,7 @@ func PinRoot(envelope []byte) (fleet.Root, error) {
 	if err != nil {
 		return fleet.Root{}, err
 	}
-	if err := verifyRole(e, root, fleet.RoleRoot); err != nil {
+	if err := verifyRole(e, root, fleet.TrustRoleRoot); err != nil {
 		return fleet.Root{}, about("root", err)
 	}
 	return root, nil
@@ -140,7 +140,7 @@ func AdvanceRoot(old fleet.Root, now int64, next ...[]byte) (fleet.Root, error) 
 			return old, refuse(fleet.ReasonRootChain, "root version %d does not follow version %d", r.Version, root.Version)
 		}
 		for _, judge := range []fleet.Root{root, r} {
-			if err := verifyRole(e, judge, fleet.RoleRoot); err != nil {
+			if err := verifyRole(e, judge, fleet.TrustRoleRoot); err != nil {
 				return old, refuse(fleet.ReasonRootChain, "root version %d, by the keys of version %d: %v", r.Version, judge.Version, err)
 			}
 		}

@@ -50,7 +50,7 @@ func TestValidateRoot_NamesTheFirstFault(t *testing.T) {
 		},
 		"at most 64": func(r *fleet.Root) {
 			for i := range 64 {
-				trusttest.AddKey(r, fleet.RoleRelease, strings.Repeat("k", i+1))
+				trusttest.AddKey(r, fleet.TrustRoleRelease, strings.Repeat("k", i+1))
 			}
 		},
 	} {
@@ -99,7 +99,7 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 		r := copyRoot(f.Root)
 		r.Version = version
 		r.Roles["root"] = fleet.KeyQuota{}
-		trusttest.AddKey(&r, fleet.RoleRoot, rootKey)
+		trusttest.AddKey(&r, fleet.TrustRoleRoot, rootKey)
 		if edit != nil {
 			edit(&r)
 		}
@@ -107,7 +107,7 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 	}
 	expired := func(r *fleet.Root) { r.Expires = trusttest.Now }
 	two := func(r *fleet.Root) {
-		trusttest.AddKey(r, fleet.RoleRoot, "new-2")
+		trusttest.AddKey(r, fleet.TrustRoleRoot, "new-2")
 		r.Roles["root"] = fleet.KeyQuota{Keys: r.Roles["root"].Keys, Threshold: 2}
 	}
 	v2 := signRoot(t, f, next(2, "new-1", nil), "acme-root", "new-1")
@@ -149,7 +149,7 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 // A stolen key must not leave something behind that its successor cannot
 // undo; what was revoked stays revoked until the successor says otherwise.
 func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
-	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	bad := fleet.SHA256([]byte("bad"))
 	grant := fleet.Grant{Machines: []fleet.MachineID{"web-01"}, Digest: bad, Kind: "stale", SignedAt: trusttest.Now, Expires: trusttest.Now + 1}
 	s, errs := f.State("web-01").Learn(trusttest.Now, trust.Documents{
@@ -162,7 +162,7 @@ func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	}
 	r := copyRoot(f.Root)
 	r.Version = 2
-	for _, role := range []fleet.TrustRole{fleet.RoleTimestamp, fleet.RoleRevoker, fleet.RoleOperator} {
+	for _, role := range []fleet.TrustRole{fleet.TrustRoleTimestamp, fleet.TrustRoleRevoker, fleet.TrustRoleOperator} {
 		r.Roles[role] = fleet.KeyQuota{}
 		trusttest.AddKey(&r, role, "new-"+string(role))
 	}
@@ -204,7 +204,7 @@ func TestLearn_FollowsTheChainFromAnExpiredRoot(t *testing.T) {
 
 // Each signed time moves the time below which the clock is not believed.
 func TestLearn_RemembersTheHighestSignedTime(t *testing.T) {
-	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	s := f.State("web-01")
 	for i, d := range []trust.Documents{
 		{Timestamp: f.Timestamp(fleet.Timestamp{Version: 1, SignedAt: trusttest.Now + 1, Expires: trusttest.Now + trusttest.Day})},

@@ -97,15 +97,15 @@ func (s State) Learn(now int64, d Documents) (State, []error) {
 func (s State) withRoot(root fleet.Root) State {
 	old := *s.Root
 	s.Root = &root
-	if !sameRole(old, root, fleet.RoleTimestamp) {
+	if !sameRole(old, root, fleet.TrustRoleTimestamp) {
 		s.Timestamp = nil
 	}
-	if !sameRole(old, root, fleet.RoleRevoker) && s.Revocations != nil {
+	if !sameRole(old, root, fleet.TrustRoleRevoker) && s.Revocations != nil {
 		kept := *s.Revocations
 		kept.Version, kept.SignedAt = 0, 0
 		s.Revocations, s.RevocationsDigest = &kept, ""
 	}
-	if !sameRole(old, root, fleet.RoleOperator) {
+	if !sameRole(old, root, fleet.TrustRoleOperator) {
 		s.Grants = nil
 	}
 	return s

@@ -46,7 +46,7 @@ type offered struct {
 }
 
 func makeVectors(t *testing.T) vectors {
-	f := trusttest.New(t, "vectors", func(r *fleet.Root) { trusttest.AddKey(r, fleet.RoleTimestamp, "vectors-timestamp") })
+	f := trusttest.New(t, "vectors", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "vectors-timestamp") })
 	r := f.Release(f.Header(1), trusttest.Entry("db-01", "v"), trusttest.Entry("web-01", "v"), trusttest.Entry("web-02", "v"))
 	revocations := f.Revocations(fleet.Revocations{Version: 1, SignedAt: trusttest.Now - trusttest.Hour, Releases: []fleet.Digest{fleet.SHA256(nil)},
 		MinSequence: map[fleet.Line]uint64{"main": 1}, Certificates: []string{"0a1b"}})

@@ -14,7 +14,7 @@ import (
 // withTimestamps is a scene whose root demands timestamps.
 func withTimestamps(t *testing.T) *scene {
 	s := newScene(t)
-	acme := tt.New(t, "acme", func(r *fleet.Root) { tt.AddKey(r, fleet.RoleTimestamp, "acme-timestamp") })
+	acme := tt.New(t, "acme", func(r *fleet.Root) { tt.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	s.acme = acme
 	root := acme.Root
 	s.state.Root = &root

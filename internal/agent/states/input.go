@@ -82,14 +82,14 @@ type (
 	// Healthy ends Verify: the required checks passed for as long as the order
 	// wants.
 	Healthy struct {
-		Checks      []fleet.CheckResult
+		Checks      []fleet.HealthCheckResult
 		FailedUnits []string
 	}
 	// Unhealthy ends Verify.
 	Unhealthy struct {
 		Reason  fleet.Reason
 		Message string
-		Checks  []fleet.CheckResult
+		Checks  []fleet.HealthCheckResult
 	}
 )
 

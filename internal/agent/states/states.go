@@ -177,12 +177,12 @@ type Work struct {
 	ProfileOnly  bool    `json:"profileOnly,omitempty"` // nothing was switched yet: going back is setting the profile
 	RevertKey    string  `json:"revertKey,omitempty"`   // of the order that ended the attempt
 
-	Outcome   fleet.Outcome       `json:"outcome,omitempty"`
-	Reason    fleet.Reason        `json:"reason,omitempty"`
-	Message   string              `json:"message,omitempty"`
-	Checks    []fleet.CheckResult `json:"checks,omitempty"`
-	Failed    []string            `json:"failed,omitempty"` // units failed now that were not before
-	Confirmed string              `json:"confirmed,omitempty"`
+	Outcome   fleet.Outcome             `json:"outcome,omitempty"`
+	Reason    fleet.Reason              `json:"reason,omitempty"`
+	Message   string                    `json:"message,omitempty"`
+	Checks    []fleet.HealthCheckResult `json:"checks,omitempty"`
+	Failed    []string                  `json:"failed,omitempty"` // units failed now that were not before
+	Confirmed string                    `json:"confirmed,omitempty"`
 }
 
 // Bounds of what a journal remembers.

@@ -49,10 +49,10 @@ func New(tb testing.TB, id string, edit func(*fleet.Root)) *Fleet {
 		FleetID: id, Version: 1, Expires: Now + 365*Day,
 		Keys: map[string]fleet.TrustKey{}, Roles: map[fleet.TrustRole]fleet.KeyQuota{},
 	}
-	for _, role := range []fleet.TrustRole{fleet.RoleRoot, fleet.RoleRelease, fleet.RoleRevoker, fleet.RoleOperator} {
+	for _, role := range []fleet.TrustRole{fleet.TrustRoleRoot, fleet.TrustRoleRelease, fleet.TrustRoleRevoker, fleet.TrustRoleOperator} {
 		AddKey(&root, role, id+"-"+string(role))
 	}
-	AddKey(&root, fleet.RoleRelease, id+"-release2")
+	AddKey(&root, fleet.TrustRoleRelease, id+"-release2")
 	if edit != nil {
 		edit(&root)
 	}

@@ -9,39 +9,39 @@ import (
 	"strings"
 )
 
-// CheckKind says how a check looks at a machine.
-type CheckKind string
+// HealthCheckKind says how a check looks at a machine.
+type HealthCheckKind string
 
 // The kinds of check.
 const (
-	CheckUnit    CheckKind = "unit"    // a systemd unit is active, and stays so
-	CheckLaunchd CheckKind = "launchd" // a launchd service has a process
-	CheckHTTP    CheckKind = "http"    // a URL answers with the expected status
-	CheckTCP     CheckKind = "tcp"     // a port accepts a connection
-	CheckCommand CheckKind = "command" // a program exits 0
+	HealthCheckUnit    HealthCheckKind = "unit"    // a systemd unit is active, and stays so
+	HealthCheckLaunchd HealthCheckKind = "launchd" // a launchd service has a process
+	HealthCheckHTTP    HealthCheckKind = "http"    // a URL answers with the expected status
+	HealthCheckTCP     HealthCheckKind = "tcp"     // a port accepts a connection
+	HealthCheckCommand HealthCheckKind = "command" // a program exits 0
 )
 
 // Valid reports whether k is one of the kinds.
-func (k CheckKind) Valid() bool {
+func (k HealthCheckKind) Valid() bool {
 	switch k {
-	case CheckUnit, CheckLaunchd, CheckHTTP, CheckTCP, CheckCommand:
+	case HealthCheckUnit, HealthCheckLaunchd, HealthCheckHTTP, HealthCheckTCP, HealthCheckCommand:
 		return true
 	}
 	return false
 }
 
-// Check is a health check as the machine's own system declares it. It comes
+// HealthCheck is a health check as the machine's own system declares it. It comes
 // with the closure, so only a release signer can change it. Durations are in
 // seconds.
-type Check struct {
-	Name         string    `json:"name"`
-	Kind         CheckKind `json:"kind"`
-	Unit         string    `json:"unit,omitempty"`    // unit
-	Label        string    `json:"label,omitempty"`   // launchd
-	URL          string    `json:"url,omitempty"`     // http
-	Address      string    `json:"address,omitempty"` // tcp: host:port
-	Command      []string  `json:"command,omitempty"` // command: program and arguments, no shell
-	ExpectStatus int       `json:"expectStatus,omitempty"`
+type HealthCheck struct {
+	Name         string          `json:"name"`
+	Kind         HealthCheckKind `json:"kind"`
+	Unit         string          `json:"unit,omitempty"`    // unit
+	Label        string          `json:"label,omitempty"`   // launchd
+	URL          string          `json:"url,omitempty"`     // http
+	Address      string          `json:"address,omitempty"` // tcp: host:port
+	Command      []string        `json:"command,omitempty"` // command: program and arguments, no shell
+	ExpectStatus int             `json:"expectStatus,omitempty"`
 
 	IntervalSeconds    float64 `json:"intervalSeconds"`    // between two probes
 	TimeoutSeconds     float64 `json:"timeoutSeconds"`     // of one probe; then it is killed
@@ -52,7 +52,7 @@ type Check struct {
 }
 
 // Validate reports the first thing wrong with c; the code is Invalid.
-func (c Check) Validate() error {
+func (c HealthCheck) Validate() error {
 	bad := func(format string, args ...any) error {
 		return Errorf(Invalid, "check "+clip(c.Name, 63)+": "+format, args...)
 	}
@@ -60,15 +60,15 @@ func (c Check) Validate() error {
 		return Errorf(Invalid, "check name %q must be letters, digits and -_.:/", clip(c.Name, 80))
 	}
 	switch c.Kind {
-	case CheckUnit:
+	case HealthCheckUnit:
 		if !strings.Contains(c.Unit, ".") || strings.ContainsAny(c.Unit, " /\x00") {
 			return bad("unit %q must be a unit with its suffix, such as nginx.service", clip(c.Unit, 80))
 		}
-	case CheckLaunchd:
+	case HealthCheckLaunchd:
 		if c.Label == "" || strings.ContainsAny(c.Label, " /\x00") {
 			return bad("label %q must be a launchd label", clip(c.Label, 80))
 		}
-	case CheckHTTP:
+	case HealthCheckHTTP:
 		u, err := url.Parse(c.URL)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https"}, u.Scheme) {
 			return bad("url %q must be an http or https URL", clip(c.URL, 120))
@@ -76,11 +76,11 @@ func (c Check) Validate() error {
 		if c.ExpectStatus != 0 && (c.ExpectStatus < 100 || c.ExpectStatus > 599) {
 			return bad("expectStatus %d is not an HTTP status", c.ExpectStatus)
 		}
-	case CheckTCP:
+	case HealthCheckTCP:
 		if _, port, err := net.SplitHostPort(c.Address); err != nil || port == "" {
 			return bad("address %q must be host:port", clip(c.Address, 120))
 		}
-	case CheckCommand:
+	case HealthCheckCommand:
 		if len(c.Command) == 0 || !strings.HasPrefix(c.Command[0], "/") {
 			return bad("command must begin with the absolute path of a program")
 		}
@@ -102,46 +102,46 @@ func (c Check) Validate() error {
 	return nil
 }
 
-// CheckStatus is what a check says now. Pending is not passing.
-type CheckStatus string
+// HealthCheckStatus is what a check says now. Pending is not passing.
+type HealthCheckStatus string
 
 // The statuses of a check.
 const (
-	CheckPending CheckStatus = "pending" // has not passed yet; failures within the start period or retries
-	CheckPassing CheckStatus = "passing" // passed as often in a row as it must
-	CheckFailing CheckStatus = "failing" // failed more often in a row than its retries forgive
+	HealthCheckPending HealthCheckStatus = "pending" // has not passed yet; failures within the start period or retries
+	HealthCheckPassing HealthCheckStatus = "passing" // passed as often in a row as it must
+	HealthCheckFailing HealthCheckStatus = "failing" // failed more often in a row than its retries forgive
 )
 
 // Valid reports whether s is one of the statuses.
-func (s CheckStatus) Valid() bool {
+func (s HealthCheckStatus) Valid() bool {
 	switch s {
-	case CheckPending, CheckPassing, CheckFailing:
+	case HealthCheckPending, HealthCheckPassing, HealthCheckFailing:
 		return true
 	}
 	return false
 }
 
-// MaxObserved bounds CheckResult.Observed, in bytes.
+// MaxObserved bounds HealthCheckResult.Observed, in bytes.
 const MaxObserved = 1024
 
-// CheckResult is what a check last saw.
-type CheckResult struct {
-	Name       string      `json:"name"`
-	Kind       CheckKind   `json:"kind"`
-	Status     CheckStatus `json:"status"`
-	Required   bool        `json:"required"`
-	Observed   string      `json:"observed"`   // for people: "unit app.service is failed (exit-code)"
-	At         int64       `json:"at"`         // Unix milliseconds of the probe
-	DurationMs int64       `json:"durationMs"` // of the probe
-	Failures   int         `json:"failures"`   // in a row
-	Passes     int         `json:"passes"`     // in a row
+// HealthCheckResult is what a check last saw.
+type HealthCheckResult struct {
+	Name       string            `json:"name"`
+	Kind       HealthCheckKind   `json:"kind"`
+	Status     HealthCheckStatus `json:"status"`
+	Required   bool              `json:"required"`
+	Observed   string            `json:"observed"`   // for people: "unit app.service is failed (exit-code)"
+	At         int64             `json:"at"`         // Unix milliseconds of the probe
+	DurationMs int64             `json:"durationMs"` // of the probe
+	Failures   int               `json:"failures"`   // in a row
+	Passes     int               `json:"passes"`     // in a row
 }
 
 // Health sums up check results: failing if a required one fails, pending if
 // one has not passed yet or there are none (no data is not healthy, H05), else
 // passing.
-func Health(results []CheckResult) CheckStatus {
-	status := CheckPassing
+func Health(results []HealthCheckResult) HealthCheckStatus {
+	status := HealthCheckPassing
 	required := 0
 	for _, r := range results {
 		if !r.Required {
@@ -149,15 +149,15 @@ func Health(results []CheckResult) CheckStatus {
 		}
 		required++
 		switch r.Status {
-		case CheckFailing:
-			return CheckFailing
-		case CheckPending:
-			status = CheckPending
-		case CheckPassing:
+		case HealthCheckFailing:
+			return HealthCheckFailing
+		case HealthCheckPending:
+			status = HealthCheckPending
+		case HealthCheckPassing:
 		}
 	}
 	if required == 0 {
-		return CheckPending
+		return HealthCheckPending
 	}
 	return status
 }
