@@ -33,7 +33,7 @@ type ReleaseQuery struct {
 type MachineQuery struct {
 	Tag       fleet.Tag // among the effective ones
 	Lifecycle fleet.Lifecycle
-	Health    fleet.HealthCheckStatus
+	Health    fleet.Health
 	Release   fleet.Digest // that it runs
 	Drift     bool         // runs something else than was activated
 	Offline   bool         // not heard of

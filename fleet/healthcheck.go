@@ -137,11 +137,31 @@ type HealthCheckResult struct {
 	Passes     int               `json:"passes"`     // in a row
 }
 
-// Health sums up check results: failing if a required one fails, pending if
+// Health says whether a machine is healthy. A health check passes or fails; a
+// machine is healthy or not.
+type Health string
+
+// What is said of a machine's health.
+const (
+	HealthPending Health = "pending"   // a required check has not passed yet, or there is none
+	Healthy       Health = "healthy"   // every required check passes
+	Unhealthy     Health = "unhealthy" // a required check fails
+)
+
+// Valid reports whether h is one of the three.
+func (h Health) Valid() bool {
+	switch h {
+	case HealthPending, Healthy, Unhealthy:
+		return true
+	}
+	return false
+}
+
+// HealthOf sums up check results: unhealthy if a required one fails, pending if
 // one has not passed yet or there are none (no data is not healthy, H05), else
-// passing.
-func Health(results []HealthCheckResult) HealthCheckStatus {
-	status := HealthCheckPassing
+// healthy.
+func HealthOf(results []HealthCheckResult) Health {
+	health := Healthy
 	required := 0
 	for _, r := range results {
 		if !r.Required {
@@ -150,14 +170,14 @@ func Health(results []HealthCheckResult) HealthCheckStatus {
 		required++
 		switch r.Status {
 		case HealthCheckFailing:
-			return HealthCheckFailing
+			return Unhealthy
 		case HealthCheckPending:
-			status = HealthCheckPending
+			health = HealthPending
 		case HealthCheckPassing:
 		}
 	}
 	if required == 0 {
-		return HealthCheckPending
+		return HealthPending
 	}
-	return status
+	return health
 }

@@ -166,7 +166,7 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	if m.Checks == nil {
 		m.Checks = []fleet.HealthCheckResult{}
 	}
-	m.Health = fleet.Health(m.Checks)
+	m.Health = fleet.HealthOf(m.Checks)
 	return m
 }
 

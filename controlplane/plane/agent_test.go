@@ -62,7 +62,7 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 		}
 		in.Checks[0].Status, in.Checks[0].Observed = fleet.HealthCheckFailing, "unit app.service is failed"
 		must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
-		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.Health != fleet.HealthCheckFailing {
+		if m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); m.Health != fleet.Unhealthy {
 			t.Errorf("a failing check is news, and the store says %s", m.Health)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 // Metrics are counts of the present state, for /metrics.
 type Metrics struct {
 	Machines     map[fleet.Lifecycle]int         // by lifecycle
-	Health       map[fleet.HealthCheckStatus]int // of active machines; "" never said
+	Health       map[fleet.Health]int // of active machines; "" never said
 	Online       int                             // machines
 	Drift        int                             // machines
 	LastSeen     map[fleet.MachineID]int64       // Unix milliseconds
@@ -28,7 +28,7 @@ type Metrics struct {
 // Metrics counts the present state.
 func (p *Plane) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
-		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.HealthCheckStatus]int{}, LastSeen: map[fleet.MachineID]int64{},
+		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, LastSeen: map[fleet.MachineID]int64{},
 		Restored: p.epoch.mode() == modeRestored,
 	}
 	now := p.ms()

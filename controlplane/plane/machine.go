@@ -20,7 +20,7 @@ type MachineQuery struct {
 	Limit     int
 	Tag       fleet.Tag
 	Lifecycle fleet.Lifecycle
-	Health    fleet.HealthCheckStatus
+	Health    fleet.Health
 	Release   fleet.Digest // that runs
 	Drift     bool         // only those with drift
 	Offline   bool         // only those that are not heard of

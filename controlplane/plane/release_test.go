@@ -281,7 +281,7 @@ func TestMetrics_CountTheFleet(t *testing.T) {
 	must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 	m := must[plane.Metrics](t)(w.plane().Metrics(t.Context()))
 	if m.Machines[fleet.Active] != 3 || m.Machines[fleet.Pending] != 1 || m.Online != 1 || m.Drift != 1 ||
-		m.Health[fleet.HealthCheckPassing] != 1 || m.Rollouts[fleet.RolloutRunning] != 1 || m.AuditEntries == 0 {
+		m.Health[fleet.Healthy] != 1 || m.Rollouts[fleet.RolloutRunning] != 1 || m.AuditEntries == 0 {
 		t.Errorf("metrics %+v", m)
 	}
 }

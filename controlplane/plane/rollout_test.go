@@ -43,7 +43,7 @@ func TestRollout_CanaryThenTheRest(t *testing.T) {
 		rest(time.Minute) // the next check-in tells what runs
 		for id, a := range agents {
 			m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), id))
-			if a.running != storePath(id, 1) || m.Running != a.running || m.Health != fleet.HealthCheckPassing {
+			if a.running != storePath(id, 1) || m.Running != a.running || m.Health != fleet.Healthy {
 				t.Errorf("%s runs %s, the control plane says %s and %s", id, a.running, m.Running, m.Health)
 			}
 			if m.Desired == nil || m.Desired.Digest != digest || m.Desired.StorePath != a.running {

@@ -117,8 +117,8 @@ func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now in
 	switch {
 	case !declared && r.Confirmed == "":
 		return "reported " + string(r.Outcome) + " without a check or a confirmation"
-	case declared && fleet.Health(r.Checks) != fleet.HealthCheckPassing:
-		return "reported " + string(r.Outcome) + ", but its required checks are " + string(fleet.Health(r.Checks))
+	case declared && fleet.HealthOf(r.Checks) != fleet.Healthy:
+		return "reported " + string(r.Outcome) + ", but its health is " + string(fleet.HealthOf(r.Checks))
 	}
 	return ""
 }

@@ -81,8 +81,8 @@ func TestStep_NoDataIsNotHealthy(t *testing.T) {
 		"optional checks only": {func(r *fleet.Report) {
 			r.Checks, r.Confirmed = []fleet.HealthCheckResult{{Name: "a", Status: fleet.HealthCheckPassing}}, ""
 		}, "without a check"},
-		"a pending check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckPending)) }, "are pending"},
-		"a failing check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckFailing)) }, "are failing"},
+		"a pending check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckPending)) }, "is pending"},
+		"a failing check":              {func(r *fleet.Report) { r.Checks = append(r.Checks, required(fleet.HealthCheckFailing)) }, "is unhealthy"},
 		"old system runs":              {func(r *fleet.Report) { r.Running = system("m-00-old") }, "another system runs"},
 		"old system would boot":        {func(r *fleet.Report) { r.BootDefault = system("m-00-old") }, "boot default"},
 		"running unknown":              {func(r *fleet.Report) { r.Running = "" }, "another system runs"},

@@ -105,7 +105,7 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(f.size, float64(size))
 	gauge(f.health, float64(m.Health[""]), "unknown")
-	for _, h := range []fleet.HealthCheckStatus{fleet.HealthCheckPending, fleet.HealthCheckPassing, fleet.HealthCheckFailing} {
+	for _, h := range []fleet.Health{fleet.HealthPending, fleet.Healthy, fleet.Unhealthy} {
 		gauge(f.health, float64(m.Health[h]), string(h))
 	}
 	gauge(f.online, float64(m.Online))

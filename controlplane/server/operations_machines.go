@@ -26,7 +26,7 @@ type (
 		Paging
 		Tag       string `query:"tag" doc:"Only machines with this tag"`
 		Lifecycle string `query:"lifecycle" doc:"Only machines at this stage of their life"`
-		Health    string `query:"health" doc:"Only machines whose checks are pending, passing or failing"`
+		Health    string `query:"health" doc:"Only machines of this health: pending, healthy or unhealthy"`
 		Release   string `query:"release" doc:"Only machines that run this release, by its digest"`
 		Drift     bool   `query:"drift" doc:"Only machines that run something else than was activated"`
 		Offline   bool   `query:"offline" doc:"Only machines that are not heard of"`
@@ -53,13 +53,13 @@ func (o *operators) machineOperations() {
 	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
 		q := plane.MachineQuery{
 			Cursor: in.Cursor, Limit: in.Limit, Tag: fleet.Tag(in.Tag), Lifecycle: fleet.Lifecycle(in.Lifecycle),
-			Health: fleet.HealthCheckStatus(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
+			Health: fleet.Health(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
 		}
 		switch {
 		case q.Lifecycle != "" && !q.Lifecycle.Valid():
 			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not a lifecycle", in.Lifecycle)
 		case q.Health != "" && !q.Health.Valid():
-			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not pending, passing or failing", in.Health)
+			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not pending, healthy or unhealthy", in.Health)
 		}
 		return o.plane.Machines(ctx, q)
 	})

@@ -170,7 +170,7 @@ func TestOpen_ReopensWithoutLossAndMigratesOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				m.State, m.Health, m.Running, m.Drift = fleet.AgentIdle, fleet.HealthCheckPassing, "/nix/store/x", true
+				m.State, m.Health, m.Running, m.Drift = fleet.AgentIdle, fleet.Healthy, "/nix/store/x", true
 				m.Tags = fleet.NewTags([]fleet.Tag{"prod"}, m.Tags.Operator)
 				m.Checks = []fleet.HealthCheckResult{{Name: "app", Status: fleet.HealthCheckPassing}}
 				return tx.UpdateMachineStatus(ctx, m)

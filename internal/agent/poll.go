@@ -50,12 +50,12 @@ func (w *world) checked(r []fleet.HealthCheckResult) {
 	}
 }
 
-func (w *world) health() fleet.HealthCheckStatus {
+func (w *world) health() fleet.Health {
 	r := w.checks.Load()
 	if r == nil {
 		return ""
 	}
-	return fleet.Health(*r)
+	return fleet.HealthOf(*r)
 }
 
 // checkIn says how the machine is now.

@@ -234,9 +234,9 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlane{}
-		var said []fleet.HealthCheckStatus
+		var said []fleet.Health
 		p.checkIn = func(_ int, c api.CheckIn) (api.Orders, error) {
-			said = append(said, fleet.Health(c.Checks))
+			said = append(said, fleet.HealthOf(c.Checks))
 			return api.Orders{Etag: "1"}, nil
 		}
 		w := testWorld(t, p)
@@ -251,7 +251,7 @@ func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 		}
 		cancel()
 		<-done
-		if d := cmp.Diff(said, []fleet.HealthCheckStatus{"pending", "pending", "passing", "failing"}); d != "" {
+		if d := cmp.Diff(said, []fleet.Health{"pending", "pending", "healthy", "unhealthy"}); d != "" {
 			t.Errorf("-got +want:\n%s", d)
 		}
 	})

@@ -28,7 +28,7 @@ func TestAgent_BringsGoodReleasesAndComesBackFromBadOnes(t *testing.T) {
 	two := s.build(testbed.System{Generation: "2"})
 	r := s.apply(two)
 	s.want(r, fleet.OutcomeLive, "")
-	if r.Confirmed == "" || fleet.Health(r.Checks) != fleet.HealthCheckPassing || string(r.Running) != two {
+	if r.Confirmed == "" || fleet.HealthOf(r.Checks) != fleet.Healthy || string(r.Running) != two {
 		t.Errorf("report = %+v", r)
 	}
 	s.runs(two)

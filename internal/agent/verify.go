@@ -129,18 +129,18 @@ func (v *verification) run(ctx context.Context) states.Input {
 			// A last look: the interval of a check may be longer than the time
 			// in which it has to pass.
 			r = v.runner.Again(ctx)
-			if fleet.Health(r) == fleet.HealthCheckPassing && ctx.Err() == nil && v.runs() {
+			if fleet.HealthOf(r) == fleet.Healthy && ctx.Err() == nil && v.runs() {
 				return states.Healthy{Checks: r}
 			}
 			healthy = nil
 		case r = <-v.results:
 		}
-		switch fleet.Health(r) {
-		case fleet.HealthCheckFailing:
+		switch fleet.HealthOf(r) {
+		case fleet.Unhealthy:
 			return states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: describe(r), Checks: r}
-		case fleet.HealthCheckPending:
+		case fleet.HealthPending:
 			healthy = nil
-		case fleet.HealthCheckPassing:
+		case fleet.Healthy:
 			if healthy == nil {
 				healthy = time.After(v.minHealthy)
 			}

@@ -21,6 +21,7 @@ var lists = []struct{ dir, kind, title, intro string }{
 	{"fleet", "Lifecycle", "Lifecycle of a machine", ""},
 	{"fleet", "HealthCheckKind", "Kinds of health check", ""},
 	{"fleet", "HealthCheckStatus", "Statuses of a health check", ""},
+	{"fleet", "Health", "Health of a machine", ""},
 	{"fleet", "Strategy", "Strategies", ""},
 	{"fleet", "OnFailure", "What a rollout does on failure", ""},
 	{"fleet", "OfflinePolicy", "What a rollout does about machines that do not answer", ""},

@@ -370,7 +370,7 @@ func (s state) differs(want fleet.StorePath) error {
 	same("the running system, for the control plane,", s.known.Running, want)
 	same("the boot default, for the control plane,", s.known.BootDefault, want)
 	same("the agent's state, for the control plane,", s.known.State, fleet.AgentIdle)
-	same("the machine's health, for the control plane,", s.known.Health, fleet.HealthCheckPassing)
+	same("the machine's health, for the control plane,", s.known.Health, fleet.Healthy)
 	same("drift, for the control plane,", s.known.Drift, false)
 	if s.known.Desired == nil || s.known.Desired.StorePath != want {
 		errs = append(errs, fmt.Errorf("the control plane wants %+v of it, want %s", s.known.Desired, want))

@@ -53,9 +53,9 @@ tests:
         values: '0x40'
       - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="web-02"}'
         values: '0+60x40'
-      - series: 'nixfleet_machines_health{health="failing"}'
+      - series: 'nixfleet_machines_health{health="unhealthy"}'
         values: '1x40'
-      - series: 'nixfleet_machines_health{health="passing"}'
+      - series: 'nixfleet_machines_health{health="healthy"}'
         values: '5x40'
       - series: 'nixfleet_machines_drift'
         values: '0x40'
@@ -124,9 +124,9 @@ tests:
           - exp_labels: { severity: warning, machine: web-01 }
             exp_annotations: { summary: "The agent of web-01 has not been heard of for a quarter of an hour." }
       - eval_time: 20m
-        alertname: MachinesFailing
+        alertname: MachinesUnhealthy
         exp_alerts:
-          - exp_labels: { severity: warning, health: failing }
+          - exp_labels: { severity: warning, health: unhealthy }
             exp_annotations: { summary: "1 machines fail their health checks." }
       - { eval_time: 40m, alertname: MachinesDrifted, exp_alerts: [] }
 

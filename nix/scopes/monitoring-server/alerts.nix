@@ -61,7 +61,7 @@ in
         (alert "MachineSilent" "warning" "5m"
           "time() - (nixfleet_machine_last_seen_timestamp_seconds > 0) > 900"
           "The agent of {{ $labels.machine }} has not been heard of for a quarter of an hour.")
-        (alert "MachinesFailing" "warning" "15m" ''nixfleet_machines_health{health="failing"} > 0''
+        (alert "MachinesUnhealthy" "warning" "15m" ''nixfleet_machines_health{health="unhealthy"} > 0''
           "{{ $value }} machines fail their health checks.")
         (alert "MachinesDrifted" "warning" "30m" "nixfleet_machines_drift > 0"
           "{{ $value }} machines run something that their agent did not activate.")
