@@ -93,7 +93,7 @@ type Machine struct {
 	BootID      string              `json:"bootId,omitempty"`
 	State       AgentState          `json:"state,omitempty"`
 	Waiting     string              `json:"waiting,omitempty"` // why the agent waits
-	Health      Health   `json:"health,omitempty"`
+	Health      Health              `json:"health,omitempty"`
 	Checks      []HealthCheckResult `json:"checks"`
 	Drift       bool                `json:"drift"` // runs something else than the agent activated
 

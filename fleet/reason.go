@@ -69,7 +69,7 @@ const (
 	ReasonHeldLocally    Reason = "held-locally"      // a file in /run/nixfleet/inhibit.d holds it
 	ReasonRebootNeeded   Reason = "reboot-needed"     // kernel, initrd, parameters or inhibitors changed
 	ReasonRevertOrdered  Reason = "revert-ordered"    // the control plane ordered it back
-	ReasonRevertError    Reason = "revert-error"      // the previous system's own activation failed
+	ReasonPreviousFailed Reason = "previous-failed"   // the previous system's own activation failed
 	ReasonChangedLocally Reason = "changed-locally"   // someone switched the machine by hand
 )
 
@@ -82,7 +82,8 @@ const (
 	ReasonSkipped          Reason = "skipped"           // by an operator, or offline with policy skip
 	ReasonSuperseded       Reason = "superseded"        // another rollout took the machine over
 	ReasonCancelled        Reason = "cancelled"         // the rollout was cancelled before the machine was offered it
-	ReasonRevertDeadline   Reason = "revert-deadline"   // a machine told to go back did not do so in time
+	ReasonRollbackDeadline Reason = "rollback-deadline" // a machine that rolls back did not report the end in time
+	ReasonRevertDeadline   Reason = "revert-deadline"   // a machine that was ordered to roll back did not report the end in time
 )
 
 // Valid reports whether r is one of the reasons above.
@@ -91,9 +92,9 @@ func (r Reason) Valid() bool {
 	case ReasonFetchFailed, ReasonFetchStalled, ReasonBadCacheSig, ReasonDiskFull, ReasonBootFull, ReasonPathVanished,
 		ReasonProfileFailed, ReasonActivation, ReasonUnitsFailed, ReasonSwitchTimeout, ReasonSwitchKilled,
 		ReasonCheckFailed, ReasonCheckTimeout, ReasonNoNetwork, ReasonWatchdog, ReasonInterrupted, ReasonBootedOld,
-		ReasonHeldLocally, ReasonRebootNeeded, ReasonRevertOrdered, ReasonRevertError, ReasonChangedLocally,
+		ReasonHeldLocally, ReasonRebootNeeded, ReasonRevertOrdered, ReasonPreviousFailed, ReasonChangedLocally,
 		ReasonHealthyDeadline, ReasonProgressDeadline, ReasonOffline, ReasonLifecycle, ReasonSkipped,
-		ReasonSuperseded, ReasonCancelled, ReasonRevertDeadline:
+		ReasonSuperseded, ReasonCancelled, ReasonRollbackDeadline, ReasonRevertDeadline:
 		return true
 	}
 	switch r {

@@ -12,19 +12,22 @@ type Outcome string
 
 // The outcomes of an attempt.
 const (
-	OutcomeLive         Outcome = "live"          // runs, is the boot default, checks pass
-	OutcomeLiveDegraded Outcome = "live-degraded" // live, and units are failed that were not before
-	OutcomeStagedReboot Outcome = "staged-reboot" // is the boot default; the old kernel runs, by policy
-	OutcomeReverted     Outcome = "reverted"      // went back to the last good system
-	OutcomeRevertFailed Outcome = "revert-failed" // could not go back: needs a person
-	OutcomeFailed       Outcome = "failed"        // never switched; the old system runs
-	OutcomeRefused      Outcome = "refused"       // the trust rules forbid it; the old system runs
+	OutcomeLive           Outcome = "live"            // runs, is the boot default, checks pass
+	OutcomeLiveDegraded   Outcome = "live-degraded"   // live, and units are failed that were not before
+	OutcomeStagedReboot   Outcome = "staged-reboot"   // is the boot default; the old kernel runs, by policy
+	OutcomeRolledBack     Outcome = "rolled-back"     // by itself; the previous system runs
+	OutcomeRollbackFailed Outcome = "rollback-failed" // could not roll back: needs a person
+	OutcomeReverted       Outcome = "reverted"        // rolled back by order; the previous system runs
+	OutcomeRevertFailed   Outcome = "revert-failed"   // could not do what it was ordered: needs a person
+	OutcomeFailed         Outcome = "failed"          // never switched; the old system runs
+	OutcomeRefused        Outcome = "refused"         // the trust rules forbid it; the old system runs
 )
 
 // Valid reports whether o is one of the outcomes.
 func (o Outcome) Valid() bool {
 	switch o {
-	case OutcomeLive, OutcomeLiveDegraded, OutcomeStagedReboot, OutcomeReverted, OutcomeRevertFailed, OutcomeFailed, OutcomeRefused:
+	case OutcomeLive, OutcomeLiveDegraded, OutcomeStagedReboot, OutcomeRolledBack, OutcomeRollbackFailed,
+		OutcomeReverted, OutcomeRevertFailed, OutcomeFailed, OutcomeRefused:
 		return true
 	}
 	return false
@@ -34,6 +37,10 @@ func (o Outcome) Valid() bool {
 func (o Outcome) Success() bool {
 	return o == OutcomeLive || o == OutcomeLiveDegraded || o == OutcomeStagedReboot
 }
+
+// OnPrevious reports whether the previous system runs again after an attempt
+// that had switched, by the machine's own decision or by order.
+func (o Outcome) OnPrevious() bool { return o == OutcomeRolledBack || o == OutcomeReverted }
 
 // ReportKind says what a report tells.
 type ReportKind string
@@ -77,7 +84,7 @@ type Report struct {
 	Digest    Digest              `json:"digest,omitempty"`    // the release in question
 	StorePath StorePath           `json:"storePath,omitempty"` // its entry's path
 	BootID    string              `json:"bootId"`
-	Phase     AssignmentState     `json:"phase,omitempty"` // progress: fetching, applying, awaiting-reboot, verifying, reverting
+	Phase     AssignmentState     `json:"phase,omitempty"` // progress: fetching, applying, awaiting-reboot, verifying, rolling-back, reverting
 	Outcome   Outcome             `json:"outcome,omitempty"`
 	Reason    Reason              `json:"reason,omitempty"`
 	Message   string              `json:"message,omitempty"` // for people

@@ -314,9 +314,12 @@ const (
 	AssignHeld           AssignmentState = "held"            // waits for something outside the rollout
 	AssignFailed         AssignmentState = "failed"          // never switched, or not healthy in time
 	AssignRefused        AssignmentState = "refused"         // the machine's trust rules forbid the release
-	AssignReverting      AssignmentState = "reverting"       // was told to go back, or does so
-	AssignReverted       AssignmentState = "reverted"        // went back to what ran before
-	AssignRevertFailed   AssignmentState = "revert-failed"   // could not go back: needs a person
+	AssignRollingBack    AssignmentState = "rolling-back"    // rolls back by itself
+	AssignRolledBack     AssignmentState = "rolled-back"     // rolled back by itself; the previous system runs
+	AssignRollbackFailed AssignmentState = "rollback-failed" // could not roll back: needs a person
+	AssignReverting      AssignmentState = "reverting"       // was ordered to roll back
+	AssignReverted       AssignmentState = "reverted"        // rolled back by order; the previous system runs
+	AssignRevertFailed   AssignmentState = "revert-failed"   // could not do what it was ordered: needs a person
 	AssignSkipped        AssignmentState = "skipped"         // the rollout goes on without it
 	AssignSuperseded     AssignmentState = "superseded"      // a later rollout took it over
 )
@@ -327,7 +330,7 @@ func (s AssignmentState) Valid() bool {
 	case AssignPending, AssignHeld, AssignHealthy:
 		return true
 	}
-	return s.InFlight() || s.Failure() || s == AssignSkipped || s == AssignSuperseded || s == AssignReverting
+	return s.InFlight() || s.Failure() || s.RollingBack() || s == AssignSkipped || s == AssignSuperseded
 }
 
 // InFlight reports whether a machine in s is at work on the release: it holds
@@ -340,10 +343,14 @@ func (s AssignmentState) InFlight() bool {
 	return false
 }
 
+// RollingBack reports whether a machine in s is on its way to the previous
+// system, by itself or by order. It has a deadline, and holds no slot.
+func (s AssignmentState) RollingBack() bool { return s == AssignRollingBack || s == AssignReverting }
+
 // Failure reports whether s counts against the tolerated failures.
 func (s AssignmentState) Failure() bool {
 	switch s {
-	case AssignFailed, AssignRefused, AssignReverted, AssignRevertFailed:
+	case AssignFailed, AssignRefused, AssignRolledBack, AssignRollbackFailed, AssignReverted, AssignRevertFailed:
 		return true
 	}
 	return false
@@ -395,12 +402,12 @@ type Batch struct {
 // Counts are a batch's machines by what they are doing; they add up to its
 // size.
 type Counts struct {
-	Pending   int `json:"pending"` // pending or held
-	InFlight  int `json:"inFlight"`
-	Healthy   int `json:"healthy"`
-	Failed    int `json:"failed"` // failed, refused, reverted, revert-failed
-	Reverting int `json:"reverting"`
-	Skipped   int `json:"skipped"` // skipped or superseded
+	Pending     int `json:"pending"` // pending or held
+	InFlight    int `json:"inFlight"`
+	Healthy     int `json:"healthy"`
+	Failed      int `json:"failed"`      // failed, refused, rolled-back, reverted, and those that could not
+	RollingBack int `json:"rollingBack"` // by themselves or by order
+	Skipped     int `json:"skipped"`     // skipped or superseded
 }
 
 // Add counts n machines in state s.
@@ -412,8 +419,8 @@ func (c *Counts) Add(s AssignmentState, n int) {
 		c.Failed += n
 	case s == AssignHealthy:
 		c.Healthy += n
-	case s == AssignReverting:
-		c.Reverting += n
+	case s.RollingBack():
+		c.RollingBack += n
 	case s == AssignSkipped || s == AssignSuperseded:
 		c.Skipped += n
 	default:

@@ -141,7 +141,7 @@ func TestCounts_HoldEveryStateOnce(t *testing.T) {
 			t.Errorf("%s is not valid", s)
 		}
 		c.Add(s, 1)
-		if sum := c.Pending + c.InFlight + c.Healthy + c.Failed + c.Reverting + c.Skipped; sum != i+1 {
+		if sum := c.Pending + c.InFlight + c.Healthy + c.Failed + c.RollingBack + c.Skipped; sum != i+1 {
 			t.Errorf("after %s the counts add up to %d, want %d", s, sum, i+1)
 		}
 		if s.Final() && s.InFlight() {

@@ -14,13 +14,13 @@ import (
 
 // Metrics are counts of the present state, for /metrics.
 type Metrics struct {
-	Machines     map[fleet.Lifecycle]int         // by lifecycle
-	Health       map[fleet.Health]int // of active machines; "" never said
-	Online       int                             // machines
-	Drift        int                             // machines
-	LastSeen     map[fleet.MachineID]int64       // Unix milliseconds
-	Rollouts     map[fleet.RolloutState]int      // all that are kept
-	Waiting      int                             // reports not applied yet, at most 1000
+	Machines     map[fleet.Lifecycle]int    // by lifecycle
+	Health       map[fleet.Health]int       // of active machines; "" never said
+	Online       int                        // machines
+	Drift        int                        // machines
+	LastSeen     map[fleet.MachineID]int64  // Unix milliseconds
+	Rollouts     map[fleet.RolloutState]int // all that are kept
+	Waiting      int                        // reports not applied yet, at most 1000
 	AuditEntries int64
 	Restored     bool
 }

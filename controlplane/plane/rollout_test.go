@@ -87,7 +87,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 		for id, a := range w.assignments(id) {
 			got[id] = a.State
 		}
-		want := map[fleet.MachineID]fleet.AssignmentState{"web-01": fleet.AssignReverted, "web-02": fleet.AssignPending, "db-01": fleet.AssignPending}
+		want := map[fleet.MachineID]fleet.AssignmentState{"web-01": fleet.AssignRolledBack, "web-02": fleet.AssignPending, "db-01": fleet.AssignPending}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("assignments (-want +got):\n%s", d)
 		}
@@ -123,8 +123,12 @@ func TestRollout_RevertTakesMachinesBack(t *testing.T) {
 		id := w.rollOut(digest, allAtOnce, func(s *fleet.RolloutSpec) { s.OnFailure = fleet.RevertAll })
 		w.until(id, fleet.RolloutFailed)
 		for id, a := range w.assignments(id) {
-			if a.State != fleet.AssignReverted {
-				t.Errorf("%s is %s, want reverted", id, a.State)
+			want := fleet.AssignReverted
+			if agents[id].bad[digest] {
+				want = fleet.AssignRolledBack // by itself, before anybody ordered it
+			}
+			if a.State != want {
+				t.Errorf("%s is %s, want %s", id, a.State, want)
 			}
 			if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), id)); m.Desired != nil {
 				t.Errorf("%s should run %+v; nothing was ever healthy there", id, m.Desired)
@@ -198,7 +202,7 @@ func (w *world) checkStory(id fleet.RolloutID, agents map[fleet.MachineID]*agent
 	for m, a := range w.assignments(id) {
 		want := fleet.AssignHealthy
 		if m == "web-02" {
-			want = fleet.AssignReverted
+			want = fleet.AssignRolledBack
 		}
 		if a.State != want || a.Attempt != 1 || len(agents[m].applied) != 1 {
 			w.tb.Errorf("%s is %s in attempt %d, and switched for %v; want %s in attempt 1", m, a.State, a.Attempt, agents[m].applied, want)

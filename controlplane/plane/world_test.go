@@ -356,7 +356,7 @@ func (a *agent) apply(ctx context.Context, o api.ApplyOrder) {
 	rest(time.Duration(o.MinHealthyMs) * time.Millisecond)
 	status := fleet.HealthCheckPassing
 	if a.bad[o.Digest] {
-		status, r.Outcome, r.Reason, r.Message = fleet.HealthCheckFailing, fleet.OutcomeReverted, fleet.ReasonCheckFailed, "unit app.service is failed"
+		status, r.Outcome, r.Reason, r.Message = fleet.HealthCheckFailing, fleet.OutcomeRolledBack, fleet.ReasonCheckFailed, "unit app.service is failed"
 	} else {
 		a.mu.Lock()
 		a.running, a.boot, a.digest = bundle.StorePath, bundle.StorePath, o.Digest

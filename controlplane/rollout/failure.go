@@ -144,7 +144,7 @@ func revertible(a fleet.Assignment) bool {
 		return false
 	}
 	switch a.State {
-	case fleet.AssignHealthy, fleet.AssignRevertFailed:
+	case fleet.AssignHealthy, fleet.AssignRollbackFailed, fleet.AssignRevertFailed:
 		return true
 	case fleet.AssignFailed:
 		return a.Reason == fleet.ReasonHealthyDeadline
@@ -159,7 +159,7 @@ func revertible(a fleet.Assignment) bool {
 // settle ends the reverting of a batch, or of all, when no machine is on its
 // way back any more.
 func (st *step) settle() {
-	if st.total().Reverting > 0 {
+	if st.total().RollingBack > 0 {
 		return
 	}
 	for i := range st.batches {

@@ -56,7 +56,7 @@ func set(m map[fleet.MachineID]bool, id fleet.MachineID, in bool) {
 
 // busy reports whether a machine is at work, or on its way back.
 func busy(a fleet.Assignment) bool {
-	return a.State.InFlight() || a.State == fleet.AssignReverting
+	return a.State.InFlight() || a.State.RollingBack()
 }
 
 // aside reports whether a skipped machine comes back in by itself.

@@ -18,9 +18,7 @@ func OrdersFor(a fleet.Assignment, r fleet.Rollout, now int64) api.Orders {
 	switch {
 	case a.Rollout != r.ID:
 	case a.State == fleet.AssignReverting:
-		if a.Reason == fleet.ReasonRevertOrdered { // else it goes back by itself
-			o.Revert = &api.RevertOrder{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
-		}
+		o.Revert = &api.RevertOrder{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
 	case a.State.InFlight() && now < a.Deadline:
 		o.Apply = &api.ApplyOrder{
 			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
@@ -90,7 +88,7 @@ func whyBatch(b fleet.Batch) string {
 		}
 		return fmt.Sprintf("waits for batch %d to pass", b.Index)
 	case fleet.BatchOpen, fleet.BatchReverting:
-		return fmt.Sprintf("%d pending, %d at work, %d going back", b.Counts.Pending, b.Counts.InFlight, b.Counts.Reverting)
+		return fmt.Sprintf("%d pending, %d at work, %d rolling back", b.Counts.Pending, b.Counts.InFlight, b.Counts.RollingBack)
 	case fleet.BatchSoaking:
 		return "soaks until " + date(b.SoakUntil)
 	case fleet.BatchGated, fleet.BatchPassed, fleet.BatchFailed:
@@ -110,10 +108,10 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 		return ""
 	case a.State == fleet.AssignPending || a.State == fleet.AssignHeld:
 		return whyPending(a, state, w)
-	case a.State == fleet.AssignReverting && a.Reason == fleet.ReasonRevertOrdered:
-		return "ordered back, has " + left
 	case a.State == fleet.AssignReverting:
-		return "goes back by itself, has " + left
+		return "was ordered to roll back, has " + left
+	case a.State == fleet.AssignRollingBack:
+		return "rolls back by itself, has " + left
 	}
 	why := "at work, has " + left
 	if f, known := w.Machine(a.Machine); known && !f.Online {

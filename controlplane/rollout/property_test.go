@@ -45,7 +45,7 @@ func (d driver) machine() fleet.MachineID {
 func (d driver) busy() fleet.MachineID {
 	var ids []fleet.MachineID
 	for id, a := range d.state.Assignments {
-		if a.State.InFlight() || a.State == fleet.AssignReverting {
+		if a.State.InFlight() || a.State.RollingBack() {
 			ids = append(ids, id)
 		}
 	}
@@ -65,14 +65,16 @@ func (d driver) actions() map[string]func(*rapid.T) {
 		"tick": func(*rapid.T) { d.tick() },
 		"progress": func(r *rapid.T) {
 			d.progress(d.busy(), rapid.SampledFrom([]fleet.AssignmentState{
-				fleet.AssignFetching, fleet.AssignApplying, fleet.AssignAwaitingReboot, fleet.AssignVerifying, fleet.AssignReverting,
+				fleet.AssignFetching, fleet.AssignApplying, fleet.AssignAwaitingReboot, fleet.AssignVerifying, fleet.AssignRollingBack, fleet.AssignReverting,
 			}).Draw(r, "phase"))
 		},
 		"live":  func(*rapid.T) { d.live(d.busy()) },
 		"live2": func(*rapid.T) { d.live(d.busy()) },
 		"fail": func(r *rapid.T) {
 			rep := d.backReport(d.busy(), fleet.ReasonCheckFailed)
-			rep.Outcome = rapid.SampledFrom([]fleet.Outcome{fleet.OutcomeReverted, fleet.OutcomeFailed, fleet.OutcomeRefused, fleet.OutcomeRevertFailed}).Draw(r, "outcome")
+			rep.Outcome = rapid.SampledFrom([]fleet.Outcome{
+				fleet.OutcomeRolledBack, fleet.OutcomeReverted, fleet.OutcomeFailed, fleet.OutcomeRefused, fleet.OutcomeRollbackFailed, fleet.OutcomeRevertFailed,
+			}).Draw(r, "outcome")
 			d.report(rep)
 		},
 		"forged": func(r *rapid.T) { d.forged(r) },

@@ -47,7 +47,7 @@ func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 		return false
 	}
 	switch {
-	case a.State.InFlight(), a.State == fleet.AssignReverting:
+	case a.State.InFlight(), a.State.RollingBack():
 		return true
 	case a.State == fleet.AssignPending:
 		return a.OfferedAt != 0 // the offer was withdrawn, but taken before
@@ -59,10 +59,12 @@ func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 
 func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 	switch {
-	case a.State == fleet.AssignReverting || r.Phase == a.State:
+	case a.State.RollingBack() || r.Phase == a.State:
 		return
-	case r.Phase == fleet.AssignReverting:
-		a.Reason, a.Message = r.Reason, r.Message // by itself; its outcome follows
+	case r.Phase.RollingBack():
+		// Nobody ordered it, whatever the machine calls it. Its outcome follows.
+		r.Phase = fleet.AssignRollingBack
+		a.Reason, a.Message = r.Reason, r.Message
 	case !r.Phase.InFlight():
 		return
 	}
@@ -78,8 +80,8 @@ func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 }
 
 func (st *step) succeeded(a fleet.Assignment, r fleet.Report) {
-	if a.State == fleet.AssignReverting {
-		return // it is, or goes, on the way back
+	if a.State.RollingBack() {
+		return // it leaves the release
 	}
 	a.Checks = slices.Clone(r.Checks)
 	if why := unproven(a, r, st.spec(), st.now); why != "" {
@@ -124,12 +126,12 @@ func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now in
 }
 
 func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
-	ordered := a.State == fleet.AssignReverting && a.Reason == fleet.ReasonRevertOrdered
+	ordered := a.State == fleet.AssignReverting
 	state := failureState(r.Outcome)
-	if ordered && state != fleet.AssignReverted {
-		// Whatever kept it from going back: what counts is what runs now.
+	if ordered {
+		// Whatever kept it from rolling back: what counts is what runs now.
 		state = fleet.AssignRevertFailed
-		if r.Running != "" && r.Running != a.StorePath && r.BootDefault != a.StorePath {
+		if r.Outcome.OnPrevious() || r.Running != "" && r.Running != a.StorePath && r.BootDefault != a.StorePath {
 			state = fleet.AssignReverted
 		}
 	}
@@ -150,12 +152,13 @@ func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
 	st.judge()
 }
 
+// failureState is the state that an outcome leads to when nothing was ordered.
 func failureState(o fleet.Outcome) fleet.AssignmentState {
 	switch o {
-	case fleet.OutcomeReverted:
-		return fleet.AssignReverted
-	case fleet.OutcomeRevertFailed:
-		return fleet.AssignRevertFailed
+	case fleet.OutcomeRolledBack, fleet.OutcomeReverted:
+		return fleet.AssignRolledBack
+	case fleet.OutcomeRollbackFailed, fleet.OutcomeRevertFailed:
+		return fleet.AssignRollbackFailed
 	case fleet.OutcomeRefused:
 		return fleet.AssignRefused
 	case fleet.OutcomeFailed, fleet.OutcomeLive, fleet.OutcomeLiveDegraded, fleet.OutcomeStagedReboot:

@@ -126,7 +126,7 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 	if old.PreviousPath != "" && (a.PreviousPath != old.PreviousPath || a.PreviousDigest != old.PreviousDigest) {
 		m.t.Fatalf("%s: the recorded previous system went from %s to %s", a.Machine, old.PreviousPath, a.PreviousPath)
 	}
-	if (a.State.InFlight() || a.State == fleet.AssignReverting) && a.Deadline == 0 {
+	if (a.State.InFlight() || a.State.RollingBack()) && a.Deadline == 0 {
 		m.t.Fatalf("%s has no deadline", a)
 	}
 	if old.State == fleet.AssignSuperseded && a.State != old.State {

@@ -236,7 +236,10 @@ func (m *sim) backReport(id fleet.MachineID, reason fleet.Reason) fleet.Report {
 	}
 	m.facts[id] = f
 	r := m.reporter(id)
-	r.Kind, r.Outcome, r.Reason, r.Message = fleet.ReportOutcome, fleet.OutcomeReverted, reason, "app.service is failed"
+	r.Kind, r.Outcome, r.Reason, r.Message = fleet.ReportOutcome, fleet.OutcomeRolledBack, reason, "app.service is failed"
+	if reason == fleet.ReasonRevertOrdered {
+		r.Outcome = fleet.OutcomeReverted
+	}
 	return r
 }
 

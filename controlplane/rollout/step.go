@@ -130,7 +130,7 @@ func (st *step) put(a fleet.Assignment) {
 
 // end puts an assignment into a final state.
 func (st *step) end(a fleet.Assignment, s fleet.AssignmentState, reason fleet.Reason, message string) {
-	if a.State.InFlight() || a.State == fleet.AssignReverting {
+	if a.State.InFlight() || a.State.RollingBack() {
 		st.wake[a.Machine] = true
 	}
 	a.State, a.Reason, a.Message, a.Why = s, reason, message, ""
@@ -162,14 +162,14 @@ func (st *step) total() fleet.Counts {
 		t.InFlight += b.Counts.InFlight
 		t.Healthy += b.Counts.Healthy
 		t.Failed += b.Counts.Failed
-		t.Reverting += b.Counts.Reverting
+		t.RollingBack += b.Counts.RollingBack
 		t.Skipped += b.Counts.Skipped
 	}
 	return t
 }
 
 // unfinished counts the machines that have not ended.
-func unfinished(c fleet.Counts) int { return c.Pending + c.InFlight + c.Reverting }
+func unfinished(c fleet.Counts) int { return c.Pending + c.InFlight + c.RollingBack }
 
 func (st *step) log(actor, action string, detail map[string]string) {
 	st.audit = append(st.audit, fleet.AuditEvent{
@@ -200,9 +200,9 @@ func (st *step) nudge() {
 	}
 	b, t := st.batches[st.rollout.Batch], st.total()
 	switch {
-	case b.Counts.InFlight+b.Counts.Reverting == 0, // done, or only offline ones are left
+	case b.Counts.InFlight+b.Counts.RollingBack == 0, // done, or only offline ones are left
 		b.State == fleet.BatchOpen && st.drained(&b),
-		st.rollout.State == fleet.RolloutReverting && t.Reverting == 0:
+		st.rollout.State == fleet.RolloutReverting && t.RollingBack == 0:
 		st.wakeBy(st.now)
 	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
 		st.wakeBy(st.now) // there may be a slot

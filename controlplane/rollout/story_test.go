@@ -136,7 +136,7 @@ func TestStep_FailureIsNotTakenBack(t *testing.T) {
 	m.now += second
 	ok := m.liveReport(id)
 	m.back(id, fleet.ReasonCheckFailed)
-	m.wantStates("paused = failed: reverted | waiting: pending")
+	m.wantStates("paused = failed: rolled-back | waiting: pending")
 	m.report(ok)
 	m.verb(api.VerbRetry, id)
 	m.report(ok) // of the attempt before, while the next is not offered yet
@@ -155,7 +155,7 @@ func TestStep_FailureWhileSoakingCounts(t *testing.T) {
 	m.live(m.at(0, 0))
 	m.wantStates("running = soaking: healthy | waiting: pending")
 	m.back(m.at(0, 0), fleet.ReasonWatchdog)
-	m.wantStates("paused = failed: reverted | waiting: pending")
+	m.wantStates("paused = failed: rolled-back | waiting: pending")
 }
 
 // H04: failures above what is tolerated stop a batch at once.
@@ -167,16 +167,16 @@ func TestStep_FailsWithMachinesStillPending(t *testing.T) {
 	m.wantStates("running = open: offered offered offered pending pending | waiting: pending pending pending pending pending")
 	m.progress(m.at(0, 2), fleet.AssignApplying)
 	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
-	m.wantStates("running = open: reverted offered applying offered pending | waiting: pending pending pending pending pending")
+	m.wantStates("running = open: rolled-back offered applying offered pending | waiting: pending pending pending pending pending")
 	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
-	m.wantStates("paused = failed: reverted reverted applying pending pending | waiting: pending pending pending pending pending")
+	m.wantStates("paused = failed: rolled-back rolled-back applying pending pending | waiting: pending pending pending pending pending")
 	for _, want := range []string{"batch 1: 2 of 5 machines failed, 1 tolerated", string(m.at(0, 1)), "check-failed", "app.service is failed"} {
 		if !strings.Contains(m.state.Rollout.Why, want) {
 			t.Errorf("why %q lacks %q", m.state.Rollout.Why, want)
 		}
 	}
 	m.live(m.at(0, 2)) // work that had begun ends
-	m.wantStates("paused = failed: reverted reverted healthy pending pending | waiting: pending pending pending pending pending")
+	m.wantStates("paused = failed: rolled-back rolled-back healthy pending pending | waiting: pending pending pending pending pending")
 }
 
 func TestStep_FailuresOfAllBatchesAreCountedTogether(t *testing.T) {
@@ -186,13 +186,13 @@ func TestStep_FailuresOfAllBatchesAreCountedTogether(t *testing.T) {
 	m.settle()
 	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
 	m.live(m.at(0, 1))
-	m.wantStates("running = passed: reverted healthy | open: offered offered | waiting: pending pending")
+	m.wantStates("running = passed: rolled-back healthy | open: offered offered | waiting: pending pending")
 	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
-	m.wantStates("paused = passed: reverted healthy | failed: reverted pending | waiting: pending pending")
+	m.wantStates("paused = passed: rolled-back healthy | failed: rolled-back pending | waiting: pending pending")
 	m.verb(api.VerbResume)
 	m.live(m.at(1, 1))
 	m.live(m.plan.Batches[2]...)
-	m.wantStates("completed = passed: reverted healthy | passed: reverted healthy | passed: healthy healthy")
+	m.wantStates("completed = passed: rolled-back healthy | passed: rolled-back healthy | passed: healthy healthy")
 }
 
 // H06: a machine goes back to what ran before this rollout touched it, also
@@ -205,13 +205,13 @@ func TestStep_RecordsThePreviousSystemOnce(t *testing.T) {
 	bad, good := m.at(0, 0), m.at(0, 1)
 	m.live(good)
 	m.back(bad, fleet.ReasonCheckFailed)
-	m.wantStates("reverting = reverting: reverted reverting")
+	m.wantStates("reverting = reverting: rolled-back reverting")
 	o := rollout.OrdersFor(m.a(good), m.state.Rollout, m.now)
 	if d := cmp.Diff(&api.RevertOrder{Digest: digest("release-2"), Rollout: "r1", Attempt: 1}, o.Revert); d != "" || o.Apply != nil {
 		t.Fatalf("orders of the failing batch's healthy machine: %s %+v", d, o.Apply)
 	}
 	m.back(good, fleet.ReasonRevertOrdered)
-	m.wantStates("paused = failed: reverted reverted")
+	m.wantStates("paused = failed: rolled-back reverted")
 	m.changed(bad, func(f *rollout.Facts) { f.Running, f.RunsRelease = system("by-hand"), "" })
 	m.verb(api.VerbRetry)
 	m.verb(api.VerbResume)
@@ -232,13 +232,13 @@ func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
 	m.live(m.at(0, 0))
 	m.progress(m.at(1, 1), fleet.AssignApplying)
 	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
-	m.wantStates("reverting = passed: reverting | failed: reverted reverting | waiting: pending")
+	m.wantStates("reverting = passed: reverting | failed: rolled-back reverting | waiting: pending")
 	m.progress(m.at(1, 1), fleet.AssignVerifying) // it had not seen the order
 	m.live(m.at(1, 1))
-	m.wantStates("reverting = passed: reverting | failed: reverted reverting | waiting: pending")
+	m.wantStates("reverting = passed: reverting | failed: rolled-back reverting | waiting: pending")
 	m.back(m.at(0, 0), fleet.ReasonRevertOrdered)
 	m.sleepTo(m.now + 10*minute) // the other says nothing
-	m.wantStates("failed = passed: reverted | failed: reverted revert-failed | waiting: skipped")
+	m.wantStates("failed = passed: reverted | failed: rolled-back revert-failed | waiting: skipped")
 	if a := m.a(m.at(1, 1)); a.Reason != fleet.ReasonRevertDeadline {
 		t.Errorf("%s: %s", a, a.Reason)
 	}
@@ -258,10 +258,10 @@ func TestStep_RevertReachesMachinesThatSaidNothing(t *testing.T) {
 	m.sleepTo(start + 10*minute)
 	m.wantStates("running = open: failed offered offered")
 	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
-	m.wantStates("reverting = reverting: reverting reverted reverting")
+	m.wantStates("reverting = reverting: reverting rolled-back reverting")
 	m.back(m.at(0, 0), fleet.ReasonRevertOrdered)
 	m.back(m.at(0, 2), fleet.ReasonRevertOrdered)
-	m.wantStates("paused = failed: reverted reverted reverted")
+	m.wantStates("paused = failed: reverted rolled-back reverted")
 }
 
 // A machine that refuses the order to go back is judged by what it runs.
@@ -297,7 +297,7 @@ func TestStep_MachineOnTheTarget(t *testing.T) {
 	m.settle()
 	m.live(m.at(0, 0))
 	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
-	m.wantStates("failed = passed: healthy | failed: reverted")
+	m.wantStates("failed = passed: healthy | failed: rolled-back")
 
 	m = newSim(t, 1, spec())
 	m.facts["m-00"] = rollout.Facts{Lifecycle: fleet.Active, Online: true, Running: target("m-00")}

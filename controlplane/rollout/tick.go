@@ -61,7 +61,7 @@ func (st *step) open(i int) {
 // expire ends what ran out of time, or cannot go on because the machine left
 // (H10).
 func (st *step) expire(a fleet.Assignment) {
-	if !a.State.InFlight() && a.State != fleet.AssignReverting {
+	if !a.State.InFlight() && !a.State.RollingBack() {
 		return
 	}
 	f, known := st.world.Machine(a.Machine)
@@ -74,7 +74,9 @@ func (st *step) expire(a fleet.Assignment) {
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle became "+lifecycle(f, known))
 	case !late:
 	case a.State == fleet.AssignReverting:
-		st.end(a, fleet.AssignRevertFailed, fleet.ReasonRevertDeadline, "it did not say within "+span(st.spec().HealthyDeadlineMs)+" that it is back")
+		st.end(a, fleet.AssignRevertFailed, fleet.ReasonRevertDeadline, "it did not report within "+span(st.spec().HealthyDeadlineMs)+" that the previous system runs")
+	case a.State == fleet.AssignRollingBack:
+		st.end(a, fleet.AssignRollbackFailed, fleet.ReasonRollbackDeadline, "it did not report within "+span(st.spec().HealthyDeadlineMs)+" of the offer that the previous system runs")
 	default:
 		message := fmt.Sprintf("not healthy within %s of the offer; last: %s", span(st.spec().HealthyDeadlineMs), a.State)
 		if a.Why != "" {
@@ -242,7 +244,7 @@ func (st *step) drained(b *fleet.Batch) bool {
 // absent names the machines that an open batch waits for when none is at work:
 // those that are offline (H12).
 func (st *step) absent(b *fleet.Batch) string {
-	if b.Counts.InFlight+b.Counts.Reverting > 0 {
+	if b.Counts.InFlight+b.Counts.RollingBack > 0 {
 		return ""
 	}
 	why := fmt.Sprintf("waits for %d offline:", b.Counts.Pending)

@@ -172,10 +172,10 @@ func TestStep_RetrySkipResume(t *testing.T) {
 	m.verb(api.VerbResume)
 	m.wantStates("running = open: offered skipped healthy | waiting: pending")
 	m.back(one, fleet.ReasonCheckFailed) // it counts anew
-	m.wantStates("paused = failed: reverted skipped healthy | waiting: pending")
+	m.wantStates("paused = failed: rolled-back skipped healthy | waiting: pending")
 	m.verb(api.VerbResume) // and now it is known
 	m.live(m.at(1, 0))
-	m.wantStates("completed = passed: reverted skipped healthy | passed: healthy")
+	m.wantStates("completed = passed: rolled-back skipped healthy | passed: healthy")
 }
 
 // H16: the failed machine, repaired by hand, is tried again and verified.
@@ -200,10 +200,10 @@ func TestStep_ResumeGoesOnWithoutTheCanary(t *testing.T) {
 	m.settle()
 	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
 	m.verb(api.VerbResume)
-	m.wantStates("running = passed: reverted | open: offered")
+	m.wantStates("running = passed: rolled-back | open: offered")
 	m.verb(api.VerbSkip, m.at(0, 0)) // known already: it makes no room for another failure
 	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
-	m.wantStates("paused = passed: skipped | failed: reverted")
+	m.wantStates("paused = passed: skipped | failed: rolled-back")
 }
 
 // H16: a machine that is tried again while its batch soaks has the soak begin
@@ -215,7 +215,7 @@ func TestStep_RetryWhileSoaking(t *testing.T) {
 	m.settle()
 	m.live(m.at(0, 0))
 	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
-	m.wantStates("running = soaking: healthy reverted | waiting: pending")
+	m.wantStates("running = soaking: healthy rolled-back | waiting: pending")
 	m.sleepTo(m.now + 50*second)
 	m.verb(api.VerbRetry, m.at(0, 1))
 	m.wantStates("running = open: healthy offered | waiting: pending")
@@ -283,9 +283,31 @@ func TestOrdersFor_FollowThePlan(t *testing.T) {
 	if diff := cmp.Diff(api.Orders{}, rollout.OrdersFor(m.a(m.at(0, 0)), other, m.now)); diff != "" {
 		t.Errorf("for another rollout: %s", diff)
 	}
-	m.progress(m.at(0, 0), fleet.AssignReverting)
+	m.progress(m.at(0, 0), fleet.AssignRollingBack)
 	if diff := cmp.Diff(api.Orders{}, orders(0)); diff != "" {
-		t.Errorf("while it goes back by itself: %s", diff)
+		t.Errorf("while it rolls back by itself: %s", diff)
+	}
+}
+
+// A revert is what an operator orders. An agent of the version before calls its
+// own rollback one too: it is ordered nothing for that, and has rolled back.
+func TestReport_RevertThatNobodyOrderedIsARollback(t *testing.T) {
+	s := spec("100%")
+	m := newSim(t, 2, s)
+	m.settle()
+	for i, outcome := range []fleet.Outcome{fleet.OutcomeReverted, fleet.OutcomeRevertFailed} {
+		id := m.at(0, i)
+		m.progress(id, fleet.AssignReverting)
+		if a := m.a(id); a.State != fleet.AssignRollingBack || rollout.OrdersFor(a, m.state.Rollout, m.now).Revert != nil {
+			t.Errorf("%s after it said that it reverts: %s", id, a)
+		}
+		r := m.backReport(id, fleet.ReasonCheckFailed)
+		r.Outcome = outcome
+		m.report(r)
+		want := []fleet.AssignmentState{fleet.AssignRolledBack, fleet.AssignRollbackFailed}[i]
+		if a := m.a(id); a.State != want {
+			t.Errorf("%s after outcome %s: %s, want %s", id, outcome, a, want)
+		}
 	}
 }
 
@@ -399,7 +421,7 @@ func TestStep_FailureOfAStragglerPauses(t *testing.T) {
 	m.sleepTo(start + minute)
 	m.wantStates("running = passed: healthy offered | open: offered")
 	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
-	m.wantStates("paused = passed: healthy reverted | open: pending")
+	m.wantStates("paused = passed: healthy rolled-back | open: pending")
 }
 
 func TestStep_ProgressDeadline(t *testing.T) {
@@ -440,7 +462,7 @@ func TestStep_NothingHealthyIsNotCompleted(t *testing.T) {
 	m.settle()
 	m.back(m.at(0, 0), fleet.ReasonCheckFailed)
 	m.back(m.at(0, 1), fleet.ReasonCheckFailed)
-	m.wantStates("failed = passed: reverted reverted")
+	m.wantStates("failed = passed: rolled-back rolled-back")
 }
 
 // An operator who takes one machine back is not told that the release failed.

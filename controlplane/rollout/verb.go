@@ -78,7 +78,7 @@ func applies(v api.Verb, a fleet.Assignment) bool {
 	case api.VerbRetry:
 		return a.State.Failure() || a.State == fleet.AssignSkipped
 	case api.VerbSkip:
-		return !a.State.Final() && a.State != fleet.AssignReverting || a.State.Failure()
+		return !a.State.Final() && !a.State.RollingBack() || a.State.Failure()
 	case api.VerbRevert:
 		return revertible(a)
 	case api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove:

@@ -149,10 +149,10 @@ func (e *engine) tell(j, next states.Journal) {
 	}
 	var r fleet.Report
 	switch {
-	case next.Work != nil && next.Step.Phase() != "" && (j.Work == nil || next.Step.Phase() != j.Step.Phase()):
+	case next.Work != nil && next.Phase() != "" && (j.Work == nil || next.Phase() != j.Phase()):
 		r = e.about(next, fleet.ReportProgress)
-		r.Phase = next.Step.Phase()
-		if r.Phase == fleet.AssignReverting {
+		r.Phase = next.Phase()
+		if r.Phase.RollingBack() {
 			r.Reason, r.Message, r.Checks = next.Work.Reason, next.Work.Message, next.Work.Checks
 		}
 		r.ID = reportID(e.machine, next, string(r.Phase))

@@ -98,7 +98,7 @@ func TestEngine_WaitsForTheWatchdogBeforeItLooksWhatRuns(t *testing.T) {
 		report: m.report, changed: func(states.Journal) {}, effects: w, machine: "web-01", log: slog.New(slog.DiscardHandler),
 	}
 	e.run(ctx, j)
-	if len(saved) == 0 || saved[0].Step != states.BackHandOver || saved[0].Work.Reason != fleet.ReasonWatchdog {
+	if len(saved) == 0 || saved[0].Step != states.RollbackHandOver || saved[0].Work.Reason != fleet.ReasonWatchdog {
 		t.Errorf("the journals are %+v", saved)
 	}
 }

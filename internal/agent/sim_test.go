@@ -231,7 +231,7 @@ func (m *sim) Perform(_ context.Context, j states.Journal) states.Input {
 		m.do(func() { m.disk.watch = &o })
 	case states.Profile:
 		m.do(func() { m.disk.profile = newPath })
-	case states.BackProfile:
+	case states.RollbackProfile:
 		m.do(func() {
 			if o := m.disk.watch; o != nil {
 				o.BootID, o.Deadline = m.now.BootID, m.now.Boot+100
@@ -240,9 +240,9 @@ func (m *sim) Perform(_ context.Context, j states.Journal) states.Input {
 		m.do(func() { m.disk.profile = w.Previous.Path })
 	case states.Switch:
 		return m.switchTo(w, newPath)
-	case states.BackSwitch:
+	case states.RollbackSwitch:
 		return m.switchTo(w, w.Previous.Path)
-	case states.AwaitReboot, states.BackReboot:
+	case states.AwaitReboot, states.RollbackReboot:
 		if m.point() {
 			m.mu.Lock()
 			m.end(booting)
@@ -256,7 +256,7 @@ func (m *sim) Perform(_ context.Context, j states.Journal) states.Input {
 			}
 		})
 		return m.handOver()
-	case states.BackHandOver:
+	case states.RollbackHandOver:
 		return m.handOver()
 	case states.Confirm:
 		if !m.cut || m.Generations().Running == oldPath {

@@ -48,7 +48,7 @@ func TestAgent_BringsGoodReleasesAndComesBackFromBadOnes(t *testing.T) {
 			s.t = t
 			bad := s.build(testbed.System{Generation: "3", Fault: tc.fault})
 			r := s.apply(bad)
-			s.want(r, fleet.OutcomeReverted, tc.reason)
+			s.want(r, fleet.OutcomeRolledBack, tc.reason)
 			s.runs(two)
 			if got := s.sh("systemctl is-active app.service nixfleet-agent.service"); got != "active\nactive" {
 				t.Errorf("units after going back: %s", got)

@@ -135,14 +135,14 @@ func (w *world) Perform(ctx context.Context, j states.Journal) states.Input {
 		in = done(w.watch.Remove(), fleet.ReasonDiskFull)
 	case states.Verify:
 		in = w.verify(ctx, j)
-	case states.BackProfile:
+	case states.RollbackProfile:
 		w.rearm(j)
 		in = w.profile(ctx, j.Work.Previous.Path)
-	case states.BackSwitch:
+	case states.RollbackSwitch:
 		in = w.runSwitch(ctx, j, j.Work.Previous.Path)
-	case states.BackReboot:
+	case states.RollbackReboot:
 		in = w.reboot(ctx, func(time.Time) bool { return true })
-	case states.BackHandOver:
+	case states.RollbackHandOver:
 		in = w.replace(ctx, 30*time.Second)
 	case states.Report:
 		in = w.conclude(j)
@@ -318,7 +318,7 @@ func (w *world) conclude(j states.Journal) states.Input {
 		if work.Previous.Path != "" && work.Previous.Path != work.Target.Path {
 			errs = append(errs, nix.SetRoot(nix.RootsDir, "last-good", work.Previous.Path))
 		}
-	case work.Outcome == fleet.OutcomeReverted && work.Previous.Path != "":
+	case work.Outcome.OnPrevious() && work.Previous.Path != "":
 		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Previous.Path))
 		if work.Order.Kind == states.Revert {
 			errs = append(errs, w.restoreRelease())

@@ -272,7 +272,7 @@ func (v rolloutView) text(w io.Writer) {
 	fmt.Fprintf(w, "release %s, %s, %d machines, started %s by %s\n", v.Spec.Release.Short(), v.Spec.Strategy, v.Machines, date(v.CreatedAt), v.CreatedBy)
 	for _, b := range v.Batches {
 		n := b.Counts
-		fmt.Fprintf(w, "batch %d %s: %d of %d healthy, %d at work, %d failed, %d pending, %d skipped  %s\n", b.Index+1, b.State, n.Healthy, b.Size, n.InFlight+n.Reverting, n.Failed, n.Pending, n.Skipped, b.Why)
+		fmt.Fprintf(w, "batch %d %s: %d of %d healthy, %d at work, %d failed, %d pending, %d skipped  %s\n", b.Index+1, b.State, n.Healthy, b.Size, n.InFlight+n.RollingBack, n.Failed, n.Pending, n.Skipped, b.Why)
 	}
 	rows := make([][]string, len(v.Assignments))
 	for i, as := range v.Assignments {

@@ -180,7 +180,7 @@ func (s *story) badCanary(ctx context.Context) error {
 	}
 	for _, a := range e.Assignments {
 		switch {
-		case a.Machine == "web-01" && a.Outcome == fleet.OutcomeReverted:
+		case a.Machine == "web-01" && a.Outcome == fleet.OutcomeRolledBack:
 			s.more("%s went back to release 1 by itself, because: %s", a.Machine, oneLine(a.Message))
 		case a.Machine != "web-01" && a.Attempt == 0:
 		default:

@@ -188,11 +188,11 @@ func judge(s scenario, k kind, r result) error {
 	switch {
 	case !s.keeps() && completed:
 		return errors.New("a system that is not well was taken for healthy")
-	case !s.keeps() && k != power && r.Outcome != fleet.OutcomeReverted:
-		return fmt.Errorf("the outcome is %q, want %q", r.Outcome, fleet.OutcomeReverted)
+	case !s.keeps() && k != power && r.Outcome != fleet.OutcomeRolledBack:
+		return fmt.Errorf("the outcome is %q, want %q", r.Outcome, fleet.OutcomeRolledBack)
 	case s.keeps() && k != power && !completed:
 		return fmt.Errorf("a good system was not kept: %s, %s", r.Outcome, r.Reason)
-	case !completed && r.Outcome != fleet.OutcomeReverted && r.Outcome != fleet.OutcomeFailed:
+	case !completed && r.Outcome != fleet.OutcomeRolledBack && r.Outcome != fleet.OutcomeFailed:
 		return fmt.Errorf("the machine went back and says %q", r.Outcome)
 	}
 	return nil

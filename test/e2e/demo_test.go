@@ -115,13 +115,13 @@ func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
 			t.Errorf("%s runs %q, expected %q", m.ID, m.Running, m.Expected)
 		}
 	}
-	reverted, live := 0, 0
+	rolledBack, live := 0, 0
 	for _, ro := range r.Rollouts {
-		reverted += ro.Outcomes[fleet.OutcomeReverted]
+		rolledBack += ro.Outcomes[fleet.OutcomeRolledBack]
 		live += ro.Outcomes[fleet.OutcomeLive]
 	}
-	if reverted == 0 || live < 2*len(r.Machines) {
-		t.Errorf("outcomes: %d reverted and %d live, want some and at least %d", reverted, live, 2*len(r.Machines))
+	if rolledBack == 0 || live < 2*len(r.Machines) {
+		t.Errorf("outcomes: %d rolled back and %d live, want some and at least %d", rolledBack, live, 2*len(r.Machines))
 	}
 	refused := map[fleet.MachineID]fleet.Reason{}
 	for _, f := range r.Refusals {

@@ -85,7 +85,7 @@ func (s Journal) Load() (j states.Journal, lost bool, err error) {
 		}
 		return states.New(), true, nil
 	}
-	return j, false, nil
+	return j.Upgrade(), false, nil
 }
 
 // Save writes the journal.

@@ -49,6 +49,29 @@ func TestJournal_IsReadBackAndADamagedOneIsLostNotFatal(t *testing.T) {
 	}
 }
 
+// O11: an agent that was replaced in the middle of an attempt is read by its
+// successor.
+func TestJournal_OfTheFormatBeforeIsUpgraded(t *testing.T) {
+	s := Journal{File: filepath.Join(t.TempDir(), "journal.json")}
+	for text, want := range map[string]string{
+		`{"format":1,"step":"back-switch","work":{"outcome":"reverted"}}`:                    "rollback-switch rolled-back",
+		`{"format":1,"step":"back-hand-over","work":{"outcome":"reverted","revertKey":"k"}}`: "rollback-hand-over reverted",
+		`{"format":1,"step":"report","work":{"outcome":"revert-failed"}}`:                    "report rollback-failed",
+		`{"format":1,"step":"report","work":{"outcome":"live"}}`:                             "report live",
+	} {
+		if err := os.WriteFile(s.File, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, lost, err := s.Load()
+		if err != nil || lost {
+			t.Fatalf("%s: lost %v, %v", text, lost, err)
+		}
+		if got := string(j.Step) + " " + string(j.Work.Outcome); got != want || j.Format != states.Format {
+			t.Errorf("%s is read as %s, format %d; want %s", text, got, j.Format, want)
+		}
+	}
+}
+
 func report(i int, kind fleet.ReportKind) fleet.Report {
 	return fleet.Report{ID: fmt.Sprint("r", i), Kind: kind, Machine: "web-01"}
 }

@@ -13,7 +13,7 @@ import (
 // Limits, in seconds.
 const (
 	switchLimit = 600.0 // of a switch, unless the order's deadline wants less
-	maxBack     = 3     // tries of each step of going back
+	maxRollback = 3     // tries of each step of rolling back
 )
 
 // Next returns the journal after in. An input that means nothing at the
@@ -52,15 +52,15 @@ func Next(j Journal, in Input, now Moment) Journal {
 		return j.confirmed(in)
 	case Verify:
 		return j.verified(in)
-	case BackProfile, BackSwitch, BackReboot, BackHandOver:
-		return j.back(in, now)
+	case RollbackProfile, RollbackSwitch, RollbackReboot, RollbackHandOver:
+		return j.rollingBack(in, now)
 	case Report:
 		if _, ok := in.(Done); ok {
 			return j.finish(now)
 		}
 	case AwaitReboot:
 		if in, ok := in.(Failed); ok {
-			return j.goBack(fleet.OutcomeReverted, fleet.ReasonRebootNeeded, in.Message)
+			return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonRebootNeeded, in.Message)
 		}
 	case Idle:
 	}
@@ -118,7 +118,7 @@ func (j Journal) begin(o Order, now Moment) Journal {
 	}
 	w.Target, w.Previous, w.BootID = *j.Current, *j.LastGood, now.BootID
 	w.RevertKey = o.Key()
-	return j.goBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
+	return j.rollBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
 }
 
 // observed notes drift, and that a staged system has been booted.
@@ -157,7 +157,7 @@ func (j Journal) ordered(o Order, now Moment) Journal {
 		return j
 	}
 	w.RevertKey = o.Key()
-	return j.goBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
+	return j.rollBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
 }
 
 func (j Journal) withdrawn() Journal {
@@ -294,7 +294,7 @@ func (j Journal) stepped(in Input, now Moment) Journal {
 			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 		case Profile:
 			w.ProfileOnly = true
-			return j.goBack(fleet.OutcomeFailed, in.Reason, in.Message)
+			return j.rollBack(fleet.OutcomeFailed, in.Reason, in.Message)
 		}
 	case Done:
 		switch j.Step {
@@ -323,7 +323,7 @@ func (j Journal) switched(in Input, now Moment) Journal {
 	w := j.Work
 	s, ok := in.(Switched)
 	if f, failed := in.(Failed); failed {
-		return j.goBack(fleet.OutcomeReverted, f.Reason, f.Message)
+		return j.rollBack(fleet.OutcomeRolledBack, f.Reason, f.Message)
 	}
 	if !ok {
 		return j
@@ -332,18 +332,18 @@ func (j Journal) switched(in Input, now Moment) Journal {
 	activated := s.Code == 0 || s.Code == 3 || s.Code == 4
 	switch {
 	case s.TimedOut:
-		return j.goBack(fleet.OutcomeReverted, fleet.ReasonSwitchTimeout, fmt.Sprintf("the switch did not end within %.0f s\n%s", w.SwitchLimit(), s.Message))
+		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonSwitchTimeout, fmt.Sprintf("the switch did not end within %.0f s\n%s", w.SwitchLimit(), s.Message))
 	case s.Code < 0:
-		return j.goBack(fleet.OutcomeReverted, fleet.ReasonSwitchKilled, "the switch ended without an exit code\n"+s.Message)
+		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonSwitchKilled, "the switch ended without an exit code\n"+s.Message)
 	case w.Action == ActionBoot && s.Code != 0, !activated:
-		return j.goBack(fleet.OutcomeReverted, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration %s exited %d\n%s", w.Action, s.Code, s.Message))
+		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration %s exited %d\n%s", w.Action, s.Code, s.Message))
 	case w.Action == ActionBoot && !w.MayReboot:
 		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until somebody reboots")
 	case w.Action == ActionBoot:
 		j.Step = AwaitReboot
 		return j
 	case s.Running != w.Target.Path:
-		return j.goBack(fleet.OutcomeReverted, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message))
+		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message))
 	}
 	return j.watchNew(now)
 }
@@ -374,7 +374,7 @@ func (j Journal) handedOver(in Input) Journal {
 	case Done:
 		j.Step = Confirm
 	case Failed:
-		return j.goBack(fleet.OutcomeReverted, in.Reason, in.Message)
+		return j.rollBack(fleet.OutcomeRolledBack, in.Reason, in.Message)
 	}
 	return j
 }
@@ -385,7 +385,7 @@ func (j Journal) confirmed(in Input) Journal {
 		j.Work.Confirmed = in.By
 		j.Step = Disarm
 	case Unconfirmed:
-		return j.goBack(fleet.OutcomeReverted, fleet.ReasonNoNetwork, in.Message)
+		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonNoNetwork, in.Message)
 	}
 	return j
 }
@@ -407,7 +407,7 @@ func (j Journal) verified(in Input) Journal {
 		if w.Converged { // it ran before: there is nothing to go back to
 			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 		}
-		return j.goBack(fleet.OutcomeReverted, in.Reason, in.Message)
+		return j.rollBack(fleet.OutcomeRolledBack, in.Reason, in.Message)
 	case Failed: // another hand switched the machine: never fought (A13)
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 	}

@@ -11,6 +11,7 @@ package states
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -19,29 +20,29 @@ import (
 // Step is what an agent is at.
 type Step string
 
-// The steps. Those that begin with back undo what the others did.
+// The steps. Those that begin with rollback undo what the others did.
 const (
-	Idle         Step = "idle"
-	Judge        Step = "judge"          // get the release's bundle and judge it
-	Fetch        Step = "fetch"          // copy the system into the store, compare it
-	Prepare      Step = "prepare"        // note what runs, what fails, what answers
-	Arm          Step = "arm"            // the watchdog, before anything changes
-	Profile      Step = "profile"        // set the system profile
-	Switch       Step = "switch"         // run the system's own switch, or stage it for the next boot
-	AwaitReboot  Step = "await-reboot"   // wait for the policy's time, reboot
-	HandOver     Step = "hand-over"      // to the new system's own agent
-	Confirm      Step = "confirm"        // something that answered before the switch answers again
-	Disarm       Step = "disarm"         // the watchdog
-	Verify       Step = "verify"         // the new system's checks
-	BackProfile  Step = "back-profile"   // set the profile to the previous system
-	BackSwitch   Step = "back-switch"    // run the previous system's own switch
-	BackReboot   Step = "back-reboot"    // into the previous system, when the new one was booted
-	BackHandOver Step = "back-hand-over" // to the previous system's own agent
-	Report       Step = "report"         // queue the outcome, tidy up
+	Idle             Step = "idle"
+	Judge            Step = "judge"              // get the release's bundle and judge it
+	Fetch            Step = "fetch"              // copy the system into the store, compare it
+	Prepare          Step = "prepare"            // note what runs, what fails, what answers
+	Arm              Step = "arm"                // the watchdog, before anything changes
+	Profile          Step = "profile"            // set the system profile
+	Switch           Step = "switch"             // run the system's own switch, or stage it for the next boot
+	AwaitReboot      Step = "await-reboot"       // wait for the policy's time, reboot
+	HandOver         Step = "hand-over"          // to the new system's own agent
+	Confirm          Step = "confirm"            // something that answered before the switch answers again
+	Disarm           Step = "disarm"             // the watchdog
+	Verify           Step = "verify"             // the new system's checks
+	RollbackProfile  Step = "rollback-profile"   // set the profile to the previous system
+	RollbackSwitch   Step = "rollback-switch"    // run the previous system's own switch
+	RollbackReboot   Step = "rollback-reboot"    // into the previous system, when the new one was booted
+	RollbackHandOver Step = "rollback-hand-over" // to the previous system's own agent
+	Report           Step = "report"             // queue the outcome, tidy up
 )
 
 // Steps lists all of them.
-var Steps = [...]Step{Idle, Judge, Fetch, Prepare, Arm, Profile, Switch, AwaitReboot, HandOver, Confirm, Disarm, Verify, BackProfile, BackSwitch, BackReboot, BackHandOver, Report}
+var Steps = [...]Step{Idle, Judge, Fetch, Prepare, Arm, Profile, Switch, AwaitReboot, HandOver, Confirm, Disarm, Verify, RollbackProfile, RollbackSwitch, RollbackReboot, RollbackHandOver, Report}
 
 // State is the step in the words of the fleet.
 func (s Step) State() fleet.AgentState {
@@ -54,7 +55,7 @@ func (s Step) State() fleet.AgentState {
 		return fleet.AgentApplying
 	case HandOver, Confirm, Disarm, Verify:
 		return fleet.AgentVerifying
-	case BackProfile, BackSwitch, BackReboot, BackHandOver:
+	case RollbackProfile, RollbackSwitch, RollbackReboot, RollbackHandOver:
 		return fleet.AgentRollingBack
 	case Report:
 		return fleet.AgentReporting
@@ -75,8 +76,8 @@ func (s Step) Phase() fleet.AssignmentState {
 		return fleet.AssignAwaitingReboot
 	case HandOver, Confirm, Disarm, Verify:
 		return fleet.AssignVerifying
-	case BackProfile, BackSwitch, BackReboot, BackHandOver:
-		return fleet.AssignReverting
+	case RollbackProfile, RollbackSwitch, RollbackReboot, RollbackHandOver:
+		return fleet.AssignRollingBack
 	case Idle, Judge, Report:
 	}
 	return ""
@@ -166,16 +167,16 @@ type Work struct {
 	MayReboot    bool     `json:"mayReboot,omitempty"` // by the machine's policy
 	Rebooted     bool     `json:"rebooted,omitempty"`  // the target was booted
 
-	Action       Action  `json:"action,omitempty"`
-	Confirm      float64 `json:"confirm,omitempty"`      // seconds in which the network has to answer
-	Unit         string  `json:"unit,omitempty"`         // of the switch under way
-	SwitchUntil  float64 `json:"switchUntil,omitempty"`  // seconds since boot
-	WatchUntil   float64 `json:"watchUntil,omitempty"`   // when the watchdog acts
-	ConfirmUntil float64 `json:"confirmUntil,omitempty"` // when the agent itself goes back
-	VerifyFrom   float64 `json:"verifyFrom,omitempty"`   // start periods count from here
-	BackTries    int     `json:"backTries,omitempty"`
-	ProfileOnly  bool    `json:"profileOnly,omitempty"` // nothing was switched yet: going back is setting the profile
-	RevertKey    string  `json:"revertKey,omitempty"`   // of the order that ended the attempt
+	Action        Action  `json:"action,omitempty"`
+	Confirm       float64 `json:"confirm,omitempty"`      // seconds in which the network has to answer
+	Unit          string  `json:"unit,omitempty"`         // of the switch under way
+	SwitchUntil   float64 `json:"switchUntil,omitempty"`  // seconds since boot
+	WatchUntil    float64 `json:"watchUntil,omitempty"`   // when the watchdog acts
+	ConfirmUntil  float64 `json:"confirmUntil,omitempty"` // when the agent itself goes back
+	VerifyFrom    float64 `json:"verifyFrom,omitempty"`   // start periods count from here
+	RollbackTries int     `json:"rollbackTries,omitempty"`
+	ProfileOnly   bool    `json:"profileOnly,omitempty"` // nothing was switched yet: going back is setting the profile
+	RevertKey     string  `json:"revertKey,omitempty"`   // of the order that ended the attempt
 
 	Outcome   fleet.Outcome             `json:"outcome,omitempty"`
 	Reason    fleet.Reason              `json:"reason,omitempty"`
@@ -191,8 +192,8 @@ const (
 	maxFailed = 16
 )
 
-// Format is the version of the journal's form.
-const Format = 1
+// Format is the version of the journal's form. Upgrade reads older ones.
+const Format = 2
 
 // Documents are the digests of the trust documents that the journal's trust
 // state was learned from.
@@ -217,6 +218,37 @@ type Journal struct {
 	Serial   uint64            `json:"serial"`             // of switches and reports: their names never repeat
 	Trust    trust.State       `json:"trust"`
 	Learned  Documents         `json:"documents"`
+}
+
+// Phase is that of the journal's step. A rollback that was ordered is a revert.
+func (j Journal) Phase() fleet.AssignmentState {
+	if p := j.Step.Phase(); p != fleet.AssignRollingBack || j.Work == nil || j.Work.RevertKey == "" {
+		return p
+	}
+	return fleet.AssignReverting
+}
+
+// Upgrade turns a journal of an older format into one of this format.
+func (j Journal) Upgrade() Journal {
+	if j.Format >= Format {
+		return j
+	}
+	// Format 1 had other words for rolling back, and one outcome for what a
+	// machine does by itself and what is ordered.
+	if rest, ok := strings.CutPrefix(string(j.Step), "back-"); ok {
+		j.Step = Step("rollback-" + rest)
+	}
+	if w := j.Work; w != nil && w.RevertKey == "" {
+		switch w.Outcome {
+		case fleet.OutcomeReverted:
+			w.Outcome = fleet.OutcomeRolledBack
+		case fleet.OutcomeRevertFailed:
+			w.Outcome = fleet.OutcomeRollbackFailed
+		default:
+		}
+	}
+	j.Format = Format
+	return j
 }
 
 // New is the journal of an agent that knows nothing.

@@ -55,8 +55,8 @@ func settled() Journal {
 func at(t testing.TB, s Step) Journal {
 	t.Helper()
 	j := settled()
-	back := map[Step]bool{BackProfile: true, BackSwitch: true, BackReboot: true, BackHandOver: true, Report: true}[s]
-	reboot := s == AwaitReboot || s == BackReboot
+	back := map[Step]bool{RollbackProfile: true, RollbackSwitch: true, RollbackReboot: true, RollbackHandOver: true, Report: true}[s]
+	reboot := s == AwaitReboot || s == RollbackReboot
 	if s == Idle {
 		return j
 	}
@@ -194,7 +194,7 @@ func sane(j Journal) error {
 		return fmt.Errorf("step %s, outcome %q", j.Step, w.Outcome)
 	case j.Step.State() == fleet.AgentRollingBack && w.Previous.Path == "":
 		return fmt.Errorf("step %s leads nowhere", j.Step)
-	case (j.Step == Switch || j.Step == BackSwitch) && (w.Unit == "" || w.SwitchUntil <= 0):
+	case (j.Step == Switch || j.Step == RollbackSwitch) && (w.Unit == "" || w.SwitchUntil <= 0):
 		return fmt.Errorf("step %s without unit or limit", j.Step)
 	case w.Outcome != "" && !w.Outcome.Valid() || w.Reason != "" && !w.Reason.Valid():
 		return fmt.Errorf("outcome %q, reason %q", w.Outcome, w.Reason)
@@ -283,26 +283,26 @@ func TestNext_ExitCodeFourIsLiveDegradedByTheUnitsThatFailedSince(t *testing.T) 
 
 // A07, O09: a return that does not work is tried three times, and told.
 func TestNext_AReturnThatFailsIsReportedAsSuch(t *testing.T) {
-	j := at(t, BackSwitch)
+	j := at(t, RollbackSwitch)
 	for range 2 {
 		unit := j.Work.Unit
-		if j = Next(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != BackSwitch || j.Work.Unit == unit {
+		if j = Next(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != RollbackSwitch || j.Work.Unit == unit {
 			t.Fatalf("step %s, unit %s after %s", j.Step, j.Work.Unit, unit)
 		}
 	}
 	j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
-	if j.Step != Report || j.Work.Outcome != fleet.OutcomeRevertFailed || j.Work.Reason != fleet.ReasonRevertError {
+	if j.Step != Report || j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonPreviousFailed {
 		t.Errorf("step %s, outcome %s, reason %s", j.Step, j.Work.Outcome, j.Work.Reason)
 	}
 	bad := fleet.Generations{Running: oldPath, BootDefault: newPath}
-	if j = Next(at(t, BackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRevertFailed || j.Work.Reason != fleet.ReasonProfileFailed {
+	if j = Next(at(t, RollbackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonProfileFailed {
 		t.Errorf("boot default not set: outcome %s, reason %s", j.Work.Outcome, j.Work.Reason)
 	}
 }
 
 // H06: the second attempt of a rollout still leads back to what ran before it.
 func TestNext_ASystemThatFailedHereIsNeverWhatToGoBackTo(t *testing.T) {
-	j := at(t, BackSwitch)
+	j := at(t, RollbackSwitch)
 	for range 3 {
 		j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
 	}
@@ -325,7 +325,7 @@ func TestNext_ObeysARevertOrderOnce(t *testing.T) {
 		t.Fatalf("journal = %+v", live)
 	}
 	j := Next(live, Ordered{revert}, boot1)
-	if j.Step != BackProfile || j.Work.Previous.Path != oldPath || j.Work.Reason != fleet.ReasonRevertOrdered {
+	if j.Step != RollbackProfile || j.Work.Previous.Path != oldPath || j.Work.Reason != fleet.ReasonRevertOrdered {
 		t.Fatalf("step %s, work %+v", j.Step, j.Work)
 	}
 	j = run(j, boot1, Done{}, Switched{Generations: onOld}, Done{}, Done{})
@@ -373,7 +373,7 @@ func TestNext_ARebootIsProvenByTheBootID(t *testing.T) {
 	if k := Next(j, Rebooted{onNew}, boot2); k.Step != HandOver || k.Work.ConfirmUntil != boot2.Boot+30 {
 		t.Errorf("booted: step %s, confirm until %g", k.Step, k.Work.ConfirmUntil)
 	}
-	if k := Next(j, Rebooted{onOld}, boot2); k.Step != BackProfile || k.Work.Reason != fleet.ReasonBootedOld {
+	if k := Next(j, Rebooted{onOld}, boot2); k.Step != RollbackProfile || k.Work.Reason != fleet.ReasonBootedOld {
 		t.Errorf("booted old: step %s, reason %s", k.Step, k.Work.Reason)
 	}
 	staged := run(at(t, Prepare), boot1, Prepared{Generations: onOld, Reboot: true}, Done{}, Done{}, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}})

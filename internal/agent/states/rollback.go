@@ -9,14 +9,21 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// goBack begins the return to the system that ran before, which is always
-// allowed.
-func (j Journal) goBack(o fleet.Outcome, r fleet.Reason, message string) Journal {
+// rollBack begins the way to the previous system, which is always allowed.
+func (j Journal) rollBack(o fleet.Outcome, r fleet.Reason, message string) Journal {
 	w := j.Work
 	w.Outcome, w.Reason, w.Message = o, r, message
-	w.BackTries = 0
-	j.Step = BackProfile
+	w.RollbackTries = 0
+	j.Step = RollbackProfile
 	return j
+}
+
+// failedRollback is the outcome when the previous system cannot be restored.
+func (w *Work) failedRollback() fleet.Outcome {
+	if w.RevertKey != "" {
+		return fleet.OutcomeRevertFailed
+	}
+	return fleet.OutcomeRollbackFailed
 }
 
 // end ends the attempt where it is.
@@ -26,23 +33,23 @@ func (j Journal) end(o fleet.Outcome, r fleet.Reason, message string) Journal {
 	return j
 }
 
-func (j Journal) back(in Input, now Moment) Journal {
+func (j Journal) rollingBack(in Input, now Moment) Journal {
 	w := j.Work
 	_, done := in.(Done)
 	f, failed := in.(Failed)
 	switch j.Step {
-	case BackProfile:
+	case RollbackProfile:
 		switch {
-		case failed && w.BackTries < maxBack-1:
-			w.BackTries++
+		case failed && w.RollbackTries < maxRollback-1:
+			w.RollbackTries++
 			return j
 		case failed && w.ProfileOnly:
-			return j.end(fleet.OutcomeRevertFailed, f.Reason, w.Message+"\n"+f.Message)
+			return j.end(w.failedRollback(), f.Reason, w.Message+"\n"+f.Message)
 		case done && w.ProfileOnly:
 			j.Step = Report
 			return j
 		case done || failed: // a profile that cannot be set must not keep the old system from running
-			w.BackTries = 0
+			w.RollbackTries = 0
 			if failed {
 				w.Message += "\n" + f.Message
 			}
@@ -50,20 +57,20 @@ func (j Journal) back(in Input, now Moment) Journal {
 			if w.Rebooted && w.Reboot && w.MayReboot {
 				w.Action = ActionBoot
 			}
-			return j.enterSwitch(BackSwitch, now)
+			return j.enterSwitch(RollbackSwitch, now)
 		}
-	case BackSwitch:
+	case RollbackSwitch:
 		if s, ok := in.(Switched); ok {
-			return j.switchedBack(s, now)
+			return j.rolledBack(s, now)
 		}
 		if failed {
-			return j.backAgain(f.Message, now)
+			return j.rollBackAgain(f.Message, now)
 		}
-	case BackReboot:
+	case RollbackReboot:
 		if failed {
-			return j.end(fleet.OutcomeRevertFailed, fleet.ReasonRevertError, w.Message+"\n"+f.Message)
+			return j.end(w.failedRollback(), fleet.ReasonPreviousFailed, w.Message+"\n"+f.Message)
 		}
-	case BackHandOver:
+	case RollbackHandOver:
 		if done || failed {
 			j.Step = Report
 		}
@@ -71,32 +78,32 @@ func (j Journal) back(in Input, now Moment) Journal {
 	return j
 }
 
-// switchedBack judges the previous system's own activation (A07).
-func (j Journal) switchedBack(s Switched, now Moment) Journal {
+// rolledBack judges the previous system's own activation (A07).
+func (j Journal) rolledBack(s Switched, now Moment) Journal {
 	w := j.Work
 	good := s.Code == 0 || s.Code == 3 || s.Code == 4
 	switch {
 	case s.TimedOut:
-		return j.backAgain("its switch did not end in time", now)
+		return j.rollBackAgain("its switch did not end in time", now)
 	case w.Action == ActionBoot && s.Code == 0:
-		j.Step = BackReboot
+		j.Step = RollbackReboot
 		return j
 	case !good || w.Action == ActionBoot || s.Running != w.Previous.Path:
-		return j.backAgain(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
+		return j.rollBackAgain(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
 	case s.BootDefault != "" && s.BootDefault != w.Previous.Path: // O09
-		return j.end(fleet.OutcomeRevertFailed, fleet.ReasonProfileFailed, w.Message+"\nthe previous system runs, but the next boot is "+string(s.BootDefault))
+		return j.end(w.failedRollback(), fleet.ReasonProfileFailed, w.Message+"\nthe previous system runs, but the next boot is "+string(s.BootDefault))
 	}
-	j.Step = BackHandOver
+	j.Step = RollbackHandOver
 	return j
 }
 
-func (j Journal) backAgain(why string, now Moment) Journal {
+func (j Journal) rollBackAgain(why string, now Moment) Journal {
 	w := j.Work
-	if w.BackTries++; w.BackTries < maxBack {
-		return j.enterSwitch(BackSwitch, now)
+	if w.RollbackTries++; w.RollbackTries < maxRollback {
+		return j.enterSwitch(RollbackSwitch, now)
 	}
-	return j.end(fleet.OutcomeRevertFailed, fleet.ReasonRevertError,
-		fmt.Sprintf("%s: %s\ngoing back to %s failed %d times: %s", w.Reason, w.Message, w.Previous.Path, maxBack, why))
+	return j.end(w.failedRollback(), fleet.ReasonPreviousFailed,
+		fmt.Sprintf("%s: %s\nrolling back to %s failed %d times: %s", w.Reason, w.Message, w.Previous.Path, maxRollback, why))
 }
 
 // rebooted says what a boot means at each step: by order, by a person or by a
@@ -119,23 +126,23 @@ func (j Journal) rebooted(in Rebooted, now Moment) Journal {
 			w.Rebooted = true
 			return j.watchNew(now)
 		case j.Step == Switch:
-			return j.goBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted in the middle of the switch, into "+string(in.Running))
+			return j.rollBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted in the middle of the switch, into "+string(in.Running))
 		default:
-			return j.goBack(fleet.OutcomeReverted, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
+			return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
 		}
-	case BackSwitch:
+	case RollbackSwitch:
 		w.Rebooted = onTarget
-		return j.enterSwitch(BackSwitch, now)
-	case BackReboot:
+		return j.enterSwitch(RollbackSwitch, now)
+	case RollbackReboot:
 		if in.Running != w.Previous.Path {
-			return j.end(fleet.OutcomeRevertFailed, fleet.ReasonBootedOld, w.Message+"\nthe machine was booted into "+string(in.Running))
+			return j.end(w.failedRollback(), fleet.ReasonBootedOld, w.Message+"\nthe machine was booted into "+string(in.Running))
 		}
-		j.Step = BackHandOver
+		j.Step = RollbackHandOver
 	}
 	return j
 }
 
-// watchdogFired takes note that the watchdog went back, and sees to the rest.
+// watchdogFired takes note that the watchdog rolled back, and sees to the rest.
 func (j Journal) watchdogFired(in WatchdogFired) Journal {
 	w := j.Work
 	reason := fleet.ReasonWatchdog
@@ -146,9 +153,9 @@ func (j Journal) watchdogFired(in WatchdogFired) Journal {
 	default:
 		return j
 	}
-	j = j.goBack(fleet.OutcomeReverted, reason, in.Message)
+	j = j.rollBack(fleet.OutcomeRolledBack, reason, in.Message)
 	if in.Running == w.Previous.Path && in.BootDefault == w.Previous.Path {
-		j.Step = BackHandOver
+		j.Step = RollbackHandOver
 	}
 	return j
 }
@@ -166,8 +173,8 @@ func (j Journal) finish(now Moment) Journal {
 		j.Staged = &w.Target
 	case w.Outcome.Success():
 		j = j.wentLive()
-	case w.Outcome == fleet.OutcomeReverted, w.Outcome == fleet.OutcomeRevertFailed, w.Outcome == fleet.OutcomeFailed:
-		j = j.wentBack(now)
+	case w.Outcome != fleet.OutcomeRefused:
+		j = j.leftRelease(now)
 	}
 	j.Trust = j.Trust.Settled(now.WallMs)
 	j.Drift = ""
@@ -189,7 +196,7 @@ func (j Journal) wentLive() Journal {
 	return j
 }
 
-func (j Journal) wentBack(now Moment) Journal {
+func (j Journal) leftRelease(now Moment) Journal {
 	w := j.Work
 	ordered := w.RevertKey != ""
 	floor := j.Trust.Floor
@@ -204,7 +211,7 @@ func (j Journal) wentBack(now Moment) Journal {
 		j.Failed = append(slices.Clone(j.Failed), w.Target.Path)
 		j.Failed = j.Failed[max(0, len(j.Failed)-maxFailed):]
 	}
-	if w.Outcome == fleet.OutcomeReverted && w.Previous.Digest != "" {
+	if w.Outcome.OnPrevious() && w.Previous.Digest != "" {
 		previous := w.Previous
 		if ordered && j.LastGood != nil && j.LastGood.Path == previous.Path {
 			j.LastGood, j.Trust.LastGood = nil, nil

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package store
+
+import (
+	"database/sql"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pressly/goose/v3"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// openAt makes a file as the program had it that knew so many migrations.
+func openAt(t *testing.T, path string, version int64, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", dsn(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range statements {
+		if _, err := db.ExecContext(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+// O11: a database of the program before is read with the words of this one.
+func TestMigrate_RenamesWhatTheVersionBeforeWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	assignment := func(id, state, outcome, reason, message string) string {
+		return `INSERT INTO assignment (rollout_id, machine_id, batch, state, why, attempt, digest, store_path, previous_digest, previous_path,
+			outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered)
+			VALUES ('r1', '` + id + `', 0, '` + state + `', '', 1, 'd', 'p', '', '', '` + outcome + `', '` + reason + `', '` + message + `', '[]', 0, 0, 0, 0, 1)`
+	}
+	before := []string{
+		`INSERT INTO release (digest, line, sequence, envelope, header, registered_at, registered_by) VALUES ('d', 'main', 1, '{}', '{}', 1, 'key:alice')`,
+		`INSERT INTO rollout (id, release_digest, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version)
+			VALUES ('r1', 'd', '{}', 'running', '', 0, 9, 1, 'key:alice', 1, 0, 0, 0, 0, 1)`,
+		`INSERT INTO batch (rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at, approved, approved_by, acknowledged)
+			VALUES ('r1', 0, 'open', '', 9, '{"pending":1,"reverting":2}', 1, 0, 0, 0, '', 0)`,
+	}
+	want := map[fleet.MachineID][3]string{}
+	for _, tc := range []struct {
+		id                             fleet.MachineID
+		state, outcome, reason, text   string
+		stateNow, outcomeNow, whyNow   string
+		health, healthNow, agentStates string
+	}{
+		{"by-itself", "reverted", "reverted", "check-failed", "", "rolled-back", "rolled-back", "check-failed", "passing", "healthy", "idle"},
+		{"by-order", "reverted", "reverted", "revert-ordered", "", "reverted", "reverted", "revert-ordered", "failing", "unhealthy", "fetching"},
+		{"on-its-way", "reverting", "", "check-failed", "", "rolling-back", "", "check-failed", "pending", "pending", "rolling-back"},
+		{"ordered", "reverting", "", "revert-ordered", "", "reverting", "", "revert-ordered", "", "", ""},
+		{"stuck", "revert-failed", "revert-failed", "revert-error", "check-failed: x", "rollback-failed", "rollback-failed", "previous-failed", "", "", ""},
+		{"stuck-by-order", "revert-failed", "revert-failed", "revert-error", "revert-ordered: x", "revert-failed", "revert-failed", "previous-failed", "", "", ""},
+		{"late", "revert-failed", "", "revert-deadline", "", "revert-failed", "", "revert-deadline", "", "", ""},
+		{"well", "healthy", "live", "", "", "healthy", "live", "", "", "", ""},
+	} {
+		before = append(before, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, health, agent_state)
+			VALUES ('`+string(tc.id)+`', 'active', '[]', 1, '`+tc.health+`', '`+tc.agentStates+`')`,
+			assignment(string(tc.id), tc.state, tc.outcome, tc.reason, tc.text))
+		want[tc.id] = [3]string{tc.stateNow + " " + tc.outcomeNow + " " + tc.whyNow, tc.healthNow, tc.agentStates}
+	}
+	openAt(t, path, 12, before...)
+	s := open(t, path)
+	got := map[fleet.MachineID][3]string{}
+	rows, err := s.Assignments(t.Context(), AssignmentFilter{Rollout: "r1", Batch: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range rows {
+		m, err := s.Machine(t.Context(), a.Machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[a.Machine] = [3]string{string(a.State) + " " + string(a.Outcome) + " " + string(a.Reason), string(m.Health), string(m.State)}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	batches, err := s.Batches(t.Context(), "r1")
+	if err != nil || len(batches) != 1 || batches[0].Counts.RollingBack != 2 {
+		t.Errorf("batches %+v, %v", batches, err)
+	}
+	if found, err := s.Integrity(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("integrity: %v, %v", found, err)
+	}
+}
+
+// A word of a newer agent can be kept; one of any length cannot.
+func TestMachineWords_AreHeldByLengthOnly(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+	write(t, s, func(tx *Tx) error { return seed(t.Context(), tx, "r1") })
+	m := machine("web-01")
+	m.State = "dancing"
+	write(t, s, func(tx *Tx) error { return tx.UpdateMachineStatus(t.Context(), m) })
+	a := fleet.Assignment{Rollout: "r1", Machine: "web-01", State: fleet.AssignFailed, Outcome: "half-live"}
+	write(t, s, func(tx *Tx) error { return tx.PutAssignment(t.Context(), a) })
+	m.State = fleet.AgentState(strings.Repeat("x", 65))
+	if err := s.Write(t.Context(), func(tx *Tx) error { return tx.UpdateMachineStatus(t.Context(), m) }); err == nil {
+		t.Error("a state of 65 bytes was kept")
+	}
+}
