@@ -32,49 +32,24 @@ type CheckIn struct {
 	Drift        bool                      `json:"drift,omitempty"`
 	RunsRelease  fleet.Digest              `json:"runsRelease,omitempty"` // accepted release whose path runs
 	Checks       []fleet.HealthCheckResult `json:"checks,omitempty"`
-	Documents    Documents                 `json:"documents"`       // that the agent holds
+	Documents    fleet.DocumentDigests     `json:"documents"`       // that the agent holds
 	Epoch        string                    `json:"epoch,omitempty"` // of the last reply, echoed
 	Have         string                    `json:"have,omitempty"`  // etag of the orders it knows
 	WaitMs       int64                     `json:"waitMs"`          // hold the reply until there are other orders; 0: answer now
 	fleet.Generations
 }
 
-// Documents are the digests of the current trust documents.
-type Documents struct {
-	Root        fleet.Digest `json:"root,omitempty"`
-	Revocations fleet.Digest `json:"revocations,omitempty"`
-	Timestamp   fleet.Digest `json:"timestamp,omitempty"`
-}
-
-// Orders is what an agent may do now. Nothing in it is a right: what it names
-// has to pass the agent's own trust rules.
+// Orders is what an agent may do now. Nothing in it grants authority: what it
+// names has to pass the agent's own trust rules.
 type Orders struct {
-	Etag        string       `json:"etag"`
-	Epoch       string       `json:"epoch,omitempty"`
-	Prefetch    fleet.Digest `json:"prefetch,omitempty"` // may be fetched and verified, not activated
-	Apply       *ApplyOrder  `json:"apply,omitempty"`
-	Revert      *RevertOrder `json:"revert,omitempty"`
-	Documents   Documents    `json:"documents"`
-	PollAfterMs int64        `json:"pollAfterMs"` // for an agent that does not hold a long poll
-	WaitMs      int64        `json:"waitMs"`      // that the agent should ask for
-}
-
-// ApplyOrder asks for the activation of a release, as one attempt of an
-// assignment.
-type ApplyOrder struct {
-	Digest       fleet.Digest    `json:"digest"`
-	Rollout      fleet.RolloutID `json:"rollout"`
-	Attempt      int             `json:"attempt"`
-	MinHealthyMs int64           `json:"minHealthyMs"`
-	// DeadlineMs is how long the attempt may take from now, 0 for no limit.
-	DeadlineMs int64 `json:"deadlineMs"`
-}
-
-// RevertOrder asks to go back from a release to the recorded last good system.
-type RevertOrder struct {
-	Digest  fleet.Digest    `json:"digest"`
-	Rollout fleet.RolloutID `json:"rollout"`
-	Attempt int             `json:"attempt"`
+	Etag        string                `json:"etag"`
+	Epoch       string                `json:"epoch,omitempty"`
+	Prefetch    fleet.Digest          `json:"prefetch,omitempty"` // may be fetched and verified, not activated
+	Apply       *fleet.Order          `json:"apply,omitempty"`
+	Revert      *fleet.Order          `json:"revert,omitempty"`
+	Documents   fleet.DocumentDigests `json:"documents"`
+	PollAfterMs int64                 `json:"pollAfterMs"` // for an agent that does not hold a long poll
+	WaitMs      int64                 `json:"waitMs"`      // that the agent should ask for
 }
 
 // Reports carries queued reports, oldest first.

@@ -20,7 +20,7 @@ type trustState struct {
 	root        *fleet.Root
 	revocations *fleet.Revocations
 	timestamp   *fleet.Timestamp
-	documents   api.Documents
+	documents   fleet.DocumentDigests
 }
 
 func (p *Plane) trustNow() trustState {

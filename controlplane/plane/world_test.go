@@ -333,7 +333,7 @@ func (a *agent) report(ctx context.Context, r fleet.Report) {
 	}
 }
 
-func (a *agent) apply(ctx context.Context, o api.ApplyOrder) {
+func (a *agent) apply(ctx context.Context, o fleet.Order) {
 	key := fmt.Sprintf("%s/%d", o.Rollout, o.Attempt)
 	if a.seen[key] {
 		return // its end is reported, and on its way through the engine
@@ -367,7 +367,7 @@ func (a *agent) apply(ctx context.Context, o api.ApplyOrder) {
 	a.report(ctx, r)
 }
 
-func (a *agent) revert(ctx context.Context, o api.RevertOrder) {
+func (a *agent) revert(ctx context.Context, o fleet.Order) {
 	key := fmt.Sprintf("revert %s/%d", o.Rollout, o.Attempt)
 	if a.seen[key] {
 		return

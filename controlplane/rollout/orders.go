@@ -18,9 +18,9 @@ func OrdersFor(a fleet.Assignment, r fleet.Rollout, now int64) api.Orders {
 	switch {
 	case a.Rollout != r.ID:
 	case a.State == fleet.AssignReverting:
-		o.Revert = &api.RevertOrder{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
+		o.Revert = &fleet.Order{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
 	case a.State.InFlight() && now < a.Deadline:
-		o.Apply = &api.ApplyOrder{
+		o.Apply = &fleet.Order{
 			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
 			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - now,
 		}

@@ -251,7 +251,7 @@ func TestOrdersFor_FollowThePlan(t *testing.T) {
 	orders := func(batch int) api.Orders { return rollout.OrdersFor(m.a(m.at(batch, 0)), m.state.Rollout, m.now) }
 	m.settle()
 	d := digest("release-2")
-	apply := &api.ApplyOrder{Digest: d, Rollout: "r1", Attempt: 1, MinHealthyMs: 1, DeadlineMs: 10 * minute}
+	apply := &fleet.Order{Digest: d, Rollout: "r1", Attempt: 1, MinHealthyMs: 1, DeadlineMs: 10 * minute}
 	want := []api.Orders{{Apply: apply}, {Prefetch: d}, {}}
 	for i := range want {
 		if diff := cmp.Diff(want[i], orders(i)); diff != "" {

@@ -322,7 +322,7 @@ func (s *site) release(path string) fleet.Digest {
 func (s *site) give(d fleet.Digest, deadline time.Duration) {
 	s.order++
 	s.plane.update(func() {
-		s.plane.orders = api.Orders{Etag: fmt.Sprint(s.order), WaitMs: 20_000, Apply: &api.ApplyOrder{
+		s.plane.orders = api.Orders{Etag: fmt.Sprint(s.order), WaitMs: 20_000, Apply: &fleet.Order{
 			Digest: d, Rollout: rolloutID(s.order), Attempt: 1, MinHealthyMs: 1500, DeadlineMs: deadline.Milliseconds(),
 		}}
 	})

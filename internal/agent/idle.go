@@ -184,7 +184,7 @@ func (w *world) adopted(j states.Journal) states.Input {
 // learn gets the trust documents that the agent does not have. One that is
 // refused changes nothing, is told, and is looked at again after a while: a
 // clock may have been behind.
-func (w *world) learn(ctx context.Context, j states.Journal, have api.Documents) states.Input {
+func (w *world) learn(ctx context.Context, j states.Journal, have fleet.DocumentDigests) states.Input {
 	s, known := w.trustState(j), j.Learned
 	for _, d := range []struct {
 		have  fleet.Digest

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -35,7 +34,7 @@ func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	w := testWorld(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
-	have := api.Documents{Root: "root-2", Revocations: "rev"}
+	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
 	j = states.Next(j, w.learn(t.Context(), j, have), w.Now())
 	if j.Trust.Root.Version != 2 || j.Trust.Revocations == nil || j.Learned.Root != "root-2" || j.Learned.Revocations != "rev" {
 		t.Errorf("root %d, revocations %v, learned %+v", j.Trust.Root.Version, j.Trust.Revocations, j.Learned)
@@ -58,7 +57,7 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 	w := testWorld(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
-	have := api.Documents{Root: "root-2", Revocations: "rev"}
+	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
 	for range 3 {
 		if in := w.learn(t.Context(), j, have); in != nil {
 			j = states.Next(j, in, w.Now())

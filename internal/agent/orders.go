@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
@@ -52,15 +53,14 @@ func revertOrder(v api.Orders) (states.Order, bool) {
 	if v.Revert == nil {
 		return states.Order{}, false
 	}
-	return states.Order{Kind: states.Revert, Digest: v.Revert.Digest, Rollout: v.Revert.Rollout, Attempt: v.Revert.Attempt}, true
+	return states.Order{Kind: states.Revert, Order: fleet.Order{Digest: v.Revert.Digest, Rollout: v.Revert.Rollout, Attempt: v.Revert.Attempt}}, true
 }
 
 func applyOrder(v api.Orders) (states.Order, bool) {
 	if v.Apply == nil {
 		return states.Order{}, false
 	}
-	a := v.Apply
-	return states.Order{Kind: states.Apply, Digest: a.Digest, Rollout: a.Rollout, Attempt: a.Attempt, MinHealthyMs: a.MinHealthyMs, DeadlineMs: a.DeadlineMs}, true
+	return states.Order{Kind: states.Apply, Order: *v.Apply}, true
 }
 
 // interrupts tells what the present orders mean for the one at work.

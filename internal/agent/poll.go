@@ -64,7 +64,7 @@ func (w *world) checkIn(wait time.Duration) api.CheckIn {
 	c := api.CheckIn{
 		Machine: w.cfg.MachineID, AgentVersion: w.version, System: w.trustState(j).System, Line: w.cfg.Line, BootID: now.BootID,
 		State: j.Step.State(), Waiting: fleet.CleanText(j.Waiting, 500), Tags: w.cfg.Tags, Drift: j.Drifted(g.Running), RunsRelease: j.RunsRelease(g.Running),
-		Documents: api.Documents{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
+		Documents: fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
 		WaitMs:    wait.Milliseconds(), Generations: g,
 	}
 	if r := w.checks.Load(); r != nil {

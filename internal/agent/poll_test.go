@@ -296,8 +296,8 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 }
 
 var (
-	simApply  = &api.ApplyOrder{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
-	simRevert = &api.RevertOrder{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
+	simApply  = &fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
+	simRevert = &fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
 )
 
 // H03: an order that was carried out is not begun again; another attempt is.
@@ -336,7 +336,7 @@ func TestInterrupts_WithdrawsAndTurnsBack(t *testing.T) {
 		{"still ordered", api.Orders{Apply: simApply}, states.Fetch, nil},
 		{"no longer ordered", api.Orders{}, states.Fetch, states.Withdrawn{}},
 		{"ordered back before the switch", api.Orders{Revert: simRevert}, states.Fetch, states.Withdrawn{}},
-		{"ordered back after it", api.Orders{Revert: simRevert}, states.Verify, states.Ordered{Order: states.Order{Kind: states.Revert, Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}},
+		{"ordered back after it", api.Orders{Revert: simRevert}, states.Verify, states.Ordered{Order: states.Order{Kind: states.Revert, Order: fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}}},
 	} {
 		got, _ := interrupts(tc.v, at(tc.step))
 		if d := cmp.Diff(got, tc.want); d != "" {

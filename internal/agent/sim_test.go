@@ -185,13 +185,13 @@ func (m *sim) Fired(context.Context) (string, bool) {
 	return "", false
 }
 
-var simOrder = states.Order{Kind: states.Apply, Digest: fleet.SHA256([]byte("new")), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}
+var simOrder = states.Order{Kind: states.Apply, Order: fleet.Order{Digest: fleet.SHA256([]byte("new")), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}}
 
 func (m *sim) Idle(_ context.Context, j states.Journal) states.Input {
 	if !j.Did(simOrder) {
 		return states.Ordered{Order: simOrder}
 	}
-	back := states.Order{Kind: states.Revert, Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
+	back := states.Order{Kind: states.Revert, Order: fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}
 	if m.revert && j.Current.Path == newPath && !j.Did(back) {
 		return states.Ordered{Order: back}
 	}

@@ -159,7 +159,7 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		s.give(d, 20*time.Second)
 		s.want(s.outcome(), fleet.OutcomeLive, "")
 		s.plane.update(func() {
-			s.plane.orders = api.Orders{Etag: "revert", Revert: &api.RevertOrder{Digest: d, Rollout: rolloutID(s.order), Attempt: 1}}
+			s.plane.orders = api.Orders{Etag: "revert", Revert: &fleet.Order{Digest: d, Rollout: rolloutID(s.order), Attempt: 1}}
 		})
 		s.seen("outcome of the revert order", func(r fleet.Report) bool {
 			return r.Kind == fleet.ReportOutcome && r.Reason == fleet.ReasonRevertOrdered && r.Outcome == fleet.OutcomeReverted

@@ -22,7 +22,7 @@ type (
 	// Learned is what the trust documents that came lately amount to.
 	Learned struct {
 		Trust     trust.State
-		Documents Documents
+		Documents fleet.DocumentDigests
 	}
 	// Adopted is the floor that a person on the machine vouches for.
 	Adopted struct{ Floor trust.Floor }

@@ -109,14 +109,10 @@ const (
 	Revert OrderKind = "revert"
 )
 
-// Order is what the control plane asks for. It is no right.
+// Order is an order of the control plane, and which of the two it is.
 type Order struct {
-	Kind         OrderKind       `json:"kind"`
-	Digest       fleet.Digest    `json:"digest"`
-	Rollout      fleet.RolloutID `json:"rollout"`
-	Attempt      int             `json:"attempt"`
-	MinHealthyMs int64           `json:"minHealthyMs,omitempty"`
-	DeadlineMs   int64           `json:"deadlineMs,omitempty"` // of the attempt, from its start; 0: none
+	Kind OrderKind `json:"kind"`
+	fleet.Order
 }
 
 // Key tells orders apart: each is carried out once (H03).
@@ -195,29 +191,21 @@ const (
 // Format is the version of the journal's form. Upgrade reads older ones.
 const Format = 2
 
-// Documents are the digests of the trust documents that the journal's trust
-// state was learned from.
-type Documents struct {
-	Root        fleet.Digest `json:"root,omitempty"`
-	Revocations fleet.Digest `json:"revocations,omitempty"`
-	Timestamp   fleet.Digest `json:"timestamp,omitempty"`
-}
-
 // Journal is all that an agent knows across its own end.
 type Journal struct {
-	Format   int               `json:"format"`
-	Step     Step              `json:"step"`
-	Work     *Work             `json:"work,omitempty"`
-	Waiting  string            `json:"waiting,omitempty"`  // why an idle agent waits
-	Current  *System           `json:"current,omitempty"`  // went live here last
-	LastGood *System           `json:"lastGood,omitempty"` // ran before Current
-	Staged   *System           `json:"staged,omitempty"`   // runs after the next reboot
-	Done     []string          `json:"done,omitempty"`     // keys of orders carried out, oldest first
-	Failed   []fleet.StorePath `json:"failed,omitempty"`   // systems that failed here
-	Drift    fleet.StorePath   `json:"drift,omitempty"`    // told already
-	Serial   uint64            `json:"serial"`             // of switches and reports: their names never repeat
-	Trust    trust.State       `json:"trust"`
-	Learned  Documents         `json:"documents"`
+	Format   int                   `json:"format"`
+	Step     Step                  `json:"step"`
+	Work     *Work                 `json:"work,omitempty"`
+	Waiting  string                `json:"waiting,omitempty"`  // why an idle agent waits
+	Current  *System               `json:"current,omitempty"`  // went live here last
+	LastGood *System               `json:"lastGood,omitempty"` // ran before Current
+	Staged   *System               `json:"staged,omitempty"`   // runs after the next reboot
+	Done     []string              `json:"done,omitempty"`     // keys of orders carried out, oldest first
+	Failed   []fleet.StorePath     `json:"failed,omitempty"`   // systems that failed here
+	Drift    fleet.StorePath       `json:"drift,omitempty"`    // told already
+	Serial   uint64                `json:"serial"`             // of switches and reports: their names never repeat
+	Trust    trust.State           `json:"trust"`
+	Learned  fleet.DocumentDigests `json:"documents"` // of what Trust was learned from
 }
 
 // Phase is that of the journal's step. A rollback that was ordered is a revert.

@@ -31,8 +31,8 @@ var (
 	boot2     = Moment{WallMs: 2_000_000, Boot: 10, BootID: "boot-2"}
 	onOld     = fleet.Generations{Running: oldPath, Booted: oldPath, BootDefault: oldPath}
 	onNew     = fleet.Generations{Running: newPath, Booted: oldPath, BootDefault: newPath}
-	apply     = Order{Kind: Apply, Digest: newDigest, Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}
-	revert    = Order{Kind: Revert, Digest: newDigest, Rollout: "r1", Attempt: 1}
+	apply     = Order{Kind: Apply, Order: fleet.Order{Digest: newDigest, Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}}
+	revert    = Order{Kind: Revert, Order: fleet.Order{Digest: newDigest, Rollout: "r1", Attempt: 1}}
 )
 
 func accepted() trust.Accepted {
@@ -96,7 +96,7 @@ func at(t testing.TB, s Step) Journal {
 
 // inputs has each kind of input, with each value that matters to a decision.
 func inputs() []Input {
-	learned := Learned{Trust: trust.State{HighestSignedTime: 7}, Documents: Documents{Root: newDigest}}
+	learned := Learned{Trust: trust.State{HighestSignedTime: 7}, Documents: fleet.DocumentDigests{Root: newDigest}}
 	return []Input{
 		Ordered{apply}, Ordered{revert}, Withdrawn{}, Observed{onOld}, Observed{fleet.Generations{Running: handPath}}, learned, Adopted{trust.Floor{}},
 		Rebooted{onOld}, Rebooted{onNew}, WatchdogFired{Generations: onOld, Message: "went back"}, WatchdogFired{Generations: onNew},
