@@ -32,12 +32,10 @@ deps test-deps:
 demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON=1 prints one JSON document, REPORT=FILE writes a page
 	@exec ./bin/nixfleet demo $(if $(KEEP),--keep) $(if $(JSON),--json) $(if $(REPORT),--report $(REPORT))
 
-test: test-deps build ## every test this machine can run
-	@nix/checks/parse.sh
-	@nix/checks/vm-apps.sh
-	@nix/packages/vendor-hash.sh --check
-	@$(NIX_TREES) nix/checks/eval/run.sh
-	@go test -race -timeout 20m ./...
+test: test-deps build ## every test this machine can run; SKIPPED=FILE writes what it skipped, as JSON
+	@CGO_ENABLED=0 go build -o bin/house ./test/house
+	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/packages/vendor-hash.sh --check; $(NIX_TREES) nix/checks/eval/run.sh; \
+	  go test -json -race -timeout 20m ./...; } | bin/house $(if $(SKIPPED),-skipped $(SKIPPED))
 
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e
