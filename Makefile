@@ -3,20 +3,26 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
+# sudo forgets where Go's own archive puts it.
+export PATH := $(PATH):/usr/local/go/bin
 
 PROGRAMS := nixfleet nixfleet-agent nixfleet-control-plane
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-# What the demo and the tests need of Debian, beyond Go and git.
+# What the demo needs of Debian, beyond Go and git; and the tests, for the race detector.
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
+TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps demo test e2e crash crash-sim lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p; done
 
-deps: ## install what is missing on Debian (root)
+deps: ## install what is missing on Debian for the demo (root)
+test-deps: PACKAGES += $(TEST_PACKAGES)
+test-deps: ## the same for the tests
+deps test-deps:
 	@missing=; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "missing:$$missing; install them, on Debian as root with: apt-get install$$missing" >&2; exit 1; fi; \
@@ -26,12 +32,10 @@ deps: ## install what is missing on Debian (root)
 demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON=1 prints one JSON document, REPORT=FILE writes a page
 	@exec ./bin/nixfleet demo $(if $(KEEP),--keep) $(if $(JSON),--json) $(if $(REPORT),--report $(REPORT))
 
-test: deps build ## every test this machine can run
-	@nix/checks/parse.sh
-	@nix/checks/vm-apps.sh
-	@nix/packages/vendor-hash.sh --check
-	@$(NIX_TREES) nix/checks/eval/run.sh
-	@go test -race -timeout 20m ./...
+test: test-deps build ## every test this machine can run; SKIPPED=FILE writes what it skipped, as JSON
+	@CGO_ENABLED=0 go build -o bin/house ./test/house
+	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/packages/vendor-hash.sh --check; $(NIX_TREES) nix/checks/eval/run.sh; \
+	  go test -json -race -timeout 20m ./...; } | bin/house $(if $(SKIPPED),-skipped $(SKIPPED))
 
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
 	@CHAOS=$(CHAOS) go test -count=1 -v -timeout 20m ./test/e2e

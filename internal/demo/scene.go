@@ -185,6 +185,7 @@ func (s *Scene) writeFlake(ctx context.Context) error {
 		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(programs, "nixfleet-agent-new"), 0o755, "\nanother build\n"),
 		copyFile(filepath.Join(s.Dir, "trust", "root.json"), filepath.Join(dir, "trust", "root.json"), 0o644, ""),
 		os.WriteFile(filepath.Join(s.Dir, "nixfleet.toml"), []byte(project), 0o644),
+		os.WriteFile(filepath.Join(s.Dir, "nix.conf"), []byte(testbed.NixSettings), 0o644), // for whoever looks around
 	)
 	if err != nil {
 		return err

@@ -237,7 +237,8 @@ func (s *story) look(ctx context.Context) error {
 func (s *story) lookAround() {
 	s.say("all keeps running until Ctrl-C. To look around, as root in another terminal:")
 	enter := s.TB.HubCommand(proc.Cmd{Path: filepath.Join(s.Bin, "nixfleet"), Args: []string{"machine", "list"}})
-	s.more("cd %s; export HOME=%s NIXFLEET_SERVER=%s NIXFLEET_CA=%s", s.Dir, filepath.Join(s.Dir, "home"), s.operatorsURL(), s.cpFile("ca.pem"))
+	s.more("cd %s; export HOME=%s NIX_USER_CONF_FILES=%s NIXFLEET_SERVER=%s NIXFLEET_CA=%s",
+		s.Dir, filepath.Join(s.Dir, "home"), filepath.Join(s.Dir, "nix.conf"), s.operatorsURL(), s.cpFile("ca.pem"))
 	s.more("%s", enter)
 	for _, m := range s.Cast {
 		s.more("%s   # a shell on %s", s.Host(m.ID).Shell(), m.ID)

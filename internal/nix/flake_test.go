@@ -22,6 +22,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/proc"
+	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
 // host is a nixosConfigurations host whose system is a folder with the file
@@ -38,13 +39,8 @@ func host(name, script string) string {
 // newFlake writes a flake and returns it. Nix asks nobody on the internet.
 func newFlake(t *testing.T, outputs string) Flake {
 	t.Helper()
-	if _, err := proc.Look("nix"); err != nil {
-		t.Skip("SKIP: needs the program nix")
-	}
-	t.Setenv("NIX_CONFIG", "sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes")
-	dir := t.TempDir()
-	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
-	flake := filepath.Join(dir, "flake")
+	testbed.RequireNix(t)
+	flake := filepath.Join(t.TempDir(), "flake")
 	if err := os.Mkdir(flake, 0o755); err != nil {
 		t.Fatal(err)
 	}

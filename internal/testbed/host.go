@@ -246,13 +246,3 @@ func (h *Host) offPath(path string) string {
 	}
 	return filepath.Join(h.Disk(), "up", path)
 }
-
-// NixConfig is the environment variable for Nix programs on the machine: nothing
-// is asked of anybody on the internet, builds use the machine's own tools, and
-// need no users of their own, which a Debian with nothing but nix-bin does not have.
-const NixConfig = "NIX_CONFIG=sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes"
-
-// nixEnv is for Nix programs that must not ask anybody on the internet.
-func nixEnv() []string {
-	return append(os.Environ(), NixConfig)
-}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -92,10 +93,18 @@ func checkNothing(t *testing.T, dir string, pids []int) {
 	}
 }
 
-// ownerEnv makes the test binary a program that has a testbed and does nothing more.
-const ownerEnv = "TESTBED_TEST_OWNER"
+const (
+	// ownerEnv makes the test binary a program that has a testbed and does nothing more.
+	ownerEnv = "TESTBED_TEST_OWNER"
+	// serverEnv makes it a program that serves a folder at port 8000: a host has no other.
+	serverEnv = "TESTBED_TEST_SERVER"
+)
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(serverEnv); dir != "" {
+		fmt.Println(http.ListenAndServe(":8000", http.FileServer(http.Dir(dir))))
+		os.Exit(1)
+	}
 	parent := os.Getenv(ownerEnv)
 	if parent == "" {
 		os.Exit(m.Run())

@@ -96,23 +96,28 @@ func missingInKernel(ctx context.Context) []Lack {
 type TB interface {
 	Helper()
 	Context() context.Context
+	Setenv(key, value string)
+	TempDir() string
 	Skipf(format string, args ...any)
 	Fatalf(format string, args ...any)
 }
 
-// RequireEnv is the environment variable that, when not empty, makes Require fail
-// where it would skip: for a CI machine that must be able to run everything.
+// RequireEnv is the environment variable that, when not empty, makes Require and
+// RequireNix fail where they would skip: for a CI machine that must be able to run everything.
 const RequireEnv = "NIXFLEET_REQUIRE_TESTBED"
 
 // Require skips the test, naming what is missing and its remedies, when this
 // machine cannot carry a testbed.
 func Require(t TB) {
 	t.Helper()
-	lacks := Missing(t.Context())
-	if len(lacks) == 0 {
-		return
+	if lacks := Missing(t.Context()); len(lacks) > 0 {
+		unmet(t, &MissingError{Lacks: lacks})
 	}
-	err := &MissingError{Lacks: lacks}
+}
+
+// unmet ends a test that cannot run here.
+func unmet(t TB, err error) {
+	t.Helper()
 	if os.Getenv(RequireEnv) != "" {
 		t.Fatalf("%v", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +75,11 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	url := serve(ctx, t, tb, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, strings.Split(r.RemoteAddr, ":")[0])
 	}))
-	a, b := create(ctx, t, tb, testbed.Spec{Name: "a"}), create(ctx, t, tb, testbed.Spec{Name: "b"})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := create(ctx, t, tb, testbed.Spec{Name: "a", Binds: []string{filepath.Dir(self)}}), create(ctx, t, tb, testbed.Spec{Name: "b"})
 	const get = "timeout 5 bash -c 'exec 3<> /dev/tcp/%s/%s && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && tail -n 1 <&3' 2> /dev/null"
 	port := url[strings.LastIndex(url, ":")+1:]
 	fromHub := fmt.Sprintf(get, "hub", port)
@@ -81,7 +87,7 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	b.is(fromHub, b.IP().String())
 
 	// A server on a host, seen from the hub and from another host.
-	p, err := a.Command(proc.Cmd{Path: "python3", Args: []string{"-m", "http.server", "-d", "/etc/nix", "8000"}})
+	p, err := a.Command(proc.Cmd{Path: self, Env: []string{serverEnv + "=/etc/nix"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ export NIX_REMOTE=${NIX_REMOTE:-dummy://}
 
 if ! command -v nix-instantiate >/dev/null; then
   echo "SKIP: the Nix files were not parsed: no nix-instantiate here" >&2
+  echo "ok 1 - parse # SKIP no nix-instantiate here"
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
 fi
@@ -34,7 +35,7 @@ if command -v shellcheck >/dev/null; then
     fi
   done < <(find nix -name '*.sh' -print0 | sort -z)
 else
-  echo "# SKIP shellcheck is not here"
+  echo "ok - shellcheck # SKIP no shellcheck here"
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -10,6 +10,7 @@ file=$here/vendor-hash.nix
 
 if ! command -v nix >/dev/null; then
   echo "SKIP: the vendor hash was not computed: no nix here" >&2
+  echo "ok 1 - vendor-hash # SKIP no nix here"
   exit 0
 fi
 

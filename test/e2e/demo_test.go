@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,7 +99,30 @@ func nothingLeft(t *testing.T) {
 // refused (E01), and nothing is left on the machine.
 func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
 	testbed.Require(t)
-	res, err := proc.Run(t.Context(), proc.Cmd{Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo", "--json"}, Timeout: 4 * time.Minute})
+	var told []string
+	kept := make(chan struct{})
+	p, err := proc.Start(t.Context(), proc.Cmd{
+		Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo", "--json", "--keep"}, Timeout: 4 * time.Minute,
+		OnLine: func(_ proc.Stream, line string) {
+			told = append(told, strings.TrimSpace(line))
+			if strings.Contains(line, "tail -f ") { // the last of what it says of looking around
+				close(kept)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-kept:
+		lookAround(t, told)
+		err = p.Signal(syscall.SIGINT)
+	case <-p.Done():
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := p.Wait()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, res.Stderr, res.Stdout)
 	}
@@ -133,6 +157,23 @@ func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
 		}
 	}
 	nothingLeft(t)
+}
+
+// lookAround does as the demo says, in a shell that knows nothing of Nix and of
+// the fleet: the command that is printed works, and so does a build.
+func lookAround(t *testing.T, told []string) {
+	t.Helper()
+	i := slices.IndexFunc(told, func(l string) bool { return strings.HasPrefix(l, "cd ") })
+	if i < 0 || i+1 >= len(told) {
+		t.Errorf("it does not say how to look around: %q", told)
+		return
+	}
+	const build = `nix-store --delete "$(nix-build --no-out-link -E 'derivation { name = "nixfleet-test-look"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; }')"`
+	script := told[i] + "\n" + told[i+1] + " && " + build
+	res, err := proc.Run(t.Context(), proc.Cmd{Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{"PATH=" + os.Getenv("PATH")}, Timeout: time.Minute})
+	if err != nil || !strings.Contains(string(res.Stdout), "web-01") {
+		t.Errorf("looking around: %v\n%s\n%s", err, res.Stdout, res.Stderr)
+	}
 }
 
 // Ctrl-C at a moment when everything runs ends everything.

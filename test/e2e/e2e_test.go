@@ -54,15 +54,13 @@ func run(m *testing.M) (int, error) {
 }
 
 func TestScripts(t *testing.T) {
-	if _, err := proc.Look("nix"); err != nil {
-		t.Skip("SKIPPED, and this matters: there is no nix program; on Debian: apt-get install nix-bin")
-	}
+	testbed.RequireNix(t)
 	testscript.Run(t, testscript.Params{
 		Dir: ".",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("NIX_CONFIG", strings.TrimPrefix(testbed.NixConfig, "NIX_CONFIG="))
+			e.Setenv("NIX_CONFIG", testbed.NixSettings)
 			c := &controlPlane{dir: filepath.Join(e.WorkDir, "cp")}
 			e.Values[controlPlaneKey{}] = c
 			e.Defer(func() { _ = c.kill() })

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # create.sh DISK NAME [SYSTEM]: makes the disk of a host; with SYSTEM, one on which that system is installed. Run in a
-# mount namespace of its own.
+# mount namespace of its own, with the host's nix.conf in NIX_CONFIG.
 set -euo pipefail
 umask 022
 disk=$1 name=$2 system=${3:-} r=$1/root
@@ -18,11 +18,11 @@ echo "$name" > "$r/etc/hostname"
 : > "$r/etc/resolv.conf"
 : > "$r/etc/NIXOS"
 printf 'ID=nixos\nNAME=NixOS\nPRETTY_NAME="NixOS (testbed)"\nVERSION_ID="24.11"\n' > "$r/etc/os-release"
-printf 'sandbox = false\nsubstituters =\nbuild-users-group =\nexperimental-features = nix-command flakes\n' > "$r/etc/nix/nix.conf"
+printf '%s' "$NIX_CONFIG" > "$r/etc/nix/nix.conf"
 [ -z "$system" ] || echo "$system" > "$r/boot/default"
 umount "$r"
 
 [ -n "$system" ] || exit 0
-nix --extra-experimental-features nix-command copy --no-check-sigs --to "local?root=$disk" "$system"
+nix copy --no-check-sigs --to "local?root=$disk" "$system"
 ln -s "$system" "$disk/nix/var/nix/profiles/system-1-link"
 ln -s system-1-link "$disk/nix/var/nix/profiles/system"
