@@ -19,6 +19,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) auditCmd() *cobra.Command {
@@ -38,7 +39,7 @@ func (a *app) auditListCmd() *cobra.Command {
 	var q api.AuditQuery
 	c := &cobra.Command{
 		Use: "list", Short: "List what was done, oldest first", Example: "  nixfleet audit list --action rollout.create",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -59,7 +60,7 @@ func (a *app) auditListCmd() *cobra.Command {
 				}
 				lines[i] = auditLine{e.Seq, e.Hash, ev}
 			}
-			return a.print(lines, func(w io.Writer) {
+			return a.Print(lines, func(w io.Writer) {
 				rows := make([][]string, len(lines))
 				for i, l := range lines {
 					rows[i] = []string{fmt.Sprint(l.Seq), date(l.At), l.Actor, l.Action, l.Subject, details(l.Detail)}
@@ -98,7 +99,7 @@ func (a *app) auditVerifyCmd() *cobra.Command {
 The whole chain is read and hashed here. A tail that was cut off shows only against a checkpoint
 from before: this command keeps the one it saw last, for each control plane, and compares.`,
 		Example: "  nixfleet audit verify",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -133,7 +134,7 @@ from before: this command keeps the one it saw last, for each control plane, and
 			if err := saveCheckpoint(file, chain.Checkpoint()); err != nil {
 				return err
 			}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "%d entries, each follows from the one before; head %s\n", out.Size, out.Head.Short())
 				if seen == nil {
 					fmt.Fprintln(w, "no earlier checkpoint is known here, so a tail cut off before now could not be seen; the next run compares with this one")
@@ -148,10 +149,10 @@ from before: this command keeps the one it saw last, for each control plane, and
 func (a *app) auditExportCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "export", Short: "Write the audit trail as CSV, safe to open in a spreadsheet", Example: "  nixfleet audit export > audit.csv",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if a.json {
-				return usagef("audit export writes CSV; audit list --json writes JSON")
+			if a.JSON {
+				return command.Usagef("audit export writes CSV; audit list --json writes JSON")
 			}
 			c, err := a.client()
 			if err != nil {

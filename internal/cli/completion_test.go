@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/complete"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // complete returns what a shell would offer, without the notes and cobra's
@@ -83,7 +84,7 @@ func TestCompletion_IsSilentAndQuickWhenThereIsNoAnswer(t *testing.T) {
 		if took := time.Since(begin); took > 2*complete.Time {
 			t.Errorf("%s: took %s", name, took)
 		}
-		if r.code != ExitDone || strings.TrimSpace(r.out) != ":4" || strings.Contains(r.stderr, "nixfleet:") || strings.Contains(r.stderr, "secret") {
+		if r.code != command.ExitDone || strings.TrimSpace(r.out) != ":4" || strings.Contains(r.stderr, "nixfleet:") || strings.Contains(r.stderr, "secret") {
 			t.Errorf("%s: code %d, stdout %q, stderr %q", name, r.code, r.out, r.stderr)
 		}
 	}

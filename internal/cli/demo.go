@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/demo"
 )
 
@@ -23,7 +24,7 @@ func (a *app) demoCmd() *cobra.Command {
 Needs root on Linux, and Nix. Machines are namespaces with a real systemd; the network they are on
 leads nowhere. Nothing of this machine is changed, and nothing is left behind, also after Ctrl-C.`,
 		Example: "  sudo nixfleet demo\n  sudo nixfleet demo --keep",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := os.Executable()
 			if err != nil {
@@ -33,7 +34,7 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 				return fmt.Errorf("find own program: %w", err)
 			}
 			story := a.Stdout
-			if a.json {
+			if a.JSON {
 				story = a.Stderr
 			}
 			res, err := demo.Run(cmd.Context(), demo.Config{Out: story, Bin: filepath.Dir(self), Keep: keep, Report: report})
@@ -44,9 +45,9 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 				return nil
 			}
 			if cmd.Context().Err() != nil {
-				return &exitError{ExitCancelled, fleet.Errorf(fleet.Unavailable, "the demo was stopped; nothing is left of it")}
+				return command.Exit(command.ExitCancelled, fleet.Errorf(fleet.Unavailable, "the demo was stopped; nothing is left of it"))
 			}
-			return &exitError{ExitError, err}
+			return command.Exit(command.ExitError, err)
 		},
 	}
 	c.Flags().StringVar(&report, "report", "", "write a page about the run to this file")
@@ -57,10 +58,10 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 // demoResult prints the result: with --json all of it, else how it ended, as
 // the last line of stdout.
 func (a *app) demoResult(res demo.Result) error {
-	if a.json {
-		return a.encode(res)
+	if a.JSON {
+		return a.Encode(res)
 	}
-	return a.encode(struct {
+	return a.Encode(struct {
 		OK         bool  `json:"ok"`
 		DurationMs int64 `json:"durationMs"`
 	}{res.OK, res.DurationMs})

@@ -21,6 +21,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // plane is a control plane that says what a test wants it to. Its lists come
@@ -198,7 +199,7 @@ type result struct {
 func (u *user) run(args ...string) result {
 	u.t.Helper()
 	var out, stderr bytes.Buffer
-	code := Run(u.t.Context(), Config{
+	code := Run(u.t.Context(), command.Invocation{
 		Version: "test", Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr,
 		Env: func(k string) string { return u.env[k] },
 	})

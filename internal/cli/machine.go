@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) machineCmd() *cobra.Command {
@@ -27,11 +28,11 @@ func (a *app) machineListCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List machines: what they should run, what they run, how they are",
 		Example: "  nixfleet machine list --tag web",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
 			if lifecycle != "" && !q.Lifecycle.Valid() {
-				return usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
+				return command.Usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
 			}
 			c, err := a.client()
 			if err != nil {
@@ -43,7 +44,7 @@ func (a *app) machineListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.Print(list, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, m := range list {
 					desired := "-"
@@ -67,7 +68,7 @@ func (a *app) machineListCmd() *cobra.Command {
 func (a *app) machineShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show MACHINE", Short: "Show a machine and what it reported last", Example: "  nixfleet machine show web-01",
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -85,7 +86,7 @@ func (a *app) machineShowCmd() *cobra.Command {
 				fleet.Machine
 				Reports []fleet.Report `json:"reports"`
 			}{m, reports.Items}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "%s  %s, agent %s %s, seen %s\n", m.ID, m.Lifecycle, dash(string(m.State)), m.Waiting, since(m.LastContact))
 				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", dash(string(m.Running)), dash(string(m.Booted)), dash(string(m.BootDefault)))
 				if m.Desired != nil {
@@ -115,23 +116,23 @@ func (a *app) machineTokenCmd() *cobra.Command {
 Give it to the machine in the file that services.nixfleet-agent.identity.tokenFile names, or to
 nixfleet-agent enroll on the machine. It is shown this once, works for this name only, and once.`,
 		Example: "  nixfleet machine token web-01",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
 			if ttl < time.Second {
-				return usagef("--ttl %s must be at least a second", ttl)
+				return command.Usagef("--ttl %s must be at least a second", ttl)
 			}
 			req.TTLSeconds = int64(ttl.Seconds())
 			t, err := c.CreateToken(cmd.Context(), id, req)
 			if err != nil {
 				return err
 			}
-			return a.print(t, func(w io.Writer) {
+			return a.Print(t, func(w io.Writer) {
 				fmt.Fprintln(w, t.Token)
-				a.say("good for %s until %s, once", t.Machine, date(t.ExpiresAt))
+				a.Say("good for %s until %s, once", t.Machine, date(t.ExpiresAt))
 			})
 		},
 	}
@@ -144,7 +145,7 @@ func (a *app) machineRegisterCmd() *cobra.Command {
 	var tags []string
 	c := &cobra.Command{
 		Use: "register MACHINE", Short: "Make a machine known before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -165,11 +166,11 @@ func (a *app) machineLifecycleCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "set-lifecycle MACHINE STAGE", Short: "Move a machine in its life: pending, provisioning, active, maintenance, decommissioned",
 		Example: "  nixfleet machine set-lifecycle db-01 maintenance",
-		Args:    args(cobra.ExactArgs(2)),
+		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			stage := fleet.Lifecycle(argv[1])
 			if !stage.Valid() {
-				return usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
+				return command.Usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
 			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -188,10 +189,10 @@ func (a *app) machineTagCmd() *cobra.Command {
 	var add, remove []string
 	c := &cobra.Command{
 		Use: "tag MACHINE", Short: "Add or remove operators' tags of a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if len(add)+len(remove) == 0 {
-				return usagef("give --add TAG or --remove TAG")
+				return command.Usagef("give --add TAG or --remove TAG")
 			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -219,7 +220,7 @@ func (a *app) machineTagCmd() *cobra.Command {
 func (a *app) machineAdoptCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "adopt MACHINE", Short: "Accept a machine that came with a good certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -237,14 +238,14 @@ func (a *app) machineAdoptCmd() *cobra.Command {
 func (a *app) machineArg(word string) (fleet.MachineID, *api.Client, error) {
 	id, err := fleet.ParseMachineID(word)
 	if err != nil {
-		return "", nil, &exitError{ExitUsage, err}
+		return "", nil, command.Exit(command.ExitUsage, err)
 	}
 	c, err := a.client()
 	return id, c, err
 }
 
 func (a *app) printMachine(m fleet.Machine) error {
-	return a.print(m, func(w io.Writer) {
+	return a.Print(m, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is %s, tags %s\n", m.ID, m.Lifecycle, tagList(m.Tags.Effective))
 	})
 }

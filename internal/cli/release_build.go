@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -27,13 +28,13 @@ type work struct {
 
 // step runs f, times it and says so.
 func (w *work) step(name, what string, f func() error) error {
-	w.say("%s ...", what)
+	w.Say("%s ...", what)
 	begin := time.Now()
 	err := f()
 	d := time.Since(begin)
 	w.spent[name] = d.Milliseconds()
 	if err == nil {
-		w.say("%s: done in %s", what, d.Round(10*time.Millisecond))
+		w.Say("%s: done in %s", what, d.Round(10*time.Millisecond))
 	}
 	return err
 }
@@ -67,7 +68,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 			if err != nil {
 				result = "failed"
 			}
-			w.say("  %d/%d %s %s in %s", n, len(hosts), h.ID, result, d.Round(10*time.Millisecond))
+			w.Say("  %d/%d %s %s in %s", n, len(hosts), h.ID, result, d.Round(10*time.Millisecond))
 		})
 		return hostErrors(err, len(hosts))
 	})
@@ -76,7 +77,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 	}
 	var paths map[fleet.MachineID]fleet.StorePath
 	err = w.step("build", fmt.Sprintf("building %d systems", len(drvs)), func() (err error) {
-		paths, err = flake.Build(ctx, drvs, func(line string) { w.say("  %s", line) })
+		paths, err = flake.Build(ctx, drvs, func(line string) { w.Say("  %s", line) })
 		return hostErrors(err, len(hosts))
 	})
 	if err != nil {
@@ -121,7 +122,7 @@ func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, f
 func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
 	for _, term := range on {
 		if strings.HasPrefix(strings.TrimPrefix(term, "!"), "@") {
-			return nil, usagef("--on %s: a flake's hosts are selected by name; tags are known once they are built", term)
+			return nil, command.Usagef("--on %s: a flake's hosts are selected by name; tags are known once they are built", term)
 		}
 	}
 	selected, err := pick(on, hosts, func(h nix.FlakeHost) (fleet.MachineID, []fleet.Tag) { return h.ID, nil })

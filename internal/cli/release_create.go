@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -62,7 +63,7 @@ that --on selects. Nothing is registered unless all of them were evaluated, buil
 Settings that do not change are best kept in nixfleet.toml beside the flake.`,
 		Example: "  nixfleet release create --flake . --sign-key trust/keys/release.sec\n" +
 			"  nixfleet release create --from sha256:4f2a...   # take the fleet back to older systems: a new release of them",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.given = cmd.Flags().Changed
 			return a.createRelease(cmd.Context(), o)
@@ -128,7 +129,7 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 		}
 	}
 	if !fleet.Line(o.line).Valid() {
-		return o, usagef("--line %q must have the syntax of a host name", o.line)
+		return o, command.Usagef("--line %q must have the syntax of a host name", o.line)
 	}
 	if o.flake, err = nix.NormalRef(o.flake); err != nil {
 		return o, fleet.Errorf(fleet.Invalid, "flake: %w", err)
@@ -190,7 +191,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 			return err
 		}
 	}
-	return a.print(out, func(w io.Writer) { out.text(w, last != nil) })
+	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
 }
 
 func (o createOptions) caches() ([]fleet.Cache, error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) rolloutCmd() *cobra.Command {
@@ -66,7 +67,7 @@ but for the failures that --max-failures tolerates, and the soak over. Percentag
 shares of the machines: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
 		Example: "  nixfleet rollout create --release latest --strategy canary --wait\n" +
 			"  nixfleet rollout create --strategy staged --batches 1,25%,100% --on @web --soak 10m --dry-run",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRollout(cmd.Context(), o) },
 	}
 	f := c.Flags()
@@ -115,23 +116,23 @@ func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 	for _, b := range o.batches {
 		n, err := fleet.ParseAmount(strings.TrimSpace(b))
 		if err != nil {
-			return s, &exitError{ExitUsage, err}
+			return s, command.Exit(command.ExitUsage, err)
 		}
 		s.Batches = append(s.Batches, n)
 	}
 	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
-		return s, &exitError{ExitUsage, err}
+		return s, command.Exit(command.ExitUsage, err)
 	}
 	if o.maxTotal != "" {
 		n, err := fleet.ParseAmount(o.maxTotal)
 		if err != nil {
-			return s, &exitError{ExitUsage, err}
+			return s, command.Exit(command.ExitUsage, err)
 		}
 		s.MaxFailuresTotal = &n
 	}
 	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
 		if *o.times[name] < time.Millisecond { // 0 would be taken for "as usual"
-			return s, usagef("--%s %s must be above 0", name, *o.times[name])
+			return s, command.Usagef("--%s %s must be above 0", name, *o.times[name])
 		}
 	}
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
@@ -156,16 +157,16 @@ func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
 	spec.Release = r.Digest
 	spec = spec.Defaults()
 	if err := spec.Validate(); err != nil {
-		return &exitError{ExitUsage, err}
+		return command.Exit(command.ExitUsage, err)
 	}
 	out, err := c.CreateRollout(ctx, api.RolloutRequest{Spec: spec, DryRun: o.dryRun})
 	if err != nil {
 		return err
 	}
 	if !o.wait || o.dryRun {
-		return a.print(out, func(w io.Writer) { planText(w, out, o.dryRun) })
+		return a.Print(out, func(w io.Writer) { planText(w, out, o.dryRun) })
 	}
-	a.say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
+	a.Say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
 	return a.follow(ctx, c, out.ID, o.timeout)
 }
 
@@ -203,7 +204,7 @@ func machineNames(ids []fleet.MachineID) string {
 func (a *app) rolloutListCmd() *cobra.Command {
 	var active bool
 	c := &cobra.Command{
-		Use: "list", Short: "List rollouts, newest first", Example: "  nixfleet rollout list --active", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List rollouts, newest first", Example: "  nixfleet rollout list --active", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -215,7 +216,7 @@ func (a *app) rolloutListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.Print(list, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, r := range list {
 					rows[i] = []string{
@@ -241,7 +242,7 @@ func (a *app) rolloutShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show [ROLLOUT]", Short: "Show a rollout: its batches and machines",
 		Long:    "Show a rollout. ROLLOUT is an id, the beginning of one, or a name; without it, the newest.",
-		Example: "  nixfleet rollout show", Args: args(cobra.MaximumNArgs(1)),
+		Example: "  nixfleet rollout show", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -251,7 +252,7 @@ func (a *app) rolloutShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(v, v.text)
+			return a.Print(v, v.text)
 		},
 	}
 }
@@ -283,7 +284,7 @@ func (v rolloutView) text(w io.Writer) {
 
 func (a *app) rolloutExplainCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [ROLLOUT]", Short: "Say what a rollout is waiting for", Example: "  nixfleet rollout explain", Args: args(cobra.MaximumNArgs(1)),
+		Use: "explain [ROLLOUT]", Short: "Say what a rollout is waiting for", Example: "  nixfleet rollout explain", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -293,7 +294,7 @@ func (a *app) rolloutExplainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(lines, func(w io.Writer) {
+			return a.Print(lines, func(w io.Writer) {
 				if len(lines) == 0 {
 					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended\n", id)
 				}
@@ -320,15 +321,15 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 	var req api.VerbRequest
 	var on []string
 	c := &cobra.Command{
-		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: args(cobra.MaximumNArgs(1)),
+		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if verb == api.VerbSkip && len(on) == 0 {
-				return usagef("give --on with the machines to go on without")
+				return command.Usagef("give --on with the machines to go on without")
 			}
 			for _, m := range on {
 				id, err := fleet.ParseMachineID(m)
 				if err != nil {
-					return &exitError{ExitUsage, err}
+					return command.Exit(command.ExitUsage, err)
 				}
 				req.Machines = append(req.Machines, id)
 			}
@@ -340,7 +341,7 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 			if err != nil {
 				return err
 			}
-			return a.print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
+			return a.Print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
 		},
 	}
 	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit trail")

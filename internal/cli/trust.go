@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -50,19 +51,19 @@ root.json goes into every machine's configuration (services.nixfleet-agent.trust
 to the control plane. keys/release.sec signs releases: it belongs to those who deploy.
 keys/root.sec changes who may sign: keep it away from both, and a copy of it in a safe.`,
 		Example: "  nixfleet trust init --fleet example.org trust",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, argv []string) error {
 			if !fleet.ValidFleetID(fleetID) {
-				return usagef("--fleet %q must be 1 to 63 letters, digits, '-', '_' or '.'", fleetID)
+				return command.Usagef("--fleet %q must be 1 to 63 letters, digits, '-', '_' or '.'", fleetID)
 			}
 			if years < 1 || years > 50 {
-				return usagef("--years %d must be between 1 and 50", years)
+				return command.Usagef("--years %d must be between 1 and 50", years)
 			}
 			out, err := initTrust(argv[0], fleetID, time.Now().AddDate(years, 0, 0))
 			if err != nil {
 				return err
 			}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "fleet %s has its keys:\n", out.FleetID)
 				fmt.Fprintf(w, "  %s  into every machine's configuration, and to the control plane\n", out.Root)
 				fmt.Fprintf(w, "  %s  signs releases; keep it with those who deploy\n", out.ReleaseKey)
@@ -166,7 +167,7 @@ func (a *app) trustShowCmd() *cobra.Command {
 		Use:     "show [FILE]",
 		Short:   "Show who may sign what, from a root document or as the control plane has it",
 		Example: "  nixfleet trust show trust/root.json",
-		Args:    args(cobra.MaximumNArgs(1)),
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			var envelope []byte
 			if len(argv) == 1 {
@@ -190,7 +191,7 @@ func (a *app) trustShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) {
+			return a.Print(root, func(w io.Writer) {
 				fmt.Fprintf(w, "fleet %s, root version %d, until %s\n", root.FleetID, root.Version, date(root.Expires))
 				rows := [][]string{}
 				for _, role := range []fleet.TrustRole{fleet.TrustRoleRoot, fleet.TrustRoleRelease, fleet.TrustRoleTimestamp, fleet.TrustRoleRevoker, fleet.TrustRoleOperator} {
@@ -213,7 +214,7 @@ func (a *app) trustPinCmd() *cobra.Command {
 		Use:     "pin FILE",
 		Short:   "Give the control plane the fleet's root document, or the next version of it",
 		Example: "  nixfleet trust pin trust/root.json",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			b, err := a.readFile(argv[0], 1<<20)
 			if err != nil {
@@ -230,7 +231,7 @@ func (a *app) trustPinCmd() *cobra.Command {
 			if _, err := c.PutRoot(cmd.Context(), b); err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) {
+			return a.Print(root, func(w io.Writer) {
 				fmt.Fprintf(w, "the control plane checks releases by root version %d of fleet %s\n", root.Version, root.FleetID)
 			})
 		},

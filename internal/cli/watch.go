@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) rolloutWatchCmd() *cobra.Command {
@@ -24,7 +25,7 @@ func (a *app) rolloutWatchCmd() *cobra.Command {
 
 A line on stderr for each change; the rollout as it stands at the end on stdout. The exit code is
 0 completed, 3 failed, reverted or paused for failures, 4 cancelled or superseded, 5 timed out.`,
-		Example: "  nixfleet rollout watch", Args: args(cobra.MaximumNArgs(1)),
+		Example: "  nixfleet rollout watch", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -53,16 +54,16 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 	case context.Cause(outer) != nil:
 		return context.Cause(outer)
 	case errors.Is(context.Cause(ctx), errWatchTimeout):
-		return &exitError{ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s is not at its end after %s", id, timeout).
-			WithHint("it goes on; nixfleet rollout watch follows it again")}
+		return command.Exit(command.ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s is not at its end after %s", id, timeout).
+			WithHint("it goes on; nixfleet rollout watch follows it again"))
 	case err != nil:
 		return err
 	}
-	if err := a.print(v, func(w io.Writer) { v.text(w) }); err != nil {
+	if err := a.Print(v, func(w io.Writer) { v.text(w) }); err != nil {
 		return err
 	}
-	if code := exitCode(v); code != ExitDone {
-		return &exitError{code: code}
+	if code := exitCode(v); code != command.ExitDone {
+		return command.Exit(code, nil)
 	}
 	return nil
 }
@@ -99,16 +100,16 @@ func exitCode(v rolloutView) int {
 	case fleet.RolloutCompleted:
 		for _, as := range v.Assignments {
 			if as.State.Failure() || as.State == fleet.AssignSkipped {
-				return ExitPartial
+				return command.ExitPartial
 			}
 		}
-		return ExitDone
+		return command.ExitDone
 	case fleet.RolloutCancelled, fleet.RolloutSuperseded:
-		return ExitCancelled
+		return command.ExitCancelled
 	case fleet.RolloutFailed, fleet.RolloutPaused, fleet.RolloutReverting, fleet.RolloutRunning, fleet.RolloutScheduled:
-		return ExitFailed
+		return command.ExitFailed
 	}
-	return ExitError
+	return command.ExitError
 }
 
 // teller shows changes as lines, and nothing twice: a row may change in what no
@@ -139,5 +140,5 @@ func (t *teller) tell(e api.Event) {
 		return
 	}
 	t.last[subject] = line
-	t.say("%7.1fs  %s", time.Since(t.begin).Seconds(), line)
+	t.Say("%7.1fs  %s", time.Since(t.begin).Seconds(), line)
 }
