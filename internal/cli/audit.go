@@ -19,6 +19,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -196,10 +197,7 @@ func saveCheckpoint(file string, h fleet.AuditHead) error {
 		err = os.MkdirAll(filepath.Dir(file), 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(file+".new", append(b, '\n'), 0o600)
-	}
-	if err == nil {
-		err = os.Rename(file+".new", file)
+		err = atomicfile.Write(file, append(b, '\n'), 0o600)
 	}
 	if err != nil {
 		return fleet.Errorf(fleet.Invalid, "save audit checkpoint: %w", err)

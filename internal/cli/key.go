@@ -17,6 +17,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -83,17 +84,8 @@ func (a *app) saveCredentials(s server, key string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".credentials-*") // mode 0600
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
-	}
-	defer os.Remove(f.Name())
 	text := "server = " + strconv.Quote(s.URL) + "\nkey = " + strconv.Quote(key) + "\nca = " + strconv.Quote(string(s.CA)) + "\n"
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
+	if err := atomicfile.Write(file, []byte(text), 0o600); err != nil {
 		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
 	}
 	a.Say("saved in %s", file)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -120,9 +121,9 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 		return out, fleet.Errorf(fleet.Invalid, "%w", err)
 	}
 	for i, f := range files {
-		if err := writeNew(f.name, f.text, f.mode); err != nil {
+		if err := atomicfile.Create(f.name, f.text, f.mode); err != nil {
 			for _, g := range files[:i] {
-				os.Remove(g.name)
+				_ = atomicfile.Remove(g.name) // the first error is the one to report
 			}
 			return out, fleet.Errorf(fleet.Invalid, "%w", err)
 		}
@@ -145,21 +146,6 @@ func firstRoot(fleetID string, expires int64, rootKey, releaseKey trust.SecretKe
 			fleet.TrustRoleOperator: {Keys: []string{d}, Threshold: 1},
 		},
 	}
-}
-
-// writeNew writes a file that must not exist yet, whole or not at all.
-func writeNew(name string, text []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Link(f.Name(), name)
 }
 
 func (a *app) trustShowCmd() *cobra.Command {

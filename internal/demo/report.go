@@ -3,16 +3,16 @@
 package demo
 
 import (
+	"bytes"
 	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 //go:embed report.html
@@ -79,23 +79,11 @@ func writeReport(file string, r Result, rollouts []ended) error {
 	for _, e := range rollouts {
 		data.Charts = append(data.Charts, chartOf(e))
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".report-*")
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
-	}
-	defer os.Remove(f.Name())
-	if err := t.Execute(f, data); err != nil {
-		f.Close()
+	var text bytes.Buffer
+	if err := t.Execute(&text, data); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	if err := f.Chmod(0o644); err != nil {
-		f.Close()
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
+	if err := atomicfile.Write(file, text.Bytes(), 0o644); err != nil {
 		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
 	}
 	return nil
