@@ -33,7 +33,7 @@ func (p peer) Sign(_ context.Context, data []byte) ([]byte, error) { return p.Se
 func (p peer) KeyID() (string, error)                              { return trust.KeyID(p.SecretKey.Public()), nil }
 func (p peer) Public() crypto.PublicKey                            { return p.SecretKey.Public() }
 
-func TestEnvelope_IsThatOfTheReferenceImplementation(t *testing.T) {
+func TestEnvelope_MatchesTheReferenceImplementation(t *testing.T) {
 	k := trusttest.Key("a-1")
 	for _, payload := range []string{"", "{}", "hello world", "\x00\xff"} {
 		if diff := cmp.Diff(dsse.PAE(fleet.TypeRoot, []byte(payload)), trust.PAE(fleet.TypeRoot, []byte(payload))); diff != "" {
@@ -150,7 +150,7 @@ func TestParseEnvelope_ChecksKindAndSizeFirst(t *testing.T) {
 	}
 }
 
-// wild signs something else, as a broken command might.
+// wild signs another message, as a faulty command might.
 type wild struct{ trust.SecretKey }
 
 func (w wild) Sign([]byte) ([]byte, error) { return w.SecretKey.Sign([]byte("something else")) }

@@ -19,8 +19,8 @@ type PublicKey struct {
 	Key  ed25519.PublicKey
 }
 
-// SecretKey is a named ed25519 key that signs. It prints as its name only; the
-// secret leaves it through Encode alone.
+// SecretKey is a named ed25519 key that signs. It prints as its name; only Encode
+// returns the secret.
 type SecretKey struct {
 	name string
 	key  ed25519.PrivateKey
@@ -50,7 +50,7 @@ func ParseSecretKey(text string) (SecretKey, error) {
 	}
 	key := ed25519.NewKeyFromSeed(raw[:ed25519.SeedSize])
 	if !key.Equal(ed25519.PrivateKey(raw)) {
-		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: its two halves do not belong together", name).
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: its two halves do not match", name).
 			WithHint("the file is damaged; restore it from its backup or make a new key")
 	}
 	return SecretKey{name, key}, nil
@@ -69,7 +69,7 @@ func parseKey(text, what string, size int) (name string, raw []byte, err error) 
 	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
 	if !ok || !validKeyName(name) {
 		return "", nil, fleet.Errorf(fleet.Invalid, "%s: want one line name:base64", what).
-			WithHint("make keys with nixfleet trust init, or nix-store --generate-binary-cache-key")
+			WithHint("nixfleet trust init and nix-store --generate-binary-cache-key make keys")
 	}
 	raw, err = base64.StdEncoding.Strict().DecodeString(b64)
 	if err != nil || strings.ContainsAny(b64, "\r\n") {
@@ -99,7 +99,7 @@ func (k SecretKey) Public() ed25519.PublicKey { return k.key.Public().(ed25519.P
 // PublicKey returns the public key with its name.
 func (k SecretKey) PublicKey() PublicKey { return PublicKey{k.name, k.Public()} }
 
-// Sign signs message. It never errs.
+// Sign signs message. The error is always nil.
 func (k SecretKey) Sign(message []byte) ([]byte, error) { return ed25519.Sign(k.key, message), nil }
 
 // Encode returns the text of the key file, without a line end. It is a secret.
@@ -114,8 +114,8 @@ func (k SecretKey) GoString() string { return k.String() }
 // LogValue logs the name.
 func (k SecretKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// validKeyName reports whether Nix and people can tell the name from the key:
-// 1 to 120 printable bytes without colon or space.
+// validKeyName reports whether a name has 1 to 120 printable bytes without colon
+// or space, so that Nix and people can see where the key begins.
 func validKeyName(name string) bool {
 	return len(name) >= 1 && len(name) <= 120 &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r >= 0x7f })

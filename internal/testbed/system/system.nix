@@ -51,7 +51,7 @@ let
     head -c ${toString (payloadMiB * 1048576)} /dev/urandom > $out/blob
   '';
 
-  # However long the switch takes on a busy machine, it is to see a service that is well.
+  # However long the switch takes on a machine under load, it is to see a service that is well.
   afterSwitch = "while pgrep -f '[s]witch-to-configuration' > /dev/null; do sleep 0.1; done";
   app = build "app-${generation}" ''
     mkdir -p $out/bin $out/share
