@@ -14,7 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// chain is an audit trail of n entries, of which what(seq) is the body.
+// chain is an audit trail of n entries whose actions are what(seq).
 func chain(n int, what func(seq int64) string) []fleet.AuditEntry {
 	var out []fleet.AuditEntry
 	var head fleet.Digest
@@ -28,10 +28,10 @@ func chain(n int, what func(seq int64) string) []fleet.AuditEntry {
 
 func same(int64) string { return "rollout.create" }
 
-// E10: whatever was done to the trail, verify names the first bad entry. A
-// tail that was cut off, or a trail that was written anew with good hashes,
-// shows against the checkpoint of the run before.
-func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
+// E10: whatever was done to the trail, verify names the first bad entry. Entries
+// that were cut off, or a whole trail that was rewritten with valid hashes, are
+// noticed by the checkpoint of the run before.
+func TestAuditVerify_FindsEveryChangeOfTheTrail(t *testing.T) {
 	good := chain(7, same)
 	for _, tc := range []struct {
 		name string
@@ -70,7 +70,7 @@ func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
 				t.Fatalf("first run says %q", r.out)
 			}
 			p.audit = tc.now()
-			for range 2 { // the finding does not become the new checkpoint
+			for range 2 { // a failed run does not change the checkpoint
 				if r := u.mustRun(command.ExitError, "audit", "verify", "--json"); !strings.Contains(r.out, tc.want) || !strings.Contains(r.out, `"conflict"`) {
 					t.Fatalf("says %s, want %q", r.out, tc.want)
 				}
@@ -82,7 +82,7 @@ func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
 func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
 	one, two := newPlane(t), newPlane(t)
 	u := newUser(t).of(one)
-	u.mustRun(command.ExitDone, "audit", "verify") // an empty trail is a checkpoint that everything contains
+	u.mustRun(command.ExitDone, "audit", "verify") // every trail contains the checkpoint of an empty one
 	for n := 1; n <= 5; n += 2 {
 		one.audit = chain(n, same)
 		if r := u.mustRun(command.ExitDone, "audit", "verify"); !strings.Contains(r.out, fmt.Sprintf("seen before, at entry %d", max(0, n-2))) {

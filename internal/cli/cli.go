@@ -23,7 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// app is what the commands share.
+// app is what the commands share: the command line and the global flags.
 type app struct {
 	*command.Line
 	flags flags

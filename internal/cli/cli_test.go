@@ -15,7 +15,7 @@ import (
 )
 
 // O06: with --json, stdout has exactly one JSON document, whatever happens and
-// wherever the flag stands.
+// wherever the flag is.
 func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 	p := newPlane(t)
 	p.machines = []fleet.Machine{machine("web-01"), machine("web-02"), machine("web-03")}
@@ -30,7 +30,7 @@ func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 		{"machine show web-01 --json", command.ExitDone},
 		{"rollout show --json", command.ExitDone},
 		{"rollout explain --json", command.ExitDone},
-		{"rollout watch --json", command.ExitFailed}, // the rollout, and no error behind it
+		{"rollout watch --json", command.ExitFailed}, // the rollout, without an error after it
 		{"release list --json", command.ExitDone},
 		{"release show nope --json", command.ExitError},
 		{"machine show Web_01 --json", command.ExitUsage},
@@ -79,7 +79,7 @@ func TestUnknownCommand_IsAUsageErrorWithTheNearest(t *testing.T) {
 	}
 }
 
-// O10: what machines and the control plane say cannot drive the terminal, on
+// O10: text from machines and the control plane cannot control the terminal, on
 // either stream, and cannot break a table's columns.
 func TestText_HasNoControlCharacters(t *testing.T) {
 	const evil = "bad\x1b]0;owned\x07\x1b[31m\u009b2J\r\x00\x7fend"
@@ -116,8 +116,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 	check("error", u.run("machine", "list"))
 }
 
-// O07: the order of a table does not depend on the order of maps or on how
-// lists were gathered.
+// O07: the order of a table does not depend on the order of maps or lists.
 func TestTables_HaveAStableOrder(t *testing.T) {
 	detail := map[string]string{}
 	for _, k := range strings.Fields("zeta alpha kilo mike bravo") {

@@ -26,7 +26,7 @@ func (a *app) machineListCmd() *cobra.Command {
 	var q api.MachineQuery
 	var tag, lifecycle string
 	c := &cobra.Command{
-		Use: "list", Short: "List machines: what they should run, what they run, how they are",
+		Use: "list", Short: "List machines: what they should run, what they run, their health",
 		Example: "  nixfleet machine list --tag web",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,13 +61,13 @@ func (a *app) machineListCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
-	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this stage of their life")
+	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this lifecycle state")
 	return c
 }
 
 func (a *app) machineShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show MACHINE", Short: "Show a machine and what it reported last", Example: "  nixfleet machine show web-01",
+		Use: "show MACHINE", Short: "Show a machine and its last reports", Example: "  nixfleet machine show web-01",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
@@ -113,8 +113,8 @@ func (a *app) machineTokenCmd() *cobra.Command {
 		Use: "token MACHINE", Short: "Make a one-time token with which a machine enrols",
 		Long: `Make a one-time token with which a machine enrols.
 
-Give it to the machine in the file that services.nixfleet-agent.identity.tokenFile names, or to
-nixfleet-agent enroll on the machine. It is shown this once, works for this name only, and once.`,
+Put it on the machine in the file that services.nixfleet-agent.identity.tokenFile names, or give
+it to nixfleet-agent enroll. It is not shown again, and enrols one machine, of this name, once.`,
 		Example: "  nixfleet machine token web-01",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
@@ -132,19 +132,19 @@ nixfleet-agent enroll on the machine. It is shown this once, works for this name
 			}
 			return a.Print(t, func(w io.Writer) {
 				fmt.Fprintln(w, t.Token)
-				a.Say("good for %s until %s, once", t.Machine, date(t.ExpiresAt))
+				a.Say("enrols %s once, until %s", t.Machine, date(t.ExpiresAt))
 			})
 		},
 	}
-	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long it is good")
-	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine lives already and is made anew: its present certificate ends when the token is used")
+	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid")
+	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine is enrolled already and was installed again: its certificate is revoked when the token is used")
 	return c
 }
 
 func (a *app) machineRegisterCmd() *cobra.Command {
 	var tags []string
 	c := &cobra.Command{
-		Use: "register MACHINE", Short: "Make a machine known before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
+		Use: "register MACHINE", Short: "Add a machine to the inventory before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
@@ -164,19 +164,19 @@ func (a *app) machineRegisterCmd() *cobra.Command {
 
 func (a *app) machineLifecycleCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "set-lifecycle MACHINE STAGE", Short: "Move a machine in its life: pending, provisioning, active, maintenance, decommissioned",
+		Use: "set-lifecycle MACHINE STATE", Short: "Set the lifecycle: pending, provisioning, active, maintenance, decommissioned",
 		Example: "  nixfleet machine set-lifecycle db-01 maintenance",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			stage := fleet.Lifecycle(argv[1])
-			if !stage.Valid() {
+			state := fleet.Lifecycle(argv[1])
+			if !state.Valid() {
 				return command.Usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
 			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
-			m, err := c.SetLifecycle(cmd.Context(), id, stage)
+			m, err := c.SetLifecycle(cmd.Context(), id, state)
 			if err != nil {
 				return err
 			}
@@ -188,7 +188,7 @@ func (a *app) machineLifecycleCmd() *cobra.Command {
 func (a *app) machineTagCmd() *cobra.Command {
 	var add, remove []string
 	c := &cobra.Command{
-		Use: "tag MACHINE", Short: "Add or remove operators' tags of a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
+		Use: "tag MACHINE", Short: "Add or remove tags that operators set on a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if len(add)+len(remove) == 0 {
@@ -219,7 +219,7 @@ func (a *app) machineTagCmd() *cobra.Command {
 
 func (a *app) machineAdoptCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "adopt MACHINE", Short: "Accept a machine that came with a good certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
+		Use: "adopt MACHINE", Short: "Accept a machine that has a valid certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])

@@ -60,7 +60,7 @@ func (a *app) releaseListCmd() *cobra.Command {
 
 func (a *app) releaseShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show RELEASE", Short: "Show a release: who made it, of what, for which machines",
+		Use: "show RELEASE", Short: "Show a release: who made it, from what, for which machines",
 		Long:    "Show a release. RELEASE is a digest, the first digits of one, a name, or `latest`.",
 		Example: "  nixfleet release show latest",
 		Args:    cobra.ExactArgs(1),
@@ -127,7 +127,7 @@ func (a *app) releaseDiffCmd() *cobra.Command {
 
 func (a *app) releaseDeleteCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete RELEASE", Short: "Forget a release that nothing uses", Example: "  nixfleet release delete 4f2a",
+		Use: "delete RELEASE", Short: "Delete a release that nothing uses", Example: "  nixfleet release delete 4f2a",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
@@ -141,14 +141,14 @@ func (a *app) releaseDeleteCmd() *cobra.Command {
 			if err := c.DeleteRelease(cmd.Context(), r.Digest); err != nil {
 				return err
 			}
-			return a.Print(map[string]any{"deleted": r.Digest}, func(w io.Writer) { fmt.Fprintf(w, "forgot release %s\n", r.Digest.Short()) })
+			return a.Print(map[string]any{"deleted": r.Digest}, func(w io.Writer) { fmt.Fprintf(w, "deleted release %s\n", r.Digest.Short()) })
 		},
 	}
 }
 
-// findRelease finds what a user calls a release: a digest, the beginning of
-// one, a name, or latest of the project's line. What could be several is refused; a name goes before
-// the beginning of a digest.
+// findRelease finds a release by a digest, the first digits of one, a name, or
+// latest, which is the newest of the project's line. A word that fits several
+// releases is refused; a name is tried before the digits of a digest.
 func (a *app) findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
 	if d, err := fleet.ParseDigest(word); err == nil {
 		r, err := c.Release(ctx, d)

@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
+func TestRolloutCreate_SendsWhatWasTyped(t *testing.T) {
 	p := newPlane(t)
 	p.releases = []fleet.Release{release("ab12", "", 2), release("cd34", "old", 1)}
 	five := fleet.Amount{N: 5, Percent: true}
@@ -23,7 +23,7 @@ func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
 		"--release old --strategy all-at-once --on web-*,@prod --on !web-03": func(s *fleet.RolloutSpec) {
 			s.Release, s.Strategy, s.Select = p.releases[1].Digest, fleet.AllAtOnce, []string{"web-*", "@prod", "!web-03"}
 		},
-		"--batches 1,25%,100%": func(s *fleet.RolloutSpec) { // staged goes without saying
+		"--batches 1,25%,100%": func(s *fleet.RolloutSpec) { // implies staged
 			s.Strategy, s.Batches = fleet.Staged, []fleet.Amount{{N: 1}, {N: 25, Percent: true}, {N: 100, Percent: true}}
 		},
 		"--canary web-01 --max-failures 10% --max-failures-total 5% --on-failure revert-all": func(s *fleet.RolloutSpec) {
@@ -46,8 +46,8 @@ func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
 	}
 }
 
-// H14: what makes no sense is refused before anything is asked for.
-func TestRolloutCreate_RefusesWhatMakesNoSense(t *testing.T) {
+// H14: invalid options are refused before the control plane is called.
+func TestRolloutCreate_RefusesInvalidOptions(t *testing.T) {
 	p := newPlane(t)
 	p.releases = []fleet.Release{release("ab12", "", 2)}
 	u := newUser(t).of(p)
@@ -108,7 +108,7 @@ func TestReleaseArgument_IsRefusedWhenItCouldBeSeveral(t *testing.T) {
 	u := newUser(t).of(p)
 	for word, want := range map[string]string{
 		"latest": "sha256:ab12ff", "ab12f": "sha256:ab12ff", "sha256:cd34": "sha256:cd34", "one": "sha256:0077",
-		"ab12":                       "sha256:ef56", // its name, though two digests begin so
+		"ab12":                       "sha256:ef56", // a name, although two digests begin with it
 		string(p.releases[2].Digest): "sha256:cd34",
 	} {
 		if r := u.mustRun(command.ExitDone, "release", "show", word); !strings.HasPrefix(r.out, want) {

@@ -49,7 +49,7 @@ func TestFindServer_TheNearerSettingWins(t *testing.T) {
 	}
 }
 
-// server is what findServer makes of the flags.
+// server returns what findServer finds with these flags.
 func (u *user) server(words ...string) server {
 	u.t.Helper()
 	a := &app{Line: command.New(command.Invocation{Env: func(k string) string { return u.env[k] }, Stdin: strings.NewReader("")})}
@@ -63,8 +63,8 @@ func (u *user) server(words ...string) server {
 	return s
 }
 
-// E09: a saved key is for the control plane it was saved for. Another one gets
-// no call at all, since there is no key for it.
+// E09: a saved key is used only for the control plane that it was saved for.
+// Another one is not called, since there is no key for it.
 func TestSavedKey_GoesToItsOwnServerOnly(t *testing.T) {
 	own, other := newPlane(t), newPlane(t)
 	u := newUser(t)
@@ -88,11 +88,11 @@ func TestSavedKey_GoesToItsOwnServerOnly(t *testing.T) {
 	}
 	write(t, projectFile, fmt.Sprintf("server = %q\nca = %q\n", other.URL, other.ca))
 	u.env = map[string]string{"HOME": u.home}
-	u.mustRun(command.ExitDone, "machine", "list") // a project file does not lead a saved key away
+	u.mustRun(command.ExitDone, "machine", "list") // a project file does not send a saved key elsewhere
 	if len(other.keys) > 0 || len(own.keys) != 2 {
 		t.Errorf("the other server was called with %q; own %d times, want 2", other.keys, len(own.keys))
 	}
-	// A key that is given for this call goes where the call goes.
+	// A key that is given for this call is sent where the call goes.
 	u.env["NIXFLEET_API_KEY"] = "nfk_env"
 	u.mustRun(command.ExitDone, "--server", other.URL, "--ca", other.ca, "machine", "list")
 	if !slices.Equal(other.keys, []string{"nfk_env"}) {
@@ -187,7 +187,7 @@ revertWindow = "0s"
 	}
 }
 
-// O08: a broken file is an error that names it, never ignored.
+// O08: an invalid file is an error that names it; it is never ignored.
 func TestSettings_ABrokenFileIsAnError(t *testing.T) {
 	for _, tc := range []struct{ name, file, text, want string }{
 		{"project, unknown", "nixfleet.toml", "sever = \"x\"", "unknown setting sever"},

@@ -14,8 +14,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// O05: how a rollout ended is in the exit code. It had ended before the watch
-// began, so that nothing changes while it is watched.
+// O05: the exit code tells how a rollout ended. Here it ended before the watch
+// began, so that nothing changes during the watch.
 func TestWatch_TellsTheEndByItsExitCode(t *testing.T) {
 	for _, tc := range []struct {
 		state   fleet.RolloutState
@@ -42,7 +42,7 @@ func TestWatch_TellsTheEndByItsExitCode(t *testing.T) {
 	}
 }
 
-func TestWatch_FollowsToTheEndAndTellsEachChange(t *testing.T) {
+func TestWatch_FollowsToTheEndAndPrintsEachChange(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
 	p.events = func(yield func(api.Event) bool) {
@@ -51,8 +51,8 @@ func TestWatch_FollowsToTheEndAndTellsEachChange(t *testing.T) {
 		_ = yield(api.Event{Rollout: &fleet.Rollout{ID: "01a", State: fleet.RolloutPaused}})
 		_ = yield(api.Event{Rollout: &fleet.Rollout{ID: "01a", State: fleet.RolloutCompleted}})
 	}
-	// It is read when the stream stands, and at the event of a pause: by then
-	// it was resumed. The third time, it has ended.
+	// The state is read when the stream begins, and at the event of a pause: by
+	// then the rollout was resumed. At the third read it has ended.
 	reads := 0
 	p.onRollout = func() {
 		if reads++; reads == 3 {
@@ -74,11 +74,11 @@ func TestWatch_TimeoutAndCtrlCHaveCodesOfTheirOwn(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
 	u := newUser(t).of(p)
-	if r := u.mustRun(command.ExitTimeout, "rollout", "watch", "--timeout", "50ms", "--json"); !strings.Contains(r.stderr, "is not at its end after 50ms") {
+	if r := u.mustRun(command.ExitTimeout, "rollout", "watch", "--timeout", "50ms", "--json"); !strings.Contains(r.stderr, "has not ended after 50ms") {
 		t.Errorf("stderr %q", r.stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	p.onRollout = cancel // the stream stands, the state is being read
+	p.onRollout = cancel // the stream has begun, the state is being read
 	var out, stderr bytes.Buffer
 	code := Run(ctx, command.Invocation{Args: []string{"rollout", "watch"}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr, Env: func(k string) string { return u.env[k] }})
 	if code != command.ExitCancelled || out.Len() > 0 {
@@ -86,7 +86,7 @@ func TestWatch_TimeoutAndCtrlCHaveCodesOfTheirOwn(t *testing.T) {
 	}
 }
 
-// A timeout that comes while the control plane is slow to answer is a timeout.
+// A timeout while the control plane answers slowly is a timeout too.
 func TestWatch_TimeoutWhileReadingIsATimeout(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
