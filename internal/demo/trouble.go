@@ -193,7 +193,7 @@ func (s *story) specials(ctx context.Context) error {
 		return err
 	}
 	want := map[fleet.MachineID]fleet.Outcome{
-		"web-02": fleet.OutcomeRolledBack, "db-01": fleet.OutcomeReverted, "web-03": fleet.OutcomeLive, "mon-01": fleet.OutcomeLive,
+		"web-02": fleet.OutcomeRolledBack, "db-01": fleet.OutcomeRolledBack, "web-03": fleet.OutcomeLive, "mon-01": fleet.OutcomeLive,
 	}
 	after := map[fleet.MachineID]fleet.StorePath{}
 	for _, a := range e.Assignments {
