@@ -18,7 +18,8 @@ import (
 //go:embed report.html
 var page embed.FS
 
-// bar is one machine's time in a rollout, in percent of the rollout's.
+// bar is one machine's part of a rollout; Left and Width are percentages of its
+// duration.
 type bar struct {
 	Machine fleet.MachineID
 	Batch   int
@@ -38,8 +39,8 @@ type chart struct {
 	Bars    []bar
 }
 
-// chartOf lays a rollout out in time. A machine that was never offered the
-// release has no bar, only its line.
+// chartOf makes the chart of a rollout. A machine that was never offered the
+// release has a line without a bar.
 func chartOf(e ended) chart {
 	begin, end := e.CreatedAt, e.EndedAt
 	for _, a := range e.Assignments {
@@ -63,8 +64,8 @@ func chartOf(e ended) chart {
 	return c
 }
 
-// writeReport writes the page of a run: each rollout's timeline by machine and
-// batch, and how the machines ended.
+// writeReport writes the report of a run: each rollout's timeline by machine and
+// batch, and what the machines run at the end.
 func writeReport(file string, r Result, rollouts []ended) error {
 	t, err := template.ParseFS(page, "report.html")
 	if err != nil {

@@ -21,9 +21,8 @@ import (
 
 var testbedName = regexp.MustCompile(`nixfleet-testbed-[0-9]+`)
 
-// leftovers are the traces of testbeds that no program holds any more: folders,
-// processes, mounts. Other tests have testbeds at the same time, which are
-// theirs.
+// leftovers are folders, processes and mounts of testbeds that no program holds
+// any more. Testbeds of other tests, which run at the same time, do not count.
 func leftovers(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -73,8 +72,8 @@ func held(name string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
-// nothingLeft waits for what other tests' testbeds are just making or clearing
-// away, then complains about the rest.
+// nothingLeft fails the test if there are leftovers. It waits a little, since other
+// tests may be making or removing a testbed.
 func nothingLeft(t *testing.T) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -93,10 +92,10 @@ func nothingLeft(t *testing.T) {
 	}
 }
 
-// The story of the demo, judged by its own JSON: a good release reaches all
-// machines, a bad one comes back from the canary alone (H06), a tampered one is
-// refused (E01), and nothing is left on the machine.
-func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
+// The demo's own JSON shows that a good release reaches all machines, a bad one is
+// rolled back by the canary alone (H06), a tampered one is refused (E01), and
+// nothing is left on the machine.
+func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 	testbed.Require(t)
 	res, err := proc.Run(t.Context(), proc.Cmd{Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo", "--json"}, Timeout: 4 * time.Minute})
 	if err != nil {
@@ -135,7 +134,7 @@ func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
 	nothingLeft(t)
 }
 
-// Ctrl-C at a moment when everything runs ends everything.
+// Ctrl-C while everything runs stops and removes everything.
 func TestDemo_LeavesNothingAfterCtrlC(t *testing.T) {
 	testbed.Require(t)
 	reached := make(chan struct{})
