@@ -129,15 +129,6 @@ func ReadAgent(file string) (Agent, error) {
 	return a, a.validate(file)
 }
 
-// ParseAgent is ReadAgent for text; name stands for the file in errors.
-func ParseAgent(name, text string) (Agent, error) {
-	a := defaultAgent()
-	if err := decode(name, text, &a); err != nil {
-		return Agent{}, err
-	}
-	return a, a.validate(name)
-}
-
 func (a *Agent) validate(file string) error {
 	slices.Sort(a.Tags)
 	if a.Identity.CertFile == "" && a.Identity.KeyFile == "" {

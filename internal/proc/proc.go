@@ -118,26 +118,6 @@ func Look(name string) (string, error) {
 	return path, nil
 }
 
-// Exec replaces this process by the program: it returns only when that is not
-// possible. Only Path, Args, Env and Dir of the command are used.
-func Exec(c Cmd) error {
-	path, err := Look(c.Path)
-	if err != nil {
-		return err
-	}
-	if c.Dir != "" {
-		if err := os.Chdir(c.Dir); err != nil {
-			return fmt.Errorf("change to folder of %s: %w", c.Path, err)
-		}
-	}
-	env := c.Env
-	if env == nil {
-		env = os.Environ()
-	}
-	err = syscall.Exec(path, append([]string{c.Path}, c.Args...), env)
-	return fmt.Errorf("become %s: %w", c.Path, err)
-}
-
 // Process is a program that was started by Start.
 type Process struct {
 	cmd    Cmd

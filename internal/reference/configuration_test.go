@@ -55,7 +55,7 @@ push = "s3://cache"
 `
 
 func TestConfiguration_IsDescribed(t *testing.T) {
-	if _, err := config.ParseAgent("example", example); err != nil {
+	if _, err := readAgent(t, example); err != nil {
 		t.Fatal(err)
 	}
 	if meta, err := toml.Decode(exampleProject, new(cli.Project)); err != nil || len(meta.Undecoded()) > 0 {
@@ -102,8 +102,18 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	golden(t, "configuration.md", b.String())
 }
 
-// defaultAgent is the configuration and a health check with nothing set that
-// need not be.
+// readAgent reads text as agent.toml.
+func readAgent(t *testing.T, text string) (config.Agent, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.ReadAgent(file)
+}
+
+// defaultAgent is the configuration and a health check with only the required
+// settings.
 func defaultAgent(t *testing.T) (agent, check reflect.Value) {
 	t.Helper()
 	text := func(without int) string {
@@ -118,12 +128,12 @@ func defaultAgent(t *testing.T) (agent, check reflect.Value) {
 		}
 		return s + "[checks.x]\nkind = \"tcp\"\naddress = \"localhost:80\"\n"
 	}
-	a, err := config.ParseAgent("agent.toml", text(-1))
+	a, err := readAgent(t, text(-1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, r := range required {
-		if _, err := config.ParseAgent("agent.toml", text(i)); err == nil || !strings.Contains(err.Error(), r.name) {
+		if _, err := readAgent(t, text(i)); err == nil || !strings.Contains(err.Error(), r.name) {
 			t.Errorf("without %s: %v; is it still required?", r.name, err)
 		}
 	}

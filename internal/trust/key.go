@@ -44,9 +44,18 @@ func Generate(rand io.Reader, name string) (SecretKey, error) {
 // writes it: the name, a colon and 64 bytes (seed, then public key) in base64.
 // Errors never quote the text.
 func ParseSecretKey(text string) (SecretKey, error) {
-	name, raw, err := parseKey(text, "secret key", ed25519.PrivateKeySize)
-	if err != nil {
-		return SecretKey{}, err
+	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
+	if !ok || !validKeyName(name) {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key: want one line name:base64").
+			WithHint("nixfleet trust init and nix-store --generate-binary-cache-key make keys")
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(b64)
+	if err != nil || strings.ContainsAny(b64, "\r\n") {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: not base64", name)
+	}
+	if len(raw) != ed25519.PrivateKeySize {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: %d bytes, want %d", name, len(raw), ed25519.PrivateKeySize).
+			WithHint("a public key has %d bytes: is this the other file of the pair?", ed25519.PublicKeySize)
 	}
 	key := ed25519.NewKeyFromSeed(raw[:ed25519.SeedSize])
 	if !key.Equal(ed25519.PrivateKey(raw)) {
@@ -54,32 +63,6 @@ func ParseSecretKey(text string) (SecretKey, error) {
 			WithHint("the file is damaged; restore it from its backup or make a new key")
 	}
 	return SecretKey{name, key}, nil
-}
-
-// ParsePublicKey reads name:base64 as in Nix's trusted-public-keys.
-func ParsePublicKey(text string) (PublicKey, error) {
-	name, raw, err := parseKey(text, "public key", ed25519.PublicKeySize)
-	if err != nil {
-		return PublicKey{}, err
-	}
-	return PublicKey{name, ed25519.PublicKey(raw)}, nil
-}
-
-func parseKey(text, what string, size int) (name string, raw []byte, err error) {
-	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
-	if !ok || !validKeyName(name) {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s: want one line name:base64", what).
-			WithHint("nixfleet trust init and nix-store --generate-binary-cache-key make keys")
-	}
-	raw, err = base64.StdEncoding.Strict().DecodeString(b64)
-	if err != nil || strings.ContainsAny(b64, "\r\n") {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s %s: not base64", what, name)
-	}
-	if len(raw) != size {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s %s: %d bytes, want %d", what, name, len(raw), size).
-			WithHint("secret keys are longer than public ones: is this the other file of the pair?")
-	}
-	return name, raw, nil
 }
 
 // String returns name:base64, as in Nix's trusted-public-keys.
