@@ -78,7 +78,7 @@ pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
 	f.StringVar(&o.root, "root", "", "the fleet's root document, which the release is checked with before it is registered")
 	f.StringArrayVar(&o.signKeys, "sign-key", nil, "secret key file that signs the release; repeat it for more signatures (NIXFLEET_SIGN_KEY)")
 	f.StringVar(&o.cache, "cache", "", "URL of the binary cache that machines fetch from")
-	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key that signs the paths of the cache")
+	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key by which machines accept paths from the cache")
 	f.StringVar(&o.push, "push", "", "where to push to, as nix copy takes it (default: push nothing; the cache has it)")
 	f.StringVar(&o.pushKey, "push-key", "", "secret key file that signs what is pushed (default: the cache signs by itself)")
 	f.StringArrayVar(&o.nixArgs, "nix-arg", nil, "another argument for nix, such as --nix-arg=--impure")

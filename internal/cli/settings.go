@@ -65,8 +65,8 @@ type Project struct {
 type ProjectCache struct {
 	// URL is what machines fetch from, as nix copy takes it.
 	URL string `toml:"url"`
-	// PublicKeys sign the paths of the cache, as in trusted-public-keys:
-	// name:base64.
+	// PublicKeys are the keys by which machines accept paths from the cache, as in
+	// trusted-public-keys: name:base64.
 	PublicKeys []string `toml:"publicKeys"`
 	// Push is where release create pushes to, as nix copy takes it. Without it,
 	// nothing is pushed: the cache must have what is built.
