@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // point is a moment of an attempt, the same in each run: what the journal on
@@ -35,12 +36,12 @@ type namer struct {
 	journal   string // the file
 	seen      map[string]int
 	victim    int               // the process to kill: the agent, or the watchdog where it acts
-	written   map[string]string // what agent and watchdog have written and not yet put in its place
-	activated bool              // the system was activated, its services are not yet restarted
+	written   map[string]string // by role: the file that is written and not renamed yet
+	activated bool              // the system was activated, its services were not restarted yet
 }
 
-// point names a moment at which a process opens or executes path; false when
-// it is none.
+// point names the moment at which a process opens or executes a file; false if it is
+// not a point.
 func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	who := look(pid)
 	if exec {
@@ -72,14 +73,14 @@ func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	return p, true
 }
 
-// opening is of one of our programs: a file is written beside its place, then
-// renamed, then the folder is opened to be synced.
+// opening names what one of our programs does when it opens a file. It writes a file
+// under a temporary name, renames it, then opens the folder to sync it.
 func (n *namer) opening(file, role string) string {
 	base := path.Base(file)
 	written := n.written[role]
 	switch dir := path.Dir(file); {
 	case strings.HasSuffix(base, ".tmp"):
-		written = n.known(strings.TrimSuffix(file, ".tmp"))
+		written = n.known(path.Join(dir, renamed(base)))
 		n.written[role] = written
 		return "before " + written + " is written"
 	case dir == stateDir+"/switch" && strings.HasSuffix(base, ".sh"):
@@ -88,25 +89,37 @@ func (n *namer) opening(file, role string) string {
 		return "the agent starts"
 	case file == stateDir && written == "":
 		return "after the watchdog is disarmed"
-	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == "/run/nixfleet"):
+	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == stateDir+"/switch" || file == "/run/nixfleet"):
 		delete(n.written, role)
 		return "after " + written + " is written"
 	}
 	return ""
 }
 
-// known is a file's name without what differs from run to run.
+// renamed is the name that a temporary file will get: x for x.tmp, and for
+// .x.RANDOM.tmp of atomicfile.
+func renamed(base string) string {
+	name := strings.TrimSuffix(base, ".tmp")
+	if atomicfile.Temporary(base) {
+		name = name[1:strings.LastIndexByte(name, '.')]
+	}
+	return name
+}
+
+// known is a file's name without the part that differs from run to run.
 func (n *namer) known(file string) string {
 	switch path.Dir(file) {
 	case stateDir + "/outbox":
 		return "a report"
+	case stateDir + "/switch":
+		return "the switch's wrapper"
 	case "/run/nixfleet":
 		return "the running " + path.Base(file)
 	}
 	return path.Base(file)
 }
 
-// execution is of a program that a process starts.
+// execution names what a process does when it executes a program.
 func (n *namer) execution(file, role string, by process) string {
 	base := path.Base(file)
 	switch {
@@ -124,7 +137,7 @@ func (n *namer) execution(file, role string, by process) string {
 	return "before " + base + " is run"
 }
 
-// others are processes of the switch.
+// others names what processes of the switch do.
 func (n *namer) others(file string) string {
 	switch base := path.Base(file); {
 	case strings.HasSuffix(base, ".started"):
@@ -139,8 +152,8 @@ func (n *namer) others(file string) string {
 	return ""
 }
 
-// step is what the journal on disk says. It is read below the overlay, where
-// nobody is held.
+// step returns the journal's step. It reads the file below the overlay, which is not
+// watched.
 func (n *namer) step() states.Step {
 	var j struct {
 		Step states.Step `json:"step"`
