@@ -10,10 +10,8 @@ import (
 	"os"
 	"path"
 	"strings"
-	"testing"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // point is a moment of an attempt, the same in each run: what the journal on
@@ -37,8 +35,8 @@ type namer struct {
 	journal   string // the file
 	seen      map[string]int
 	victim    int               // the process to kill: the agent, or the watchdog where it acts
-	written   map[string]string // by role: the file that is written and not renamed yet
-	activated bool              // the system was activated, its services were not restarted yet
+	written   map[string]string // what agent and watchdog have written and not yet put in its place
+	activated bool              // the system was activated, its services are not yet restarted
 }
 
 // point names the moment at which a process opens or executes a file; false if it is
@@ -74,14 +72,14 @@ func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	return p, true
 }
 
-// opening names what one of our programs does when it opens a file. It writes a file
-// under a temporary name, renames it, then opens the folder to sync it.
+// opening is of one of our programs: a file is written beside its place, then
+// renamed, then the folder is opened to be synced.
 func (n *namer) opening(file, role string) string {
 	base := path.Base(file)
 	written := n.written[role]
 	switch dir := path.Dir(file); {
 	case strings.HasSuffix(base, ".tmp"):
-		written = n.known(path.Join(dir, renamed(base)))
+		written = n.known(strings.TrimSuffix(file, ".tmp"))
 		n.written[role] = written
 		return "before " + written + " is written"
 	case dir == stateDir+"/switch" && strings.HasSuffix(base, ".sh"):
@@ -90,30 +88,18 @@ func (n *namer) opening(file, role string) string {
 		return "the agent starts"
 	case file == stateDir && written == "":
 		return "after the watchdog is disarmed"
-	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == stateDir+"/switch" || file == "/run/nixfleet"):
+	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == "/run/nixfleet"):
 		delete(n.written, role)
 		return "after " + written + " is written"
 	}
 	return ""
 }
 
-// renamed is the name that a temporary file will get: x for x.tmp, and for
-// .x.RANDOM.tmp of atomicfile.
-func renamed(base string) string {
-	name := strings.TrimSuffix(base, ".tmp")
-	if atomicfile.Temporary(base) {
-		name = name[1:strings.LastIndexByte(name, '.')]
-	}
-	return name
-}
-
-// known is a file's name without the part that differs from run to run.
+// known is a file's name without what differs from run to run.
 func (n *namer) known(file string) string {
 	switch path.Dir(file) {
 	case stateDir + "/outbox":
 		return "a report"
-	case stateDir + "/switch":
-		return "the switch's wrapper"
 	case "/run/nixfleet":
 		return "the running " + path.Base(file)
 	}
@@ -167,14 +153,4 @@ func (n *namer) step() states.Step {
 		return "none"
 	}
 	return j.Step
-}
-
-func TestRenamed_IsTheNameThatATemporaryFileGets(t *testing.T) {
-	for base, want := range map[string]string{
-		"journal.json.tmp": "journal.json", ".journal.json.1234.tmp": "journal.json", "0013.json.tmp": "0013.json", ".0013.json.1234.tmp": "0013.json",
-	} {
-		if got := renamed(base); got != want {
-			t.Errorf("%s is renamed to %s, want %s", base, got, want)
-		}
-	}
 }
