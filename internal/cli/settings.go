@@ -281,7 +281,7 @@ func first(values ...string) string {
 	return ""
 }
 
-// all returns the items of every page of a list.
+// all collects every page of a list.
 func all[T any](ctx context.Context, list func(context.Context, api.PageQuery) (api.Page[T], error)) ([]T, error) {
 	out := []T{}
 	for v, err := range api.All(ctx, list) {

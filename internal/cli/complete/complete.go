@@ -138,7 +138,7 @@ func beginning(word string, names []cobra.Completion) []cobra.Completion {
 	return slices.DeleteFunc(names, func(v string) bool { return !strings.HasPrefix(v, word) })
 }
 
-// some returns the items of a list that arrive in time, at most maxCompletions.
+// some are the first items of a list: all there are, or what came in time.
 func some[T any](ctx context.Context, list func(context.Context, api.PageQuery) (api.Page[T], error)) []T {
 	var out []T
 	for v, err := range api.All(ctx, list) {
