@@ -4,20 +4,11 @@
 package main
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/arcanesys/nixfleet/controlplane/program"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := program.Main(ctx, program.Invocation{Version: version, Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr})
-	stop()
-	os.Exit(code)
-}
+func main() { command.Main(version, program.Main) }

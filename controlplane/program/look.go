@@ -4,7 +4,6 @@ package program
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,20 +19,20 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-func backupCommand(file *string) *cobra.Command {
+func (p *program) backupCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "backup DEST",
 		Short: "Copy the database to a new file, also while the control plane runs",
 		Long: "Copy the database to a new file, also while the control plane runs.\n\n" +
-			"The keys are files beside it in stateDir (*.pem, *.key) and belong into the same backup.",
+			"The keys are files beside it in stateDir (*.pem, *.key) and belong in the same backup.",
 		Example: "  nixfleet-control-plane backup /var/backups/nixfleet-2030-01-31.db",
-		Args:    exactly(1),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			dest, err := filepath.Abs(args[0])
 			if err != nil {
 				return fleet.Errorf(fleet.Invalid, "%w", err)
 			}
-			conf, err := config.ReadControlPlane(*file)
+			conf, err := config.ReadControlPlane(p.file)
 			if err != nil {
 				return err
 			}
@@ -44,14 +43,13 @@ func backupCommand(file *string) *cobra.Command {
 			if err := errors.Join(st.Backup(c.Context(), dest), st.Close()); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "wrote %s\n", dest)
-			return nil
+			return p.Print(dest, func(w io.Writer) { fmt.Fprintf(w, "wrote %s\n", dest) })
 		},
 	}
 }
 
-func doctorCommand(file *string) *cobra.Command {
-	var asJSON, accept bool
+func (p *program) doctorCommand() *cobra.Command {
+	var accept bool
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what is wrong with the control plane",
@@ -59,9 +57,9 @@ func doctorCommand(file *string) *cobra.Command {
 			"A database that is older than what agents remember was restored from a backup: rollouts stay paused\n" +
 			"until --accept-restored says, with the control plane stopped, that it is to go on with it.",
 		Example: "  nixfleet-control-plane doctor --json",
-		Args:    exactly(0),
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			conf, err := config.ReadControlPlane(*file)
+			conf, err := config.ReadControlPlane(p.file)
 			if err != nil {
 				return err
 			}
@@ -74,18 +72,18 @@ func doctorCommand(file *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := printFindings(c.OutOrStdout(), found, asJSON); err != nil {
+			if err := p.Print(map[string][]plane.Finding{"findings": found}, func(w io.Writer) { findingsText(w, found) }); err != nil {
 				return err
 			}
 			for _, f := range found {
 				if f.Severity == "error" {
-					return fleet.Errorf(fleet.Conflict, "the control plane is not well: %s", f.Message).WithHint("%s", f.Hint)
+					return fleet.Errorf(fleet.Conflict, "the control plane has a problem: %s", f.Message).WithHint("%s", f.Hint)
 				}
 			}
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	p.JSONFlag(c.Flags())
 	c.Flags().BoolVar(&accept, "accept-restored", false, "go on with a database that was restored from a backup; the control plane must be stopped")
 	return c
 }
@@ -127,10 +125,7 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, er
 	return found, errors.Join(err, st.Close())
 }
 
-func printFindings(w io.Writer, found []plane.Finding, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(map[string][]plane.Finding{"findings": found})
-	}
+func findingsText(w io.Writer, found []plane.Finding) {
 	for _, f := range found {
 		fmt.Fprintf(w, "%s: %s: %s\n", f.Severity, f.Subject, f.Message)
 		if f.Hint != "" {
@@ -138,7 +133,6 @@ func printFindings(w io.Writer, found []plane.Finding, asJSON bool) error {
 		}
 	}
 	if len(found) == 0 {
-		fmt.Fprintln(w, "all is well")
+		fmt.Fprintln(w, "nothing is wrong")
 	}
-	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/program"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
@@ -27,7 +28,7 @@ import (
 // run is one run of the program.
 func run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
-	code = program.Main(ctx, program.Invocation{Version: "test", Args: args, Stdout: &out, Stderr: &err})
+	code = program.Main(ctx, command.Invocation{Version: "test", Args: args, Stdout: &out, Stderr: &err})
 	return code, out.String(), err.String()
 }
 
@@ -228,7 +229,7 @@ func TestMain_SaysWhatIsWrongInOneLine(t *testing.T) {
 
 func TestConfigCheck_AcceptsAGoodFile(t *testing.T) {
 	p := newPlace(t)
-	if code, stdout, stderr := run(t.Context(), "config", "check", p.config); code != 0 || !strings.Contains(stdout, "good") {
+	if code, stdout, stderr := run(t.Context(), "config", "check", p.config); code != 0 || !strings.Contains(stdout, "is valid") {
 		t.Errorf("code %d, %s%s", code, stdout, stderr)
 	}
 }

@@ -128,7 +128,7 @@ func (v *verification) run(ctx context.Context) states.Input {
 		case <-healthy:
 			// A last look: the interval of a check may be longer than the time
 			// in which it has to pass.
-			r = v.runner.Again(ctx)
+			r = v.runner.ProbeRequired(ctx)
 			if fleet.HealthOf(r) == fleet.Healthy && ctx.Err() == nil && v.runs() {
 				return states.Healthy{Checks: r}
 			}

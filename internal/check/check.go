@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-// Package check runs the health checks that a machine's system declares: a
-// probe looks once, a tracker decides what the looks amount to.
+// Package check runs the health checks that a machine's system declares: a probe
+// runs a check once, a tracker decides from its probes whether it passes or fails.
 //
-// It never decides what follows from a check, and never runs a shell.
+// It never decides what follows from that, and never runs a shell.
 package check
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// Prober looks at the machine. The zero value is ready; it remembers how often
-// units have restarted, so that one that keeps dying is not taken for active.
+// Prober runs checks. Its zero value is ready to use. It remembers how often units
+// have restarted, so that one that restarts again and again does not pass.
 type Prober struct {
 	mu       sync.Mutex
 	restarts map[string]int
 }
 
-// Probe runs c once, for at most its timeout. Observed says for people what was
-// seen.
+// Probe runs c once, for at most its timeout. observed describes the result, for
+// people.
 func (p *Prober) Probe(ctx context.Context, c fleet.HealthCheck) (ok bool, observed string) {
 	ctx, cancel := context.WithTimeout(ctx, seconds(c.TimeoutSeconds))
 	defer cancel()
@@ -76,7 +76,7 @@ func (p *Prober) unit(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	}
 	switch {
 	case seen && restarts > before:
-		return false, fmt.Sprintf("%s; restarted %d times since the last look", what, restarts-before)
+		return false, fmt.Sprintf("%s; restarted %d times since the last probe", what, restarts-before)
 	case v["ActiveState"] == "active" || v["ActiveState"] == "reloading":
 		return true, what
 	}
@@ -109,7 +109,7 @@ func launchd(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 			return true, "launchd service " + c.Label + " runs as process " + pid
 		}
 	}
-	return false, "launchd service " + c.Label + " is loaded and has no process"
+	return false, "launchd service " + c.Label + " is loaded but has no process"
 }
 
 func httpGet(ctx context.Context, c fleet.HealthCheck) (bool, string) {
@@ -126,12 +126,12 @@ func httpGet(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 		return false, late(ctx, c, "GET "+c.URL+": "+cause(err))
 	}
 	defer res.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // only to be shown
+	body, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // only shown to people
 	what := fmt.Sprintf("GET %s answered %d in %d ms", c.URL, res.StatusCode, time.Since(begin).Milliseconds())
 	good := res.StatusCode >= 200 && res.StatusCode < 400
 	if c.ExpectStatus != 0 {
 		if good = res.StatusCode == c.ExpectStatus; !good {
-			what += fmt.Sprintf(", and %d is expected", c.ExpectStatus)
+			what += fmt.Sprintf(", want %d", c.ExpectStatus)
 		}
 	}
 	if text := strings.TrimSpace(string(body)); !good && text != "" {
@@ -167,7 +167,7 @@ func command(ctx context.Context, c fleet.HealthCheck) (bool, string) {
 	return false, err.Error()
 }
 
-// late says that a probe ran out of time, if that is why it failed.
+// late says that a probe timed out, if that is why it failed.
 func late(ctx context.Context, c fleet.HealthCheck, otherwise string) string {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer within %g s", c.TimeoutSeconds)
@@ -175,7 +175,7 @@ func late(ctx context.Context, c fleet.HealthCheck, otherwise string) string {
 	return otherwise
 }
 
-// cause is what went wrong, without what was asked for, which is told anyway.
+// cause returns the innermost error, since the caller names the operation.
 func cause(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {

@@ -20,13 +20,14 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// declare is a check with what validity asks for.
+// declare adds what a valid check must have.
 func declare(c fleet.HealthCheck) fleet.HealthCheck {
 	c.Name, c.IntervalSeconds, c.TimeoutSeconds, c.Successes, c.Required = "app", 1, 5, max(c.Successes, 1), true
 	return c
 }
 
-// program puts a program of the machine's on the path, as a shell script.
+// program puts a shell script onto the path in place of one of the machine's
+// programs.
 func program(t *testing.T, name, script string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,7 +65,7 @@ func TestProbe_HTTP(t *testing.T) {
 	probe(t, get("/sick", 0), false, "503 in")
 	probe(t, get("/sick", 0), false, "database is away")
 	probe(t, get("/sick", 503), true, "503")
-	probe(t, get("/", 204), false, "204 is expected")
+	probe(t, get("/", 204), false, "want 204")
 	probe(t, get("/moved", 302), true, "302")
 	slow := get("/slow", 0)
 	slow.TimeoutSeconds = 0.05
@@ -125,18 +126,18 @@ func TestProbe_Unit(t *testing.T) {
 		say(tc.text)
 		probe(t, c, tc.ok, tc.seen)
 	}
-	// One that keeps dying is active at many a look.
+	// A unit that restarts again and again is active at many probes.
 	var p Prober
 	for i, want := range []bool{true, false, true} {
 		n := []int{3, 5, 5}[i]
 		say(fmt.Sprintf("LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nNRestarts=%d\n", n))
 		if ok, seen := p.Probe(t.Context(), c); ok != want {
-			t.Errorf("look %d: %t, %q", i, ok, seen)
+			t.Errorf("probe %d: %t, %q", i, ok, seen)
 		}
 	}
 }
 
-func TestProbe_LaunchdWantsAProcess(t *testing.T) {
+func TestProbe_LaunchdNeedsAProcess(t *testing.T) {
 	program(t, "launchctl", `case $2 in system/up) printf 'state = running\n\tpid = 71\n' ;; system/down) printf 'state = not running\n' ;; *) exit 113 ;; esac`)
 	of := func(label string) fleet.HealthCheck {
 		return declare(fleet.HealthCheck{Kind: fleet.HealthCheckLaunchd, Label: label})
@@ -146,8 +147,8 @@ func TestProbe_LaunchdWantsAProcess(t *testing.T) {
 	probe(t, of("gone"), false, "exit code 113")
 }
 
-// A15: what a check says is cut to its limit, whatever its bytes.
-func TestProbe_CutsWhatItSaw(t *testing.T) {
+// A15: what a probe observes is cut to its limit, whatever the bytes are.
+func TestProbe_CutsWhatItObserved(t *testing.T) {
 	var p Prober
 	_, seen := p.Probe(t.Context(), declare(fleet.HealthCheck{Kind: fleet.HealthCheckCommand, Command: []string{"/bin/sh", "-c", `head -c 100000 /dev/urandom; exit 1`}}))
 	if len(seen) > fleet.MaxObserved {
@@ -155,70 +156,70 @@ func TestProbe_CutsWhatItSaw(t *testing.T) {
 	}
 }
 
-// A08: no rollback because of one early or single bad look.
-func TestTracker_ForgivesWhatItIsToldTo(t *testing.T) {
+// A08: neither an early nor a single bad probe causes a rollback.
+func TestTracker_ToleratesRetriesAndTheStartPeriod(t *testing.T) {
 	c := declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP, Retries: 2, StartPeriodSeconds: 10, Successes: 2})
 	for _, tc := range []struct {
-		name  string
-		looks string // + good, - bad, one a second
-		want  fleet.HealthCheckStatus
+		name   string
+		probes string // + good, - bad, one each second
+		want   fleet.HealthCheckStatus
 	}{
-		{"nobody has looked", "", fleet.HealthCheckPending},
+		{"not probed", "", fleet.HealthCheckPending},
 		{"bad in the start period", "---------", fleet.HealthCheckPending},
-		{"one good look", "---+", fleet.HealthCheckPending},
-		{"enough good looks", "---++", fleet.HealthCheckPassing},
+		{"one good probe", "---+", fleet.HealthCheckPending},
+		{"enough good probes", "---++", fleet.HealthCheckPassing},
 		{"passed, then bad in the start period", "++--", fleet.HealthCheckPending},
 		{"passed, then bad too often", "++---", fleet.HealthCheckFailing},
 		{"bad after the start period", "----------" + "--", fleet.HealthCheckPending},
 		{"bad too often after it", "----------" + "---", fleet.HealthCheckFailing},
-		{"well again", "++---++", fleet.HealthCheckPassing},
-		{"a good look between", "++--+--", fleet.HealthCheckPending},
+		{"good again", "++---++", fleet.HealthCheckPassing},
+		{"a good probe between", "++--+--", fleet.HealthCheckPending},
 	} {
 		tr := NewTracker(c)
-		for i, l := range tc.looks {
-			tr.Add(Look{OK: l == '+', Observed: "seen", Since: float64(i)})
+		for i, l := range tc.probes {
+			tr.Add(Observation{OK: l == '+', Observed: "seen", Since: float64(i)})
 		}
 		if got := tr.Result().Status; got != tc.want {
-			t.Errorf("%s (%s): %s, want %s", tc.name, tc.looks, got, tc.want)
+			t.Errorf("%s (%s): %s, want %s", tc.name, tc.probes, got, tc.want)
 		}
 	}
 }
 
-func TestTracker_PassesOnlyAfterGoodLooksAndFailsOnlyAfterBadOnes(t *testing.T) {
+func TestTracker_PassesOnlyAfterGoodProbesAndFailsOnlyAfterBadOnes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := declare(fleet.HealthCheck{Retries: rapid.IntRange(0, 4).Draw(t, "retries"), Successes: rapid.IntRange(1, 4).Draw(t, "successes"), StartPeriodSeconds: float64(rapid.IntRange(0, 8).Draw(t, "start"))})
 		tr := NewTracker(c)
 		good, bad := 0, 0
 		before := fleet.HealthCheckPending
-		for i, ok := range rapid.SliceOfN(rapid.Bool(), 0, 40).Draw(t, "looks") {
+		for i, ok := range rapid.SliceOfN(rapid.Bool(), 0, 40).Draw(t, "probes") {
 			if ok {
 				good, bad = good+1, 0
 			} else {
 				good, bad = 0, bad+1
 			}
-			r := tr.Add(Look{OK: ok, Since: float64(i)})
+			r := tr.Add(Observation{OK: ok, Since: float64(i)})
 			switch {
 			case r.Status == fleet.HealthCheckPassing && good < c.Successes:
-				t.Fatalf("passing after %d good looks of %d", good, c.Successes)
+				t.Fatalf("passing after %d good probes of %d", good, c.Successes)
 			case r.Status == fleet.HealthCheckFailing && good >= c.Successes, r.Status == fleet.HealthCheckFailing && before != fleet.HealthCheckFailing && bad <= c.Retries:
-				t.Fatalf("failing after %d bad looks, %d are forgiven", bad, c.Retries)
+				t.Fatalf("failing after %d bad probes, %d are tolerated", bad, c.Retries)
 			case bad > c.Retries+int(c.StartPeriodSeconds)+1 && r.Status != fleet.HealthCheckFailing:
-				t.Fatalf("%s after %d bad looks", r.Status, bad)
+				t.Fatalf("%s after %d bad probes", r.Status, bad)
 			}
 			before = r.Status
 		}
 	})
 }
 
-func TestRunner_LooksAtEachCheckAtItsInterval(t *testing.T) {
+func TestRunner_ProbesEachCheckAtItsInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks := map[string]int{}
+		probes := map[string]int{}
 		fast, slow := declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP}), declare(fleet.HealthCheck{Kind: fleet.HealthCheckTCP})
 		slow.Name, slow.IntervalSeconds = "slow", 5
 		gate := make(chan struct{}, 1)
 		r := Runner{Checks: []fleet.HealthCheck{fast, slow}, Probe: func(_ context.Context, c fleet.HealthCheck) (bool, string) {
 			gate <- struct{}{}
-			looks[c.Name]++
+			probes[c.Name]++
 			<-gate
 			return c.Name == "app", "seen"
 		}}
@@ -227,8 +228,8 @@ func TestRunner_LooksAtEachCheckAtItsInterval(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
 		defer cancel()
 		r.Run(ctx)
-		if looks["app"] != 11 || looks["slow"] != 3 {
-			t.Errorf("looks = %v, want 11 and 3 in 10.5 s", looks)
+		if probes["app"] != 11 || probes["slow"] != 3 {
+			t.Errorf("probes = %v, want 11 and 3 in 10.5 s", probes)
 		}
 		if len(last) != 2 || last[0].Status != fleet.HealthCheckPassing || last[1].Status != fleet.HealthCheckFailing {
 			t.Errorf("results = %+v", last)

@@ -10,22 +10,21 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Runner keeps looking at a set of checks, each at its own interval.
+// Runner probes a set of checks, each at its own interval.
 type Runner struct {
 	Checks []fleet.HealthCheck
 	// Begin is when the start periods begin; the zero time is now.
 	Begin time.Time
-	// Probe looks once; nil means a new Prober's.
+	// Probe runs a check once; nil means a new Prober's.
 	Probe func(context.Context, fleet.HealthCheck) (bool, string)
-	// OnChange is called after each look with all results, never two calls at
-	// the same time.
+	// OnChange is called after each probe with all results. Calls never overlap.
 	OnChange func([]fleet.HealthCheckResult)
 
 	mu       sync.Mutex
 	trackers []*Tracker
 }
 
-// Run looks until the context ends; it leaves nothing running.
+// Run probes until the context ends, and leaves nothing running.
 func (r *Runner) Run(ctx context.Context) {
 	r.init()
 	var wg sync.WaitGroup
@@ -57,7 +56,7 @@ func (r *Runner) watch(ctx context.Context, i int) {
 	tick := time.NewTicker(seconds(r.Checks[i].IntervalSeconds))
 	defer tick.Stop()
 	for {
-		r.look(ctx, i)
+		r.probe(ctx, i)
 		select {
 		case <-ctx.Done():
 			return
@@ -66,35 +65,35 @@ func (r *Runner) watch(ctx context.Context, i int) {
 	}
 }
 
-func (r *Runner) look(ctx context.Context, i int) {
+func (r *Runner) probe(ctx context.Context, i int) {
 	begin := time.Now()
 	ok, observed := r.Probe(ctx, r.Checks[i])
 	if ctx.Err() != nil {
-		return // what was seen is the end of this runner, not of the service
+		return // the probe was cut short: its result is not the service's
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.trackers[i].Add(Look{OK: ok, Observed: observed, At: begin.UnixMilli(), DurationMs: time.Since(begin).Milliseconds(), Since: begin.Sub(r.Begin).Seconds()})
+	r.trackers[i].Add(Observation{OK: ok, Observed: observed, At: begin.UnixMilli(), DurationMs: time.Since(begin).Milliseconds(), Since: begin.Sub(r.Begin).Seconds()})
 	if r.OnChange != nil {
 		r.OnChange(r.results())
 	}
 }
 
-// Again looks at each required check once more, at once, and returns all
+// ProbeRequired probes each required check once more, now, and returns all
 // results.
-func (r *Runner) Again(ctx context.Context) []fleet.HealthCheckResult {
+func (r *Runner) ProbeRequired(ctx context.Context) []fleet.HealthCheckResult {
 	r.init()
 	var wg sync.WaitGroup
 	for i, c := range r.Checks {
 		if c.Required {
-			wg.Go(func() { r.look(ctx, i) })
+			wg.Go(func() { r.probe(ctx, i) })
 		}
 	}
 	wg.Wait()
 	return r.Results()
 }
 
-// Results are what the looks amount to so far, in the order of the checks.
+// Results returns the results so far, in the order of the checks.
 func (r *Runner) Results() []fleet.HealthCheckResult {
 	r.init()
 	r.mu.Lock()

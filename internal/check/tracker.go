@@ -4,8 +4,8 @@ package check
 
 import "github.com/arcanesys/nixfleet/fleet"
 
-// Look is what one probe saw.
-type Look struct {
+// Observation is the result of one probe.
+type Observation struct {
 	OK         bool
 	Observed   string
 	At         int64   // Unix ms
@@ -13,29 +13,29 @@ type Look struct {
 	Since      float64 // seconds from the beginning of the start period to the probe
 }
 
-// Tracker turns the looks of one check into its status: pending until enough
-// looks in a row were good, passing, or failing once more looks in a row were
-// bad than are forgiven. Bad looks within the start period do not count until
-// the check has passed once (A08).
+// Tracker turns the probes of one check into its status: pending at first, passing
+// after Successes good probes in a row, failing after more than Retries bad ones
+// in a row. Bad probes within the start period do not count until the check has
+// passed once (A08).
 type Tracker struct {
 	check  fleet.HealthCheck
 	result fleet.HealthCheckResult
 	passed bool
 }
 
-// NewTracker returns the tracker of a check that nobody has looked at.
+// NewTracker returns the tracker of a check that was not probed yet.
 func NewTracker(c fleet.HealthCheck) *Tracker {
-	return &Tracker{check: c, result: fleet.HealthCheckResult{Name: c.Name, Kind: c.Kind, Status: fleet.HealthCheckPending, Required: c.Required, Observed: "not looked at yet"}}
+	return &Tracker{check: c, result: fleet.HealthCheckResult{Name: c.Name, Kind: c.Kind, Status: fleet.HealthCheckPending, Required: c.Required, Observed: "not probed yet"}}
 }
 
-// Result is what the looks amount to so far.
+// Result returns the status after the probes so far.
 func (t *Tracker) Result() fleet.HealthCheckResult { return t.result }
 
-// Add takes a look into account and returns the result.
-func (t *Tracker) Add(l Look) fleet.HealthCheckResult {
+// Add takes a probe into account and returns the result.
+func (t *Tracker) Add(o Observation) fleet.HealthCheckResult {
 	r := &t.result
-	r.Observed, r.At, r.DurationMs = l.Observed, l.At, l.DurationMs
-	if l.OK {
+	r.Observed, r.At, r.DurationMs = o.Observed, o.At, o.DurationMs
+	if o.OK {
 		r.Failures = 0
 		r.Passes++
 		if r.Passes >= t.check.Successes {
@@ -46,7 +46,7 @@ func (t *Tracker) Add(l Look) fleet.HealthCheckResult {
 		return *r
 	}
 	r.Passes = 0
-	if !t.passed && l.Since < t.check.StartPeriodSeconds {
+	if !t.passed && o.Since < t.check.StartPeriodSeconds {
 		r.Status = fleet.HealthCheckPending
 		return *r
 	}
@@ -59,9 +59,9 @@ func (t *Tracker) Add(l Look) fleet.HealthCheckResult {
 	return *r
 }
 
-// Longest is how many seconds a check may take to pass or fail, when the looks
-// do not alternate.
+// Longest returns how many seconds a check may take to pass or fail, if good and
+// bad probes do not alternate.
 func Longest(c fleet.HealthCheck) float64 {
-	looks := float64(max(c.Retries+1, c.Successes) + 1)
-	return c.StartPeriodSeconds + looks*(c.IntervalSeconds+c.TimeoutSeconds)
+	probes := float64(max(c.Retries+1, c.Successes) + 1)
+	return c.StartPeriodSeconds + probes*(c.IntervalSeconds+c.TimeoutSeconds)
 }

@@ -19,6 +19,8 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) auditCmd() *cobra.Command {
@@ -27,7 +29,7 @@ func (a *app) auditCmd() *cobra.Command {
 	return c
 }
 
-// auditLine is an entry with its event, for people and programs.
+// auditLine is an entry with its event.
 type auditLine struct {
 	Seq  int64        `json:"seq"`
 	Hash fleet.Digest `json:"hash"`
@@ -38,7 +40,7 @@ func (a *app) auditListCmd() *cobra.Command {
 	var q api.AuditQuery
 	c := &cobra.Command{
 		Use: "list", Short: "List what was done, oldest first", Example: "  nixfleet audit list --action rollout.create",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -59,7 +61,7 @@ func (a *app) auditListCmd() *cobra.Command {
 				}
 				lines[i] = auditLine{e.Seq, e.Hash, ev}
 			}
-			return a.print(lines, func(w io.Writer) {
+			return a.Print(lines, func(w io.Writer) {
 				rows := make([][]string, len(lines))
 				for i, l := range lines {
 					rows[i] = []string{fmt.Sprint(l.Seq), date(l.At), l.Actor, l.Action, l.Subject, details(l.Detail)}
@@ -87,7 +89,7 @@ type verified struct {
 	OK       bool             `json:"ok"`
 	Size     int64            `json:"size"`
 	Head     fleet.Digest     `json:"head"`
-	Compared *fleet.AuditHead `json:"compared"` // earlier checkpoint that lies on the chain; nil: none was known
+	Compared *fleet.AuditHead `json:"compared"` // the earlier checkpoint, which the chain contains; nil: none was known
 }
 
 func (a *app) auditVerifyCmd() *cobra.Command {
@@ -95,10 +97,10 @@ func (a *app) auditVerifyCmd() *cobra.Command {
 		Use: "verify", Short: "Check that no entry of the audit trail was altered, removed or moved",
 		Long: `Check that no entry of the audit trail was altered, removed or moved.
 
-The whole chain is read and hashed here. A tail that was cut off shows only against a checkpoint
-from before: this command keeps the one it saw last, for each control plane, and compares.`,
+The whole chain is read and hashed here. Entries that were cut off at the end are noticed only by
+comparing with an earlier checkpoint: this command keeps the last one of each control plane.`,
 		Example: "  nixfleet audit verify",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -133,10 +135,10 @@ from before: this command keeps the one it saw last, for each control plane, and
 			if err := saveCheckpoint(file, chain.Checkpoint()); err != nil {
 				return err
 			}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "%d entries, each follows from the one before; head %s\n", out.Size, out.Head.Short())
 				if seen == nil {
-					fmt.Fprintln(w, "no earlier checkpoint is known here, so a tail cut off before now could not be seen; the next run compares with this one")
+					fmt.Fprintln(w, "no earlier checkpoint is known here, so entries cut off before now could not be seen; the next run compares with this one")
 				} else {
 					fmt.Fprintf(w, "contains the checkpoint seen before, at entry %d\n", seen.Size)
 				}
@@ -148,10 +150,10 @@ from before: this command keeps the one it saw last, for each control plane, and
 func (a *app) auditExportCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "export", Short: "Write the audit trail as CSV, safe to open in a spreadsheet", Example: "  nixfleet audit export > audit.csv",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if a.json {
-				return usagef("audit export writes CSV; audit list --json writes JSON")
+			if a.JSON {
+				return command.Usagef("audit export writes CSV; audit list --json writes JSON")
 			}
 			c, err := a.client()
 			if err != nil {
@@ -162,14 +164,14 @@ func (a *app) auditExportCmd() *cobra.Command {
 	}
 }
 
-// checkpoint is the audit head this user saw last at a control plane, or nil,
-// and the file it is kept in.
+// checkpoint returns the audit head that this user last saw at a control plane,
+// or nil, and the file that holds it.
 func (a *app) checkpoint(url string) (*fleet.AuditHead, string, error) {
 	dir := a.Env("XDG_STATE_HOME")
 	if dir == "" {
 		home := a.Env("HOME")
 		if home == "" {
-			return nil, "", fleet.Errorf(fleet.Invalid, "neither HOME nor XDG_STATE_HOME is set, so no checkpoint can be kept").WithHint("set XDG_STATE_HOME to a folder that stays")
+			return nil, "", fleet.Errorf(fleet.Invalid, "neither HOME nor XDG_STATE_HOME is set, so no checkpoint can be kept").WithHint("set XDG_STATE_HOME to a folder that is kept")
 		}
 		dir = filepath.Join(home, ".local", "state")
 	}
@@ -184,7 +186,7 @@ func (a *app) checkpoint(url string) (*fleet.AuditHead, string, error) {
 	}
 	var h fleet.AuditHead
 	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, file, fleet.Errorf(fleet.Invalid, "audit checkpoint %s: %w", file, err).WithHint("remove the file to begin anew")
+		return nil, file, fleet.Errorf(fleet.Invalid, "audit checkpoint %s: %w", file, err).WithHint("remove the file to start again without a checkpoint")
 	}
 	return &h, file, nil
 }
@@ -195,10 +197,7 @@ func saveCheckpoint(file string, h fleet.AuditHead) error {
 		err = os.MkdirAll(filepath.Dir(file), 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(file+".new", append(b, '\n'), 0o600)
-	}
-	if err == nil {
-		err = os.Rename(file+".new", file)
+		err = atomicfile.Write(file, append(b, '\n'), 0o600)
 	}
 	if err != nil {
 		return fleet.Errorf(fleet.Invalid, "save audit checkpoint: %w", err)

@@ -11,9 +11,10 @@ import (
 	"testing"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// chain is an audit trail of n entries, of which what(seq) is the body.
+// chain is an audit trail of n entries whose actions are what(seq).
 func chain(n int, what func(seq int64) string) []fleet.AuditEntry {
 	var out []fleet.AuditEntry
 	var head fleet.Digest
@@ -27,10 +28,10 @@ func chain(n int, what func(seq int64) string) []fleet.AuditEntry {
 
 func same(int64) string { return "rollout.create" }
 
-// E10: whatever was done to the trail, verify names the first bad entry. A
-// tail that was cut off, or a trail that was written anew with good hashes,
-// shows against the checkpoint of the run before.
-func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
+// E10: whatever was done to the trail, verify names the first bad entry. Entries
+// that were cut off, or a whole trail that was rewritten with valid hashes, are
+// noticed by the checkpoint of the run before.
+func TestAuditVerify_FindsEveryChangeOfTheTrail(t *testing.T) {
 	good := chain(7, same)
 	for _, tc := range []struct {
 		name string
@@ -65,12 +66,12 @@ func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
 			p := newPlane(t)
 			p.audit = good
 			u := newUser(t).of(p)
-			if r := u.mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, "7 entries") || !strings.Contains(r.out, "could not be seen") {
+			if r := u.mustRun(command.ExitDone, "audit", "verify"); !strings.Contains(r.out, "7 entries") || !strings.Contains(r.out, "could not be seen") {
 				t.Fatalf("first run says %q", r.out)
 			}
 			p.audit = tc.now()
-			for range 2 { // the finding does not become the new checkpoint
-				if r := u.mustRun(ExitError, "audit", "verify", "--json"); !strings.Contains(r.out, tc.want) || !strings.Contains(r.out, `"conflict"`) {
+			for range 2 { // a failed run does not change the checkpoint
+				if r := u.mustRun(command.ExitError, "audit", "verify", "--json"); !strings.Contains(r.out, tc.want) || !strings.Contains(r.out, `"conflict"`) {
 					t.Fatalf("says %s, want %q", r.out, tc.want)
 				}
 			}
@@ -81,15 +82,15 @@ func TestAuditVerify_FindsWhatWasDoneToTheTrail(t *testing.T) {
 func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
 	one, two := newPlane(t), newPlane(t)
 	u := newUser(t).of(one)
-	u.mustRun(ExitDone, "audit", "verify") // an empty trail is a checkpoint that everything contains
+	u.mustRun(command.ExitDone, "audit", "verify") // every trail contains the checkpoint of an empty one
 	for n := 1; n <= 5; n += 2 {
 		one.audit = chain(n, same)
-		if r := u.mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, fmt.Sprintf("seen before, at entry %d", max(0, n-2))) {
+		if r := u.mustRun(command.ExitDone, "audit", "verify"); !strings.Contains(r.out, fmt.Sprintf("seen before, at entry %d", max(0, n-2))) {
 			t.Errorf("with %d entries: %q", n, r.out)
 		}
 	}
 	two.audit = chain(2, func(int64) string { return "key.create" })
-	if r := u.of(two).mustRun(ExitDone, "audit", "verify"); !strings.Contains(r.out, "no earlier checkpoint") {
+	if r := u.of(two).mustRun(command.ExitDone, "audit", "verify"); !strings.Contains(r.out, "no earlier checkpoint") {
 		t.Errorf("another control plane: %q", r.out)
 	}
 	files, err := filepath.Glob(filepath.Join(u.home, ".local", "state", "nixfleet", "audit-*.json"))
@@ -102,9 +103,9 @@ func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	u.mustRun(ExitError, "audit", "verify")
+	u.mustRun(command.ExitError, "audit", "verify")
 	u.env["HOME"] = ""
-	if r := u.mustRun(ExitError, "audit", "verify"); !strings.Contains(r.stderr, "XDG_STATE_HOME") {
+	if r := u.mustRun(command.ExitError, "audit", "verify"); !strings.Contains(r.stderr, "XDG_STATE_HOME") {
 		t.Errorf("without a home: %q", r.stderr)
 	}
 }

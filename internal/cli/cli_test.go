@@ -11,10 +11,11 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // O06: with --json, stdout has exactly one JSON document, whatever happens and
-// wherever the flag stands.
+// wherever the flag is.
 func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 	p := newPlane(t)
 	p.machines = []fleet.Machine{machine("web-01"), machine("web-02"), machine("web-03")}
@@ -24,34 +25,34 @@ func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 		words string
 		code  int
 	}{
-		{"--json machine list", ExitDone},
-		{"machine list --json", ExitDone},
-		{"machine show web-01 --json", ExitDone},
-		{"rollout show --json", ExitDone},
-		{"rollout explain --json", ExitDone},
-		{"rollout watch --json", ExitFailed}, // the rollout, and no error behind it
-		{"release list --json", ExitDone},
-		{"release show nope --json", ExitError},
-		{"machine show Web_01 --json", ExitUsage},
-		{"machine show --json", ExitUsage},
-		{"machine list --nonsense --json", ExitUsage},
-		{"machine list --json=maybe --json", ExitUsage},
-		{"machine frobnicate --json", ExitUsage},
-		{"frobnicate --json", ExitUsage},
-		{"machine --json", ExitUsage},
-		{"--json", ExitUsage},
-		{"audit export --json", ExitUsage},
-		{"key create --role king --json", ExitUsage},
-		{"--json --server https://127.0.0.1:1 machine set-lifecycle web-01 asleep", ExitUsage},
+		{"--json machine list", command.ExitDone},
+		{"machine list --json", command.ExitDone},
+		{"machine show web-01 --json", command.ExitDone},
+		{"rollout show --json", command.ExitDone},
+		{"rollout explain --json", command.ExitDone},
+		{"rollout watch --json", command.ExitFailed}, // the rollout, without an error after it
+		{"release list --json", command.ExitDone},
+		{"release show nope --json", command.ExitError},
+		{"machine show Web_01 --json", command.ExitUsage},
+		{"machine show --json", command.ExitUsage},
+		{"machine list --nonsense --json", command.ExitUsage},
+		{"machine list --json=maybe --json", command.ExitUsage},
+		{"machine frobnicate --json", command.ExitUsage},
+		{"frobnicate --json", command.ExitUsage},
+		{"machine --json", command.ExitUsage},
+		{"--json", command.ExitUsage},
+		{"audit export --json", command.ExitUsage},
+		{"key create --role king --json", command.ExitUsage},
+		{"--json --server https://127.0.0.1:1 machine set-lifecycle web-01 asleep", command.ExitUsage},
 	} {
 		r := u.mustRun(tc.code, strings.Fields(tc.words)...)
 		v := oneJSON(t, r.out)
 		e, _ := v.(map[string]any)
-		if _, isError := e["error"]; isError != (tc.code == ExitError || tc.code == ExitUsage) {
+		if _, isError := e["error"]; isError != (tc.code == command.ExitError || tc.code == command.ExitUsage) {
 			t.Errorf("%s: exit code %d with %s", tc.words, tc.code, r.out)
 		}
 	}
-	if r := u.mustRun(ExitDone, "machine", "list", "--help", "--json"); r.out != "" || !strings.Contains(r.stderr, "Usage:") {
+	if r := u.mustRun(command.ExitDone, "machine", "list", "--help", "--json"); r.out != "" || !strings.Contains(r.stderr, "Usage:") {
 		t.Errorf("help with --json: stdout %q", r.out)
 	}
 }
@@ -60,7 +61,7 @@ func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 func TestJSON_ErrorCarriesCodeAndHint(t *testing.T) {
 	p := newPlane(t)
 	p.fail = fleet.Errorf(fleet.Conflict, "rollout r1 holds web-01").WithHint("give --supersede")
-	r := newUser(t).of(p).mustRun(ExitError, "machine", "list", "--json")
+	r := newUser(t).of(p).mustRun(command.ExitError, "machine", "list", "--json")
 	if want := `{"error":{"code":"conflict","message":"rollout r1 holds web-01","hint":"give --supersede"}}`; strings.TrimSpace(r.out) != want {
 		t.Errorf("stdout %s, want %s", r.out, want)
 	}
@@ -72,13 +73,13 @@ func TestJSON_ErrorCarriesCodeAndHint(t *testing.T) {
 func TestUnknownCommand_IsAUsageErrorWithTheNearest(t *testing.T) {
 	u := newUser(t)
 	for words, near := range map[string]string{"relase list": "did you mean release?", "machine lst": "did you mean list?", "rollout zzzzzz": "--help lists them"} {
-		if r := u.mustRun(ExitUsage, strings.Fields(words)...); !strings.Contains(r.stderr, near) || r.out != "" {
+		if r := u.mustRun(command.ExitUsage, strings.Fields(words)...); !strings.Contains(r.stderr, near) || r.out != "" {
 			t.Errorf("%s: stderr %q, want %q in it", words, r.stderr, near)
 		}
 	}
 }
 
-// O10: what machines and the control plane say cannot drive the terminal, on
+// O10: text from machines and the control plane cannot control the terminal, on
 // either stream, and cannot break a table's columns.
 func TestText_HasNoControlCharacters(t *testing.T) {
 	const evil = "bad\x1b]0;owned\x07\x1b[31m\u009b2J\r\x00\x7fend"
@@ -115,8 +116,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 	check("error", u.run("machine", "list"))
 }
 
-// O07: the order of a table does not depend on the order of maps or on how
-// lists were gathered.
+// O07: the order of a table does not depend on the order of maps or lists.
 func TestTables_HaveAStableOrder(t *testing.T) {
 	detail := map[string]string{}
 	for _, k := range strings.Fields("zeta alpha kilo mike bravo") {
@@ -142,7 +142,7 @@ func TestTables_HaveAStableOrder(t *testing.T) {
 }
 
 func TestEveryCommand_HasAShortTextAndAnExample(t *testing.T) {
-	root := Commands(Config{Env: func(string) string { return "" }})
+	root := Commands(command.Invocation{Env: func(string) string { return "" }})
 	for _, c := range flatten(root) {
 		if c.Short == "" || !strings.Contains(c.Example, "nixfleet") {
 			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)

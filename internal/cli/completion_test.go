@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/complete"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // complete returns what a shell would offer, without the notes and cobra's
@@ -27,7 +28,7 @@ func (u *user) complete(words ...string) []string {
 	return out
 }
 
-func TestCompletion_OffersLiveNamesAndClosedLists(t *testing.T) {
+func TestCompletion_OffersNamesInUseAndClosedLists(t *testing.T) {
 	p := newPlane(t)
 	p.machines = []fleet.Machine{machine("db-01", "prod"), machine("web-01", "prod", "web"), machine("web-02", "web")}
 	p.releases = []fleet.Release{release("ab12", "friday", 2), release("cd34", "", 1)}
@@ -69,11 +70,11 @@ func TestCompletion_OffersLiveNamesAndClosedLists(t *testing.T) {
 	}
 }
 
-// A completion that cannot be had is silent, and does not make the shell wait.
+// Without an answer, completion prints nothing and does not make the shell wait.
 func TestCompletion_IsSilentAndQuickWhenThereIsNoAnswer(t *testing.T) {
 	p := newPlane(t)
-	broken := map[string]*user{"nobody there": newUser(t), "no server": newUser(t), "no key": newUser(t).of(p), "broken settings": newUser(t).of(p), "refused": newUser(t).of(p)}
-	broken["nobody there"].env["NIXFLEET_SERVER"], broken["nobody there"].env["NIXFLEET_API_KEY"] = "https://127.0.0.1:1", "nfk_x"
+	broken := map[string]*user{"no control plane": newUser(t), "no server": newUser(t), "no key": newUser(t).of(p), "broken settings": newUser(t).of(p), "refused": newUser(t).of(p)}
+	broken["no control plane"].env["NIXFLEET_SERVER"], broken["no control plane"].env["NIXFLEET_API_KEY"] = "https://127.0.0.1:1", "nfk_x"
 	broken["no key"].env["NIXFLEET_API_KEY"] = ""
 	broken["broken settings"].env["NIXFLEET_CA"] = "missing.pem"
 	p.fail = fleet.Errorf(fleet.Forbidden, "secret reason")
@@ -83,7 +84,7 @@ func TestCompletion_IsSilentAndQuickWhenThereIsNoAnswer(t *testing.T) {
 		if took := time.Since(begin); took > 2*complete.Time {
 			t.Errorf("%s: took %s", name, took)
 		}
-		if r.code != ExitDone || strings.TrimSpace(r.out) != ":4" || strings.Contains(r.stderr, "nixfleet:") || strings.Contains(r.stderr, "secret") {
+		if r.code != command.ExitDone || strings.TrimSpace(r.out) != ":4" || strings.Contains(r.stderr, "nixfleet:") || strings.Contains(r.stderr, "secret") {
 			t.Errorf("%s: code %d, stdout %q, stderr %q", name, r.code, r.out, r.stderr)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/demo"
 )
 
@@ -17,13 +18,13 @@ func (a *app) demoCmd() *cobra.Command {
 	var keep bool
 	var report string
 	c := &cobra.Command{
-		Use: "demo", Short: "Run a whole fleet on this machine for a minute, and watch it being managed",
-		Long: `Run a whole fleet on this machine for a minute, and watch it being managed.
+		Use: "demo", Short: "Run a whole fleet on this machine for a minute, and see how it is managed",
+		Long: `Run a whole fleet on this machine for a minute, and see how it is managed.
 
-Needs root on Linux, and Nix. Machines are namespaces with a real systemd; the network they are on
-leads nowhere. Nothing of this machine is changed, and nothing is left behind, also after Ctrl-C.`,
+It needs root on Linux, and Nix. Machines are namespaces with a real systemd, on a network that is
+cut off from all others. This machine is not changed, and nothing is left on it, also after Ctrl-C.`,
 		Example: "  sudo nixfleet demo\n  sudo nixfleet demo --keep",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := os.Executable()
 			if err != nil {
@@ -33,7 +34,7 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 				return fmt.Errorf("find own program: %w", err)
 			}
 			story := a.Stdout
-			if a.json {
+			if a.JSON {
 				story = a.Stderr
 			}
 			res, err := demo.Run(cmd.Context(), demo.Config{Out: story, Bin: filepath.Dir(self), Keep: keep, Report: report})
@@ -44,23 +45,23 @@ leads nowhere. Nothing of this machine is changed, and nothing is left behind, a
 				return nil
 			}
 			if cmd.Context().Err() != nil {
-				return &exitError{ExitCancelled, fleet.Errorf(fleet.Unavailable, "the demo was stopped; nothing is left of it")}
+				return command.Exit(command.ExitCancelled, fleet.Errorf(fleet.Unavailable, "the demo was stopped; nothing is left on this machine"))
 			}
-			return &exitError{ExitError, err}
+			return command.Exit(command.ExitError, err)
 		},
 	}
-	c.Flags().StringVar(&report, "report", "", "write a page about the run to this file")
-	c.Flags().BoolVar(&keep, "keep", false, "keep everything running until Ctrl-C, and say how to look around")
+	c.Flags().StringVar(&report, "report", "", "write a report of the run to this file, as HTML")
+	c.Flags().BoolVar(&keep, "keep", false, "keep everything running until Ctrl-C, and print how to look around")
 	return c
 }
 
-// demoResult prints the result: with --json all of it, else how it ended, as
-// the last line of stdout.
+// demoResult prints the result as the last line of stdout: all of it with --json,
+// else whether it succeeded.
 func (a *app) demoResult(res demo.Result) error {
-	if a.json {
-		return a.encode(res)
+	if a.JSON {
+		return a.Encode(res)
 	}
-	return a.encode(struct {
+	return a.Encode(struct {
 		OK         bool  `json:"ok"`
 		DurationMs int64 `json:"durationMs"`
 	}{res.OK, res.DurationMs})

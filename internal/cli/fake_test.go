@@ -21,10 +21,11 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// plane is a control plane that says what a test wants it to. Its lists come
-// in pages of two.
+// plane is a control plane that answers what a test tells it to. Its lists have
+// pages of two.
 type plane struct {
 	*httptest.Server
 	ca string // PEM file
@@ -159,7 +160,7 @@ func page[T any](w http.ResponseWriter, r *http.Request, list []T) {
 	reply(w, out)
 }
 
-// user is an operator with a home of his own, in an empty folder.
+// user is an operator with a home, in an empty folder.
 type user struct {
 	t    *testing.T
 	home string
@@ -174,7 +175,7 @@ func newUser(t *testing.T) *user {
 	return u
 }
 
-// of is a user who talks to p.
+// of sets p as the user's control plane.
 func (u *user) of(p *plane) *user {
 	u.env["NIXFLEET_SERVER"], u.env["NIXFLEET_CA"], u.env["NIXFLEET_API_KEY"] = p.URL, p.ca, "nfk_env"
 	return u
@@ -198,14 +199,14 @@ type result struct {
 func (u *user) run(args ...string) result {
 	u.t.Helper()
 	var out, stderr bytes.Buffer
-	code := Run(u.t.Context(), Config{
+	code := Run(u.t.Context(), command.Invocation{
 		Version: "test", Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr,
 		Env: func(k string) string { return u.env[k] },
 	})
 	return result{code, out.String(), stderr.String()}
 }
 
-// mustRun is run for what has to end with code.
+// mustRun is run, and fails the test unless the exit code is code.
 func (u *user) mustRun(code int, args ...string) result {
 	u.t.Helper()
 	r := u.run(args...)

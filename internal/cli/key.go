@@ -17,6 +17,8 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) keyCmd() *cobra.Command {
@@ -32,14 +34,14 @@ func (a *app) keyBootstrapCmd() *cobra.Command {
 		Use: "bootstrap", Short: "Make the first admin key, with the control plane's one-time secret",
 		Long: `Make the first admin key, with the control plane's one-time secret.
 
-The control plane writes the secret into the file that its bootstrap.secretFile names, for its
-administrator to read. It works once. With --save the key is kept in the user's credentials file,
-and used for this control plane only.`,
+The control plane writes the secret to the file that bootstrap.secretFile in its configuration
+names. It works once. --save writes the key to the user's credentials file; it is used for this
+control plane only.`,
 		Example: "  sudo cat /var/lib/nixfleet/control-plane/bootstrap-secret | nixfleet key bootstrap --owner alice --secret-file - --save",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if owner == "" || secretFile == "" {
-				return usagef("give --owner NAME and --secret-file FILE")
+				return command.Usagef("give --owner NAME and --secret-file FILE")
 			}
 			secret, err := a.readFile(secretFile, 4096)
 			if err != nil {
@@ -60,7 +62,7 @@ and used for this control plane only.`,
 			}
 			if save {
 				if err := a.saveCredentials(s, k.Secret); err != nil {
-					a.say("the key was made, and could not be saved; keep it yourself")
+					a.Say("the key was made, but could not be saved; save it yourself")
 					return errors.Join(err, a.printKey(k))
 				}
 			}
@@ -69,11 +71,11 @@ and used for this control plane only.`,
 	}
 	c.Flags().StringVar(&owner, "owner", a.Env("USER"), "whose key it is")
 	c.Flags().StringVar(&secretFile, "secret-file", "", "file with the one-time secret; - is standard input")
-	c.Flags().BoolVar(&save, "save", false, "keep the key in the user's credentials file")
+	c.Flags().BoolVar(&save, "save", false, "save the key in the user's credentials file")
 	return c
 }
 
-// saveCredentials writes the credentials file, whole, for the user alone.
+// saveCredentials writes the credentials file, which only the user may read.
 func (a *app) saveCredentials(s server, key string) error {
 	file, err := a.credentialsFile()
 	if err != nil {
@@ -82,26 +84,17 @@ func (a *app) saveCredentials(s server, key string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".credentials-*") // mode 0600
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
-	}
-	defer os.Remove(f.Name())
 	text := "server = " + strconv.Quote(s.URL) + "\nkey = " + strconv.Quote(key) + "\nca = " + strconv.Quote(string(s.CA)) + "\n"
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
+	if err := atomicfile.Write(file, []byte(text), 0o600); err != nil {
 		return fleet.Errorf(fleet.Invalid, "save credentials: %w", err)
 	}
-	a.say("saved in %s", file)
+	a.Say("saved in %s", file)
 	return nil
 }
 
 func (a *app) keyListCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List API keys, without their secrets", Example: "  nixfleet key list", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List API keys, without their secrets", Example: "  nixfleet key list", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -111,10 +104,10 @@ func (a *app) keyListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(keys, func(w io.Writer) {
+			return a.Print(keys, func(w io.Writer) {
 				rows := make([][]string, len(keys))
 				for i, k := range keys {
-					state := "good"
+					state := "valid"
 					switch {
 					case k.RevokedAt > 0:
 						state = "revoked " + date(k.RevokedAt)
@@ -137,13 +130,13 @@ func (a *app) keyCreateCmd() *cobra.Command {
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use: "create", Short: "Make an API key; its secret is shown once", Example: "  nixfleet key create --owner ci --role deploy --ttl 2160h",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case !fleet.Role(role).Valid():
-				return usagef("--role %q is not readonly, deploy or admin", role)
+				return command.Usagef("--role %q is not readonly, deploy or admin", role)
 			case cmd.Flags().Changed("ttl") && ttl <= 0:
-				return usagef("--ttl %s must be above 0; without it, the key is good until it is revoked", ttl)
+				return command.Usagef("--ttl %s must be above 0; without it, the key is valid until it is revoked", ttl)
 			}
 			c, err := a.client()
 			if err != nil {
@@ -162,14 +155,14 @@ func (a *app) keyCreateCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&owner, "owner", "", "whose key it is")
 	c.Flags().StringVar(&role, "role", string(fleet.RoleReadonly), "readonly, deploy or admin")
-	c.Flags().StringSliceVar(&tags, "tag", nil, "may touch only machines with one of these tags")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long it is good (default: until revoked)")
+	c.Flags().StringSliceVar(&tags, "tag", nil, "limit the key to machines with one of these tags")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the key is valid (default: until it is revoked)")
 	return c
 }
 
 func (a *app) keyRotateCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "rotate ID", Short: "Make a new secret for a key; the old one ends at once", Example: "  nixfleet key rotate 01JD...", Args: args(cobra.ExactArgs(1)),
+		Use: "rotate ID", Short: "Make a new secret for a key; the old one is revoked at once", Example: "  nixfleet key rotate 01JD...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -186,7 +179,7 @@ func (a *app) keyRotateCmd() *cobra.Command {
 
 func (a *app) keyRevokeCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "End a key", Example: "  nixfleet key revoke 01JD...", Args: args(cobra.ExactArgs(1)),
+		Use: "revoke ID", Short: "Revoke a key", Example: "  nixfleet key revoke 01JD...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -196,14 +189,14 @@ func (a *app) keyRevokeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(k, func(w io.Writer) { fmt.Fprintf(w, "key %s of %s is revoked\n", k.ID, k.Owner) })
+			return a.Print(k, func(w io.Writer) { fmt.Fprintf(w, "key %s of %s is revoked\n", k.ID, k.Owner) })
 		},
 	}
 }
 
 func (a *app) printKey(k api.NewKey) error {
-	return a.print(k, func(w io.Writer) {
+	return a.Print(k, func(w io.Writer) {
 		fmt.Fprintln(w, k.Secret)
-		a.say("key %s of %s, role %s; it is not shown again", k.Key.ID, k.Key.Owner, k.Key.Role)
+		a.Say("key %s of %s, role %s; it is not shown again", k.Key.ID, k.Key.Owner, k.Key.Role)
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) machineCmd() *cobra.Command {
@@ -25,13 +26,13 @@ func (a *app) machineListCmd() *cobra.Command {
 	var q api.MachineQuery
 	var tag, lifecycle string
 	c := &cobra.Command{
-		Use: "list", Short: "List machines: what they should run, what they run, how they are",
+		Use: "list", Short: "List machines: what they should run, what they run, their health",
 		Example: "  nixfleet machine list --tag web",
-		Args:    args(cobra.NoArgs),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
 			if lifecycle != "" && !q.Lifecycle.Valid() {
-				return usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
+				return command.Usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
 			}
 			c, err := a.client()
 			if err != nil {
@@ -43,7 +44,7 @@ func (a *app) machineListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.Print(list, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, m := range list {
 					desired := "-"
@@ -60,14 +61,14 @@ func (a *app) machineListCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
-	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this stage of their life")
+	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this lifecycle state")
 	return c
 }
 
 func (a *app) machineShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show MACHINE", Short: "Show a machine and what it reported last", Example: "  nixfleet machine show web-01",
-		Args: args(cobra.ExactArgs(1)),
+		Use: "show MACHINE", Short: "Show a machine and its last reports", Example: "  nixfleet machine show web-01",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -85,7 +86,7 @@ func (a *app) machineShowCmd() *cobra.Command {
 				fleet.Machine
 				Reports []fleet.Report `json:"reports"`
 			}{m, reports.Items}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "%s  %s, agent %s %s, seen %s\n", m.ID, m.Lifecycle, dash(string(m.State)), m.Waiting, since(m.LastContact))
 				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", dash(string(m.Running)), dash(string(m.Booted)), dash(string(m.BootDefault)))
 				if m.Desired != nil {
@@ -112,39 +113,39 @@ func (a *app) machineTokenCmd() *cobra.Command {
 		Use: "token MACHINE", Short: "Make a one-time token with which a machine enrols",
 		Long: `Make a one-time token with which a machine enrols.
 
-Give it to the machine in the file that services.nixfleet-agent.identity.tokenFile names, or to
-nixfleet-agent enroll on the machine. It is shown this once, works for this name only, and once.`,
+Put it on the machine in the file that services.nixfleet-agent.identity.tokenFile names, or give
+it to nixfleet-agent enroll. It is not shown again, and enrols one machine, of this name, once.`,
 		Example: "  nixfleet machine token web-01",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
 			if ttl < time.Second {
-				return usagef("--ttl %s must be at least a second", ttl)
+				return command.Usagef("--ttl %s must be at least a second", ttl)
 			}
 			req.TTLSeconds = int64(ttl.Seconds())
 			t, err := c.CreateToken(cmd.Context(), id, req)
 			if err != nil {
 				return err
 			}
-			return a.print(t, func(w io.Writer) {
+			return a.Print(t, func(w io.Writer) {
 				fmt.Fprintln(w, t.Token)
-				a.say("good for %s until %s, once", t.Machine, date(t.ExpiresAt))
+				a.Say("enrols %s once, until %s", t.Machine, date(t.ExpiresAt))
 			})
 		},
 	}
-	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long it is good")
-	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine lives already and is made anew: its present certificate ends when the token is used")
+	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid")
+	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine is enrolled already and was installed again: its certificate is revoked when the token is used")
 	return c
 }
 
 func (a *app) machineRegisterCmd() *cobra.Command {
 	var tags []string
 	c := &cobra.Command{
-		Use: "register MACHINE", Short: "Make a machine known before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
-		Args: args(cobra.ExactArgs(1)),
+		Use: "register MACHINE", Short: "Add a machine to the inventory before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -163,19 +164,19 @@ func (a *app) machineRegisterCmd() *cobra.Command {
 
 func (a *app) machineLifecycleCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "set-lifecycle MACHINE STAGE", Short: "Move a machine in its life: pending, provisioning, active, maintenance, decommissioned",
+		Use: "set-lifecycle MACHINE STATE", Short: "Set the lifecycle: pending, provisioning, active, maintenance, decommissioned",
 		Example: "  nixfleet machine set-lifecycle db-01 maintenance",
-		Args:    args(cobra.ExactArgs(2)),
+		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			stage := fleet.Lifecycle(argv[1])
-			if !stage.Valid() {
-				return usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
+			state := fleet.Lifecycle(argv[1])
+			if !state.Valid() {
+				return command.Usagef("%q is not pending, provisioning, active, maintenance or decommissioned", argv[1])
 			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
-			m, err := c.SetLifecycle(cmd.Context(), id, stage)
+			m, err := c.SetLifecycle(cmd.Context(), id, state)
 			if err != nil {
 				return err
 			}
@@ -187,11 +188,11 @@ func (a *app) machineLifecycleCmd() *cobra.Command {
 func (a *app) machineTagCmd() *cobra.Command {
 	var add, remove []string
 	c := &cobra.Command{
-		Use: "tag MACHINE", Short: "Add or remove operators' tags of a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
-		Args: args(cobra.ExactArgs(1)),
+		Use: "tag MACHINE", Short: "Add or remove tags that operators set on a machine", Example: "  nixfleet machine tag web-01 --add canary --remove old",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if len(add)+len(remove) == 0 {
-				return usagef("give --add TAG or --remove TAG")
+				return command.Usagef("give --add TAG or --remove TAG")
 			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -218,8 +219,8 @@ func (a *app) machineTagCmd() *cobra.Command {
 
 func (a *app) machineAdoptCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "adopt MACHINE", Short: "Accept a machine that came with a good certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
-		Args: args(cobra.ExactArgs(1)),
+		Use: "adopt MACHINE", Short: "Accept a machine that has a valid certificate but is not in the inventory", Example: "  nixfleet machine adopt web-01",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
@@ -237,14 +238,14 @@ func (a *app) machineAdoptCmd() *cobra.Command {
 func (a *app) machineArg(word string) (fleet.MachineID, *api.Client, error) {
 	id, err := fleet.ParseMachineID(word)
 	if err != nil {
-		return "", nil, &exitError{ExitUsage, err}
+		return "", nil, command.Exit(command.ExitUsage, err)
 	}
 	c, err := a.client()
 	return id, c, err
 }
 
 func (a *app) printMachine(m fleet.Machine) error {
-	return a.print(m, func(w io.Writer) {
+	return a.Print(m, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is %s, tags %s\n", m.ID, m.Lifecycle, tagList(m.Tags.Effective))
 	})
 }

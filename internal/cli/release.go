@@ -30,7 +30,7 @@ func (a *app) releaseListCmd() *cobra.Command {
 	var line string
 	c := &cobra.Command{
 		Use: "list", Short: "List releases, newest first", Example: "  nixfleet release list --line staging",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -42,7 +42,7 @@ func (a *app) releaseListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.Print(list, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, r := range list {
 					rows[i] = []string{
@@ -60,10 +60,10 @@ func (a *app) releaseListCmd() *cobra.Command {
 
 func (a *app) releaseShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show RELEASE", Short: "Show a release: who made it, of what, for which machines",
+		Use: "show RELEASE", Short: "Show a release: who made it, from what, for which machines",
 		Long:    "Show a release. RELEASE is a digest, the first digits of one, a name, or `latest`.",
 		Example: "  nixfleet release show latest",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -81,7 +81,7 @@ func (a *app) releaseShowCmd() *cobra.Command {
 				fleet.Release
 				Entries []fleet.Entry `json:"entries"`
 			}{r, entries}
-			return a.print(out, func(w io.Writer) {
+			return a.Print(out, func(w io.Writer) {
 				h := r.Header
 				fmt.Fprintf(w, "%s  %s\n", r.Digest, h.Name)
 				fmt.Fprintf(w, "line %s, sequence %d, made %s, registered %s by %s, until %s\n", h.Line, h.Sequence, date(h.CreatedAt), date(r.RegisteredAt), r.RegisteredBy, date(h.Expires))
@@ -102,7 +102,7 @@ func (a *app) releaseShowCmd() *cobra.Command {
 func (a *app) releaseDiffCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "diff FROM TO", Short: "Show what changes from one release to another", Example: "  nixfleet release diff 4f2a latest",
-		Args: args(cobra.ExactArgs(2)),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -120,15 +120,15 @@ func (a *app) releaseDiffCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(d, func(w io.Writer) { diffText(w, d) })
+			return a.Print(d, func(w io.Writer) { diffText(w, d) })
 		},
 	}
 }
 
 func (a *app) releaseDeleteCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete RELEASE", Short: "Forget a release that nothing uses", Example: "  nixfleet release delete 4f2a",
-		Args: args(cobra.ExactArgs(1)),
+		Use: "delete RELEASE", Short: "Delete a release that nothing uses", Example: "  nixfleet release delete 4f2a",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -141,14 +141,14 @@ func (a *app) releaseDeleteCmd() *cobra.Command {
 			if err := c.DeleteRelease(cmd.Context(), r.Digest); err != nil {
 				return err
 			}
-			return a.print(map[string]any{"deleted": r.Digest}, func(w io.Writer) { fmt.Fprintf(w, "forgot release %s\n", r.Digest.Short()) })
+			return a.Print(map[string]any{"deleted": r.Digest}, func(w io.Writer) { fmt.Fprintf(w, "deleted release %s\n", r.Digest.Short()) })
 		},
 	}
 }
 
-// findRelease finds what a user calls a release: a digest, the beginning of
-// one, a name, or latest of the project's line. What could be several is refused; a name goes before
-// the beginning of a digest.
+// findRelease finds a release by a digest, the first digits of one, a name, or
+// latest, which is the newest of the project's line. A word that fits several
+// releases is refused; a name is tried before the digits of a digest.
 func (a *app) findRelease(ctx context.Context, c *api.Client, word string) (fleet.Release, error) {
 	if d, err := fleet.ParseDigest(word); err == nil {
 		r, err := c.Release(ctx, d)

@@ -13,27 +13,28 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// work is one run of `release create`, with its progress.
+// work is one run of `release create`.
 type work struct {
 	*app
 	o     createOptions
 	spent map[string]int64 // by step, milliseconds
 }
 
-// step runs f, times it and says so.
+// step runs f, and reports how long it takes.
 func (w *work) step(name, what string, f func() error) error {
-	w.say("%s ...", what)
+	w.Say("%s ...", what)
 	begin := time.Now()
 	err := f()
 	d := time.Since(begin)
 	w.spent[name] = d.Milliseconds()
 	if err == nil {
-		w.say("%s: done in %s", what, d.Round(10*time.Millisecond))
+		w.Say("%s: done in %s", what, d.Round(10*time.Millisecond))
 	}
 	return err
 }
@@ -67,7 +68,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 			if err != nil {
 				result = "failed"
 			}
-			w.say("  %d/%d %s %s in %s", n, len(hosts), h.ID, result, d.Round(10*time.Millisecond))
+			w.Say("  %d/%d %s %s in %s", n, len(hosts), h.ID, result, d.Round(10*time.Millisecond))
 		})
 		return hostErrors(err, len(hosts))
 	})
@@ -76,7 +77,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 	}
 	var paths map[fleet.MachineID]fleet.StorePath
 	err = w.step("build", fmt.Sprintf("building %d systems", len(drvs)), func() (err error) {
-		paths, err = flake.Build(ctx, drvs, func(line string) { w.say("  %s", line) })
+		paths, err = flake.Build(ctx, drvs, func(line string) { w.Say("  %s", line) })
 		return hostErrors(err, len(hosts))
 	})
 	if err != nil {
@@ -96,7 +97,7 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 	return entries, source, err
 }
 
-// entriesFrom takes the systems of an older release again.
+// entriesFrom returns the entries of an older release, for --from.
 func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
 	d, err := w.findRelease(ctx, c, w.o.from)
 	if err != nil {
@@ -116,12 +117,12 @@ func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, f
 	return keep, d.Header.Source, nil
 }
 
-// selectHosts applies --on. Tags are part of a system, so they are not known
-// before it is evaluated.
+// selectHosts applies --on. Tags are part of a system and are not known before it
+// is built.
 func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
 	for _, term := range on {
 		if strings.HasPrefix(strings.TrimPrefix(term, "!"), "@") {
-			return nil, usagef("--on %s: a flake's hosts are selected by name; tags are known once they are built", term)
+			return nil, command.Usagef("--on %s: hosts of a flake are selected by name; their tags are not known before they are built", term)
 		}
 	}
 	selected, err := pick(on, hosts, func(h nix.FlakeHost) (fleet.MachineID, []fleet.Tag) { return h.ID, nil })
@@ -129,13 +130,13 @@ func selectHosts(hosts []nix.FlakeHost, on []string) ([]nix.FlakeHost, error) {
 		return nil, fleet.Errorf(fleet.ErrorCode(err), "--on: %w", err).WithHint("the flake declares %s", hostNames(hosts))
 	}
 	if len(selected) == 0 {
-		return nil, fleet.Errorf(fleet.NotFound, "--on %s leaves no host", strings.Join(on, ",")).WithHint("the flake declares %s", hostNames(hosts))
+		return nil, fleet.Errorf(fleet.NotFound, "--on %s selects no host", strings.Join(on, ",")).WithHint("the flake declares %s", hostNames(hosts))
 	}
 	return selected, nil
 }
 
-// pick returns those that the terms select. A term that matches nothing is a
-// typo, and told before any work is done (O03).
+// pick returns the items that the terms select. A term that matches nothing is an
+// error: it is likely a typo (O03).
 func pick[T any](terms []string, from []T, facts func(T) (fleet.MachineID, []fleet.Tag)) ([]T, error) {
 	sel, err := fleet.ParseSelector(terms)
 	if err != nil {
@@ -164,18 +165,18 @@ func hostNames(hosts []nix.FlakeHost) string {
 	return strings.Join(names, ", ")
 }
 
-// hostErrors makes one error of those of many hosts, each on its lines.
+// hostErrors joins the errors of several hosts, each on lines of its own.
 func hostErrors(err error, hosts int) error {
 	var joined interface{ Unwrap() []error }
 	if !errors.As(err, &joined) {
 		return err
 	}
 	n := len(joined.Unwrap())
-	return fleet.Errorf(fleet.Invalid, "%d of %d hosts failed:\n%w", n, hosts, err).WithHint("nothing was registered; the other hosts are fine")
+	return fleet.Errorf(fleet.Invalid, "%d of %d hosts failed:\n%w", n, hosts, err).WithHint("nothing was registered")
 }
 
-// entriesOf describes built systems: what they are, what they need, and what
-// their own agent configuration says of them.
+// entriesOf makes the entries of built systems from their closures and their
+// agent's configuration.
 func entriesOf(ctx context.Context, paths map[fleet.MachineID]fleet.StorePath) ([]fleet.Entry, error) {
 	var entries []fleet.Entry
 	for _, id := range slices.Sorted(maps.Keys(paths)) {
@@ -204,7 +205,7 @@ func entriesOf(ctx context.Context, paths map[fleet.MachineID]fleet.StorePath) (
 		case err != nil:
 			return nil, err
 		case agent.MachineID != id:
-			return nil, fleet.Errorf(fleet.Invalid, "the agent in the system of %s calls itself %s", id, agent.MachineID).
+			return nil, fleet.Errorf(fleet.Invalid, "the agent in the system of %s has the machine id %s", id, agent.MachineID).
 				WithHint("set services.nixfleet-agent.machineId to the name of the host in the flake")
 		}
 		e.Tags = agent.Tags

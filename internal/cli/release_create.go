@@ -11,18 +11,19 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// createOptions are what the user asks of `release create`, after the project
-// file has filled in what he left out.
+// createOptions are the options of `release create`, from the command line and
+// the project file.
 type createOptions struct {
 	name     string
 	flake    string
 	on       []string
 	line     string
-	from     string // digest of the release whose systems are taken again
+	from     string // the release whose systems are signed again
 	root     string
 	signKeys []string
 	cache    string
@@ -57,30 +58,30 @@ func (a *app) releaseCreateCmd() *cobra.Command {
 		Short: "Evaluate, build, push, sign and register the systems of a flake",
 		Long: `Evaluate, build, push, sign and register the systems of a flake.
 
-Every nixosConfigurations and darwinConfigurations host becomes an entry of the release, or those
-that --on selects. Nothing is registered unless all of them were evaluated, built and pushed.
-Settings that do not change are best kept in nixfleet.toml beside the flake.`,
+Every host in nixosConfigurations and darwinConfigurations becomes an entry of the release, or
+every host that --on selects. Nothing is registered unless all of them are evaluated, built and
+pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
 		Example: "  nixfleet release create --flake . --sign-key trust/keys/release.sec\n" +
-			"  nixfleet release create --from sha256:4f2a...   # take the fleet back to older systems: a new release of them",
-		Args: args(cobra.NoArgs),
+			"  nixfleet release create --from sha256:4f2a...   # undo: a new release of older systems",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.given = cmd.Flags().Changed
 			return a.createRelease(cmd.Context(), o)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.name, "name", "", "what people call this release")
+	f.StringVar(&o.name, "name", "", "a name for this release")
 	f.StringVar(&o.flake, "flake", "", "flake that declares the fleet (nixfleet.toml: flake; else the working directory)")
 	f.StringSliceVar(&o.on, "on", nil, "only these hosts: web-01,web-*,!web-3 (default: all)")
 	f.StringVar(&o.line, "line", "", `release train (default "main")`)
-	f.StringVar(&o.from, "from", "", "digest of a registered release: sign its systems anew, evaluate and build nothing")
-	f.StringVar(&o.root, "root", "", "the fleet's root document, to check the result with before it is registered")
-	f.StringArrayVar(&o.signKeys, "sign-key", nil, "secret key file that signs the release; again for a second signature (NIXFLEET_SIGN_KEY)")
+	f.StringVar(&o.from, "from", "", "a registered release: sign its systems again, evaluate and build nothing")
+	f.StringVar(&o.root, "root", "", "the fleet's root document, which the release is checked with before it is registered")
+	f.StringArrayVar(&o.signKeys, "sign-key", nil, "secret key file that signs the release; repeat it for more signatures (NIXFLEET_SIGN_KEY)")
 	f.StringVar(&o.cache, "cache", "", "URL of the binary cache that machines fetch from")
 	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key by which machines accept paths from the cache")
-	f.StringVar(&o.push, "push", "", "where to push to, as nix copy takes it (default: nowhere; the cache has it)")
+	f.StringVar(&o.push, "push", "", "where to push to, as nix copy takes it (default: push nothing; the cache has it)")
 	f.StringVar(&o.pushKey, "push-key", "", "secret key file that signs what is pushed (default: the cache signs by itself)")
-	f.StringArrayVar(&o.nixArgs, "nix-arg", nil, "further argument for nix, such as --nix-arg=--impure")
+	f.StringArrayVar(&o.nixArgs, "nix-arg", nil, "another argument for nix, such as --nix-arg=--impure")
 	f.IntVar(&o.jobs, "jobs", 2, "hosts to evaluate at once")
 	f.BoolVar(&o.dryRun, "dry-run", false, "evaluate, build and show what would change; push and register nothing")
 	f.DurationVar(&o.confirm, "confirm-window", 0, "how long a machine may take to prove that it reaches the network (default 5m)")
@@ -89,7 +90,7 @@ Settings that do not change are best kept in nixfleet.toml beside the flake.`,
 	return c
 }
 
-// fill takes what the command line left out from environment, project and
+// fill completes the options from the environment, the project file and the
 // defaults. A flag that was given counts, also with an empty value (O02).
 func (a *app) fill(o createOptions) (createOptions, error) {
 	p, err := readProject()
@@ -128,7 +129,7 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 		}
 	}
 	if !fleet.Line(o.line).Valid() {
-		return o, usagef("--line %q must have the syntax of a host name", o.line)
+		return o, command.Usagef("--line %q must have the syntax of a host name", o.line)
 	}
 	if o.flake, err = nix.NormalRef(o.flake); err != nil {
 		return o, fleet.Errorf(fleet.Invalid, "flake: %w", err)
@@ -136,8 +137,8 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 	return o, nil
 }
 
-// createRelease checks everything that can be wrong before the long work
-// begins: keys, root, cache, control plane, then host names.
+// createRelease checks keys, root, cache, control plane and host names before the
+// work that takes long.
 func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	o, err := a.fill(o)
 	if err != nil {
@@ -190,7 +191,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 			return err
 		}
 	}
-	return a.print(out, func(w io.Writer) { out.text(w, last != nil) })
+	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
 }
 
 func (o createOptions) caches() ([]fleet.Cache, error) {
@@ -223,9 +224,9 @@ func (a *app) signers(o createOptions) ([]trust.Signer, error) {
 	return signers, nil
 }
 
-// fleetRoot is the root document that the release will be checked against: the
-// local one if there is one, for the operator trusts himself more than the
-// control plane. Keys that may not sign are found out here, before any build.
+// fleetRoot returns the root document that the release is checked with: the local
+// one if there is one, else the control plane's. It refuses keys that may not
+// sign, before anything is built.
 func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, signers []trust.Signer) (fleet.Root, error) {
 	var envelope []byte
 	var err error

@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) rolloutCmd() *cobra.Command {
@@ -26,20 +27,20 @@ func (a *app) rolloutCmd() *cobra.Command {
 		short   string
 		machine bool
 	}{
-		{api.VerbPause, "Offer the release to no more machines; those at work finish", false},
-		{api.VerbResume, "Go on; failures up to now no longer count", false},
+		{api.VerbPause, "Offer the release to no more machines; machines at work finish", false},
+		{api.VerbResume, "Continue; failures up to now no longer count", false},
 		{api.VerbCancel, "End a rollout; machines stay on what they run", false},
-		{api.VerbApprove, "Let the waiting batch open", false},
+		{api.VerbApprove, "Open the batch that waits for approval", false},
 		{api.VerbRetry, "Give machines that failed or were skipped another attempt", true},
-		{api.VerbSkip, "Go on without these machines", true},
-		{api.VerbRevert, "Take switched machines back to what ran before", true},
+		{api.VerbSkip, "Continue without these machines", true},
+		{api.VerbRevert, "Order machines that switched to roll back", true},
 	} {
 		c.AddCommand(a.rolloutVerbCmd(v.verb, v.short, v.machine))
 	}
 	return c
 }
 
-// createRollout is what the user asks of `rollout create`.
+// rolloutOptions are the options of `rollout create`.
 type rolloutOptions struct {
 	spec     fleet.RolloutSpec
 	release  string
@@ -61,50 +62,50 @@ func (a *app) rolloutCreateCmd() *cobra.Command {
 		Use: "create", Short: "Start a rollout",
 		Long: `Start a rollout.
 
-Machines go in batches. A batch opens when the one before it has passed: all its machines healthy,
-but for the failures that --max-failures tolerates, and the soak over. Percentages are cumulative
-shares of the machines: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
+Machines are updated in batches. A batch opens when the one before it has passed: its machines are
+healthy, except for the failures that --max-failures tolerates, and the soak is over. Percentages
+are cumulative: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
 		Example: "  nixfleet rollout create --release latest --strategy canary --wait\n" +
 			"  nixfleet rollout create --strategy staged --batches 1,25%,100% --on @web --soak 10m --dry-run",
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRollout(cmd.Context(), o) },
 	}
 	f := c.Flags()
 	f.StringVar(&o.release, "release", "latest", "digest, first digits, name, or latest")
-	f.StringVar(&o.spec.Name, "name", "", "what people call this rollout")
+	f.StringVar(&o.spec.Name, "name", "", "a name for this rollout")
 	f.StringSliceVar(&o.spec.Select, "on", nil, "machines: web-01,web-*,@tag,!web-3 (default: all of the release)")
 	f.StringVar(&o.strategy, "strategy", "", "canary, staged or all-at-once (default canary; staged with --batches)")
 	f.StringSliceVar(&o.batches, "batches", nil, "sizes of staged batches: 1,50%,100%")
-	f.StringSliceVar(&o.spec.Canaries, "canary", nil, "machines that go first, with strategy canary")
+	f.StringSliceVar(&o.spec.Canaries, "canary", nil, "machines of the first batch, with strategy canary")
 	f.StringVar(&o.maxFail, "max-failures", "0", "failures tolerated in a batch: a count or a percentage")
 	f.StringVar(&o.maxTotal, "max-failures-total", "", "failures tolerated in all")
 	f.StringVar(&o.onFail, "on-failure", "pause", "pause, revert-batch or revert-all")
-	f.StringVar(&o.offline, "offline", "wait", "machines that do not answer: wait, skip or fail")
-	f.IntVar(&o.spec.MaxParallel, "max-parallel", 0, "machines at work at once (default: the whole batch)")
+	f.StringVar(&o.offline, "offline", "wait", "what to do with offline machines: wait, skip or fail")
+	f.IntVar(&o.spec.MaxParallel, "max-parallel", 0, "how many machines work at the same time (default: the whole batch)")
 	f.BoolVar(&o.spec.Approve, "approve", false, "each batch waits for nixfleet rollout approve")
-	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from rollouts that run")
+	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	o.times = map[string]*time.Duration{}
 	for _, t := range []struct {
 		name string
 		def  time.Duration
 		help string
 	}{
-		{"min-healthy", 10 * time.Second, "checks must be green for so long"},
+		{"min-healthy", 10 * time.Second, "how long checks must pass"},
 		{"healthy-deadline", 15 * time.Minute, "from offered to healthy"},
-		{"progress-deadline", 0, "the longest time without a newly healthy machine"},
-		{"soak", 0, "wait after a batch before the next"},
-		{"straggler", 0, "the soak starts at the latest so long after the batch opened"},
-		{"offline-after", 5 * time.Minute, "how long a machine may be away before --offline applies"},
+		{"progress-deadline", 0, "longest time in which no machine becomes healthy"},
+		{"soak", 0, "how long to watch a batch before the next one opens"},
+		{"straggler", 0, "start the soak at the latest this long after the batch opened"},
+		{"offline-after", 5 * time.Minute, "how long a machine may be offline before --offline applies"},
 	} {
 		o.times[t.name] = f.Duration(t.name, t.def, t.help)
 	}
 	f.BoolVar(&o.dryRun, "dry-run", false, "show batches, and who is left out and why; change nothing")
 	f.BoolVar(&o.wait, "wait", false, "follow the rollout to its end")
-	f.DurationVar(&o.timeout, "timeout", 0, "with --wait: give up following after so long")
+	f.DurationVar(&o.timeout, "timeout", 0, "with --wait: stop following after this time")
 	return c
 }
 
-// fill makes the spec of what was typed.
+// fill returns the spec that the options describe.
 func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 	s := o.spec
 	var err error
@@ -115,23 +116,23 @@ func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
 	for _, b := range o.batches {
 		n, err := fleet.ParseAmount(strings.TrimSpace(b))
 		if err != nil {
-			return s, &exitError{ExitUsage, err}
+			return s, command.Exit(command.ExitUsage, err)
 		}
 		s.Batches = append(s.Batches, n)
 	}
 	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
-		return s, &exitError{ExitUsage, err}
+		return s, command.Exit(command.ExitUsage, err)
 	}
 	if o.maxTotal != "" {
 		n, err := fleet.ParseAmount(o.maxTotal)
 		if err != nil {
-			return s, &exitError{ExitUsage, err}
+			return s, command.Exit(command.ExitUsage, err)
 		}
 		s.MaxFailuresTotal = &n
 	}
 	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
-		if *o.times[name] < time.Millisecond { // 0 would be taken for "as usual"
-			return s, usagef("--%s %s must be above 0", name, *o.times[name])
+		if *o.times[name] < time.Millisecond { // 0 would mean the default
+			return s, command.Usagef("--%s %s must be above 0", name, *o.times[name])
 		}
 	}
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
@@ -156,22 +157,22 @@ func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
 	spec.Release = r.Digest
 	spec = spec.Defaults()
 	if err := spec.Validate(); err != nil {
-		return &exitError{ExitUsage, err}
+		return command.Exit(command.ExitUsage, err)
 	}
 	out, err := c.CreateRollout(ctx, api.RolloutRequest{Spec: spec, DryRun: o.dryRun})
 	if err != nil {
 		return err
 	}
 	if !o.wait || o.dryRun {
-		return a.print(out, func(w io.Writer) { planText(w, out, o.dryRun) })
+		return a.Print(out, func(w io.Writer) { planText(w, out, o.dryRun) })
 	}
-	a.say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
+	a.Say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
 	return a.follow(ctx, c, out.ID, o.timeout)
 }
 
 func planText(w io.Writer, d api.RolloutDetail, dry bool) {
 	if dry {
-		fmt.Fprintln(w, "nothing was started; the rollout would be:")
+		fmt.Fprintln(w, "dry run, nothing was started; the rollout would be:")
 	} else {
 		fmt.Fprintf(w, "%s\n", d.ID)
 	}
@@ -203,7 +204,7 @@ func machineNames(ids []fleet.MachineID) string {
 func (a *app) rolloutListCmd() *cobra.Command {
 	var active bool
 	c := &cobra.Command{
-		Use: "list", Short: "List rollouts, newest first", Example: "  nixfleet rollout list --active", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List rollouts, newest first", Example: "  nixfleet rollout list --active", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -215,7 +216,7 @@ func (a *app) rolloutListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.Print(list, func(w io.Writer) {
 				rows := make([][]string, len(list))
 				for i, r := range list {
 					rows[i] = []string{
@@ -241,7 +242,7 @@ func (a *app) rolloutShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show [ROLLOUT]", Short: "Show a rollout: its batches and machines",
 		Long:    "Show a rollout. ROLLOUT is an id, the beginning of one, or a name; without it, the newest.",
-		Example: "  nixfleet rollout show", Args: args(cobra.MaximumNArgs(1)),
+		Example: "  nixfleet rollout show", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -251,7 +252,7 @@ func (a *app) rolloutShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(v, v.text)
+			return a.Print(v, v.text)
 		},
 	}
 }
@@ -283,7 +284,7 @@ func (v rolloutView) text(w io.Writer) {
 
 func (a *app) rolloutExplainCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [ROLLOUT]", Short: "Say what a rollout is waiting for", Example: "  nixfleet rollout explain", Args: args(cobra.MaximumNArgs(1)),
+		Use: "explain [ROLLOUT]", Short: "Say what a rollout is waiting for", Example: "  nixfleet rollout explain", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -293,7 +294,7 @@ func (a *app) rolloutExplainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(lines, func(w io.Writer) {
+			return a.Print(lines, func(w io.Writer) {
 				if len(lines) == 0 {
 					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended\n", id)
 				}
@@ -320,15 +321,15 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 	var req api.VerbRequest
 	var on []string
 	c := &cobra.Command{
-		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: args(cobra.MaximumNArgs(1)),
+		Use: string(verb) + " [ROLLOUT]", Short: short, Example: "  nixfleet rollout " + string(verb), Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if verb == api.VerbSkip && len(on) == 0 {
-				return usagef("give --on with the machines to go on without")
+				return command.Usagef("give --on with the machines to skip")
 			}
 			for _, m := range on {
 				id, err := fleet.ParseMachineID(m)
 				if err != nil {
-					return &exitError{ExitUsage, err}
+					return command.Exit(command.ExitUsage, err)
 				}
 				req.Machines = append(req.Machines, id)
 			}
@@ -340,22 +341,22 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 			if err != nil {
 				return err
 			}
-			return a.print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
+			return a.Print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
 		},
 	}
 	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit trail")
 	switch {
 	case verb == api.VerbSkip:
 		c.Example += " --on web-03"
-		c.Flags().StringSliceVar(&on, "on", nil, "machines to go on without")
+		c.Flags().StringSliceVar(&on, "on", nil, "machines to skip")
 	case machines:
-		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that it can apply to)")
+		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that this applies to)")
 	}
 	return c
 }
 
-// rolloutArg finds the rollout a user means: an id, the beginning of one or a
-// name; without a word, the newest.
+// rolloutArg finds a rollout by its id, the beginning of one, or a name; without
+// a word, the newest.
 func (a *app) rolloutArg(ctx context.Context, argv []string) (*api.Client, fleet.RolloutID, error) {
 	c, err := a.client()
 	if err != nil {

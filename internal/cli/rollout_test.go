@@ -10,9 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
+func TestRolloutCreate_SendsWhatWasTyped(t *testing.T) {
 	p := newPlane(t)
 	p.releases = []fleet.Release{release("ab12", "", 2), release("cd34", "old", 1)}
 	five := fleet.Amount{N: 5, Percent: true}
@@ -22,7 +23,7 @@ func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
 		"--release old --strategy all-at-once --on web-*,@prod --on !web-03": func(s *fleet.RolloutSpec) {
 			s.Release, s.Strategy, s.Select = p.releases[1].Digest, fleet.AllAtOnce, []string{"web-*", "@prod", "!web-03"}
 		},
-		"--batches 1,25%,100%": func(s *fleet.RolloutSpec) { // staged goes without saying
+		"--batches 1,25%,100%": func(s *fleet.RolloutSpec) { // implies staged
 			s.Strategy, s.Batches = fleet.Staged, []fleet.Amount{{N: 1}, {N: 25, Percent: true}, {N: 100, Percent: true}}
 		},
 		"--canary web-01 --max-failures 10% --max-failures-total 5% --on-failure revert-all": func(s *fleet.RolloutSpec) {
@@ -35,7 +36,7 @@ func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
 	} {
 		want := usual
 		change(&want)
-		newUser(t).of(p).mustRun(ExitDone, append([]string{"rollout", "create", "--dry-run"}, strings.Fields(words)...)...)
+		newUser(t).of(p).mustRun(command.ExitDone, append([]string{"rollout", "create", "--dry-run"}, strings.Fields(words)...)...)
 		if !p.asked.DryRun {
 			t.Errorf("%q: --dry-run did not arrive (O01)", words)
 		}
@@ -45,8 +46,8 @@ func TestRolloutCreate_AsksForWhatWasTyped(t *testing.T) {
 	}
 }
 
-// H14: what makes no sense is refused before anything is asked for.
-func TestRolloutCreate_RefusesWhatMakesNoSense(t *testing.T) {
+// H14: invalid options are refused before the control plane is called.
+func TestRolloutCreate_RefusesInvalidOptions(t *testing.T) {
 	p := newPlane(t)
 	p.releases = []fleet.Release{release("ab12", "", 2)}
 	u := newUser(t).of(p)
@@ -71,7 +72,7 @@ func TestRolloutCreate_RefusesWhatMakesNoSense(t *testing.T) {
 		"--name " + strings.Repeat("long", 40):         "120 bytes",
 		"--release latest --progress-deadline=100000h": "progressDeadline",
 	} {
-		r := u.mustRun(ExitUsage, append([]string{"rollout", "create"}, strings.Fields(words)...)...)
+		r := u.mustRun(command.ExitUsage, append([]string{"rollout", "create"}, strings.Fields(words)...)...)
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("%s: stderr %q, want %q in it", words, r.stderr, want)
 		}
@@ -88,12 +89,12 @@ func TestRolloutArgument_IsAnIDItsBeginningANameOrNothing(t *testing.T) {
 	}
 	u := newUser(t).of(p)
 	for word, want := range map[string]string{"": "01JC", "01jc": "01JC", "01JA": "01JA", "friday": "01JB2", "01JB": "01JB"} {
-		if r := u.mustRun(ExitDone, append([]string{"rollout", "show"}, strings.Fields(word)...)...); !strings.HasPrefix(r.out, want+" ") {
+		if r := u.mustRun(command.ExitDone, append([]string{"rollout", "show"}, strings.Fields(word)...)...); !strings.HasPrefix(r.out, want+" ") {
 			t.Errorf("%q shows %q, want %s", word, r.out, want)
 		}
 	}
 	for word, want := range map[string]string{"01J": "4 rollouts begin", "02": "no rollout is called"} {
-		if r := u.mustRun(ExitError, "rollout", "show", word); !strings.Contains(r.stderr, want) {
+		if r := u.mustRun(command.ExitError, "rollout", "show", word); !strings.Contains(r.stderr, want) {
 			t.Errorf("%q: stderr %q", word, r.stderr)
 		}
 	}
@@ -107,15 +108,15 @@ func TestReleaseArgument_IsRefusedWhenItCouldBeSeveral(t *testing.T) {
 	u := newUser(t).of(p)
 	for word, want := range map[string]string{
 		"latest": "sha256:ab12ff", "ab12f": "sha256:ab12ff", "sha256:cd34": "sha256:cd34", "one": "sha256:0077",
-		"ab12":                       "sha256:ef56", // its name, though two digests begin so
+		"ab12":                       "sha256:ef56", // a name, although two digests begin with it
 		string(p.releases[2].Digest): "sha256:cd34",
 	} {
-		if r := u.mustRun(ExitDone, "release", "show", word); !strings.HasPrefix(r.out, want) {
+		if r := u.mustRun(command.ExitDone, "release", "show", word); !strings.HasPrefix(r.out, want) {
 			t.Errorf("%q shows %q, want %s", word, r.out, want)
 		}
 	}
 	for word, want := range map[string]string{"nightly": "2 releases are called", "sha256:ab12": "2 releases begin", "cd3": "no release is called", "ffff": "no release is called"} {
-		if r := u.mustRun(ExitError, "release", "show", word); !strings.Contains(r.stderr, want) || !strings.Contains(r.stderr, "hint") {
+		if r := u.mustRun(command.ExitError, "release", "show", word); !strings.Contains(r.stderr, want) || !strings.Contains(r.stderr, "hint") {
 			t.Errorf("%q: stderr %q, want %q", word, r.stderr, want)
 		}
 	}

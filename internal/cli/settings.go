@@ -22,9 +22,8 @@ import (
 // projectFile is looked for in the working directory and above.
 const projectFile = "nixfleet.toml"
 
-// flags are those that every command takes. What the user gave on the command
-// line beats the environment, that beats the credentials, and those beat the
-// project file (O02).
+// flags are the flags of every command. A flag beats the environment, which beats
+// the credentials, which beat the project file (O02).
 type flags struct {
 	set    *pflag.FlagSet
 	server string
@@ -35,12 +34,12 @@ type flags struct {
 func (f *flags) register(set *pflag.FlagSet) {
 	f.set = set
 	set.StringVar(&f.server, "server", "", "control plane, such as https://fleet.example.org:8443 (NIXFLEET_SERVER)")
-	set.StringVar(&f.ca, "ca", "", "PEM file with the control plane's CA (NIXFLEET_CA); none: the system's CAs")
+	set.StringVar(&f.ca, "ca", "", "PEM file with the control plane's CA (NIXFLEET_CA; default: the system's CAs)")
 	set.StringVar(&f.key, "key-file", "", "file with the API key (NIXFLEET_API_KEY holds the key itself)")
 }
 
-// Project is nixfleet.toml: what all who work on a fleet share. Files in it are
-// relative to where it lies.
+// Project is nixfleet.toml: the settings of a fleet that its operators share.
+// Files in it are relative to its folder.
 type Project struct {
 	// Server is the control plane, such as https://fleet.example.org:8443. The
 	// flag --server, NIXFLEET_SERVER and the saved credentials come before it.
@@ -48,15 +47,15 @@ type Project struct {
 	// CA is a PEM file with the CA of that control plane. Without one, the
 	// system's CAs are trusted.
 	CA string `toml:"ca"`
-	// FleetID is the fleet's name, as its root document has it. A root document
-	// of another fleet is refused.
+	// FleetID is the fleet's name in its root document. A root document of another
+	// fleet is refused.
 	FleetID string `toml:"fleet"`
-	// Flake declares the fleet. Without it: the flake in the working directory.
+	// Flake declares the fleet. Default: the flake in the working directory.
 	Flake string `toml:"flake"`
 	// Line is the release train that releases are made for.
 	Line string `toml:"line"`
-	// Root is the file with the fleet's root document, by which a release is
-	// checked before it is registered. Without it: the control plane's.
+	// Root is the file with the fleet's root document, with which a release is
+	// checked before it is registered. Default: the control plane's.
 	Root    string         `toml:"root"`
 	Cache   ProjectCache   `toml:"cache"`
 	Release ProjectRelease `toml:"release"`
@@ -70,21 +69,21 @@ type ProjectCache struct {
 	// trusted-public-keys: name:base64.
 	PublicKeys []string `toml:"publicKeys"`
 	// Push is where release create pushes to, as nix copy takes it. Without it,
-	// nothing is pushed: the cache has what is built.
+	// nothing is pushed: the cache must have what is built.
 	Push string `toml:"push"`
 	// SignKey is the secret key file that signs what is pushed. Without it, the
 	// cache signs what it serves.
 	SignKey string `toml:"signKey"`
 }
 
-// ProjectRelease is what the signer of a release fixes for the machines.
+// ProjectRelease are settings that a release signs for its machines.
 type ProjectRelease struct {
 	// ConfirmWindow is how long a machine may take after a switch to prove that
-	// it reaches the network, before its watchdog takes it back: 1 second to 24
+	// it reaches the network, before its watchdog rolls it back: 1 second to 24
 	// hours.
 	ConfirmWindow Duration `toml:"confirmWindow"`
-	// RevertWindow is how long after activation a revert order is obeyed: 0 to
-	// 30 days.
+	// RevertWindow is how long after activation a machine obeys a revert order: 0
+	// to 30 days.
 	RevertWindow Duration `toml:"revertWindow"`
 	// Expires is how long the release may be accepted.
 	Expires Duration `toml:"expires"`
@@ -103,22 +102,23 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // String is the inverse of UnmarshalText.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// DefaultProject is what holds where the project file says nothing.
+// DefaultProject returns the settings that hold without a project file.
 func DefaultProject() Project {
 	return Project{Line: "main", Release: ProjectRelease{
 		ConfirmWindow: Duration(5 * time.Minute), RevertWindow: Duration(24 * time.Hour), Expires: Duration(365 * 24 * time.Hour),
 	}}
 }
 
-// credentials is a file of the user alone; `nixfleet key bootstrap` writes it.
+// credentials are in a file that only the user may read. `nixfleet key bootstrap`
+// writes it.
 type credentials struct {
 	Server string `toml:"server"`
 	CA     string `toml:"ca"` // PEM text
 	Key    string `toml:"key"`
 }
 
-// readProject finds and reads the project file; without one there are the
-// defaults. A broken one is an error (O08).
+// readProject finds and reads the project file; without one it returns the
+// defaults. An invalid one is an error (O08).
 func readProject() (Project, error) {
 	p := DefaultProject()
 	dir, err := os.Getwd()
@@ -179,7 +179,7 @@ func (a *app) readCredentials() (credentials, error) {
 	var c credentials
 	file, err := a.credentialsFile()
 	if err != nil {
-		return c, nil // nothing says where they would be: none
+		return c, nil // no place for a file: no credentials
 	}
 	text, err := os.ReadFile(file)
 	switch {
@@ -191,15 +191,15 @@ func (a *app) readCredentials() (credentials, error) {
 	return c, strictTOML(file, string(text), &c)
 }
 
-// server is where the control plane is and how to talk to it.
+// server is a control plane and the key to use there.
 type server struct {
 	URL string
 	CA  []byte // PEM
 	Key string
 }
 
-// findServer gathers the settings. A key from the credentials goes to the
-// server it was given for, and to no other (E09).
+// findServer collects the settings. It uses a saved key only for the server that
+// the key was saved for (E09).
 func (a *app) findServer() (server, error) {
 	p, err := readProject()
 	if err != nil {
@@ -247,7 +247,7 @@ func (a *app) findServer() (server, error) {
 	return s, err
 }
 
-// client connects to the control plane with the user's key.
+// client returns a client of the control plane with the user's key.
 func (a *app) client() (*api.Client, error) {
 	s, err := a.findServer()
 	if err != nil {
@@ -260,11 +260,10 @@ func (a *app) client() (*api.Client, error) {
 	return a.connect(s)
 }
 
-// shellClient is client for a shell that completes a word: standard input is
-// the shell's own.
+// shellClient is client for shell completion, which may not read standard input.
 func (a *app) shellClient() (*api.Client, error) {
 	if a.flags.key == "-" || a.flags.ca == "-" {
-		return nil, fleet.Errorf(fleet.Invalid, "standard input is not for completions")
+		return nil, fleet.Errorf(fleet.Invalid, "completion cannot read standard input")
 	}
 	return a.client()
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // O02: flag, environment, credentials, project file, in this order.
@@ -47,10 +49,10 @@ func TestFindServer_TheNearerSettingWins(t *testing.T) {
 	}
 }
 
-// server is what findServer makes of the flags.
+// server returns what findServer finds with these flags.
 func (u *user) server(words ...string) server {
 	u.t.Helper()
-	a := &app{Config: Config{Env: func(k string) string { return u.env[k] }, Stdin: strings.NewReader("")}}
+	a := &app{Line: command.New(command.Invocation{Env: func(k string) string { return u.env[k] }, Stdin: strings.NewReader("")})}
 	if err := a.root().PersistentFlags().Parse(words); err != nil {
 		u.t.Fatal(err)
 	}
@@ -61,13 +63,13 @@ func (u *user) server(words ...string) server {
 	return s
 }
 
-// E09: a saved key is for the control plane it was saved for. Another one gets
-// no call at all, since there is no key for it.
+// E09: a saved key is used only for the control plane that it was saved for.
+// Another one is not called, since there is no key for it.
 func TestSavedKey_GoesToItsOwnServerOnly(t *testing.T) {
 	own, other := newPlane(t), newPlane(t)
 	u := newUser(t)
 	u.saveCredentials(own.URL, own.ca, "nfk_saved")
-	u.mustRun(ExitDone, "machine", "list")
+	u.mustRun(command.ExitDone, "machine", "list")
 	if !slices.Equal(own.keys, []string{"nfk_saved"}) {
 		t.Fatalf("own server saw the keys %q", own.keys)
 	}
@@ -80,19 +82,19 @@ func TestSavedKey_GoesToItsOwnServerOnly(t *testing.T) {
 		if name == "environment" {
 			u.env["NIXFLEET_SERVER"], u.env["NIXFLEET_CA"] = other.URL, other.ca
 		}
-		if r := u.mustRun(ExitError, words...); !strings.Contains(r.stderr, "no API key for") {
+		if r := u.mustRun(command.ExitError, words...); !strings.Contains(r.stderr, "no API key for") {
 			t.Errorf("%s: stderr %q", name, r.stderr)
 		}
 	}
 	write(t, projectFile, fmt.Sprintf("server = %q\nca = %q\n", other.URL, other.ca))
 	u.env = map[string]string{"HOME": u.home}
-	u.mustRun(ExitDone, "machine", "list") // a project file does not lead a saved key away
+	u.mustRun(command.ExitDone, "machine", "list") // a project file does not send a saved key elsewhere
 	if len(other.keys) > 0 || len(own.keys) != 2 {
 		t.Errorf("the other server was called with %q; own %d times, want 2", other.keys, len(own.keys))
 	}
-	// A key that is given for this call goes where the call goes.
+	// A key that is given for this call is sent where the call goes.
 	u.env["NIXFLEET_API_KEY"] = "nfk_env"
-	u.mustRun(ExitDone, "--server", other.URL, "--ca", other.ca, "machine", "list")
+	u.mustRun(command.ExitDone, "--server", other.URL, "--ca", other.ca, "machine", "list")
 	if !slices.Equal(other.keys, []string{"nfk_env"}) {
 		t.Errorf("the other server saw the keys %q, want the one of the environment", other.keys)
 	}
@@ -132,7 +134,7 @@ revertWindow = "0s"
 `)
 	fill := func(words ...string) createOptions {
 		t.Helper()
-		a := &app{Config: Config{Env: func(k string) string { return u.env[k] }}}
+		a := &app{Line: command.New(command.Invocation{Env: func(k string) string { return u.env[k] }})}
 		var o createOptions
 		c := a.releaseCreateCmd()
 		c.RunE = nil
@@ -185,7 +187,7 @@ revertWindow = "0s"
 	}
 }
 
-// O08: a broken file is an error that names it, never ignored.
+// O08: an invalid file is an error that names it; it is never ignored.
 func TestSettings_ABrokenFileIsAnError(t *testing.T) {
 	for _, tc := range []struct{ name, file, text, want string }{
 		{"project, unknown", "nixfleet.toml", "sever = \"x\"", "unknown setting sever"},
@@ -200,7 +202,7 @@ func TestSettings_ABrokenFileIsAnError(t *testing.T) {
 				file = u.home + "/" + file
 			}
 			write(t, file, tc.text)
-			if r := u.mustRun(ExitError, "machine", "list"); !strings.Contains(r.stderr, tc.want) {
+			if r := u.mustRun(command.ExitError, "machine", "list"); !strings.Contains(r.stderr, tc.want) {
 				t.Errorf("stderr %q, want %q in it", r.stderr, tc.want)
 			}
 		})

@@ -15,13 +15,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 func (a *app) trustCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "trust",
-		Short:   "The keys that a fleet's machines obey",
+		Short:   "The keys that a fleet's machines trust",
 		Example: "  nixfleet trust init --fleet example.org trust",
 	}
 	c.AddCommand(a.trustInitCmd(), a.trustShowCmd(), a.trustPinCmd())
@@ -47,31 +49,31 @@ func (a *app) trustInitCmd() *cobra.Command {
 		Long: `Make the fleet's root and release keys and its first root document in DIR.
 
 root.json goes into every machine's configuration (services.nixfleet-agent.trust.rootFile) and
-to the control plane. keys/release.sec signs releases: it belongs to those who deploy.
-keys/root.sec changes who may sign: keep it away from both, and a copy of it in a safe.`,
+to the control plane. keys/release.sec signs releases: give it to the people who deploy.
+keys/root.sec changes who may sign: keep it offline, and a copy of it in a safe.`,
 		Example: "  nixfleet trust init --fleet example.org trust",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, argv []string) error {
 			if !fleet.ValidFleetID(fleetID) {
-				return usagef("--fleet %q must be 1 to 63 letters, digits, '-', '_' or '.'", fleetID)
+				return command.Usagef("--fleet %q must be 1 to 63 letters, digits, '-', '_' or '.'", fleetID)
 			}
 			if years < 1 || years > 50 {
-				return usagef("--years %d must be between 1 and 50", years)
+				return command.Usagef("--years %d must be between 1 and 50", years)
 			}
 			out, err := initTrust(argv[0], fleetID, time.Now().AddDate(years, 0, 0))
 			if err != nil {
 				return err
 			}
-			return a.print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "fleet %s has its keys:\n", out.FleetID)
-				fmt.Fprintf(w, "  %s  into every machine's configuration, and to the control plane\n", out.Root)
-				fmt.Fprintf(w, "  %s  signs releases; keep it with those who deploy\n", out.ReleaseKey)
-				fmt.Fprintf(w, "  %s  signs changes of the keys; keep it offline\n", out.RootKey)
+			return a.Print(out, func(w io.Writer) {
+				fmt.Fprintf(w, "made the keys of fleet %s:\n", out.FleetID)
+				fmt.Fprintf(w, "  %s  for every machine's configuration, and for the control plane\n", out.Root)
+				fmt.Fprintf(w, "  %s  signs releases; for the people who deploy\n", out.ReleaseKey)
+				fmt.Fprintf(w, "  %s  signs changes to the keys; keep it offline\n", out.RootKey)
 			})
 		},
 	}
-	c.Flags().StringVar(&fleetID, "fleet", "", "the fleet's name, for good")
-	c.Flags().IntVar(&years, "years", 10, "years until the root document has to be renewed")
+	c.Flags().StringVar(&fleetID, "fleet", "", "the fleet's name; it cannot be changed later")
+	c.Flags().IntVar(&years, "years", 10, "years until the root document expires")
 	return c
 }
 
@@ -83,7 +85,7 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 	}
 	for _, f := range []string{out.Root, out.RootKey, out.ReleaseKey} {
 		if _, err := os.Lstat(f); err == nil {
-			return out, fleet.Errorf(fleet.Conflict, "%s exists", f).WithHint("a fleet's keys are made once; give another folder")
+			return out, fleet.Errorf(fleet.Conflict, "%s exists", f).WithHint("a fleet's keys are made once; give another DIR")
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return out, fleet.Errorf(fleet.Invalid, "%w", err)
 		}
@@ -119,9 +121,9 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 		return out, fleet.Errorf(fleet.Invalid, "%w", err)
 	}
 	for i, f := range files {
-		if err := writeNew(f.name, f.text, f.mode); err != nil {
+		if err := atomicfile.Create(f.name, f.text, f.mode); err != nil {
 			for _, g := range files[:i] {
-				os.Remove(g.name)
+				_ = atomicfile.Remove(g.name) // the first error is the one to report
 			}
 			return out, fleet.Errorf(fleet.Invalid, "%w", err)
 		}
@@ -129,9 +131,9 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 	return out, nil
 }
 
-// firstRoot gives the root key what changes who may sign, and the release key
-// what deploying needs. The timestamp role is left for fleets that want to be
-// sure that nothing newer is withheld from them.
+// firstRoot gives the root key the roles that change who may sign, and the
+// release key those that deploying needs. It leaves out the timestamp role, which
+// is for fleets that must notice when a newer document is withheld.
 func firstRoot(fleetID string, expires int64, rootKey, releaseKey trust.SecretKey) fleet.Root {
 	r, d := trust.KeyID(rootKey.Public()), trust.KeyID(releaseKey.Public())
 	return fleet.Root{
@@ -146,27 +148,12 @@ func firstRoot(fleetID string, expires int64, rootKey, releaseKey trust.SecretKe
 	}
 }
 
-// writeNew writes a file that must not exist yet, whole or not at all.
-func writeNew(name string, text []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Link(f.Name(), name)
-}
-
 func (a *app) trustShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "show [FILE]",
-		Short:   "Show who may sign what, from a root document or as the control plane has it",
+		Short:   "Show who may sign what: by a root document, or by the control plane's",
 		Example: "  nixfleet trust show trust/root.json",
-		Args:    args(cobra.MaximumNArgs(1)),
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			var envelope []byte
 			if len(argv) == 1 {
@@ -190,7 +177,7 @@ func (a *app) trustShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) {
+			return a.Print(root, func(w io.Writer) {
 				fmt.Fprintf(w, "fleet %s, root version %d, until %s\n", root.FleetID, root.Version, date(root.Expires))
 				rows := [][]string{}
 				for _, role := range []fleet.TrustRole{fleet.TrustRoleRoot, fleet.TrustRoleRelease, fleet.TrustRoleTimestamp, fleet.TrustRoleRevoker, fleet.TrustRoleOperator} {
@@ -213,7 +200,7 @@ func (a *app) trustPinCmd() *cobra.Command {
 		Use:     "pin FILE",
 		Short:   "Give the control plane the fleet's root document, or the next version of it",
 		Example: "  nixfleet trust pin trust/root.json",
-		Args:    args(cobra.ExactArgs(1)),
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			b, err := a.readFile(argv[0], 1<<20)
 			if err != nil {
@@ -230,8 +217,8 @@ func (a *app) trustPinCmd() *cobra.Command {
 			if _, err := c.PutRoot(cmd.Context(), b); err != nil {
 				return err
 			}
-			return a.print(root, func(w io.Writer) {
-				fmt.Fprintf(w, "the control plane checks releases by root version %d of fleet %s\n", root.Version, root.FleetID)
+			return a.Print(root, func(w io.Writer) {
+				fmt.Fprintf(w, "the control plane checks releases with root version %d of fleet %s\n", root.Version, root.FleetID)
 			})
 		},
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func (a *app) rolloutWatchCmd() *cobra.Command {
@@ -22,9 +23,10 @@ func (a *app) rolloutWatchCmd() *cobra.Command {
 		Use: "watch [ROLLOUT]", Short: "Follow a rollout to its end, or until it pauses",
 		Long: `Follow a rollout to its end, or until it pauses.
 
-A line on stderr for each change; the rollout as it stands at the end on stdout. The exit code is
-0 completed, 3 failed, reverted or paused for failures, 4 cancelled or superseded, 5 timed out.`,
-		Example: "  nixfleet rollout watch", Args: args(cobra.MaximumNArgs(1)),
+Each change is a line on stderr; the final state of the rollout is printed on stdout. The exit code
+is 0 completed, 3 failed, reverted or paused for failures, 4 cancelled or superseded, 5 timed out,
+6 completed without some machines.`,
+		Example: "  nixfleet rollout watch", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			c, id, err := a.rolloutArg(cmd.Context(), argv)
 			if err != nil {
@@ -33,13 +35,13 @@ A line on stderr for each change; the rollout as it stands at the end on stdout.
 			return a.follow(cmd.Context(), c, id, timeout)
 		},
 	}
-	c.Flags().DurationVar(&timeout, "timeout", 0, "give up after so long")
+	c.Flags().DurationVar(&timeout, "timeout", 0, "stop following after this time")
 	return c
 }
 
 var errWatchTimeout = errors.New("watch timed out")
 
-// follow tells what happens in a rollout until it ends or pauses. The event
+// follow prints what happens in a rollout until it ends or pauses. The event
 // stream is resumed when the connection breaks (O05).
 func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, timeout time.Duration) error {
 	outer := ctx
@@ -53,23 +55,23 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 	case context.Cause(outer) != nil:
 		return context.Cause(outer)
 	case errors.Is(context.Cause(ctx), errWatchTimeout):
-		return &exitError{ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s is not at its end after %s", id, timeout).
-			WithHint("it goes on; nixfleet rollout watch follows it again")}
+		return command.Exit(command.ExitTimeout, fleet.Errorf(fleet.Unavailable, "rollout %s has not ended after %s", id, timeout).
+			WithHint("it continues; nixfleet rollout watch follows it again"))
 	case err != nil:
 		return err
 	}
-	if err := a.print(v, func(w io.Writer) { v.text(w) }); err != nil {
+	if err := a.Print(v, func(w io.Writer) { v.text(w) }); err != nil {
 		return err
 	}
-	if code := exitCode(v); code != ExitDone {
-		return &exitError{code: code}
+	if code := exitCode(v); code != command.ExitDone {
+		return command.Exit(code, nil)
 	}
 	return nil
 }
 
-// awaitEnd tells each change until the rollout has ended or paused. The stream
-// begins before the state is read, so that no change falls between the two:
-// one that had ended before is seen at the first event.
+// awaitEnd prints each change until the rollout has ended or paused. The stream
+// begins before the state is read, so that no change is lost between the two. A
+// rollout that ended earlier is noticed at the first event.
 func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (rolloutView, error) {
 	t := &teller{app: a, begin: time.Now(), last: map[string]string{}}
 	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
@@ -77,11 +79,11 @@ func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (
 			return rolloutView{}, err
 		}
 		t.tell(e)
-		stands := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil
-		if !stands && (e.Rollout == nil || !atRest(e.Rollout.State)) {
+		begun := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil
+		if !begun && (e.Rollout == nil || !atRest(e.Rollout.State)) {
 			continue
 		}
-		// What was paused may have gone on since; the state decides.
+		// A paused rollout may have been resumed since; the state decides.
 		v, err := viewRollout(ctx, c, id)
 		if err != nil || atRest(v.State) {
 			return v, err
@@ -93,26 +95,26 @@ func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (
 // atRest reports whether nothing more happens without an operator.
 func atRest(s fleet.RolloutState) bool { return s.Final() || s == fleet.RolloutPaused }
 
-// exitCode is how a rollout's state ends a command.
+// exitCode returns the exit code for a rollout's state.
 func exitCode(v rolloutView) int {
 	switch v.State {
 	case fleet.RolloutCompleted:
 		for _, as := range v.Assignments {
 			if as.State.Failure() || as.State == fleet.AssignSkipped {
-				return ExitPartial
+				return command.ExitPartial
 			}
 		}
-		return ExitDone
+		return command.ExitDone
 	case fleet.RolloutCancelled, fleet.RolloutSuperseded:
-		return ExitCancelled
+		return command.ExitCancelled
 	case fleet.RolloutFailed, fleet.RolloutPaused, fleet.RolloutReverting, fleet.RolloutRunning, fleet.RolloutScheduled:
-		return ExitFailed
+		return command.ExitFailed
 	}
-	return ExitError
+	return command.ExitError
 }
 
-// teller shows changes as lines, and nothing twice: a row may change in what no
-// line shows.
+// teller prints changes as lines. It prints no line twice: a row may change in a
+// field that the line does not show.
 type teller struct {
 	*app
 	begin time.Time
@@ -139,5 +141,5 @@ func (t *teller) tell(e api.Event) {
 		return
 	}
 	t.last[subject] = line
-	t.say("%7.1fs  %s", time.Since(t.begin).Seconds(), line)
+	t.Say("%7.1fs  %s", time.Since(t.begin).Seconds(), line)
 }

@@ -11,23 +11,24 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// O05: how a rollout ended is in the exit code. It had ended before the watch
-// began, so that nothing changes while it is watched.
+// O05: the exit code tells how a rollout ended. Here it ended before the watch
+// began, so that nothing changes during the watch.
 func TestWatch_TellsTheEndByItsExitCode(t *testing.T) {
 	for _, tc := range []struct {
 		state   fleet.RolloutState
 		machine fleet.AssignmentState
 		code    int
 	}{
-		{fleet.RolloutCompleted, fleet.AssignHealthy, ExitDone},
-		{fleet.RolloutCompleted, fleet.AssignSkipped, ExitPartial},
-		{fleet.RolloutCompleted, fleet.AssignReverted, ExitPartial},
-		{fleet.RolloutFailed, fleet.AssignReverted, ExitFailed},
-		{fleet.RolloutPaused, fleet.AssignFailed, ExitFailed},
-		{fleet.RolloutCancelled, fleet.AssignPending, ExitCancelled},
-		{fleet.RolloutSuperseded, fleet.AssignSuperseded, ExitCancelled},
+		{fleet.RolloutCompleted, fleet.AssignHealthy, command.ExitDone},
+		{fleet.RolloutCompleted, fleet.AssignSkipped, command.ExitPartial},
+		{fleet.RolloutCompleted, fleet.AssignReverted, command.ExitPartial},
+		{fleet.RolloutFailed, fleet.AssignReverted, command.ExitFailed},
+		{fleet.RolloutPaused, fleet.AssignFailed, command.ExitFailed},
+		{fleet.RolloutCancelled, fleet.AssignPending, command.ExitCancelled},
+		{fleet.RolloutSuperseded, fleet.AssignSuperseded, command.ExitCancelled},
 	} {
 		t.Run(string(tc.state)+" "+string(tc.machine), func(t *testing.T) {
 			p := newPlane(t)
@@ -41,7 +42,7 @@ func TestWatch_TellsTheEndByItsExitCode(t *testing.T) {
 	}
 }
 
-func TestWatch_FollowsToTheEndAndTellsEachChange(t *testing.T) {
+func TestWatch_FollowsToTheEndAndPrintsEachChange(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
 	p.events = func(yield func(api.Event) bool) {
@@ -50,15 +51,15 @@ func TestWatch_FollowsToTheEndAndTellsEachChange(t *testing.T) {
 		_ = yield(api.Event{Rollout: &fleet.Rollout{ID: "01a", State: fleet.RolloutPaused}})
 		_ = yield(api.Event{Rollout: &fleet.Rollout{ID: "01a", State: fleet.RolloutCompleted}})
 	}
-	// It is read when the stream stands, and at the event of a pause: by then
-	// it was resumed. The third time, it has ended.
+	// The state is read when the stream begins, and at the event of a pause: by
+	// then the rollout was resumed. At the third read it has ended.
 	reads := 0
 	p.onRollout = func() {
 		if reads++; reads == 3 {
 			p.rollouts[0].State = fleet.RolloutCompleted
 		}
 	}
-	r := newUser(t).of(p).mustRun(ExitDone, "rollout", "watch", "--timeout", "20s")
+	r := newUser(t).of(p).mustRun(command.ExitDone, "rollout", "watch", "--timeout", "20s")
 	if reads != 3 {
 		t.Errorf("the state was read %d times, want 3", reads)
 	}
@@ -73,19 +74,19 @@ func TestWatch_TimeoutAndCtrlCHaveCodesOfTheirOwn(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
 	u := newUser(t).of(p)
-	if r := u.mustRun(ExitTimeout, "rollout", "watch", "--timeout", "50ms", "--json"); !strings.Contains(r.stderr, "is not at its end after 50ms") {
+	if r := u.mustRun(command.ExitTimeout, "rollout", "watch", "--timeout", "50ms", "--json"); !strings.Contains(r.stderr, "has not ended after 50ms") {
 		t.Errorf("stderr %q", r.stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	p.onRollout = cancel // the stream stands, the state is being read
+	p.onRollout = cancel // the stream has begun, the state is being read
 	var out, stderr bytes.Buffer
-	code := Run(ctx, Config{Args: []string{"rollout", "watch"}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr, Env: func(k string) string { return u.env[k] }})
-	if code != ExitCancelled || out.Len() > 0 {
-		t.Errorf("exit code %d with %q, want %d and nothing", code, out.String(), ExitCancelled)
+	code := Run(ctx, command.Invocation{Args: []string{"rollout", "watch"}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &stderr, Env: func(k string) string { return u.env[k] }})
+	if code != command.ExitCancelled || out.Len() > 0 {
+		t.Errorf("exit code %d with %q, want %d and nothing", code, out.String(), command.ExitCancelled)
 	}
 }
 
-// A timeout that comes while the control plane is slow to answer is a timeout.
+// A timeout while the control plane answers slowly is a timeout too.
 func TestWatch_TimeoutWhileReadingIsATimeout(t *testing.T) {
 	p := newPlane(t)
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutRunning}}
@@ -99,7 +100,7 @@ func TestWatch_TimeoutWhileReadingIsATimeout(t *testing.T) {
 	u := newUser(t).of(p)
 	r := u.run("rollout", "watch", "--timeout", "200ms")
 	close(stop)
-	if r.code != ExitTimeout {
-		t.Errorf("exit code %d, want %d; stderr %q", r.code, ExitTimeout, r.stderr)
+	if r.code != command.ExitTimeout {
+		t.Errorf("exit code %d, want %d; stderr %q", r.code, command.ExitTimeout, r.stderr)
 	}
 }

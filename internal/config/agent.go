@@ -13,18 +13,18 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// AgentFile is where the agent's configuration lies in a system, below the
-// system's own path and below /.
+// AgentFile is the path of the agent's configuration, relative to a system's store
+// path and to /.
 const AgentFile = "etc/nixfleet/agent.toml"
 
 // Agent is /etc/nixfleet/agent.toml. It is part of the system's closure, so a
 // release signer has signed it.
 type Agent struct {
 	MachineID    fleet.MachineID       `toml:"machineId"` // the machine's name: its host name in the flake
-	Line         fleet.Line            `toml:"line"`      // the release train that it takes releases of
+	Line         fleet.Line            `toml:"line"`      // the release train that the machine is on
 	StateDir     string                `toml:"stateDir"`  // journal, outbox, identity and trust state; survives reboots
-	RunDir       string                `toml:"runDir"`    // release.json, the hold files in inhibit.d; gone with a reboot
-	Tags         []fleet.Tag           `toml:"tags"`      // labels that selectors find the machine by, @web
+	RunDir       string                `toml:"runDir"`    // release.json, the hold files in inhibit.d; lost at a reboot
+	Tags         []fleet.Tag           `toml:"tags"`      // labels by which selectors find the machine, @web
 	DryRun       bool                  `toml:"dryRun"`    // verify and report, never activate
 	ControlPlane AgentControlPlane     `toml:"controlPlane"`
 	Identity     Identity              `toml:"identity"`
@@ -38,29 +38,29 @@ type Agent struct {
 // AgentControlPlane says where the control plane is.
 type AgentControlPlane struct {
 	URL             string  `toml:"url"`             // the agents' listener, https://host:8444
-	CAFile          string  `toml:"caFile"`          // PEM file with its CA; empty: the CA that enrolment brought
-	LongPollSeconds float64 `toml:"longPollSeconds"` // how long a poll is held until there is news, 0 to 300; 0: plain polls only
-	PollSeconds     float64 `toml:"pollSeconds"`     // between plain polls, 0.05 to 86400
+	CAFile          string  `toml:"caFile"`          // PEM file with its CA; empty: the CA from the enrolment
+	LongPollSeconds float64 `toml:"longPollSeconds"` // how long the control plane may hold a check-in, 0 to 300; 0: no long polls
+	PollSeconds     float64 `toml:"pollSeconds"`     // between check-ins without long polls, 0.05 to 86400
 }
 
-// Identity is the machine's client certificate. Empty files: those that
-// enrolment keeps in the state directory.
+// Identity is the machine's client certificate. Empty: the files that enrolment
+// writes to the state directory.
 type Identity struct {
 	CertFile  string `toml:"certFile"`  // PEM file with the certificate
 	KeyFile   string `toml:"keyFile"`   // PEM file with its key
 	TokenFile string `toml:"tokenFile"` // enrolment token, used when there is no certificate yet
 }
 
-// Trust is what the machine verifies releases with from its first start.
+// Trust is what releases are verified with from the first start.
 type Trust struct {
 	RootFile string `toml:"rootFile"` // the fleet's root document, a root.v1 envelope as nixfleet trust init writes it
-	Unsigned bool   `toml:"unsigned"` // no signatures: loopback only, refused once a root is known
+	Unsigned bool   `toml:"unsigned"` // check no signatures: loopback only, refused once a root is known
 }
 
 // Confirm says how a switched machine proves that it reaches the network.
 type Confirm struct {
-	DeadlineSeconds float64  `toml:"deadlineSeconds"` // until the watchdog takes it back, 1 to 86400; a release's confirm window comes before it
-	Beacons         []string `toml:"beacons"`         // what else proves it when it answers: tcp://host:port or http(s) URLs
+	DeadlineSeconds float64  `toml:"deadlineSeconds"` // until the watchdog rolls back, 1 to 86400; a release's confirm window overrides it
+	Beacons         []string `toml:"beacons"`         // other addresses that prove it by answering: tcp://host:port or http(s) URLs
 }
 
 // RebootPolicy says when the agent may reboot the machine.
@@ -79,27 +79,27 @@ type Reboot struct {
 	Window string       `toml:"window"` // with policy window: cron fields and duration, "0 3 * * * 2h Europe/Paris"
 }
 
-// Metrics is where Prometheus finds a program; empty: nowhere.
+// Metrics is where Prometheus finds the agent; empty: nowhere.
 type Metrics struct {
 	Listen string `toml:"listen"` // host:port of /metrics
 }
 
-// AgentCheck is a health check as configuration writes it; its name is the key
-// of the table.
+// AgentCheck is a health check in the configuration; its name is the key of the
+// table.
 type AgentCheck struct {
 	Kind               fleet.HealthCheckKind `toml:"kind"`               // unit, launchd, http, tcp or command
-	Unit               string                `toml:"unit"`               // kind unit: the systemd unit that has to be active, nginx.service
-	Label              string                `toml:"label"`              // kind launchd: the service that has to have a process
-	URL                string                `toml:"url"`                // kind http: what has to answer
-	Address            string                `toml:"address"`            // kind tcp: host:port that has to accept a connection
-	Command            []string              `toml:"command"`            // kind command: program, by its absolute path, and arguments; no shell; has to exit 0
-	ExpectStatus       int                   `toml:"expectStatus"`       // kind http: the one status that counts; 0: any from 200 to 399
+	Unit               string                `toml:"unit"`               // kind unit: the systemd unit that must be active, nginx.service
+	Label              string                `toml:"label"`              // kind launchd: the service that must have a process
+	URL                string                `toml:"url"`                // kind http: the URL that must answer
+	Address            string                `toml:"address"`            // kind tcp: host:port that must accept a connection
+	Command            []string              `toml:"command"`            // kind command: absolute path of a program, and arguments, without a shell; it must exit 0
+	ExpectStatus       int                   `toml:"expectStatus"`       // kind http: the status that passes; 0: any from 200 to 399
 	IntervalSeconds    *float64              `toml:"intervalSeconds"`    // between two probes, above 0 to 3600
-	TimeoutSeconds     *float64              `toml:"timeoutSeconds"`     // of one probe, above 0 to 3600; then it is ended
-	Retries            *int                  `toml:"retries"`            // failures in a row, after the first, that are forgiven, 0 to 1000
+	TimeoutSeconds     *float64              `toml:"timeoutSeconds"`     // of one probe, above 0 to 3600
+	Retries            *int                  `toml:"retries"`            // failures in a row, after the first, that are tolerated, 0 to 1000
 	StartPeriodSeconds float64               `toml:"startPeriodSeconds"` // after the switch, in which failures do not count, 0 to 86400
 	Successes          *int                  `toml:"successes"`          // in a row, until the check passes, 1 to 1000
-	Required           *bool                 `toml:"required"`           // its failure takes the machine back
+	Required           *bool                 `toml:"required"`           // its failure rolls the machine back
 }
 
 // Defaults of a health check.
@@ -129,15 +129,6 @@ func ReadAgent(file string) (Agent, error) {
 	return a, a.validate(file)
 }
 
-// ParseAgent is ReadAgent for text; name stands for the file in errors.
-func ParseAgent(name, text string) (Agent, error) {
-	a := defaultAgent()
-	if err := decode(name, text, &a); err != nil {
-		return Agent{}, err
-	}
-	return a, a.validate(name)
-}
-
 func (a *Agent) validate(file string) error {
 	slices.Sort(a.Tags)
 	if a.Identity.CertFile == "" && a.Identity.KeyFile == "" {
@@ -159,17 +150,17 @@ func (a *Agent) validate(file string) error {
 	case a.ControlPlane.PollSeconds < 0.05 || a.ControlPlane.PollSeconds > 86400:
 		return invalid(file, "controlPlane.pollSeconds must be between 0.05 and 86400")
 	case (a.Identity.CertFile == "") != (a.Identity.KeyFile == ""):
-		return invalid(file, "identity.certFile and identity.keyFile go together")
+		return invalid(file, "identity.certFile and identity.keyFile must be set together")
 	case a.Trust.RootFile == "" && !a.Trust.Unsigned:
 		return invalid(file, "trust.rootFile must name the fleet's root document; nixfleet trust init makes one")
 	case a.Trust.Unsigned && !loopback(u.Hostname()):
-		return invalid(file, "trust.unsigned works with a control plane on loopback only")
+		return invalid(file, "trust.unsigned works only with a control plane on loopback")
 	case a.Confirm.DeadlineSeconds < 1 || a.Confirm.DeadlineSeconds > 86400:
 		return invalid(file, "confirm.deadlineSeconds must be between 1 and 86400")
 	case !slices.Contains([]RebootPolicy{RebootNever, RebootIfNeeded, RebootWindow}, a.Reboot.Policy):
 		return invalid(file, "reboot.policy %q is not never, if-needed or window", a.Reboot.Policy)
 	case (a.Reboot.Policy == RebootWindow) != (a.Reboot.Window != ""):
-		return invalid(file, "reboot.window goes with reboot.policy = \"window\"")
+		return invalid(file, "reboot.window and reboot.policy = \"window\" must be set together")
 	}
 	for _, b := range a.Confirm.Beacons {
 		if u, err := url.Parse(b); err != nil || u.Host == "" || !slices.Contains([]string{"tcp", "http", "https"}, u.Scheme) {
@@ -187,7 +178,7 @@ func (a *Agent) validate(file string) error {
 	return nil
 }
 
-// HealthChecks are the declared checks with their defaults, by name.
+// HealthChecks returns the declared checks with their defaults, sorted by name.
 func (a *Agent) HealthChecks() []fleet.HealthCheck {
 	out := make([]fleet.HealthCheck, 0, len(a.Checks))
 	for name, c := range a.Checks {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 // Package config reads the configuration files of the agent and the control
-// plane: TOML, strict (a key that means nothing is an error that names it and
-// the one it may have been), with every default in one place.
+// plane: TOML, strict (an unknown key is an error that names it), with every
+// default in one place.
 //
-// It never looks for files by itself and never reads the environment.
+// It never searches for files and never reads the environment.
 package config
 
 import (
@@ -27,7 +27,7 @@ func read(file string, v any) error {
 	b, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fleet.Errorf(fleet.NotFound, "configuration %s does not exist", file).WithHint("give its place with --config")
+		return fleet.Errorf(fleet.NotFound, "configuration %s does not exist", file).WithHint("give its path with --config")
 	case err != nil:
 		return fleet.Errorf(fleet.Invalid, "read configuration: %w", err)
 	case len(b) > maxBytes:

@@ -24,8 +24,18 @@ url = "http://127.0.0.1/health"
 retries = 0
 `
 
-func TestParseAgent_FillsDefaultsAndSortsTags(t *testing.T) {
-	a, err := ParseAgent("agent.toml", goodAgent)
+// readAgent reads text as agent.toml.
+func readAgent(t *testing.T, text string) (Agent, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return ReadAgent(file)
+}
+
+func TestReadAgent_FillsDefaultsAndSortsTags(t *testing.T) {
+	a, err := readAgent(t, goodAgent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +48,8 @@ func TestParseAgent_FillsDefaultsAndSortsTags(t *testing.T) {
 	}
 }
 
-// O08: a broken configuration is an error that names file and setting.
-func TestParseAgent_RefusesWhatMakesNoSense(t *testing.T) {
+// O08: an invalid configuration is an error that names file and setting.
+func TestReadAgent_RefusesInvalidSettings(t *testing.T) {
 	for _, tc := range []struct{ name, from, to, want string }{
 		{"unknown key", `[trust]`, "[trust]\nrootDocument = \"x\"", "unknown setting"},
 		{"syntax", `machineId = "web-01"`, `machineId = `, "line 2"},
@@ -53,9 +63,9 @@ func TestParseAgent_RefusesWhatMakesNoSense(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			text := strings.Replace(goodAgent, tc.from, tc.to, 1)
 			if text == goodAgent {
-				t.Fatal("the case changes nothing")
+				t.Fatal("the row changes nothing")
 			}
-			_, err := ParseAgent("agent.toml", text)
+			_, err := readAgent(t, text)
 			if fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "agent.toml") {
 				t.Errorf("error = %v, want one that says %q and the file", err, tc.want)
 			}

@@ -15,7 +15,7 @@ type ControlPlane struct {
 	Listen   Listen   `toml:"listen"`
 	TLS      TLS      `toml:"tls"`
 	Database Database `toml:"database"`
-	// Trust: the root document is pinned at start, or followed to if it is newer; nixfleet trust pin does the same by hand.
+	// The root document is pinned at the start, or replaces the pinned one if it is the next version; nixfleet trust pin does the same.
 	Trust     Trust     `toml:"trust"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
 }
@@ -23,21 +23,21 @@ type ControlPlane struct {
 // Listen holds the three listeners' addresses, host:port. Metrics serves
 // /healthz, /readyz and /metrics without TLS.
 type Listen struct {
-	Operators string `toml:"operators"` // the API, for people and their tools
-	Agents    string `toml:"agents"`    // for machines, by their client certificates
+	Operators string `toml:"operators"` // the API, for operators
+	Agents    string `toml:"agents"`    // for machines, with client certificates
 	Metrics   string `toml:"metrics"`   // for Prometheus and probes; keep it on a network you trust
 }
 
-// TLS is the server's certificate. Without certFile the control plane keeps a
-// CA of its own in its state directory and issues one for Names.
+// TLS is the server's certificate. Without certFile the control plane makes a CA
+// in its state directory and issues a certificate for Names.
 type TLS struct {
 	CertFile     string   `toml:"certFile"`     // PEM file with the server's certificate
 	KeyFile      string   `toml:"keyFile"`      // PEM file with its key
 	Names        []string `toml:"names"`        // host names and addresses of the control plane
-	ClientCAFile string   `toml:"clientCaFile"` // PEM: agents' certificates come from this CA instead
+	ClientCAFile string   `toml:"clientCaFile"` // PEM: accept agents' certificates of this CA instead of issuing them
 }
 
-// Database says where the store is: sqlite:///path.
+// Database is where the store is: sqlite:///path.
 type Database struct {
 	URL string `toml:"url"` // sqlite:///path; empty: nixfleet.db in the state directory
 }
@@ -82,11 +82,11 @@ func (c *ControlPlane) validate(file string) error {
 	case err != nil || u.Scheme != "sqlite" || u.Host != "" || !filepath.IsAbs(u.Path):
 		return invalid(file, "database.url %q must be sqlite:///absolute/path", c.Database.URL)
 	case (c.TLS.CertFile == "") != (c.TLS.KeyFile == ""):
-		return invalid(file, "tls.certFile and tls.keyFile go together")
+		return invalid(file, "tls.certFile and tls.keyFile must be set together")
 	case c.TLS.CertFile == "" && len(c.TLS.Names) == 0:
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
 	case c.Trust.Unsigned:
-		return invalid(file, "trust.unsigned is the agent's setting; a control plane takes any release that its root allows")
+		return invalid(file, "trust.unsigned is a setting of the agent, not of the control plane")
 	}
 	for _, l := range []struct{ name, addr string }{
 		{"operators", c.Listen.Operators}, {"agents", c.Listen.Agents}, {"metrics", c.Listen.Metrics},

@@ -18,20 +18,21 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// behindPort is where the true control plane's agents' listener is while an
-// attacker has taken its place.
+// behindPort is where the real control plane listens for agents while the
+// attacker has its port.
 const behindPort = 8445
 
-// attack puts a proxy in the control plane's place, with its keys: every release
-// that a machine asks for gets another machine's store path. Each must refuse.
+// attack puts a proxy with the control plane's keys in its place. Every release
+// that a machine fetches then names another machine's store path: each machine
+// must refuse it.
 func (s *story) attack(ctx context.Context, name string, r Made) error {
 	s.say("an attacker with the control plane's keys takes its place and swaps the store paths of %s", name)
-	leave, err := s.takeOver(ctx, swapPath(r))
+	restore, err := s.takeOver(ctx, swapPath(r))
 	if err != nil {
 		return err
 	}
-	e, err := s.runRollout(ctx, name+", tampered with, to all at once", r, fleet.RolloutFailed, "--strategy", "all-at-once", "--max-failures", "100%")
-	if err := errors.Join(err, leave()); err != nil {
+	e, err := s.runRollout(ctx, name+", tampered with, all at once", r, fleet.RolloutFailed, "--strategy", "all-at-once", "--max-failures", "100%")
+	if err := errors.Join(err, restore()); err != nil {
 		return err
 	}
 	for _, a := range e.Assignments {
@@ -44,9 +45,9 @@ func (s *story) attack(ctx context.Context, name string, r Made) error {
 	return s.compare(ctx)
 }
 
-// takeOver moves the control plane's agents' listener away and puts a proxy in
-// its place that edits replies. leave undoes it.
-func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byte) (leave func() error, err error) {
+// takeOver moves the control plane's listener for agents to another port, and
+// puts a proxy in its place that edits replies. restore undoes it.
+func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byte) (restore func() error, err error) {
 	server, err := tls.LoadX509KeyPair(s.cpFile("server.key.pem"), s.cpFile("server.key.pem"))
 	if err != nil {
 		return nil, fmt.Errorf("steal server key: %w", err)
@@ -81,7 +82,7 @@ func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byt
 	return func() error { return errors.Join(stop(), s.moveAgents(ctx, agentsPort)) }, nil
 }
 
-// moveAgents restarts the control plane with its agents' listener at another
+// moveAgents restarts the control plane with its listener for agents at another
 // port.
 func (s *Scene) moveAgents(ctx context.Context, port int) error {
 	if err := s.StopControlPlane(); err != nil {

@@ -2,9 +2,8 @@
 
 // Package demo is `nixfleet demo`: a control plane, a signed binary cache and a
 // fleet of machines with a real systemd, on this machine and without virtual
-// machines, that go through releases good and bad. It uses the programs as an
-// operator would, and says of each machine what it really runs, read from the
-// machine itself.
+// machines, and releases good and bad. It uses the programs as an operator would,
+// and reads from each machine what it really runs.
 //
 // It never touches the machine's own system, and leaves nothing behind.
 package demo
@@ -28,7 +27,7 @@ type Config struct {
 	Out  io.Writer // the story, a line at a time
 	Bin  string    // folder with nixfleet, nixfleet-agent and nixfleet-control-plane
 	Keep bool      // leave everything running until the context ends
-	// Report is a file for a page about the run; empty: none.
+	// Report is the file for a report of the run, as HTML; empty: none.
 	Report string
 }
 
@@ -47,7 +46,7 @@ type Result struct {
 type Machine struct {
 	ID         fleet.MachineID  `json:"id"`
 	Expected   fleet.StorePath  `json:"expected"`
-	Running    fleet.StorePath  `json:"running"` // as /run/current-system on it says
+	Running    fleet.StorePath  `json:"running"` // where its /run/current-system leads
 	AgentState fleet.AgentState `json:"agentState"`
 }
 
@@ -65,7 +64,7 @@ type Rollout struct {
 	Outcomes   map[fleet.Outcome]int `json:"outcomes"`
 }
 
-// Refusal is what a machine would not do.
+// Refusal is a machine that refused the tampered release.
 type Refusal struct {
 	Machine fleet.MachineID `json:"machine"`
 	Reason  fleet.Reason    `json:"reason"`
@@ -79,24 +78,24 @@ type story struct {
 	res   Result
 	ended []ended // rollouts, for the report
 
-	mu sync.Mutex // of out: rollouts are followed beside the story
+	mu sync.Mutex // of out: faults are reported while a rollout is followed
 }
 
 // programs are the files that Bin must have.
 var programs = [...]string{"nixfleet", "nixfleet-agent", "nixfleet-control-plane"}
 
-// Run tells the story. The result is complete up to where an error happened.
-// Whatever happens, and also when the context ends, all that was made is gone
-// when Run returns.
+// Run runs the demo. The result is complete up to the error, if there is one.
+// When Run returns, also because the context ended, everything that it made is
+// removed.
 func Run(ctx context.Context, c Config) (res Result, err error) {
 	for _, p := range programs {
 		if _, err := os.Stat(filepath.Join(c.Bin, p)); err != nil {
-			return Result{}, fleet.Errorf(fleet.NotFound, "the program %s is not beside this one, in %s", p, c.Bin).WithHint("make build makes it")
+			return Result{}, fleet.Errorf(fleet.NotFound, "the program %s is not in %s, beside this one", p, c.Bin).WithHint("make build builds it")
 		}
 	}
 	if lacks := testbed.Missing(ctx); len(lacks) > 0 {
 		return Result{}, fleet.Errorf(fleet.Unavailable, "%s", &testbed.MissingError{Lacks: lacks}).
-			WithHint("make demo installs what Debian has")
+			WithHint("make demo installs it on Debian")
 	}
 	s := &story{
 		out: c.Out, begin: time.Now(),
@@ -117,7 +116,7 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 		}
 		res = s.res
 	}()
-	s.say("a control plane starts, on an embedded SQLite file and with TLS; the operator makes the fleet's keys")
+	s.say("the operator makes the fleet's keys; a control plane starts, with TLS and an embedded SQLite database")
 	if s.Scene, err = NewScene(ctx, c.Bin, cast); err != nil {
 		return s.res, err
 	}
@@ -141,14 +140,14 @@ var cast = []Actor{
 	{ID: "cache-01", Tags: []fleet.Tag{"cache"}},
 }
 
-// say tells the user what happens, with the time since the beginning.
+// say prints what happens, with the time since the beginning.
 func (s *story) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "%5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// more adds a line to what was said.
+// more prints another line about it.
 func (s *story) more(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
-// Host is what hosts.json says of a host: arguments of system.nix.
+// Host is a host in hosts.json: arguments of system.nix.
 type Host struct {
 	System     fleet.System      `json:"system"`
 	Generation string            `json:"generation"`
@@ -49,10 +49,10 @@ func (s *Scene) Systems(generation string, edits map[fleet.MachineID]func(*Host)
 	return out
 }
 
-// Faulty is an edit for Systems: one of system.nix' faults.
+// Faulty is an edit for Systems that adds one of the faults of system.nix.
 func Faulty(fault string) func(*Host) { return func(h *Host) { h.Fault = fault } }
 
-// platform is this machine's, for which its nix builds.
+// platform is this machine's, for which its Nix builds.
 func platform() fleet.System {
 	if runtime.GOARCH == "arm64" {
 		return "aarch64-linux"
@@ -114,7 +114,7 @@ func (s *Scene) Boot(ctx context.Context) error {
 	return g.Wait()
 }
 
-// enroll gives a machine its identity, as an operator would.
+// enroll enrols a machine with a token, as an operator would.
 func (s *Scene) enroll(ctx context.Context, id fleet.MachineID, h *testbed.Host) error {
 	var token api.Token
 	if _, err := s.Nixfleet(ctx, &token, "machine", "token", string(id)); err != nil {
@@ -183,7 +183,7 @@ func (s *Scene) writeHosts(hosts map[fleet.MachineID]Host) error {
 	return nil
 }
 
-// Made is a release and what it wants of each machine.
+// Made is a release and the system that it has for each machine.
 type Made struct {
 	Digest   fleet.Digest                        `json:"digest"`
 	Machines map[fleet.MachineID]fleet.StorePath `json:"machines"`
@@ -214,15 +214,15 @@ func (s *Scene) Host(id fleet.MachineID) *testbed.Host {
 	return s.hosts[id]
 }
 
-// Expect says that the machines should run what a release has for them.
+// Expect records that the machines of a release should run its systems.
 func (s *Scene) Expect(r Made) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.Copy(s.expect, r.Machines)
 }
 
-// Compare reads from every machine what it runs; the error names those that do
-// not run what they should.
+// Compare reads from every machine what it runs. The error names the machines that
+// do not run what they should.
 func (s *Scene) Compare(ctx context.Context) error {
 	var errs []error
 	for _, m := range s.Cast {

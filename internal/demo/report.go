@@ -3,22 +3,23 @@
 package demo
 
 import (
+	"bytes"
 	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 //go:embed report.html
 var page embed.FS
 
-// bar is one machine's time in a rollout, in percent of the rollout's.
+// bar is one machine's part of a rollout; Left and Width are percentages of its
+// duration.
 type bar struct {
 	Machine fleet.MachineID
 	Batch   int
@@ -38,8 +39,8 @@ type chart struct {
 	Bars    []bar
 }
 
-// chartOf lays a rollout out in time. A machine that was never offered the
-// release has no bar, only its line.
+// chartOf makes the chart of a rollout. A machine that was never offered the
+// release has a line without a bar.
 func chartOf(e ended) chart {
 	begin, end := e.CreatedAt, e.EndedAt
 	for _, a := range e.Assignments {
@@ -63,8 +64,8 @@ func chartOf(e ended) chart {
 	return c
 }
 
-// writeReport writes the page of a run: each rollout's timeline by machine and
-// batch, and how the machines ended.
+// writeReport writes the report of a run: each rollout's timeline by machine and
+// batch, and what the machines run at the end.
 func writeReport(file string, r Result, rollouts []ended) error {
 	t, err := template.ParseFS(page, "report.html")
 	if err != nil {
@@ -79,23 +80,11 @@ func writeReport(file string, r Result, rollouts []ended) error {
 	for _, e := range rollouts {
 		data.Charts = append(data.Charts, chartOf(e))
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".report-*")
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
-	}
-	defer os.Remove(f.Name())
-	if err := t.Execute(f, data); err != nil {
-		f.Close()
+	var text bytes.Buffer
+	if err := t.Execute(&text, data); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	if err := f.Chmod(0o644); err != nil {
-		f.Close()
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
+	if err := atomicfile.Write(file, text.Bytes(), 0o644); err != nil {
 		return fleet.Errorf(fleet.Invalid, "write report: %w", err)
 	}
 	return nil

@@ -35,9 +35,9 @@ const (
 	cachePort     = 8080
 )
 
-// Scene is a small fleet with all that belongs to it, driven by the programs as
-// an operator drives them. The demo's story plays on it, and so do the
-// end-to-end tests.
+// Scene is a small fleet with its cache, control plane and operator's folder. It
+// uses the programs as an operator does. The demo and the end-to-end tests run on
+// it.
 type Scene struct {
 	TB   *testbed.Testbed
 	Bin  string // folder of the programs
@@ -47,13 +47,13 @@ type Scene struct {
 	cache *testbed.Cache
 	cp    *proc.Process
 	env   []string
-	stops []func() error // what ends when the scene ends, last first
+	stops []func() error // called by Clean, the last first
 
-	mu     sync.Mutex // of what follows: machines are made in parallel
+	mu     sync.Mutex // of the fields below: machines are made in parallel
 	hosts  map[fleet.MachineID]*testbed.Host
 	expect map[fleet.MachineID]fleet.StorePath
-	trash  []string // derivations and sources to remove from the store again
-	roots  int      // how many roots protect them
+	trash  []string // derivations and sources that Clean removes from the store
+	roots  int      // how many GC roots protect them
 }
 
 // Actor is a machine of a scene, with the tags that its system declares.
@@ -63,8 +63,9 @@ type Actor struct {
 	Reboot string // the agent's reboot policy; empty: never
 }
 
-// NewScene makes network, cache, the operator's folder with keys and flake, and
-// a control plane with its first admin key. On an error nothing is left.
+// NewScene makes the network, the cache, the operator's folder with keys and
+// flake, and a control plane with its first admin key. After an error nothing is
+// left.
 func NewScene(ctx context.Context, bin string, cast []Actor) (*Scene, error) {
 	tb, err := testbed.New(ctx, testbed.Config{})
 	if err != nil {
@@ -80,7 +81,7 @@ func NewScene(ctx context.Context, bin string, cast []Actor) (*Scene, error) {
 	return s, nil
 }
 
-// Clean ends and removes everything, in the reverse order of its making.
+// Clean stops and removes everything, in reverse order.
 func (s *Scene) Clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -158,7 +159,7 @@ func (s *Scene) serveCache(ctx context.Context) error {
 	return nil
 }
 
-// writeFlake lays out the operator's folder.
+// writeFlake fills the operator's folder.
 func (s *Scene) writeFlake(ctx context.Context) error {
 	dir := s.flakeDir()
 	if err := os.MkdirAll(filepath.Join(dir, "trust"), 0o755); err != nil {
@@ -181,7 +182,7 @@ func (s *Scene) writeFlake(ctx context.Context) error {
 	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, "flake.nix"), text, 0o644),
 		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(programs, "nixfleet-agent"), 0o755, ""),
-		// Another build of the same program: what follows the end of an ELF file means nothing to it.
+		// Another build of the same program: bytes after the end of an ELF file are ignored.
 		copyFile(filepath.Join(s.Bin, "nixfleet-agent"), filepath.Join(programs, "nixfleet-agent-new"), 0o755, "\nanother build\n"),
 		copyFile(filepath.Join(s.Dir, "trust", "root.json"), filepath.Join(dir, "trust", "root.json"), 0o644, ""),
 		os.WriteFile(filepath.Join(s.Dir, "nixfleet.toml"), []byte(project), 0o644),
@@ -190,7 +191,7 @@ func (s *Scene) writeFlake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Locked, the programs are not copied again for each evaluation.
+	// With a lock file the programs are not copied again for each evaluation.
 	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "lock", "path:" + dir}, Env: s.env}); err != nil {
 		return fmt.Errorf("lock flake: %w", err)
 	}
@@ -216,8 +217,8 @@ func copyFile(from, to string, mode os.FileMode, tail string) error {
 	return nil
 }
 
-// writeControlPlane writes the control plane's configuration; agents is the
-// port of its agents' listener.
+// writeControlPlane writes the control plane's configuration; agents is the port
+// where it listens for agents.
 func (s *Scene) writeControlPlane(agents int) error {
 	dir := s.cpFile("")
 	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = \":%d\"\nagents = \":%d\"\nmetrics = \"127.0.0.1:9443\"\n[tls]\nnames = [%q, \"localhost\"]\n",
@@ -284,8 +285,8 @@ func (s *Scene) RestartControlPlane(ctx context.Context) error {
 	return s.StartControlPlane(ctx)
 }
 
-// endControlPlane signals the program and waits for its end. What was started is
-// nsenter, which waits for its one child: that is the control plane.
+// endControlPlane signals the program and waits for its end. The process that was
+// started is nsenter; its only child is the control plane.
 func (s *Scene) endControlPlane(sig syscall.Signal) error {
 	select {
 	case <-s.cp.Done():
@@ -323,7 +324,7 @@ func (s *Scene) logTail() string {
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// Until tries again until f succeeds; the error says what it waited for.
+// Until calls f until it succeeds. The error names what it waited for.
 func (s *Scene) Until(ctx context.Context, limit time.Duration, what string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -342,9 +343,9 @@ func (s *Scene) Until(ctx context.Context, limit time.Duration, what string, f f
 	}
 }
 
-// Nixfleet runs the command line as the operator does, in the hub's network;
-// with out, what it prints as JSON is decoded into it. The codes of a rollout
-// that did not go well are for the caller.
+// Nixfleet runs the command line as the operator does, in the hub's network. If
+// out is set, the output is decoded into it as JSON. The exit codes of a rollout
+// that did not succeed are for the caller.
 func (s *Scene) Nixfleet(ctx context.Context, out any, args ...string) (int, error) {
 	return s.Run(ctx, Command{Args: args, Out: out})
 }
@@ -352,12 +353,12 @@ func (s *Scene) Nixfleet(ctx context.Context, out any, args ...string) (int, err
 // Command is a call of the command line.
 type Command struct {
 	Args []string
-	Out  any               // decoded from its JSON; nil: text is printed and thrown away
-	Line func(line string) // told each line of its progress
+	Out  any               // decoded from its JSON; nil: the output is dropped
+	Line func(line string) // called with each line of progress
 	Key  string            // an API key instead of the operator's own
 }
 
-// Run is Nixfleet with more to say.
+// Run is Nixfleet with more options.
 func (s *Scene) Run(ctx context.Context, c Command) (int, error) {
 	args, env := c.Args, s.env
 	if c.Out != nil {

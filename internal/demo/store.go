@@ -19,17 +19,17 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// rootsDir is where garbage collector roots are; those of a scene are in a
-// folder that is named after its testbed.
+// rootsDir holds GC roots. Those of a scene are in a folder that is named after
+// its testbed.
 const rootsDir = "/nix/var/nix/gcroots"
 
 func (s *Scene) rootsOf() string {
 	return filepath.Join(rootsDir, filepath.Base(s.TB.Dir()))
 }
 
-// remember notes what the store got for some systems, to be removed at the end,
-// and keeps it until then. Two scenes may share paths: the roots of each protect
-// them from the other's end.
+// remember records what was added to the store for some systems, so that Clean
+// removes it, and protects it until then. Two scenes may share paths: the roots of
+// one protect them while the other is cleaned.
 func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
 	if err := os.MkdirAll(s.rootsOf(), 0o755); err != nil {
 		return fmt.Errorf("keep systems: %w", err)
@@ -68,15 +68,15 @@ func (s *Scene) store(ctx context.Context, args ...string) ([]string, error) {
 	return strings.Fields(string(res.Stdout)), nil
 }
 
-// sweepStore removes what the scene's builds have put into the machine's store:
-// derivations, what they built, the flake's sources, and what earlier scenes
-// that were killed have left of the same. What anything else needs stays.
+// sweepStore removes what the scene's builds have added to the machine's store:
+// derivations, their outputs, the flake's sources, and what scenes that were
+// killed have left of the same. It keeps what anything else needs.
 func (s *Scene) sweepStore(ctx context.Context) error {
 	errs := []error{os.RemoveAll(s.rootsOf()), s.sweepRoots()}
 	if len(s.trash) == 0 {
 		return errors.Join(errs...)
 	}
-	// Another scene that sweeps would delete what is looked at here.
+	// Another scene would delete what this one is examining.
 	unlock, err := s.lockRoots(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
@@ -117,12 +117,12 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lockRoots keeps other scenes from sweeping at the same time. The lock is on the
-// folder itself, so nothing is left of it.
+// lockRoots keeps other scenes from sweeping at the same time. It locks the folder
+// itself and leaves no lock file.
 func (s *Scene) lockRoots(ctx context.Context) (unlock func(), err error) {
 	dir, err := os.Open(rootsDir)
 	if err != nil {
-		return nil, fmt.Errorf("lock the store's roots: %w", err)
+		return nil, fmt.Errorf("lock GC roots: %w", err)
 	}
 	err = s.Until(ctx, 50*time.Second, "no other scene sweeps the store", func(context.Context) error {
 		return syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -133,9 +133,8 @@ func (s *Scene) lockRoots(ctx context.Context) (unlock func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// forget deletes paths. A Nix that runs at the same time, in another scene for
-// example, may hold some of them: those stay, for the garbage collector, and so
-// do those for which there is no time.
+// forget deletes paths. It leaves paths that another Nix process holds, and paths
+// for which there is no time, to the garbage collector.
 func (s *Scene) forget(ctx context.Context, paths []string) {
 	if _, err := s.store(ctx, append([]string{"--delete"}, paths...)...); err == nil || len(paths) == 1 || ctx.Err() != nil {
 		return
@@ -145,8 +144,8 @@ func (s *Scene) forget(ctx context.Context, paths []string) {
 	s.forget(ctx, paths[half:])
 }
 
-// sweepRoots removes the roots of scenes that were killed: their testbeds are
-// gone.
+// sweepRoots removes the roots of scenes that were killed, whose testbeds no
+// longer exist.
 func (s *Scene) sweepRoots() error {
 	dirs, err := filepath.Glob(filepath.Join(rootsDir, "nixfleet-testbed-*"))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// tell is the story.
+// tell plays the story.
 func (s *story) tell(ctx context.Context) error {
 	s.say("%d machines boot, each with a real systemd, and enrol with one-time tokens: %s", len(s.Cast), s.names())
 	if err := s.Boot(ctx); err != nil {
@@ -48,7 +48,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err := s.attack(ctx, "release 4", four); err != nil {
 		return err
 	}
-	if err := s.goBack(ctx, two); err != nil {
+	if err := s.undo(ctx, two); err != nil {
 		return err
 	}
 	if err := s.audit(ctx); err != nil {
@@ -75,7 +75,7 @@ func (s *story) keys(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.Run(ctx, Command{Key: k.Secret, Args: []string{"machine", "set-lifecycle", "db-01", "maintenance"}}); err == nil {
-		return errors.New("a readonly key could move a machine in its life")
+		return errors.New("a readonly key could set a machine's lifecycle")
 	}
 	if _, err := s.Nixfleet(ctx, &rotated, "key", "rotate", k.Key.ID); err != nil {
 		return err
@@ -89,11 +89,11 @@ func (s *story) keys(ctx context.Context) error {
 	if _, err := s.Run(ctx, Command{Key: rotated.Secret, Args: []string{"machine", "list"}}); err == nil {
 		return errors.New("a revoked key still works")
 	}
-	s.say("an API key for the auditor: may read, may not change; rotated, then revoked, it is refused")
+	s.say("an API key for the auditor may read and change nothing; after rotation its old secret is refused, after revocation the key")
 	return nil
 }
 
-// release makes a release and tells of it.
+// release makes a release and reports it.
 func (s *story) release(ctx context.Context, name string, hosts map[fleet.MachineID]Host) (Made, error) {
 	begin := time.Now()
 	r, err := s.Release(ctx, name, hosts)
@@ -111,7 +111,7 @@ type ended struct {
 	Assignments []fleet.Assignment `json:"assignments"`
 }
 
-// timing makes rollouts as quick as the machines of the demo are.
+// timing suits the machines of the demo, which are quick.
 var timing = []string{"--min-healthy", "500ms", "--healthy-deadline", "30s"}
 
 // rollout brings all machines to a release and compares each with it.
@@ -129,8 +129,8 @@ func (s *story) runRollout(ctx context.Context, name string, r Made, want fleet.
 	return s.followed(ctx, name, want, Command{Args: append(words, args...)})
 }
 
-// followed runs a command that follows a rollout to its end, tells each change
-// live, and keeps how it ended.
+// followed runs a command that follows a rollout to its end, prints each change
+// as it happens, and records how the rollout ended.
 func (s *story) followed(ctx context.Context, name string, want fleet.RolloutState, c Command) (ended, error) {
 	var e ended
 	begin := time.Now()
@@ -168,7 +168,7 @@ func (s *Scene) everywhere(edit func(*Host)) map[fleet.MachineID]func(*Host) {
 	return edits
 }
 
-// badCanary rolls out a release whose service dies a second after it starts.
+// badCanary rolls out a release whose service fails a second after it starts.
 func (s *story) badCanary(ctx context.Context) error {
 	bad, err := s.release(ctx, "release 2, broken", s.Systems("2b", s.everywhere(Faulty("unhealthy"))))
 	if err != nil {
@@ -181,7 +181,7 @@ func (s *story) badCanary(ctx context.Context) error {
 	for _, a := range e.Assignments {
 		switch {
 		case a.Machine == "web-01" && a.Outcome == fleet.OutcomeRolledBack:
-			s.more("%s went back to release 1 by itself, because: %s", a.Machine, oneLine(a.Message))
+			s.more("%s rolled back to release 1 by itself: %s", a.Machine, oneLine(a.Message))
 		case a.Machine != "web-01" && a.Attempt == 0:
 		default:
 			return fmt.Errorf("%s: attempt %d, state %s, outcome %q", a.Machine, a.Attempt, a.State, a.Outcome)
@@ -195,20 +195,20 @@ func (s *story) badCanary(ctx context.Context) error {
 	return err
 }
 
-// goBack takes the fleet back to an older release's systems, by a new release.
-func (s *story) goBack(ctx context.Context, old Made) error {
+// undo restores the systems of an older release by a new one.
+func (s *story) undo(ctx context.Context, old Made) error {
 	var r Made
 	if _, err := s.Nixfleet(ctx, &r, "release", "create", "--from", string(old.Digest), "--name", "release 5", "--sign-key", s.signKey()); err != nil {
 		return err
 	}
 	s.res.Releases = append(s.res.Releases, Release{Name: "release 5", Digest: r.Digest})
-	s.say("release 5: the systems of release 2, signed anew, for a machine never goes below its floor; digest %s", r.Digest.Short())
-	return s.rollout(ctx, "release 5, back to the systems of release 2", r, "--strategy", "all-at-once")
+	s.say("release 5: the systems of release 2, signed again, since no machine accepts a release below its floor; digest %s", r.Digest.Short())
+	return s.rollout(ctx, "release 5, with the systems of release 2", r, "--strategy", "all-at-once")
 }
 
 func (s *Scene) signKey() string { return filepath.Join(s.Dir, "trust", "keys", "release.sec") }
 
-// compare reads from each machine what it really runs.
+// compare checks what each machine runs, read from the machine itself.
 func (s *story) compare(ctx context.Context) error {
 	if err := s.Compare(ctx); err != nil {
 		return err
@@ -233,9 +233,9 @@ func (s *story) look(ctx context.Context) error {
 	return nil
 }
 
-// lookAround says how to use what keeps running.
+// lookAround prints how to use the fleet while it keeps running.
 func (s *story) lookAround() {
-	s.say("all keeps running until Ctrl-C. To look around, as root in another terminal:")
+	s.say("everything keeps running until Ctrl-C. To look around, as root in another terminal:")
 	enter := s.TB.HubCommand(proc.Cmd{Path: filepath.Join(s.Bin, "nixfleet"), Args: []string{"machine", "list"}})
 	s.more("cd %s; export HOME=%s NIX_USER_CONF_FILES=%s NIXFLEET_SERVER=%s NIXFLEET_CA=%s",
 		s.Dir, filepath.Join(s.Dir, "home"), filepath.Join(s.Dir, "nix.conf"), s.operatorsURL(), s.cpFile("ca.pem"))
@@ -246,5 +246,5 @@ func (s *story) lookAround() {
 	s.more("tail -f %s", filepath.Join(s.TB.Dir(), "control-plane.log"))
 }
 
-// oneLine puts a message of several lines on one.
+// oneLine joins the lines of a message.
 func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }

@@ -19,15 +19,15 @@ import (
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
-// troubled rolls out a good release while things go wrong: it is paused and
-// resumed, an agent is killed, the control plane is killed, a machine loses its
-// cable while it copies.
+// troubled rolls out a good release while the rollout is paused and resumed, an
+// agent and the control plane are killed, and a machine is cut off from the
+// network while it fetches.
 func (s *story) troubled(ctx context.Context) (Made, error) {
 	two, err := s.release(ctx, "release 2", s.Systems("2", s.everywhere(func(h *Host) { h.PayloadMiB = 4 })))
 	if err != nil {
 		return two, err
 	}
-	const name = "release 2, while everything goes wrong"
+	const name = "release 2, while other things go wrong"
 	s.say("%s", name)
 	var d api.RolloutDetail
 	words := append([]string{"rollout", "create", "--release", string(two.Digest), "--name", name, "--batches", "1,50%,100%"}, timing...)
@@ -44,7 +44,7 @@ func (s *story) troubled(ctx context.Context) (Made, error) {
 	if err := s.pauseAndResume(ctx, d.ID); err != nil {
 		return two, err
 	}
-	// Machines fetch what their batch will bring as soon as the one before is at work.
+	// Machines of a batch fetch their systems while the batch before is at work.
 	t.once(2, func() error { return t.unplug(ctx) })
 	_, err = s.followed(ctx, name, fleet.RolloutCompleted, Command{
 		Args: []string{"rollout", "watch", string(d.ID), "--timeout", "90s"},
@@ -55,13 +55,14 @@ func (s *story) troubled(ctx context.Context) (Made, error) {
 		return two, err
 	}
 	if t.strikes != 3 {
-		return two, fmt.Errorf("of the three troubles %d came", t.strikes)
+		return two, fmt.Errorf("only %d of the three faults happened", t.strikes)
 	}
 	s.Expect(two)
 	return two, s.compare(ctx)
 }
 
-// pauseAndResume stops a rollout after its first batch for a moment.
+// pauseAndResume pauses a rollout in its first batch and resumes it when the batch
+// is done.
 func (s *story) pauseAndResume(ctx context.Context, id fleet.RolloutID) error {
 	if _, err := s.Nixfleet(ctx, nil, "rollout", "pause", string(id), "--reason", "lunch"); err != nil {
 		return err
@@ -79,16 +80,16 @@ func (s *story) pauseAndResume(ctx context.Context, id fleet.RolloutID) error {
 	if err != nil {
 		return err
 	}
-	s.more("paused: what was at work has finished, nothing more is offered; then resumed")
+	s.more("paused: machines at work have finished, no other gets an offer; then resumed")
 	_, err = s.Nixfleet(ctx, nil, "rollout", "resume", string(id))
 	return err
 }
 
-// trouble strikes once each, when the rollout has come to where it hurts.
+// trouble is three faults, each at the moment of the rollout where it matters.
 type trouble struct {
 	*story
-	killed    fleet.MachineID // loses its agent, in the second batch
-	unplugged fleet.MachineID // loses its cable, in the third
+	killed    fleet.MachineID // whose agent is killed, in the second batch
+	unplugged fleet.MachineID // whose cable is pulled, in the third batch
 	batch     int             // in which the control plane is killed
 
 	wait    sync.WaitGroup
@@ -98,12 +99,12 @@ type trouble struct {
 	errs    []error
 }
 
-// slow makes the machine that will lose its cable copy slowly.
+// slow makes the machine whose cable will be pulled fetch slowly.
 func (t *trouble) slow(ctx context.Context) error {
 	return t.Host(t.unplugged).Cable(ctx, "6mbit")
 }
 
-// strike looks at a line of progress.
+// strike starts the fault that belongs to a line of progress.
 func (t *trouble) strike(ctx context.Context, line string) {
 	words := strings.Fields(line)
 	has := func(w string) bool {
@@ -147,17 +148,17 @@ func (t *trouble) killAgent(ctx context.Context) error {
 	return err
 }
 
-// unplug pulls the cable while the closure is being copied, and puts it back.
+// unplug pulls a machine's cable for two seconds while it fetches.
 func (t *trouble) unplug(ctx context.Context) error {
 	h := t.Host(t.unplugged)
 	copying := func(ctx context.Context) error {
 		_, err := h.Exec(ctx, proc.Cmd{Path: "pgrep", Args: []string{"-f", "nix-store --realise"}})
 		return err
 	}
-	if err := t.Until(ctx, 30*time.Second, fmt.Sprintf("%s copies", t.unplugged), copying); err != nil {
+	if err := t.Until(ctx, 30*time.Second, fmt.Sprintf("%s fetches", t.unplugged), copying); err != nil {
 		return err
 	}
-	t.more("  %s loses its cable while it copies, for two seconds", t.unplugged)
+	t.more("  the cable of %s is pulled for two seconds, while it fetches", t.unplugged)
 	if err := h.Cable(ctx, testbed.CableOut); err != nil {
 		return err
 	}
@@ -171,8 +172,8 @@ func (t *trouble) unplug(ctx context.Context) error {
 	return h.Cable(ctx, testbed.CableIn)
 }
 
-// specials are systems that would end a machine's contact with its fleet, and
-// two that only look dangerous: each on one machine, at the same time.
+// specials rolls out two systems that would cut their machine off from the fleet,
+// and two that are only unusual, each on one machine.
 func (s *story) specials(ctx context.Context) error {
 	r, err := s.release(ctx, "release 3", s.Systems("3", map[fleet.MachineID]func(*Host){
 		"web-02": Faulty("network"),
@@ -193,7 +194,7 @@ func (s *story) specials(ctx context.Context) error {
 		return err
 	}
 	want := map[fleet.MachineID]fleet.Outcome{
-		"web-02": fleet.OutcomeRolledBack, "db-01": fleet.OutcomeReverted, "web-03": fleet.OutcomeLive, "mon-01": fleet.OutcomeLive,
+		"web-02": fleet.OutcomeRolledBack, "db-01": fleet.OutcomeRolledBack, "web-03": fleet.OutcomeLive, "mon-01": fleet.OutcomeLive,
 	}
 	after := map[fleet.MachineID]fleet.StorePath{}
 	for _, a := range e.Assignments {
@@ -203,7 +204,7 @@ func (s *story) specials(ctx context.Context) error {
 		if a.Outcome.Success() {
 			after[a.Machine] = r.Machines[a.Machine]
 		} else {
-			s.more("%s came back by itself: %s", a.Machine, oneLine(a.Message))
+			s.more("%s rolled back by itself: %s", a.Machine, oneLine(a.Message))
 		}
 	}
 	s.Expect(Made{Machines: after})
@@ -218,8 +219,8 @@ func (s *story) specials(ctx context.Context) error {
 	return s.compare(ctx)
 }
 
-// audit checks the audit trail, and that the check finds an altered entry: in a
-// copy of the database one letter is changed.
+// audit verifies the audit trail, and shows that an altered entry is found: one is
+// changed in a copy of the database.
 func (s *story) audit(ctx context.Context) error {
 	var v struct {
 		OK   bool  `json:"ok"`
@@ -229,7 +230,7 @@ func (s *story) audit(ctx context.Context) error {
 		return err
 	}
 	s.res.AuditVerified = v.OK
-	s.say("the audit trail of %d entries is whole", v.Size)
+	s.say("the audit trail of %d entries is complete and unaltered", v.Size)
 	return s.forge(ctx)
 }
 
@@ -247,7 +248,7 @@ func (s *story) forge(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("copy database: %w", err)
 	}
-	// The reason that was given for the cancelled rollout, made harmless.
+	// The reason of the cancelled rollout, changed to a harmless one.
 	forged := bytes.ReplaceAll(b, []byte("the service dies"), []byte("the service runs"))
 	if bytes.Equal(forged, b) {
 		return errors.New("the copy of the database does not hold the reason of the cancelled rollout")

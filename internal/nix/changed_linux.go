@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// changedAt is when a store path was last touched by anyone. Nix sets the
-// modification time of all that it stores to the epoch, but not this one.
+// changedAt returns the change time of a store path. Nix sets the modification time
+// of everything in the store to the epoch, but cannot set the change time.
 func changedAt(path string) (time.Time, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// Closure lists a valid path and all that it needs, with the hashes and sizes
+// Closure lists a valid path and the paths that it refers to, with the hashes and sizes
 // that the store has recorded. It uses nix-store's queries, whose output is the
 // same in all versions of Nix, where `nix path-info --json` has three shapes.
 func Closure(ctx context.Context, path fleet.StorePath) ([]fleet.ClosurePath, error) {
@@ -40,14 +40,14 @@ func Closure(ctx context.Context, path fleet.StorePath) ([]fleet.ClosurePath, er
 		size, err := strconv.ParseInt(sizes[i], 10, 64)
 		out[i] = fleet.ClosurePath{Path: fleet.StorePath(paths[i]), NarHash: fleet.NarHash(hashes[i]), NarSize: size}
 		if err != nil || !out[i].Path.Valid() || !out[i].NarHash.Valid() {
-			return nil, fmt.Errorf("closure of %s: nix-store said %q, %q, %q", path, paths[i], hashes[i], sizes[i])
+			return nil, fmt.Errorf("closure of %s: nix-store printed %q, %q, %q", path, paths[i], hashes[i], sizes[i])
 		}
 	}
 	return out, nil
 }
 
-// query asks nix-store about paths. Large closures have thousands of them, so
-// they are given in portions that any kernel takes.
+// query asks nix-store about paths, in portions, since a command line with all
+// paths of a large closure is too long for some kernels.
 func query(ctx context.Context, what string, paths ...string) ([]string, error) {
 	const portion = 2000
 	var out []string

@@ -21,10 +21,10 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// FetchError is why a system did not come to this machine's store.
+// FetchError is why a system could not be fetched.
 type FetchError struct {
 	Reason fleet.Reason // fetch-failed, fetch-stalled, cache-signature, nar-hash-mismatch, disk-full
-	Text   string       // what Nix said, its last lines
+	Text   string       // the last lines of what Nix printed
 }
 
 // Error returns the reason and the text.
@@ -35,7 +35,7 @@ type Fetch struct {
 	Path   fleet.StorePath
 	Caches []fleet.Cache
 	// Stall is how long the copy may make no progress; 0 means two minutes.
-	// There is no limit on the whole (A14).
+	// There is no limit on the whole fetch (A14).
 	Stall time.Duration
 }
 
@@ -87,8 +87,8 @@ func (f Fetch) Run(ctx context.Context) error {
 
 var errStalled = errors.New("no progress")
 
-// options make Nix use the release's caches and keys and nothing else that
-// the machine may have configured, and build nothing.
+// options make Nix use the release's caches and keys, whatever the machine has
+// configured, and build nothing.
 func (f Fetch) options(stall time.Duration) []string {
 	var urls, keys []string
 	for _, c := range f.Caches {
@@ -112,8 +112,8 @@ func (f Fetch) options(stall time.Duration) []string {
 }
 
 func fetchReason(text string) fleet.Reason {
-	has := func(any ...string) bool {
-		return slices.ContainsFunc(any, func(s string) bool { return strings.Contains(text, s) })
+	has := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(text, s) })
 	}
 	switch {
 	case has("No space left on device", "disk quota exceeded", "Disk quota exceeded", "database or disk is full"):
@@ -126,7 +126,7 @@ func fetchReason(text string) fleet.Reason {
 	return fleet.ReasonFetchFailed
 }
 
-// watch reads Nix's log and knows when something last moved.
+// watch reads Nix's log and records when the fetch last made progress.
 type watch struct {
 	limit time.Duration
 
@@ -156,7 +156,7 @@ func (w *watch) line(s proc.Stream, text string) {
 		l = logLine{Action: "msg", Msg: text}
 	}
 	switch l.Action {
-	case "result": // told again and again, also when nothing has come
+	case "result": // repeated also when there is no progress
 		if w.seen[l.ID] == string(l.Fields) {
 			return
 		}
@@ -188,8 +188,7 @@ func (w *watch) text() string {
 	return fleet.CleanText(strings.Join(w.said, "\n"), fleet.MaxMessage/2)
 }
 
-// Missing asks Nix how many bytes a fetch would unpack; -1 when it does not
-// say.
+// Missing returns how many bytes a fetch would unpack; -1 if Nix does not say.
 func (f Fetch) Missing(ctx context.Context) int64 {
 	res, err := proc.Run(ctx, proc.Cmd{
 		Path: "nix-store", Args: append([]string{"--realise", "--dry-run", string(f.Path)}, f.options(time.Minute)...), Timeout: 2 * time.Minute,
@@ -208,11 +207,11 @@ func (f Fetch) Missing(ctx context.Context) int64 {
 
 var unpacked = regexp.MustCompile(`([0-9.]+) ([KMG]iB) unpacked`)
 
-// CheckFetched compares a fetched system with what its signer signed. Paths
-// that came into the store before since, when the fetch began, may have been
-// built here, so that their archives differ from the cache's; for those alone
-// the caches' hashes are used when the local ones do not give the digest. A
-// forged answer cannot help there: the whole is signed. The reason is "" or one
+// CheckFetched compares a fetched system with what was signed. A path that was in
+// the store before since, when the fetch began, may have been built here, so that
+// its archive differs from the cache's. If the local hashes do not give the signed
+// digest, the caches' hashes are used for these paths only. A forged answer cannot
+// succeed, since the digest of the whole closure is signed. The reason is "" or one
 // of the trust rules.
 func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time) (fleet.Reason, error) {
 	paths, err := Closure(ctx, e.StorePath)
@@ -221,7 +220,7 @@ func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time)
 	}
 	for _, p := range paths {
 		if p.Path == e.StorePath && p.NarHash != e.NarHash {
-			return fleet.ReasonNarHashMismatch, fmt.Errorf("%s has the hash %s, and %s was signed", p.Path, p.NarHash, e.NarHash)
+			return fleet.ReasonNarHashMismatch, fmt.Errorf("%s has the hash %s, signed is %s", p.Path, p.NarHash, e.NarHash)
 		}
 	}
 	if fleet.ClosureDigest(paths) == e.ClosureDigest {
@@ -238,11 +237,11 @@ func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time)
 	if fleet.ClosureDigest(paths) == e.ClosureDigest {
 		return "", nil
 	}
-	return fleet.ReasonClosureMismatch, fmt.Errorf("the %d paths of %s are not those that were signed", len(paths), e.StorePath)
+	return fleet.ReasonClosureMismatch, fmt.Errorf("the %d paths of %s differ from what was signed", len(paths), e.StorePath)
 }
 
-// cacheHash reads the archive's hash from a cache's narinfo; "" if no cache
-// tells.
+// cacheHash reads the archive's hash from a cache's narinfo; "" if no cache has
+// it.
 func (f Fetch) cacheHash(ctx context.Context, p fleet.StorePath) fleet.NarHash {
 	for _, c := range f.Caches {
 		url := strings.TrimSuffix(c.URL, "/") + "/" + p.Base()[:32] + ".narinfo"

@@ -102,7 +102,7 @@ func reasonOf(t *testing.T, err error) fleet.Reason {
 	return fe.Reason
 }
 
-func TestFetch_BringsASignedSystemAndComparesItWithItsEntry(t *testing.T) {
+func TestFetch_FetchesASignedSystemAndComparesItWithItsEntry(t *testing.T) {
 	f := newCache(t, true)
 	fetch := f.fetch("file://" + f.dir)
 	since := time.Now()
@@ -128,7 +128,7 @@ func TestFetch_BringsASignedSystemAndComparesItWithItsEntry(t *testing.T) {
 	}
 }
 
-// A14: unsigned, altered, down and stalled caches; nothing of it gets valid.
+// A14: caches that are unsigned, altered, down or stalled; no path becomes valid.
 func TestFetch_SaysWhatIsWrongWithACache(t *testing.T) {
 	t.Run("unsigned", func(t *testing.T) {
 		f := newCache(t, false)

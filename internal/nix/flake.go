@@ -47,7 +47,7 @@ type FlakeHost struct {
 type HostError struct {
 	Host fleet.MachineID
 	Step string // evaluate, build
-	Text string // what Nix said, its last lines
+	Text string // the last lines of what Nix printed
 }
 
 // Error names the host, the step and the cause.
@@ -58,8 +58,8 @@ func (f Flake) flags(args ...string) []string {
 	return append(append([]string{"--extra-experimental-features", "nix-command flakes"}, args...), f.Options...)
 }
 
-// Hosts lists the hosts of the flake, by id. A name that is no machine id is an
-// error, for such a host could never be in a release.
+// Hosts lists the hosts of the flake, sorted by id. A name that is not a machine id
+// is an error, since such a host cannot be in a release.
 func (f Flake) Hosts(ctx context.Context) ([]FlakeHost, error) {
 	var hosts []FlakeHost
 	for _, p := range []Platform{NixOS, Darwin} {
@@ -87,7 +87,7 @@ func (f Flake) Hosts(ctx context.Context) ([]FlakeHost, error) {
 	}
 	if len(hosts) == 0 {
 		return nil, fleet.Errorf(fleet.NotFound, "flake %s declares no nixosConfigurations and no darwinConfigurations", f.Ref).
-			WithHint("nix flake init -t github:arcanesys/nixfleet makes one that does")
+			WithHint("nix flake init -t github:arcanesys/nixfleet makes a flake that does")
 	}
 	slices.SortFunc(hosts, func(a, b FlakeHost) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	for i := 1; i < len(hosts); i++ {
@@ -98,9 +98,9 @@ func (f Flake) Hosts(ctx context.Context) ([]FlakeHost, error) {
 	return hosts, nil
 }
 
-// Evaluate instantiates the hosts' systems, several at once, each in a process
-// of its own; done is called after each. All hosts are tried: the error, if
-// any, joins a *HostError for each that failed, and the map has the others.
+// Evaluate instantiates the hosts' systems, several at the same time, each in a
+// process of its own; done is called after each. It evaluates all hosts: the error
+// joins a *HostError for each that failed, and the map has the others.
 func (f Flake) Evaluate(ctx context.Context, hosts []FlakeHost, done func(FlakeHost, time.Duration, error)) (map[fleet.MachineID]string, error) {
 	workers := f.Workers
 	if workers <= 0 {
@@ -181,7 +181,7 @@ func (f Flake) Build(ctx context.Context, drvs map[fleet.MachineID]string, onLin
 	if len(ids) == 1 || ctx.Err() != nil {
 		return nil, joinByHost(ctx, map[fleet.MachineID]error{ids[0]: &HostError{Host: ids[0], Step: "build", Text: lastLines(res, err)}})
 	}
-	// Which of them failed? What was built is there already; ask for each.
+	// To find out which of them failed, build each by itself; most are built already.
 	errs := map[fleet.MachineID]error{}
 	for _, id := range ids {
 		if p, err := f.Build(ctx, map[fleet.MachineID]string{id: drvs[id]}, onLine); err != nil {
@@ -193,8 +193,8 @@ func (f Flake) Build(ctx context.Context, drvs map[fleet.MachineID]string, onLin
 	return out, joinByHost(ctx, errs)
 }
 
-// Describe says what the flake is at: revision, dirtiness and the digest of
-// its lock file, as far as Nix knows them.
+// Describe returns the flake's revision, whether it is dirty, and the digest of its
+// lock file, as far as Nix knows them.
 func (f Flake) Describe(ctx context.Context) (fleet.Source, error) {
 	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Timeout: 10 * time.Minute, Args: f.flags("flake", "metadata", "--json", f.Ref)})
 	if err != nil {
@@ -246,9 +246,8 @@ func nixpkgsDate(locks json.RawMessage) string {
 
 func (f Flake) attr(path string) string { return f.Ref + "#" + path }
 
-// NormalRef makes a flake reference of what a user typed: a folder becomes an
-// absolute path: reference unless it is in a git work tree, which Nix finds
-// by itself from a plain path.
+// NormalRef returns the flake reference for what a user typed: a folder becomes an
+// absolute path. Nix itself finds out whether it is in a git work tree.
 func NormalRef(ref string) (string, error) {
 	if strings.Contains(ref, ":") {
 		return ref, nil
@@ -264,8 +263,8 @@ func (f Flake) fault(what string, res proc.Result, err error) error {
 	return fleet.Errorf(fleet.Invalid, "%s: %s", what, lastLines(res, err))
 }
 
-// lastLines is what a person needs of Nix's complaint: its error lines, or the
-// last of what it said.
+// lastLines returns what a person needs of Nix's output: the last lines of its
+// errors.
 func lastLines(res proc.Result, err error) string {
 	if errors.Is(err, proc.ErrNotFound) {
 		return "there is no nix program; install Nix, or on Debian: apt-get install nix-bin"

@@ -36,7 +36,7 @@ func host(name, script string) string {
     `, name, name, arch, arch, script)
 }
 
-// newFlake writes a flake and returns it. Nix asks nobody on the internet.
+// newFlake writes a flake and returns it. Nix uses no network.
 func newFlake(t *testing.T, outputs string) Flake {
 	t.Helper()
 	testbed.RequireNix(t)
@@ -80,7 +80,7 @@ func hostErrors(t *testing.T, err error) map[fleet.MachineID]*HostError {
 	t.Helper()
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
-		t.Fatalf("error = %v, want one that joins those of the hosts", err)
+		t.Fatalf("error = %v, want one that joins the hosts' errors", err)
 	}
 	out := map[fleet.MachineID]*HostError{}
 	for _, e := range joined.Unwrap() {
@@ -125,9 +125,8 @@ func TestHosts_SaysWhatIsWrongWithAFlake(t *testing.T) {
 	}
 }
 
-// O04: each broken host is named with its cause, and none hides another or
-// what works.
-func TestEvaluate_TellsEveryHostsOwnError(t *testing.T) {
+// O04: each host that fails is named with its cause, and hides no other host.
+func TestEvaluate_ReportsEveryHostsOwnError(t *testing.T) {
 	f := newFlake(t, nixos(host("good-01", "true"), host("good-02", "true"),
 		`"bad-01".config.system.build.toplevel = throw "the option services.x does not exist";`+"\n",
 		`"bad-02".config = { };`+"\n",
@@ -149,7 +148,7 @@ func TestEvaluate_TellsEveryHostsOwnError(t *testing.T) {
 }
 
 func TestBuild_NamesTheHostAndKeepsTheOthers(t *testing.T) {
-	dir := t.TempDir() // makes the systems those of this test alone
+	dir := t.TempDir() // makes the systems differ from other tests'
 	f := newFlake(t, nixos(host("good-01", "echo "+dir+" > $out/note"), host("bad-01", "echo the cause of "+dir+" >&2; exit 3")))
 	drvs, err := evaluate(t, f)
 	if err != nil {
@@ -160,7 +159,7 @@ func TestBuild_NamesTheHostAndKeepsTheOthers(t *testing.T) {
 	forget(t, paths)
 	bad := hostErrors(t, err)
 	if len(bad) != 1 || bad["bad-01"] == nil || bad["bad-01"].Step != "build" || !strings.Contains(bad["bad-01"].Text, "the cause of "+dir) {
-		t.Errorf("error = %v, want bad-01's own words", err)
+		t.Errorf("error = %v, want bad-01's own error", err)
 	}
 	if len(paths) != 1 || !paths["good-01"].Valid() {
 		t.Errorf("built %v, want good-01", paths)
@@ -202,7 +201,7 @@ func built(t *testing.T) (system, dependency fleet.StorePath) {
 	return paths["web-01"], fleet.StorePath(fleet.StoreDir + "/" + base)
 }
 
-func TestClosure_HasAllThatASystemNeeds(t *testing.T) {
+func TestClosure_HasEveryPathThatASystemNeeds(t *testing.T) {
 	system, dependency := built(t)
 	got, err := Closure(t.Context(), system)
 	if err != nil {
@@ -229,7 +228,7 @@ func TestClosure_HasAllThatASystemNeeds(t *testing.T) {
 	}
 }
 
-// The folder of the key has every character that means something in a URL.
+// The folder of the key has every character that is special in a URL.
 func TestPush_SignsEveryPathOfAClosureIntoACache(t *testing.T) {
 	system, _ := built(t)
 	closure, err := Closure(t.Context(), system)
@@ -278,7 +277,7 @@ func TestPush_SignsEveryPathOfAClosureIntoACache(t *testing.T) {
 	}
 }
 
-func TestDescribe_SaysWhatTheFlakeIsAt(t *testing.T) {
+func TestDescribe_ReturnsRevisionAndLock(t *testing.T) {
 	f := newFlake(t, nixos(host("web-01", "true")))
 	s, err := f.Describe(t.Context())
 	if err != nil {

@@ -23,8 +23,8 @@ const (
 	RootsDir      = "/nix/var/nix/gcroots/nixfleet"
 )
 
-// Generations reads what this machine runs, what it booted and what its
-// profile would boot. What cannot be read is empty.
+// Generations reads what this machine runs, what it booted and what its profile
+// boots next. What cannot be read is empty.
 func Generations() fleet.Generations {
 	return fleet.Generations{Running: systemAt(CurrentSystem), Booted: systemAt(BootedSystem), BootDefault: systemAt(SystemProfile)}
 }
@@ -37,8 +37,8 @@ func systemAt(link string) fleet.StorePath {
 	return ""
 }
 
-// Valid reports whether a path is valid in this machine's store, and with it
-// all that it needs.
+// Valid reports whether a path is valid in this machine's store, and so its closure
+// too.
 func Valid(ctx context.Context, path fleet.StorePath) bool {
 	_, err := proc.Run(ctx, proc.Cmd{Path: "nix-store", Args: []string{"--check-validity", string(path)}, Timeout: time.Minute})
 	return err == nil
@@ -62,8 +62,8 @@ func SetProfile(ctx context.Context, system fleet.StorePath) error {
 	return nil
 }
 
-// SetRoot keeps the garbage collector from path, which need not be there yet.
-// A root with the same name is replaced.
+// SetRoot protects path from the garbage collector; path need not exist yet. It
+// replaces a root of the same name.
 func SetRoot(dir, name string, path fleet.StorePath) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make GC root: %w", err)
@@ -85,7 +85,7 @@ func SetRoot(dir, name string, path fleet.StorePath) error {
 	return nil
 }
 
-// RemoveRoot ends a root that SetRoot made; none is no error.
+// RemoveRoot removes a root that SetRoot made. That it does not exist is no error.
 func RemoveRoot(dir, name string) error {
 	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove GC root: %w", err)

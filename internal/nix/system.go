@@ -28,7 +28,7 @@ func SystemPlatform(system string) (fleet.System, error) {
 	return s, nil
 }
 
-// Fingerprints reads what decides whether going to or from a system needs a
+// Fingerprints reads what decides whether a switch to or from a system needs a
 // reboot: the targets of its kernel, kernel-modules and initrd links, its
 // kernel parameters, and the switch inhibitors of NixOS 26.05 and later
 // (nixpkgs PR 473282). system is any path that leads to one, such as

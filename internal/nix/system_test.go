@@ -13,8 +13,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// A11: what differs between two systems that need a reboot in between is in
-// their fingerprints, and nothing else is.
+// A11: fingerprints hold exactly what needs a reboot when it differs between two
+// systems.
 func TestFingerprints_AreKernelInitrdParametersAndInhibitors(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []string{"k1", "k2", "modules", "initrd1", "system", "same", "bare"} {
@@ -70,7 +70,7 @@ func TestFingerprints_AreKernelInitrdParametersAndInhibitors(t *testing.T) {
 		before := read("same")
 		change()
 		if before.Equal(read("same")) {
-			t.Errorf("a change of %s goes unseen", name)
+			t.Errorf("a change of %s is not noticed", name)
 		}
 	}
 	writeFile(t, dir+"/same/switch-inhibitors", `["dbus"]`)

@@ -43,8 +43,8 @@ func (e *ExitError) Error() string {
 // Cmd.Timeout) or none.
 func (e *ExitError) Unwrap() error { return e.Cause }
 
-// ExitCode is the exit code that err tells of: 0 for nil, -1 when err is not about
-// a program's exit or a signal ended it.
+// ExitCode returns the exit code in err: 0 for nil, -1 if err is not an ExitError or
+// the program was stopped or ended by a signal.
 func ExitCode(err error) int {
 	if err == nil {
 		return 0
@@ -62,7 +62,7 @@ type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return "timed out after " + time.Duration(e).String() }
 
-// Is makes a timeout of Cmd.Timeout look like one of the context.
+// Is makes a timeout of Cmd.Timeout equal to one of the context.
 func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 const maxTail = 4 << 10

@@ -14,7 +14,7 @@ import (
 
 const maxLine = 64 << 10
 
-// capture takes one output stream of a program.
+// capture reads one output stream of a program.
 type capture struct {
 	read   *os.File // nil when the program writes to a file of the caller's
 	write  *os.File
@@ -55,7 +55,7 @@ func (o *capture) close() {
 	}
 }
 
-// run reads until every holder of the pipe's other end is gone, or finish says so.
+// run reads until no process holds the pipe's other end, or finish ends it.
 func (o *capture) run() {
 	defer close(o.done)
 	if !o.own {
@@ -81,7 +81,7 @@ func (o *capture) run() {
 
 func (o *capture) take(b []byte) {
 	if o.to != nil {
-		if o.fault == nil { // keep reading all the same: the program must not hang
+		if o.fault == nil { // keep reading after an error: the program must not hang
 			_, o.fault = o.to.Write(b)
 		}
 		return
@@ -124,7 +124,7 @@ func (o *capture) finish() {
 type headTail struct {
 	limit int
 	head  []byte
-	tail  []byte // a ring once it is full; next is its oldest byte
+	tail  []byte // circular once it is full; next is its oldest byte
 	next  int
 	left  int64 // bytes left out
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 
 // Package proc runs other programs: it is the only package that may use os/exec.
-// Every program gets a process group of its own, a bound on the output that is
-// kept, and an end: when its context or time is over the whole group is told to
-// stop, then killed. What a program leaves behind in its group when it exits is
-// killed too, so nothing outlives the call that started it.
+// Every program gets a process group of its own and a bound on the output that is
+// kept. When its context or its time ends, the whole group gets SIGTERM, then
+// SIGKILL. Processes that a program leaves in its group when it exits are killed
+// too, so that nothing outlives the call that started it.
 //
-// It never interprets a command line by a shell, never retries, never logs.
+// It never uses a shell, never retries, never logs.
 package proc
 
 import (
@@ -24,12 +24,13 @@ import (
 const (
 	defaultMaxOutput = 1 << 20
 	defaultGrace     = 5 * time.Second
-	// drainTime is how long output is awaited after the end of the program when
-	// something that left its process group still holds the pipe.
+	// drainTime is how long to wait for output after the end of the program, when a
+	// process that left the group still holds the pipe.
 	drainTime = 500 * time.Millisecond
 )
 
-// ErrNotFound is what Look, Run and Start wrap when there is no such program.
+// ErrNotFound is wrapped by the errors of Look, Run and Start when there is no such
+// program.
 var ErrNotFound = exec.ErrNotFound
 
 // Stream says where a line of output came from.
@@ -65,8 +66,8 @@ type Cmd struct {
 
 	// ExtraFiles become the program's file descriptors 3, 4, ...
 	ExtraFiles []*os.File
-	// Attr has what else the operating system offers: namespaces, control
-	// group, credentials. A process group is always set up, unless Setsid is.
+	// Attr sets what else the operating system offers: namespaces, control group,
+	// credentials. The program always gets a process group, unless Setsid is set.
 	Attr *syscall.SysProcAttr
 }
 
@@ -89,7 +90,7 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Result is what became of a program that was started.
+// Result is how a program ended.
 type Result struct {
 	Stdout    []byte
 	Stderr    []byte
@@ -116,26 +117,6 @@ func Look(name string) (string, error) {
 		return "", fmt.Errorf("look for %s: %w", name, err)
 	}
 	return path, nil
-}
-
-// Exec replaces this process by the program: it returns only when that is not
-// possible. Only Path, Args, Env and Dir of the command are used.
-func Exec(c Cmd) error {
-	path, err := Look(c.Path)
-	if err != nil {
-		return err
-	}
-	if c.Dir != "" {
-		if err := os.Chdir(c.Dir); err != nil {
-			return fmt.Errorf("change to folder of %s: %w", c.Path, err)
-		}
-	}
-	env := c.Env
-	if env == nil {
-		env = os.Environ()
-	}
-	err = syscall.Exec(path, append([]string{c.Path}, c.Args...), env)
-	return fmt.Errorf("become %s: %w", c.Path, err)
 }
 
 // Process is a program that was started by Start.
@@ -215,12 +196,12 @@ func (p *Process) watch(ctx context.Context) {
 	if cause != nil {
 		waited = p.terminate(ended)
 	}
-	// The number of the group cannot have been given away as long as one of
-	// its members lives, and it has just been free if none does.
+	// The group's number cannot be in use by another group while a member lives, and
+	// was free a moment ago if none does.
 	p.signalGroup(syscall.SIGKILL)
 	p.out.finish()
 	p.err.finish()
-	p.conclude(cause, waited)
+	p.report(cause, waited)
 }
 
 func (p *Process) terminate(ended <-chan error) error {
@@ -240,7 +221,7 @@ func (p *Process) terminate(ended <-chan error) error {
 	return <-ended
 }
 
-func (p *Process) conclude(cause, waited error) {
+func (p *Process) report(cause, waited error) {
 	state := p.exec.ProcessState
 	p.result = Result{
 		Stdout:    p.out.kept.bytes(),
@@ -268,7 +249,7 @@ func (p *Process) conclude(cause, waited error) {
 }
 
 func (p *Process) signalGroup(s syscall.Signal) {
-	// ESRCH is the normal case: all gone.
+	// ESRCH is the normal case: no process is left.
 	_ = syscall.Kill(-p.exec.Process.Pid, s)
 }
 
@@ -278,8 +259,8 @@ func (p *Process) Pid() int { return p.exec.Process.Pid }
 // Done is closed when the program has ended and its output is complete.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for the end of the program; its results are those of Run. It may be
-// called more than once.
+// Wait waits for the end of the program and returns the same results as Run. It may
+// be called more than once.
 func (p *Process) Wait() (Result, error) {
 	<-p.done
 	return p.result, p.fault
@@ -298,9 +279,9 @@ func (p *Process) Signal(s syscall.Signal) error {
 	return nil
 }
 
-// Stop asks the program to end, kills its group when the grace or the context is
-// over, and waits for the end. A program that ended by being stopped is no error;
-// one that had already failed by itself is.
+// Stop asks the program to end, kills its group when the grace or the context
+// ends, and waits. It returns no error for a program that it stopped, but one for a
+// program that had failed before.
 func (p *Process) Stop(ctx context.Context) (Result, error) {
 	p.stop(errStopped)
 	select {

@@ -12,10 +12,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/arcanesys/nixfleet/internal/cli"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 func TestCLI_IsDescribed(t *testing.T) {
-	root := cli.Commands(cli.Config{Env: func(string) string { return "" }})
+	root := cli.Commands(command.Invocation{Env: func(string) string { return "" }})
 	var b strings.Builder
 	b.WriteString("# nixfleet\n\n" + root.Short + ". Results go to standard output, all else to standard error; with `--json`, standard output has\nexactly one JSON document, also on errors.\n")
 	b.WriteString("\n## Exit codes\n\n| code | meaning |\n| --- | --- |\n")
@@ -89,7 +90,7 @@ func exitCodes(t *testing.T) string {
 	t.Helper()
 	words := regexp.MustCompile(`^Exit[A-Z]`)
 	var b strings.Builder
-	for _, f := range source(t, "internal/cli") {
+	for _, f := range source(t, "internal/command") {
 		for _, d := range f.Decls {
 			g, ok := d.(*ast.GenDecl)
 			if !ok {

@@ -55,14 +55,14 @@ push = "s3://cache"
 `
 
 func TestConfiguration_IsDescribed(t *testing.T) {
-	if _, err := config.ParseAgent("example", example); err != nil {
+	if _, err := readAgent(t, example); err != nil {
 		t.Fatal(err)
 	}
 	if meta, err := toml.Decode(exampleProject, new(cli.Project)); err != nil || len(meta.Undecoded()) > 0 {
 		t.Fatalf("the example of nixfleet.toml: %v, unknown %v", err, meta.Undecoded())
 	}
 	var b strings.Builder
-	b.WriteString("# Configuration\n\nTOML, strict: a setting that does not exist is an error that names it. Durations in seconds are numbers with a fraction; those\nof nixfleet.toml are text such as \"90s\" or \"24h\".\n")
+	b.WriteString("# Configuration\n\nTOML, strict: a setting that does not exist is an error that names it. Durations in seconds are numbers with a fraction; in\nnixfleet.toml they are text such as \"90s\" or \"24h\".\n")
 
 	agent, check := defaultAgent(t)
 	b.WriteString("\n## agent.toml\n\n`/etc/nixfleet/agent.toml`, part of the system's closure: a release signer has signed it. The NixOS and nix-darwin modules write it.\n\n```toml\n" + example + "```\n")
@@ -73,7 +73,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	p.also = map[string]reflect.Value{"AgentCheck": check}
 	p.table(&b, "Agent", agent, "")
 
-	b.WriteString("\n## control-plane.toml\n\n`/etc/nixfleet/control-plane.toml`. An empty file is enough to begin with.\n")
+	b.WriteString("\n## control-plane.toml\n\n`/etc/nixfleet/control-plane.toml`. An empty file is enough to start with.\n")
 	file := filepath.Join(t.TempDir(), "control-plane.toml")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	p.noDefault = nil
 	p.table(&b, "ControlPlane", reflect.ValueOf(cp), "")
 
-	b.WriteString("\n## nixfleet.toml\n\nWhat all who work on a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and above.\nFlags, environment and saved credentials come before it. Files in it are relative to where it lies.\n\n```toml\n" + exampleProject + "```\n")
+	b.WriteString("\n## nixfleet.toml\n\nSettings that the operators of a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and\nabove. Flags, environment and saved credentials override it. Files in it are relative to its folder.\n\n```toml\n" + exampleProject + "```\n")
 	p.files = source(t, "internal/cli")
 	p.table(&b, "Project", reflect.ValueOf(cli.DefaultProject()), "")
 	b.WriteString("\n## Environment of the nixfleet command\n\n| variable | meaning |\n| --- | --- |\n")
@@ -102,8 +102,18 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	golden(t, "configuration.md", b.String())
 }
 
-// defaultAgent is the configuration and a health check with nothing set that
-// need not be.
+// readAgent reads text as agent.toml.
+func readAgent(t *testing.T, text string) (config.Agent, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.ReadAgent(file)
+}
+
+// defaultAgent is the configuration and a health check with only the required
+// settings.
 func defaultAgent(t *testing.T) (agent, check reflect.Value) {
 	t.Helper()
 	text := func(without int) string {
@@ -118,12 +128,12 @@ func defaultAgent(t *testing.T) (agent, check reflect.Value) {
 		}
 		return s + "[checks.x]\nkind = \"tcp\"\naddress = \"localhost:80\"\n"
 	}
-	a, err := config.ParseAgent("agent.toml", text(-1))
+	a, err := readAgent(t, text(-1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, r := range required {
-		if _, err := config.ParseAgent("agent.toml", text(i)); err == nil || !strings.Contains(err.Error(), r.name) {
+		if _, err := readAgent(t, text(i)); err == nil || !strings.Contains(err.Error(), r.name) {
 			t.Errorf("without %s: %v; is it still required?", r.name, err)
 		}
 	}
@@ -137,10 +147,10 @@ type printer struct {
 	t         *testing.T
 	files     []*ast.File
 	noDefault map[string]bool
-	also      map[string]reflect.Value // defaults that stand in another type
+	also      map[string]reflect.Value // defaults that are in another type
 }
 
-// table writes the settings of a struct, then those of the tables below it.
+// table writes the settings of a struct, then the tables below it.
 func (p printer) table(b *strings.Builder, name string, defaults reflect.Value, path string) {
 	p.t.Helper()
 	spec, doc := p.find(name)
@@ -197,7 +207,7 @@ func (p printer) table(b *strings.Builder, name string, defaults reflect.Value, 
 	}
 }
 
-// said is a comment without the name that Go wants it to begin with.
+// said is a comment without the name that it begins with in Go.
 func said(name, comment string) string {
 	for _, verb := range []string{"is", "are", "says", "holds", "declares"} {
 		if rest, ok := strings.CutPrefix(comment, name+" "+verb+" "); ok {
@@ -247,7 +257,7 @@ func kindOf(t reflect.Type) string {
 	return "text"
 }
 
-// literal is a default as TOML writes it; none if it is nothing.
+// literal is a default as TOML writes it; empty for a zero value.
 func literal(v reflect.Value) string {
 	switch d, isDuration := v.Interface().(cli.Duration); {
 	case isDuration:

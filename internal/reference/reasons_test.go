@@ -13,7 +13,7 @@ import (
 // lists are the enumerations that people meet, in the order of the page.
 var lists = []struct{ dir, kind, title, intro string }{
 	{"fleet", "Outcome", "Outcomes", "How an attempt on a machine ended."},
-	{"fleet", "Reason", "Reasons", "Why a machine refused, held, failed or went back. A released reason never changes its meaning."},
+	{"fleet", "Reason", "Reasons", "Why a machine refused, held, failed, rolled back or was reverted. A released reason never changes its meaning."},
 	{"fleet", "RolloutState", "States of a rollout", ""},
 	{"fleet", "BatchState", "States of a batch", ""},
 	{"fleet", "AssignmentState", "States of a machine in a rollout", ""},
@@ -26,7 +26,7 @@ var lists = []struct{ dir, kind, title, intro string }{
 	{"fleet", "OnFailure", "What a rollout does on failure", ""},
 	{"fleet", "OfflinePolicy", "What a rollout does about machines that do not answer", ""},
 	{"api", "Verb", "What an operator does to a rollout", ""},
-	{"fleet", "Role", "Roles of API keys", "Each includes those before it."},
+	{"fleet", "Role", "Roles of API keys", "Each includes the roles before it."},
 	{"fleet", "ReportKind", "Kinds of report", ""},
 	{"fleet", "GrantKind", "Kinds of grant", ""},
 	{"fleet", "Code", "Error codes", "In the API's problems and in the errors of `--json`."},

@@ -4,7 +4,7 @@
 // programs themselves: commands, settings, states and reasons. Its tests fail
 // when a page is stale, and write it anew with -update.
 //
-// It has no code of its own, and never says what the source does not.
+// It has no code of its own, and adds nothing to what the source says.
 package reference
 
 import (
@@ -27,7 +27,7 @@ const (
 	head = "<!-- Written by `make generate` from the source: change it there. -->\n"
 )
 
-// pages are those that this package writes, with what the index says of them.
+// pages are written by this package; what is their line in the index.
 var pages = []struct{ name, title, what string }{
 	{"cli.md", "nixfleet", "every command, its flags and examples, exit codes"},
 	{"configuration.md", "Configuration", "every setting of agent.toml, control-plane.toml and nixfleet.toml"},
@@ -56,7 +56,7 @@ func golden(t *testing.T, name, want string) {
 
 func TestIndex_ListsThePages(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Reference\n\nComplete and dry; the [guide](../guide) explains. Every page is written from the source, and a test fails when one is stale.\n\n")
+	b.WriteString("# Reference\n\nComplete but terse; the [guide](../guide) explains. Every page is written from the source, and a test fails when one is stale.\n\n")
 	for _, p := range pages {
 		b.WriteString("- [" + p.title + "](" + p.name + "): " + p.what + "\n")
 	}

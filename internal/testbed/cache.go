@@ -49,18 +49,19 @@ func NewCache(dir, keyName string) (*Cache, error) {
 	return c, nil
 }
 
-// PublicKey is the key as Nix' option trusted-public-keys wants it.
+// PublicKey returns the public key, as in Nix's option trusted-public-keys.
 func (c *Cache) PublicKey() string { return c.public }
 
-// SecretKeyFile is the path of the signing key, in Nix' format.
+// SecretKeyFile returns the path of the signing key, in Nix's format.
 func (c *Cache) SecretKeyFile() string { return c.secret }
 
-// URL is the cache as a store to which `nix copy --to` pushes, signing.
+// URL returns the cache as a store to which `nix copy --to` pushes, with the key
+// that signs.
 func (c *Cache) URL() string {
 	return "file://" + c.dir + "?secret-key=" + c.secret + "&compression=zstd"
 }
 
-// Store is the folder as a store to which Nix copies, without the key.
+// Store returns the cache as a store to which Nix copies, without the key.
 func (c *Cache) Store() string { return "file://" + c.dir }
 
 // Push signs the closures of store paths of this machine and adds them.
@@ -72,5 +73,5 @@ func (c *Cache) Push(ctx context.Context, paths ...string) error {
 	return nil
 }
 
-// Handler serves the cache for reading, as a substituter wants it.
+// Handler serves the cache to substituters.
 func (c *Cache) Handler() http.Handler { return http.FileServer(http.Dir(c.dir)) }

@@ -115,7 +115,7 @@ func (tb *Testbed) add(h *Host) error {
 }
 
 // Destroy turns the host off as a power failure would and removes its disk. Its
-// address is not given to another.
+// address is not used again.
 func (h *Host) Destroy() error {
 	ctx := context.Background()
 	if err := h.Crash(ctx); err != nil {
@@ -139,12 +139,12 @@ func (h *Host) Name() string { return h.name }
 // IP is the host's address, on its interface eth0.
 func (h *Host) IP() netip.Addr { return h.addr }
 
-// disk is the host's folder as the keeper sees it.
+// disk is the path of the host's folder in the keeper's namespace.
 func (h *Host) disk() string { return filepath.Join(h.tb.dir, "hosts", h.name) }
 
 // Disk is the folder with the host's disk: its /nix is in "nix", what it has changed
 // of the rest in "up" (an overlay's upper folder), also while it is off. Absolute
-// links in it are those of the host: ReadFile follows them properly.
+// links in it are relative to the host's root: ReadFile follows them properly.
 func (h *Host) Disk() string {
 	if h.tb.onDisk {
 		return h.disk()
@@ -209,8 +209,8 @@ func (h *Host) Add(ctx context.Context, paths ...string) error {
 	return nil
 }
 
-// ReadFile reads a file of the host. When the host is off only what is on its own
-// disk can be read, without following links.
+// ReadFile reads a file of the host. If the host is off, it reads only what is on the
+// host's own disk, without following links.
 func (h *Host) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	if h.State() == On {
 		res, err := h.Exec(ctx, proc.Cmd{Path: "cat", Args: []string{path}, MaxOutput: 64 << 20})

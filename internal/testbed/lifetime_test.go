@@ -40,7 +40,7 @@ func TestDestroy_LeavesNothing(t *testing.T) {
 	if hosts := tb.Hosts(); len(hosts) != 1 || hosts[0].Name() != "a" {
 		t.Errorf("hosts: %v", hosts)
 	}
-	// Its place can be taken again.
+	// Its name can be used again.
 	create(ctx, t, tb, testbed.Spec{Name: "b"})
 	hub, err := proc.Start(ctx, tb.HubCommand(proc.Cmd{Path: "sleep", Args: []string{"infinity"}}))
 	if err != nil {
@@ -121,7 +121,7 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-func TestTestbed_EndsWithItsProgramHoweverThatEnds(t *testing.T) {
+func TestTestbed_EndsWithItsProgramHoweverItEnds(t *testing.T) {
 	t.Parallel()
 	for name, kill := range map[string]func(owner *proc.Process, keeper int) error{
 		"interrupt": func(owner *proc.Process, _ int) error { return owner.Signal(syscall.SIGINT) },

@@ -12,7 +12,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// Lack is something that a testbed needs and this machine has not.
+// Lack is something that a testbed needs and this machine does not have.
 type Lack struct {
 	What   string // "root", "overlayfs", "program ip"
 	Remedy string // what to do about it, as a sentence or a command
@@ -21,7 +21,7 @@ type Lack struct {
 // String is one line for people.
 func (l Lack) String() string { return l.What + " (" + l.Remedy + ")" }
 
-// MissingError is New's error on a machine that cannot carry a testbed.
+// MissingError is New's error on a machine that cannot run a testbed.
 type MissingError struct{ Lacks []Lack }
 
 // Error names everything that is missing, in one line.
@@ -61,7 +61,7 @@ func Missing(ctx context.Context) []Lack {
 	return missingInKernel(ctx)
 }
 
-// probe tries each thing in namespaces of its own, which end with it.
+// probe tries each thing in new namespaces, which end with it.
 const probe = `mount -t tmpfs probe /tmp && mkdir /tmp/up /tmp/work /tmp/root /tmp/cg || { echo tmpfs; exit; }
 mount -t overlay overlay -o index=off,lowerdir=/,upperdir=/tmp/up,workdir=/tmp/work /tmp/root || echo overlayfs
 mount -t cgroup2 cgroup2 /tmp/cg && [ -e /proc/self/task/$$/children ] || echo cgroup2
@@ -107,7 +107,7 @@ type TB interface {
 const RequireEnv = "NIXFLEET_REQUIRE_TESTBED"
 
 // Require skips the test, naming what is missing and its remedies, when this
-// machine cannot carry a testbed.
+// machine cannot run a testbed.
 func Require(t TB) {
 	t.Helper()
 	if lacks := Missing(t.Context()); len(lacks) > 0 {

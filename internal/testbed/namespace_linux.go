@@ -39,7 +39,7 @@ func inNetwork(ns *os.File, f func() error) error {
 		}
 		err = f()
 		if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-			// The thread stays locked: it ends with this goroutine.
+			// The thread stays locked, so that it ends with this goroutine.
 			errs <- errors.Join(err, fmt.Errorf("leave network: %w", back))
 			return
 		}

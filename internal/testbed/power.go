@@ -39,7 +39,7 @@ const (
 	CableOut Cable = "out"
 )
 
-// pollTime is the time between looks at a systemd that says it is not up yet.
+// pollTime is the time between two questions to a systemd that is not up yet.
 const pollTime = 20 * time.Millisecond
 
 // State is the host's state at this moment.
@@ -55,7 +55,7 @@ func (h *Host) State() State {
 	return On
 }
 
-// update changes the fields about power and wakes those who wait for a change.
+// update changes the fields about power and wakes every caller of until.
 func (h *Host) update(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,7 +93,7 @@ func (h *Host) Boot(ctx context.Context) error {
 	}
 	return h.until(ctx, "is on", func() (bool, error) {
 		if h.power == nil {
-			return false, fmt.Errorf("boot %s: it does not: %s", h.name, h.consoleTail())
+			return false, fmt.Errorf("boot %s: it is off again: %s", h.name, h.consoleTail())
 		}
 		return h.pid != 0, nil
 	})
@@ -131,7 +131,7 @@ func (h *Host) turnOn(ctx context.Context) error {
 	return nil
 }
 
-// follow keeps the host's state by what its supervisor tells.
+// follow updates the host's state from what its supervisor reports.
 func (h *Host) follow(p *proc.Process, events *os.File) {
 	defer events.Close()
 	for lines := bufio.NewScanner(events); lines.Scan(); {
@@ -181,8 +181,8 @@ func initPid(pid int) int {
 	return 0
 }
 
-// Wait waits until systemd has finished booting and returns its word: "running", or
-// "degraded" when some unit has failed. It fails at once when the host is off.
+// Wait waits until systemd has finished booting and returns its state: "running", or
+// "degraded" if a unit has failed. It fails at once if the host is off.
 func (h *Host) Wait(ctx context.Context) (string, error) {
 	for {
 		if h.State() == Off {
@@ -205,8 +205,8 @@ func (h *Host) Wait(ctx context.Context) (string, error) {
 	}
 }
 
-// ask has the host's systemd do something that ends it; again when it could not be
-// asked, as in the first moments of a boot.
+// ask tells the host's systemd to do something that ends it. It asks again if systemd
+// does not answer, as in the first moments of a boot.
 func (h *Host) ask(ctx context.Context, verb string) error {
 	var boots int
 	err := h.until(ctx, "is on", func() (bool, error) {
@@ -231,8 +231,8 @@ func (h *Host) ask(ctx context.Context, verb string) error {
 	return err
 }
 
-// Reboot reboots the host properly and returns once its new PID 1 runs; Wait tells
-// whether that gets anywhere.
+// Reboot reboots the host properly and returns once its new PID 1 runs. Wait tells
+// whether the boot succeeds.
 func (h *Host) Reboot(ctx context.Context) error {
 	h.mu.Lock()
 	before, off := h.boots, h.power == nil
@@ -262,8 +262,8 @@ func (h *Host) Poweroff(ctx context.Context) error {
 	return h.waitOff(ctx)
 }
 
-// Crash cuts the power: nothing in the host gets to do anything any more. What was
-// written but not synced survives all the same, for the machine's kernel has it.
+// Crash cuts the power: nothing in the host runs any more. Writes that were not
+// synced survive nevertheless, since the machine's kernel has them.
 func (h *Host) Crash(ctx context.Context) error {
 	h.mu.Lock()
 	p, pid := h.power, h.pid
@@ -283,9 +283,10 @@ func (h *Host) Crash(ctx context.Context) error {
 	return h.waitOff(ctx)
 }
 
-// Cable pulls the host's cable, puts it back or limits it; it stays so over reboots.
+// Cable unplugs the host's cable, plugs it in or limits its rate. This lasts over
+// reboots.
 func (h *Host) Cable(ctx context.Context, state Cable) error {
-	// A host has its cable from some moment of its booting on.
+	// A host gets its cable while it boots.
 	if err := h.until(ctx, "has a cable", func() (bool, error) { return h.power == nil || h.pid != 0, nil }); err != nil {
 		return err
 	}
@@ -302,13 +303,14 @@ func (h *Host) Cable(ctx context.Context, state Cable) error {
 	return nil
 }
 
-// BootID is the host's boot id, another one at each boot.
+// BootID returns the host's boot id, which differs at each boot.
 func (h *Host) BootID(ctx context.Context) (string, error) {
 	b, err := h.ReadFile(ctx, "/proc/sys/kernel/random/boot_id")
 	return string(bytes.TrimSpace(b)), err
 }
 
-// PID is the process id, on the machine, of the host's PID 1; 0 when it is not on.
+// PID returns the process id, on the machine, of the host's PID 1; 0 if it is not
+// on.
 func (h *Host) PID() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -317,7 +319,7 @@ func (h *Host) PID() int {
 
 func (h *Host) consolePath() string { return filepath.Join(h.tb.dir, "console-"+h.name) }
 
-// consoleTail is the last thing the host said, for messages.
+// consoleTail returns the last lines of the host's console, for messages.
 func (h *Host) consoleTail() string {
 	b, err := os.ReadFile(h.consolePath())
 	if err != nil {

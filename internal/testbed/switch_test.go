@@ -12,7 +12,7 @@ import (
 )
 
 // A03: the power fails in the middle of a switch. The boot loader's entry is written
-// first, so the next boot is the new system, though the switch never got to it.
+// first, so the next boot is the new system although the switch did not finish.
 func TestSwitch_PowerFailsInTheMiddle(t *testing.T) {
 	t.Parallel()
 	ctx, tb := newBed(t)
@@ -35,7 +35,7 @@ func TestSwitch_PowerFailsInTheMiddle(t *testing.T) {
 	h.runs(two)
 }
 
-// A05, A07: what a switch's exit code tells and what it does not.
+// A05, A07: what a switch's exit code shows, and what it does not.
 func TestSwitch_ExitCodes(t *testing.T) {
 	t.Parallel()
 	ctx, tb := newBed(t)
@@ -44,7 +44,7 @@ func TestSwitch_ExitCodes(t *testing.T) {
 		fault    string
 		code     int
 		switched bool
-		script   string // what comes of it
+		script   string // prints the result
 		want     string
 	}{
 		{"activation", 2, false, "systemctl is-active app", "active"},
@@ -66,10 +66,10 @@ func TestSwitch_ExitCodes(t *testing.T) {
 				h.runs(one)
 			}
 			h.eventually(c.script, c.want)
-			// The old system's own switch brings all of it back.
+			// The old system's own switch restores all of it.
 			h.is("systemctl reset-failed", "")
 			if code := h.switchTo(one); code != 0 {
-				t.Errorf("back: exit code %d", code)
+				t.Errorf("switch to the old system: exit code %d", code)
 			}
 			h.runs(one)
 			h.eventually("systemctl is-active app", "active")
@@ -90,8 +90,8 @@ func TestSwitch_ExitCodes(t *testing.T) {
 	})
 }
 
-// A04: /run/current-system flips long before the switch is done.
-func TestSwitch_CurrentSystemIsNoSignOfCompletion(t *testing.T) {
+// A04: /run/current-system changes long before the switch has finished.
+func TestSwitch_CurrentSystemChangesBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	ctx, tb := newBed(t)
 	one := build(t, tb, testbed.System{})
@@ -125,7 +125,7 @@ func TestSwitch_IsRefusedWhenAnInhibitorChanges(t *testing.T) {
 	h.is("NIXOS_NO_CHECK=1 "+two+"/bin/switch-to-configuration test > /dev/null; readlink /run/current-system", two)
 }
 
-// A05, A06: a hanging switch, a switch that kills its caller, and what they leave behind.
+// A05, A06: a switch that hangs, a switch that kills its caller, and what they leave.
 func TestSwitch_InATransientUnit(t *testing.T) {
 	t.Parallel()
 	ctx, tb := newBed(t)

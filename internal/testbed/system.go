@@ -14,8 +14,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
-// System says what to build with system.nix; the zero value is a good system. See
-// system.nix for what each argument does.
+// System says what to build with system.nix. The zero value is a system without
+// faults. See system.nix for what each argument does.
 type System struct {
 	HostName   string            // empty means web-01
 	Generation string            // empty means 1

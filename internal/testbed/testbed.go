@@ -3,8 +3,8 @@
 // Package testbed makes NixOS-like hosts on one Linux machine, for the demo and the
 // tests: each is a set of namespaces over a copy-on-write overlay of the machine's
 // own root, with a /nix, an address and a disk of its own, and a real systemd as
-// PID 1. They sit on a network that leads nowhere but to the hub, the place of
-// control plane and binary cache. See DESIGN.md.
+// PID 1. Their network leads only to the hub, where control plane and binary cache
+// are. See DESIGN.md.
 //
 // It never changes the machine outside its own folder, never needs a network and
 // never outlives the program that made it, however that program ends.
@@ -32,7 +32,7 @@ const (
 	defaultDir = "/var/tmp"
 	prefix     = "nixfleet-testbed-"
 	lockName   = "lock"
-	// endTime bounds the keeper's clearing away.
+	// endTime bounds how long the keeper may take to remove everything.
 	endTime = 60 * time.Second
 )
 
@@ -52,19 +52,19 @@ func SystemNix() fs.FS {
 	return sub
 }
 
-// Config says how a testbed is made. The zero value is good.
+// Config says how a testbed is made. The zero value is valid.
 type Config struct {
-	// Dir is the folder in which testbeds live, each in a folder of its own; empty
-	// means /var/tmp. It must be readable for everybody, as a machine's root is.
+	// Dir holds the testbeds, each in a folder of its own; empty means /var/tmp. All
+	// users must be able to read it, as they can read a machine's root.
 	Dir string
 	// OnDisk keeps the hosts' disks in Dir. Without it they are in memory, which is
 	// several times faster where a file system is slow to sync.
 	OnDisk bool
-	// Log gets what happens, at debug level; nil means nowhere.
+	// Log gets what happens, at debug level; nil means no log.
 	Log *slog.Logger
-	// Network is where hub (its first address) and hosts are; zero means
-	// 10.77.0.0/16. It is of no concern to other testbeds or to the machine:
-	// each has its own, connected with nothing.
+	// Network has the addresses of the hub (the first) and the hosts; zero means
+	// 10.77.0.0/16. Other testbeds may have the same: no network of a testbed is
+	// connected with another, or with the machine's.
 	Network netip.Prefix
 }
 
@@ -86,9 +86,9 @@ type Testbed struct {
 	ended bool
 }
 
-// New makes a testbed with an empty network. It first clears away what testbeds
-// whose programs were killed have left behind in the same folder. The context is
-// for making it only: a testbed lives until Destroy or the end of the program.
+// New makes a testbed with an empty network. It first removes what testbeds whose
+// programs were killed have left in the same folder. The context bounds only the
+// making: a testbed exists until Destroy or the end of the program.
 func New(ctx context.Context, c Config) (*Testbed, error) {
 	if lacks := Missing(ctx); len(lacks) > 0 {
 		return nil, &MissingError{Lacks: lacks}
@@ -153,7 +153,7 @@ func (tb *Testbed) claim(ctx context.Context, parent string) error {
 	return nil
 }
 
-// lockFolder returns an error that is syscall.EWOULDBLOCK when somebody else has it.
+// lockFolder returns an error that is syscall.EWOULDBLOCK if the folder is locked.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -166,7 +166,7 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep removes testbeds that neither a program nor a keeper holds any more.
+// sweep removes testbeds that no program and no keeper holds any more.
 func sweep(ctx context.Context, parent string, log *slog.Logger) error {
 	dirs, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
 	if err != nil {
@@ -178,20 +178,20 @@ func sweep(ctx context.Context, parent string, log *slog.Logger) error {
 		}
 		lock, err := lockFolder(dir)
 		if err != nil {
-			continue // in use, or just gone
+			continue // in use, or removed a moment ago
 		}
 		err = sweepOne(ctx, dir)
 		lock.Close()
 		if err != nil {
-			return fmt.Errorf("clear away %s: %w", dir, err)
+			return fmt.Errorf("remove %s: %w", dir, err)
 		}
 		log.Debug("old testbed cleared away", "dir", dir)
 	}
 	return nil
 }
 
-// ours says whether it is a folder that this user made: anybody can make a link of
-// such a name in /var/tmp.
+// ours reports whether this user made the folder: any user can make a link of such
+// a name in /var/tmp.
 func ours(dir string) bool {
 	info, err := os.Lstat(dir)
 	if err != nil || !info.IsDir() {
@@ -261,8 +261,8 @@ func (tb *Testbed) start(ctx context.Context) error {
 }
 
 // Destroy ends all hosts and everything that runs in the hub, and removes the
-// testbed's folder. It needs no context, since it must work after one has ended; it
-// takes well under a second. A second call does nothing.
+// testbed's folder. It takes no context, since it must work after one has ended, and
+// well under a second. A second call does nothing.
 func (tb *Testbed) Destroy() error {
 	tb.mu.Lock()
 	ended, hosts := tb.ended, tb.hosts
@@ -309,15 +309,15 @@ func (tb *Testbed) Destroy() error {
 // Dir is the testbed's folder.
 func (tb *Testbed) Dir() string { return tb.dir }
 
-// Hosts are the hosts that exist, in the order in which they were made.
+// Hosts returns the hosts that exist, in the order in which they were made.
 func (tb *Testbed) Hosts() []*Host {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	return append([]*Host(nil), tb.hosts...)
 }
 
-// writeNames writes what is /etc/hosts on all hosts. The file stays the same one,
-// because it is mounted there.
+// writeNames writes /etc/hosts of all hosts. It does not replace the file, which is
+// mounted there.
 func (tb *Testbed) writeNames() error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "127.0.0.1 localhost\n%s hub\n", tb.HubAddr())
@@ -334,15 +334,15 @@ func (tb *Testbed) writeNames() error {
 	return nil
 }
 
-// inside is the command in the keeper's mount and PID namespaces, where the hosts'
-// disks and the testbed's control groups are to be seen.
+// inside runs the command in the keeper's mount and PID namespaces, which contain
+// the hosts' disks and the testbed's control groups.
 func (tb *Testbed) inside(c proc.Cmd) proc.Cmd {
 	return enter(c, tb.keeper.Pid(), "-m", "-p")
 }
 
 func (tb *Testbed) script(name string) string { return filepath.Join(tb.dir, "script", name) }
 
-// enter is the command in some of the namespaces of a process.
+// enter runs the command in some of the namespaces of a process.
 func enter(c proc.Cmd, pid int, which ...string) proc.Cmd {
 	args := append([]string{"-t", fmt.Sprint(pid)}, which...)
 	args = append(args, "--", c.Path)

@@ -16,7 +16,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
-// patience bounds every wait: longer than anything takes on a busy machine.
+// patience bounds every wait: longer than anything takes on a loaded machine.
 const patience = 60 * time.Second
 
 func newBed(t *testing.T) (context.Context, *testbed.Testbed) {
@@ -50,7 +50,8 @@ func build(t *testing.T, tb *testbed.Testbed, s testbed.System) string {
 	return path
 }
 
-// machine is a host under test: what it is asked to do must work.
+// machine is a host whose methods fail the test if the host does not do what they
+// ask.
 type machine struct {
 	*testbed.Host
 	t   *testing.T
@@ -97,7 +98,7 @@ func (m machine) is(script, want string) {
 	}
 }
 
-// eventually waits until the script prints what is wanted.
+// eventually waits until the script prints want.
 func (m machine) eventually(script, want string) {
 	m.t.Helper()
 	wait := fmt.Sprintf(`for i in $(seq 600); do x=$( (%s) 2> /dev/null); [ "$x" = '%s' ] && break; sleep 0.05; done; echo "$x"`, script, want)
@@ -106,7 +107,7 @@ func (m machine) eventually(script, want string) {
 	}
 }
 
-// add brings a system of the machine into the host's store, past any cache.
+// add copies a system of the machine into the host's store, without a cache.
 func (m machine) add(system string) {
 	m.t.Helper()
 	if err := m.Add(m.ctx, system); err != nil {
@@ -114,7 +115,7 @@ func (m machine) add(system string) {
 	}
 }
 
-// switchTo returns the exit code of the system's own switch.
+// switchTo runs the system's own switch and returns its exit code.
 func (m machine) switchTo(system string) int {
 	m.t.Helper()
 	m.add(system)

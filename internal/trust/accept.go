@@ -9,8 +9,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Accepted is a release that a machine may fetch and activate. Nothing in it
-// comes from anywhere but what the signers signed.
+// Accepted is a release that a machine may fetch and activate. Everything in it
+// was signed.
 type Accepted struct {
 	Digest fleet.Digest `json:"digest"`
 	Header fleet.Header `json:"header"`
@@ -26,10 +26,10 @@ type Accepted struct {
 // Mark names the release for the floor.
 func (a Accepted) Mark() Mark { return Mark{a.Header.Line, a.Header.Sequence, a.Digest} }
 
-// Accept judges an offered release at now (the machine's clock, Unix ms). The
-// order of the checks is that of what an answer means: who signed, for whom,
-// when, what, and whether it is newer than what was. A refusal whose reason
-// Holds may turn into acceptance without a new release.
+// Accept judges an offered release at now (the machine's clock, Unix ms). It
+// checks in this order: who signed, for whom, when, what, and whether the
+// release is newer than the one before. A release refused for a reason that
+// Holds may be accepted later, without a new release.
 func Accept(s State, now int64, b Bundle) (Accepted, *Refusal) {
 	a, err := accept(s, now, b)
 	if err == nil {
@@ -71,7 +71,8 @@ func accept(s State, now int64, b Bundle) (Accepted, error) {
 	return a, s.checkQuarantine(a, t)
 }
 
-// checkRoot finds out whether there is something to judge by.
+// checkRoot refuses everything unless the pinned root document is still valid, or
+// the mode is unsigned and there is none.
 func (s State) checkRoot(now int64) error {
 	switch {
 	case s.Unsigned && s.Root != nil:
@@ -129,7 +130,8 @@ func (s State) withheld() bool {
 	return s.Revocations == nil || s.Revocations.SignedAt < s.Timestamp.SignedAt
 }
 
-// openEntry finds the machine's entry in the tree that the header signs.
+// openEntry verifies that the entry is in the tree that the header signs, and
+// that it is for this machine.
 func (s State) openEntry(h fleet.Header, b Bundle) (fleet.Entry, error) {
 	if len(b.Entry) > fleet.MaxEntryBytes {
 		return fleet.Entry{}, refuse(fleet.ReasonTooLarge, "entry: %d bytes, at most %d", len(b.Entry), fleet.MaxEntryBytes)
@@ -153,8 +155,8 @@ func (s State) openEntry(h fleet.Header, b Bundle) (fleet.Entry, error) {
 	return e, nil
 }
 
-// checkFloor never lets a machine go below its floor; adopts says that the
-// release shows where the floor of a machine without state is.
+// checkFloor refuses what is below the floor. adopts says that the machine has
+// lost its state and runs this release: its sequence becomes the floor.
 func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
 	m := a.Mark()
 	granted := s.granted(fleet.GrantDowngrade, a.Digest, t, 0)
@@ -180,15 +182,14 @@ func conflict(a, b Mark) bool {
 	return a.Line == b.Line && a.Sequence == b.Sequence && a.Digest != b.Digest
 }
 
-// checkQuarantine keeps a machine from trying again what failed here, be it
-// under another name.
+// checkQuarantine refuses what failed here, also under another name.
 func (s State) checkQuarantine(a Accepted, t int64) error {
 	for d, q := range s.Quarantined {
 		if d != a.Digest && (q.Path == "" || q.Path != a.Entry.StorePath) {
 			continue
 		}
 		if !s.granted(fleet.GrantQuarantineLift, a.Digest, t, q.LiftedAfter) {
-			return refuse(fleet.ReasonQuarantined, "release %s was tried here and taken back", d.Short())
+			return refuse(fleet.ReasonQuarantined, "release %s was tried here and rolled back", d.Short())
 		}
 	}
 	return nil
@@ -211,11 +212,11 @@ func CheckClosure(e fleet.Entry, closure []fleet.ClosurePath) *Refusal {
 	return nil
 }
 
-// Revert judges the control plane's order to go back from the release with
-// this digest, at now (Unix ms): obeyed once per digest for ever, for the
+// Revert judges the control plane's order to revert the release with this
+// digest, at now (Unix ms). It is obeyed once per digest for ever, for the
 // release that is pending here, within its signed window, and only to a last
-// good system that is neither revoked nor below the floor. The agent's own
-// return needs no such permission.
+// good system that is neither revoked nor below the floor. A rollback by the
+// agent itself needs no permission.
 func Revert(s State, now int64, digest fleet.Digest) *Refusal {
 	if s.Reverted[digest] {
 		return refuse(fleet.ReasonRevertRepeated, "release %s was reverted here before", digest.Short())
@@ -242,8 +243,8 @@ func Revert(s State, now int64, digest fleet.Digest) *Refusal {
 	return nil
 }
 
-// notPending tells a release whose window has ended from one that this machine
-// is not on.
+// notPending distinguishes a release whose window has ended from one that this
+// machine does not run.
 func (s State) notPending(digest fleet.Digest) *Refusal {
 	if s.Floor != nil {
 		for _, m := range s.Floor.Lines {

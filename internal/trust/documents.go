@@ -8,7 +8,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// MaxGrantLifeMs is how long a grant is good for at most, in milliseconds.
+// MaxGrantLifeMs is how long a grant may be valid, in milliseconds.
 const MaxGrantLifeMs = 24 * 60 * 60 * 1000
 
 // NewTimestamp makes the payload of a timestamp to sign. Errors have the code
@@ -21,8 +21,7 @@ func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
 }
 
 // ParseTimestamp reads a timestamp and checks that root's timestamp role
-// signed it for root's fleet. It says nothing about its age. Errors are
-// Refusals.
+// signed it for root's fleet. It does not check the age. Errors are Refusals.
 func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
 	var t fleet.Timestamp
 	if _, err := open(envelope, fleet.TypeTimestamp, root, fleet.TrustRoleTimestamp, &t); err != nil {
@@ -40,7 +39,7 @@ func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
 func validateTimestamp(t fleet.Timestamp) error {
 	switch {
 	case t.Version < 1 || t.SignedAt <= 0 || t.Expires <= t.SignedAt:
-		return refuse(fleet.ReasonMalformed, "timestamp: wants a version from 1, and expires later than signedAt")
+		return refuse(fleet.ReasonMalformed, "timestamp: version must be at least 1, and expires later than signedAt")
 	case t.Revocations != "" && !t.Revocations.Valid():
 		return refuse(fleet.ReasonMalformed, "timestamp: revocations %.80q is not a digest", t.Revocations)
 	}
@@ -95,7 +94,7 @@ func ParseRevocations(envelope []byte, root fleet.Root) (fleet.Revocations, flee
 
 func validateRevocations(r fleet.Revocations) error {
 	if r.Version < 1 || r.SignedAt <= 0 {
-		return refuse(fleet.ReasonMalformed, "revocations: wants a version from 1 and signedAt")
+		return refuse(fleet.ReasonMalformed, "revocations: version must be at least 1, and signedAt a time")
 	}
 	for _, d := range r.Releases {
 		if !d.Valid() {
@@ -127,8 +126,8 @@ func NewGrant(g fleet.Grant) ([]byte, error) {
 }
 
 // ParseGrant reads a grant and checks that root's operator role signed it for
-// root's fleet, for at most 24 hours. It says nothing about whom it is for and
-// whether it has expired. Errors are Refusals.
+// root's fleet, for at most 24 hours. It does not check which machines it names,
+// or whether it has expired. Errors are Refusals.
 func ParseGrant(envelope []byte, root fleet.Root) (fleet.Grant, error) {
 	var g fleet.Grant
 	if _, err := open(envelope, fleet.TypeGrant, root, fleet.TrustRoleOperator, &g); err != nil {
@@ -146,7 +145,7 @@ func ParseGrant(envelope []byte, root fleet.Root) (fleet.Grant, error) {
 func validateGrant(g fleet.Grant) error {
 	switch {
 	case !g.Kind.Valid():
-		return refuse(fleet.ReasonMalformed, "grant: %.40q is no kind of grant", g.Kind)
+		return refuse(fleet.ReasonMalformed, "grant: %.40q is not a kind of grant", g.Kind)
 	case !g.Digest.Valid():
 		return refuse(fleet.ReasonMalformed, "grant: %.80q is not a digest", g.Digest)
 	case len(g.Machines) == 0:
@@ -154,7 +153,7 @@ func validateGrant(g fleet.Grant) error {
 	case g.SignedAt <= 0 || g.Expires <= g.SignedAt:
 		return refuse(fleet.ReasonMalformed, "grant: expires must be later than signedAt")
 	case g.Expires-g.SignedAt > MaxGrantLifeMs:
-		return refuse(fleet.ReasonGrantTooLong, "grant: good for more than 24 hours")
+		return refuse(fleet.ReasonGrantTooLong, "grant: valid for more than 24 hours")
 	}
 	for _, m := range g.Machines {
 		if !m.Valid() {
@@ -164,7 +163,7 @@ func validateGrant(g fleet.Grant) error {
 	return nil
 }
 
-// payloadOf encodes a document unless something is wrong with it.
+// payloadOf encodes a document unless wrong says that it is invalid.
 func payloadOf(doc, v any, limit int, wrong error) ([]byte, error) {
 	b, err := encode(doc, v, limit)
 	if wrong != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
-// What would be refused later must not be signed, and what somebody signed all
-// the same is refused.
-func TestDocuments_OfTheWrongFormAreNeitherMadeNorRead(t *testing.T) {
+// An invalid document is not signed; one that was signed with another tool is
+// refused.
+func TestDocuments_ThatAreInvalidAreNeitherMadeNorRead(t *testing.T) {
 	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	digest := string(fleet.SHA256(nil))
 	stamp := `{"fleetId":"acme","version":1,"signedAt":1,"expires":2,"lines":{}}`
@@ -72,7 +72,7 @@ func TestDocuments_OfTheWrongFormAreNeitherMadeNorRead(t *testing.T) {
 			if trust.ReasonOf(err) != tc.want || (err == nil) != (tc.want == "") {
 				t.Errorf("read: got %v, want %q", err, tc.want)
 			}
-			// Another fleet's document is well formed, and others may make it.
+			// Another fleet's document is well formed, and that fleet may make it.
 			if wantMade := tc.want == "" || tc.want == fleet.ReasonWrongFleet; (made == nil) != wantMade {
 				t.Errorf("made: got %v", made)
 			}
@@ -80,7 +80,7 @@ func TestDocuments_OfTheWrongFormAreNeitherMadeNorRead(t *testing.T) {
 	}
 }
 
-func TestRefusal_IsShortAndSaysNothingTwice(t *testing.T) {
+func TestRefusal_IsShortAndHasACode(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	_, err := trust.ParseGrant(f.Sign(fleet.TypeGrant, []byte(`{"crit":["`+strings.Repeat("é", 5000)+`"]}`), "acme-operator"), f.Root)
 	if trust.ReasonOf(err) != fleet.ReasonCriticalField || len(err.Error()) > 500 {
@@ -94,9 +94,9 @@ func TestRefusal_IsShortAndSaysNothingTwice(t *testing.T) {
 	}
 }
 
-// A17: a machine that lost its state knows its floor again from the release
-// that it runs, or from an operator's grant; then nothing below is accepted.
-func TestRecord_GivesALostStateItsFloorBack(t *testing.T) {
+// A17: a machine that lost its state learns its floor from the release that it
+// runs, or from an operator's grant; then it accepts nothing below.
+func TestRecord_RestoresTheFloorOfALostState(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	entry := trusttest.Entry("web-01", "running")
 	fifth, sixth := f.Release(f.Header(5), entry), f.Release(f.Header(6), trusttest.Entry("web-01", "new"))

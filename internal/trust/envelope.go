@@ -45,7 +45,7 @@ func payloadLimit(payloadType string) int {
 }
 
 // EnvelopeLimit returns how large the JSON text of an envelope of a kind may
-// be, in bytes: what a reader may take from the network before it looks.
+// be, in bytes: what a reader may read from the network before it parses.
 func EnvelopeLimit(payloadType string) int { return payloadLimit(payloadType)/3*4 + 8<<10 }
 
 // Envelope is a DSSE envelope (secure-systems-lab/dsse, version 1.0). Its
@@ -83,7 +83,7 @@ func KeyID(public ed25519.PublicKey) string {
 }
 
 // ParseEnvelope reads an envelope that must be of the given kind. It checks
-// sizes and form, no signature. Errors are Refusals.
+// sizes and form, not signatures. Errors are Refusals.
 func ParseEnvelope(data []byte, payloadType string) (Envelope, error) {
 	var e Envelope
 	if err := Decode(data, EnvelopeLimit(payloadType), &e); err != nil {
@@ -112,7 +112,7 @@ func (e Envelope) Encode() []byte {
 	return b
 }
 
-// Digest returns the digest of the payload: the name of the document.
+// Digest returns the digest of the payload, by which the document is known.
 func (e Envelope) Digest() fleet.Digest { return fleet.SHA256(e.Payload) }
 
 // Verify reports nil if at least threshold distinct keys have signed e. Key
@@ -144,7 +144,7 @@ func (e Envelope) Verify(keys []ed25519.PublicKey, threshold int) error {
 	case len(counted) > 0:
 		return refuse(fleet.ReasonThreshold, "signed by %d of the role's keys, %d are needed", len(counted), threshold)
 	case hinted:
-		return refuse(fleet.ReasonBadSignature, "the signature does not fit the bytes")
+		return refuse(fleet.ReasonBadSignature, "the signature does not match the payload")
 	}
 	return refuse(fleet.ReasonUnknownKey, "signed by no key of the role")
 }
@@ -185,7 +185,7 @@ type Signer interface {
 func Sign(payloadType string, payload []byte, signers ...Signer) (Envelope, error) {
 	limit := payloadLimit(payloadType)
 	if limit == 0 {
-		return Envelope{}, fleet.Errorf(fleet.Invalid, "sign: %q is no kind of document", payloadType)
+		return Envelope{}, fleet.Errorf(fleet.Invalid, "sign: %q is not a kind of document", payloadType)
 	}
 	if len(payload) > limit {
 		return Envelope{}, fleet.Errorf(fleet.TooLarge, "sign: payload of %d bytes, at most %d", len(payload), limit)
@@ -194,8 +194,7 @@ func Sign(payloadType string, payload []byte, signers ...Signer) (Envelope, erro
 }
 
 // Cosign returns e with the signatures of signers added, for documents that
-// need more signers than one person is. A key that has signed is not added
-// again.
+// several people sign. A key that has already signed is not added again.
 func Cosign(e Envelope, signers ...Signer) (Envelope, error) {
 	message := PAE(e.PayloadType, e.Payload)
 	out := e

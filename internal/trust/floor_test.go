@@ -20,7 +20,7 @@ func mark(seq uint64) trust.Mark {
 func TestFloor_FollowsOnlyWhenTheWindowEndsOrALaterReleaseBegins(t *testing.T) {
 	const window, now = 100, 1000
 	at := func(seq uint64) trust.Floor {
-		return trust.Floor{}.Begin(mark(seq), window, now).Activated(now).Settle(now + window)
+		return trust.Floor{}.Begin(mark(seq), window, now).Activated(now).Raise(now + window)
 	}
 	for name, tc := range map[string]struct {
 		f    trust.Floor
@@ -34,14 +34,14 @@ func TestFloor_FollowsOnlyWhenTheWindowEndsOrALaterReleaseBegins(t *testing.T) {
 		"no window":                          {at(5).Begin(mark(6), 0, now).Activated(now), now, 6},
 		"window runs from the first switch":  {at(5).Begin(mark(6), window, now).Activated(now).Activated(now + 50), now + window, 6},
 		"another try does not lengthen it":   {at(5).Begin(mark(6), window, now).Activated(now).Begin(mark(6), window, now+50).Activated(now + 50), now + window, 6},
-		"went back":                          {at(5).Begin(mark(6), window, now).Activated(now).Returned(now), now + window, 5},
-		"went back after the window":         {at(5).Begin(mark(6), window, now).Activated(now).Returned(now + window), now + window, 6},
+		"rolled back":                        {at(5).Begin(mark(6), window, now).Activated(now).RolledBack(now), now + window, 5},
+		"rolled back after the window":       {at(5).Begin(mark(6), window, now).Activated(now).RolledBack(now + window), now + window, 6},
 		"a later one begins":                 {at(5).Begin(mark(6), window, now).Activated(now).Begin(mark(7), window, now), now, 6},
-		"a later one begins and fails":       {at(5).Begin(mark(6), window, now).Begin(mark(7), window, now).Returned(now), now + window, 6},
+		"a later one begins and fails":       {at(5).Begin(mark(6), window, now).Begin(mark(7), window, now).RolledBack(now), now + window, 6},
 		"the later one's window ends":        {at(5).Begin(mark(6), window, now).Begin(mark(7), window, now).Activated(now), now + window, 7},
-		"back to the last good":              {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(5), window, now), now + window, 5},
-		"back to one between, window open":   {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(6), window, now), now, 5},
-		"back to one between, window over":   {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(6), window, now).Activated(now), now + window, 6},
+		"the last good again":                {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(5), window, now), now + window, 5},
+		"one between them, window open":      {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(6), window, now), now, 5},
+		"one between them, window over":      {at(5).Begin(mark(7), window, now).Activated(now).Begin(mark(6), window, now).Activated(now), now + window, 6},
 		"a granted downgrade does not lower": {at(5).Begin(mark(3), window, now).Activated(now), now + window, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,8 +55,8 @@ func TestFloor_FollowsOnlyWhenTheWindowEndsOrALaterReleaseBegins(t *testing.T) {
 	}
 }
 
-// Whatever happens, a line's floor never sinks, is always that of a release
-// that was begun, and a value given out before does not change.
+// Whatever happens, a line's floor never sinks and is always the sequence of a
+// release that was begun; and a value returned earlier does not change.
 func TestFloor_NeverSinks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var f trust.Floor
@@ -75,9 +75,9 @@ func TestFloor_NeverSinks(t *testing.T) {
 			case 1:
 				f = f.Activated(now)
 			case 2:
-				f = f.Returned(now)
+				f = f.RolledBack(now)
 			case 3:
-				f = f.Settle(now)
+				f = f.Raise(now)
 			case 4:
 				now += rapid.Int64Range(0, 60).Draw(t, "later")
 			}

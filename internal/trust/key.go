@@ -19,8 +19,8 @@ type PublicKey struct {
 	Key  ed25519.PublicKey
 }
 
-// SecretKey is a named ed25519 key that signs. It prints as its name only; the
-// secret leaves it through Encode alone.
+// SecretKey is a named ed25519 key that signs. It prints as its name; only Encode
+// returns the secret.
 type SecretKey struct {
 	name string
 	key  ed25519.PrivateKey
@@ -44,42 +44,25 @@ func Generate(rand io.Reader, name string) (SecretKey, error) {
 // writes it: the name, a colon and 64 bytes (seed, then public key) in base64.
 // Errors never quote the text.
 func ParseSecretKey(text string) (SecretKey, error) {
-	name, raw, err := parseKey(text, "secret key", ed25519.PrivateKeySize)
-	if err != nil {
-		return SecretKey{}, err
+	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
+	if !ok || !validKeyName(name) {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key: want one line name:base64").
+			WithHint("nixfleet trust init and nix-store --generate-binary-cache-key make keys")
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(b64)
+	if err != nil || strings.ContainsAny(b64, "\r\n") {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: not base64", name)
+	}
+	if len(raw) != ed25519.PrivateKeySize {
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: %d bytes, want %d", name, len(raw), ed25519.PrivateKeySize).
+			WithHint("a public key has %d bytes: is this the other file of the pair?", ed25519.PublicKeySize)
 	}
 	key := ed25519.NewKeyFromSeed(raw[:ed25519.SeedSize])
 	if !key.Equal(ed25519.PrivateKey(raw)) {
-		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: its two halves do not belong together", name).
+		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key %s: its two halves do not match", name).
 			WithHint("the file is damaged; restore it from its backup or make a new key")
 	}
 	return SecretKey{name, key}, nil
-}
-
-// ParsePublicKey reads name:base64 as in Nix's trusted-public-keys.
-func ParsePublicKey(text string) (PublicKey, error) {
-	name, raw, err := parseKey(text, "public key", ed25519.PublicKeySize)
-	if err != nil {
-		return PublicKey{}, err
-	}
-	return PublicKey{name, ed25519.PublicKey(raw)}, nil
-}
-
-func parseKey(text, what string, size int) (name string, raw []byte, err error) {
-	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
-	if !ok || !validKeyName(name) {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s: want one line name:base64", what).
-			WithHint("make keys with nixfleet trust init, or nix-store --generate-binary-cache-key")
-	}
-	raw, err = base64.StdEncoding.Strict().DecodeString(b64)
-	if err != nil || strings.ContainsAny(b64, "\r\n") {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s %s: not base64", what, name)
-	}
-	if len(raw) != size {
-		return "", nil, fleet.Errorf(fleet.Invalid, "%s %s: %d bytes, want %d", what, name, len(raw), size).
-			WithHint("secret keys are longer than public ones: is this the other file of the pair?")
-	}
-	return name, raw, nil
 }
 
 // String returns name:base64, as in Nix's trusted-public-keys.
@@ -99,7 +82,7 @@ func (k SecretKey) Public() ed25519.PublicKey { return k.key.Public().(ed25519.P
 // PublicKey returns the public key with its name.
 func (k SecretKey) PublicKey() PublicKey { return PublicKey{k.name, k.Public()} }
 
-// Sign signs message. It never errs.
+// Sign signs message. The error is always nil.
 func (k SecretKey) Sign(message []byte) ([]byte, error) { return ed25519.Sign(k.key, message), nil }
 
 // Encode returns the text of the key file, without a line end. It is a secret.
@@ -114,8 +97,8 @@ func (k SecretKey) GoString() string { return k.String() }
 // LogValue logs the name.
 func (k SecretKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// validKeyName reports whether Nix and people can tell the name from the key:
-// 1 to 120 printable bytes without colon or space.
+// validKeyName reports whether a name has 1 to 120 printable bytes without colon
+// or space, so that Nix and people can see where the key begins.
 func validKeyName(name string) bool {
 	return len(name) >= 1 && len(name) <= 120 &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r >= 0x7f })

@@ -11,19 +11,19 @@ import (
 )
 
 // Tree is a Merkle tree as in RFC 6962, section 2.1: SHA-256 over 0x00 and a
-// leaf, over 0x01 and two nodes. It keeps every node, so that proofs cost no
+// leaf, over 0x01 and two nodes. It keeps every node, so that a proof needs no
 // hashing.
 type Tree struct {
 	// levels[0] are the leaves' hashes, the last level is the root alone. A
-	// node without a right neighbour moves up as it is; that gives the same
+	// node without a right sibling moves up unchanged; that gives the same
 	// tree as the RFC's split at the largest power of two.
 	levels [][]node
 }
 
 type node = [sha256.Size]byte
 
-// Proof shows that a leaf stands at Index in a tree of Count leaves. Hashes
-// are those of the neighbours on the way to the root, lowest first.
+// Proof shows that a leaf is at Index in a tree of Count leaves. Hashes are the
+// siblings on the path to the root, lowest first.
 type Proof struct {
 	Index  int            `json:"index"`
 	Count  int            `json:"count"`
@@ -55,7 +55,7 @@ func NewTree(leaves [][]byte) *Tree {
 // Len returns the number of leaves.
 func (t *Tree) Len() int { return len(t.levels[0]) }
 
-// Root returns the tree's root; that of no leaves is the hash of nothing.
+// Root returns the tree's root. Without leaves it is the hash of no bytes.
 func (t *Tree) Root() fleet.Digest {
 	if t.Len() == 0 {
 		return fleet.SHA256(nil)
@@ -63,8 +63,7 @@ func (t *Tree) Root() fleet.Digest {
 	return digestOf(t.levels[len(t.levels)-1][0])
 }
 
-// Prove returns the proof of the leaf at index, which must be one of the
-// tree's.
+// Prove returns the proof of the leaf at index, which must exist.
 func (t *Tree) Prove(index int) Proof {
 	p := Proof{Index: index, Count: t.Len(), Hashes: []fleet.Digest{}}
 	for _, level := range t.levels {
@@ -76,9 +75,9 @@ func (t *Tree) Prove(index int) Proof {
 	return p
 }
 
-// Verify reports nil if leaf stands at p.Index among p.Count leaves below
-// root. The caller has to know Count from a signed place. Errors are Refusals
-// with reason proof-mismatch.
+// Verify returns nil if leaf is at p.Index of p.Count leaves below root. The
+// caller must have compared Count with what is signed. Errors are Refusals with
+// reason proof-mismatch.
 func (p Proof) Verify(root fleet.Digest, leaf []byte) error {
 	if p.Index < 0 || p.Index >= p.Count || p.Count > fleet.MaxEntries {
 		return refuse(fleet.ReasonProofMismatch, "index %d of %d entries", p.Index, p.Count)
@@ -86,7 +85,7 @@ func (p Proof) Verify(root fleet.Digest, leaf []byte) error {
 	hash, rest := leafHash(leaf), p.Hashes
 	for at, last := p.Index, p.Count-1; last > 0; at, last = at>>1, last>>1 {
 		if at == last && at%2 == 0 {
-			continue // no right neighbour: moves up as it is
+			continue // no right sibling: moves up unchanged
 		}
 		if len(rest) == 0 {
 			return refuse(fleet.ReasonProofMismatch, "the proof is too short")
@@ -106,7 +105,7 @@ func (p Proof) Verify(root fleet.Digest, leaf []byte) error {
 		return refuse(fleet.ReasonProofMismatch, "the proof is too long")
 	}
 	if got := digestOf(hash); got != root {
-		return refuse(fleet.ReasonProofMismatch, "the entry belongs to the tree %s, the header signs %s", got.Short(), root.Short())
+		return refuse(fleet.ReasonProofMismatch, "the entry and its proof give the root %s, the header signs %s", got.Short(), root.Short())
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func refuse(reason fleet.Reason, format string, args ...any) *Refusal {
 	return &Refusal{Reason: reason, Detail: d}
 }
 
-// about says in a refusal which document it is about.
+// about adds the name of the document to a refusal.
 func about(what string, err error) error {
 	var r *Refusal
 	if errors.As(err, &r) {

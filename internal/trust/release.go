@@ -11,8 +11,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Bundle is what a machine gets of a release: the signed header, its own entry
-// as signed, and the proof that the one belongs to the other.
+// Bundle is the part of a release for one machine: the signed header, the
+// machine's entry as signed, and the proof that the header covers the entry.
 type Bundle struct {
 	Envelope []byte `json:"envelope"` // JSON text of the header's DSSE envelope
 	Entry    []byte `json:"entry"`    // the entry's bytes, a leaf of the header's tree
@@ -42,7 +42,7 @@ type Release struct {
 	Tree     *Tree
 }
 
-// Bundle returns what the machine id gets; false if it has no entry.
+// Bundle returns the part of the release for a machine; false if it has no entry.
 func (r *Release) Bundle(id fleet.MachineID) (Bundle, bool) {
 	i, ok := slices.BinarySearchFunc(r.Entries, id, func(e fleet.Entry, id fleet.MachineID) int { return cmp.Compare(e.ID, id) })
 	if !ok {
@@ -87,8 +87,8 @@ func NewRelease(header fleet.Header, entries []fleet.Entry) (payload []byte, raw
 	return payload, raw, nil
 }
 
-// encode returns the JSON text of doc after reading it back into v as a
-// verifier will, so that nothing gets signed that is refused later.
+// encode returns the JSON text of doc. It decodes it into v first, as a verifier
+// will, so that nothing is signed that would be refused later.
 func encode(doc, v any, limit int) ([]byte, error) {
 	b, err := json.Marshal(doc)
 	if err != nil {
@@ -103,7 +103,7 @@ func encode(doc, v any, limit int) ([]byte, error) {
 // CheckRelease checks a whole release, as the CLI does before it uploads one
 // and the control plane before it registers one: the signatures of root's
 // release role, fleet, expiry at now (Unix ms), each entry's form, their order,
-// and the tree. A nil root is unsigned mode: signatures are not looked at.
+// and the tree. A nil root is unsigned mode: signatures are not checked.
 // Errors are Refusals.
 func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64) (*Release, error) {
 	h, digest, err := openHeader(envelope, root)

@@ -29,11 +29,11 @@ func TestNewRelease_SortsEntriesAndGivesEachMachineItsProof(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := trust.ParseBundle(text)
+		parsed, err := trust.ParseBundle(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, refusal := trust.Accept(f.State(e.ID), trusttest.Now, back)
+		got, refusal := trust.Accept(f.State(e.ID), trusttest.Now, parsed)
 		if refusal != nil {
 			t.Fatalf("%s: %v", e.ID, refusal)
 		}
@@ -97,7 +97,7 @@ func TestCheckRelease_RecomputesAll(t *testing.T) {
 	unsigned, _ := f.Unchecked(f.Header(3), []fleet.Entry{a, b})
 	swapped := append([][]byte{}, raw[1], raw[0])
 	otherPath := [][]byte{raw[0], bytes.Replace(raw[1], []byte("-nixos-system"), []byte("-other-system"), 1)}
-	twins := func() []byte { // what a careless signer could sign
+	twins := func() []byte { // what a faulty tool could sign
 		h := f.Header(3)
 		h.Entries = fleet.EntriesRef{Count: 2, Root: trust.NewTree([][]byte{raw[0], raw[0]}).Root()}
 		text, err := json.Marshal(h)

@@ -27,10 +27,10 @@ func NewRoot(root fleet.Root) ([]byte, error) {
 	return b, nil
 }
 
-// ValidateRoot reports the first thing wrong with the form of a root: every
-// role's keys must exist, a threshold lie between 1 and their number, no
-// public key be listed twice; the roles root and release must be there. The
-// code is Invalid.
+// ValidateRoot returns the first fault in the form of a root. Every role's keys
+// must be listed, a threshold must lie between 1 and their number, no public key
+// may be listed twice, and the roles root and release must exist. The code is
+// Invalid.
 func ValidateRoot(root fleet.Root) error {
 	switch {
 	case !fleet.ValidFleetID(root.FleetID):
@@ -101,15 +101,14 @@ func RoleKeys(root fleet.Root, role fleet.TrustRole) (keys []ed25519.PublicKey, 
 func verifyRole(e Envelope, root fleet.Root, role fleet.TrustRole) error {
 	keys, threshold := RoleKeys(root, role)
 	if len(keys) == 0 {
-		return refuse(fleet.ReasonUnknownKey, "the root gives no key the role %s", role)
+		return refuse(fleet.ReasonUnknownKey, "the root document has no key for the role %s", role)
 	}
 	return e.Verify(keys, threshold)
 }
 
 // PinRoot reads the root that a machine or a control plane starts from. The
-// caller vouches for where the bytes came from; they must still be signed by
-// the root's own threshold. Its expiry is judged when it is used. Errors are
-// Refusals.
+// caller trusts the source of the bytes; they must still be signed by the root's
+// own threshold. Its expiry is checked when it is used. Errors are Refusals.
 func PinRoot(envelope []byte) (fleet.Root, error) {
 	e, root, err := parseRoot(envelope)
 	if err != nil {
@@ -124,8 +123,8 @@ func PinRoot(envelope []byte) (fleet.Root, error) {
 // AdvanceRoot follows the chain from old through next, oldest first: each is
 // one version later, of the same fleet, and signed by the root thresholds of
 // the one before and of its own. Only the last must not have expired at now
-// (Unix ms): a machine that slept through a version can still follow. Errors
-// are Refusals; then old stays.
+// (Unix ms): a machine that was off during a version can still follow. Errors
+// are Refusals; then it returns old.
 func AdvanceRoot(old fleet.Root, now int64, next ...[]byte) (fleet.Root, error) {
 	root := old
 	for _, envelope := range next {
@@ -141,7 +140,7 @@ func AdvanceRoot(old fleet.Root, now int64, next ...[]byte) (fleet.Root, error) 
 		}
 		for _, judge := range []fleet.Root{root, r} {
 			if err := verifyRole(e, judge, fleet.TrustRoleRoot); err != nil {
-				return old, refuse(fleet.ReasonRootChain, "root version %d, by the keys of version %d: %v", r.Version, judge.Version, err)
+				return old, refuse(fleet.ReasonRootChain, "root version %d, checked with the keys of version %d: %v", r.Version, judge.Version, err)
 			}
 		}
 		root = r

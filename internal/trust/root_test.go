@@ -62,13 +62,13 @@ func TestValidateRoot_NamesTheFirstFault(t *testing.T) {
 				t.Errorf("got %v, want it to say %q", err, want)
 			}
 			if _, err := trust.NewRoot(r); err == nil {
-				t.Error("NewRoot makes it all the same")
+				t.Error("NewRoot accepts it")
 			}
 		})
 	}
 }
 
-func TestPinRoot_WantsTheRootsOwnSignature(t *testing.T) {
+func TestPinRoot_NeedsTheRootsOwnSignature(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	got, err := trust.PinRoot(f.RootEnvelope)
 	if err != nil {
@@ -146,8 +146,8 @@ func TestAdvanceRoot_FollowsOnlyTheChain(t *testing.T) {
 	}
 }
 
-// A stolen key must not leave something behind that its successor cannot
-// undo; what was revoked stays revoked until the successor says otherwise.
+// A stolen key must not leave anything that its successor cannot change. What was
+// revoked stays revoked until the successor signs another list.
 func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	bad := fleet.SHA256([]byte("bad"))
@@ -183,7 +183,7 @@ func TestLearn_NewKeysAreNotBoundByWhatOldOnesSigned(t *testing.T) {
 	}
 }
 
-// A root that has run out still leads to the next one.
+// An expired root still leads to the next one.
 func TestLearn_FollowsTheChainFromAnExpiredRoot(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	now := f.Root.Expires + 1
@@ -202,7 +202,7 @@ func TestLearn_FollowsTheChainFromAnExpiredRoot(t *testing.T) {
 	}
 }
 
-// Each signed time moves the time below which the clock is not believed.
+// Each signed time raises the time below which the machine's clock is not used.
 func TestLearn_RemembersTheHighestSignedTime(t *testing.T) {
 	f := trusttest.New(t, "acme", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "acme-timestamp") })
 	s := f.State("web-01")

@@ -16,15 +16,15 @@ const MaxClockSkewMs = 5 * 60 * 1000
 // maxGrants bounds how many grants a machine keeps; the newest stay.
 const maxGrants = 64
 
-// State is all that a machine judges a release by. What it names itself comes
-// from its running system; the rest it has verified before and keeps on disk.
-// Methods return a changed copy.
+// State is all that a machine judges a release by. The first fields come from its
+// running system; the others it has verified before and keeps on disk. Methods
+// return a changed copy.
 type State struct {
 	Machine  fleet.MachineID `json:"machine"`
 	System   fleet.System    `json:"system"`
 	Line     fleet.Line      `json:"line"`
 	Running  fleet.StorePath `json:"running,omitempty"`  // the running system
-	Unsigned bool            `json:"unsigned,omitempty"` // signatures are not looked at; loopback only
+	Unsigned bool            `json:"unsigned,omitempty"` // signatures are not checked; loopback only
 
 	Root              *fleet.Root        `json:"root,omitempty"`
 	Timestamp         *fleet.Timestamp   `json:"timestamp,omitempty"`
@@ -34,12 +34,12 @@ type State struct {
 	HighestSignedTime int64              `json:"highestSignedTime,omitempty"` // Unix ms, of all that was accepted
 
 	Floor       *Floor                      `json:"floor,omitempty"`    // nil: state was lost
-	LastGood    *Mark                       `json:"lastGood,omitempty"` // where going back leads to
+	LastGood    *Mark                       `json:"lastGood,omitempty"` // where a revert leads
 	Quarantined map[fleet.Digest]Quarantine `json:"quarantined,omitempty"`
 	Reverted    map[fleet.Digest]bool       `json:"reverted,omitempty"` // by an order, each once for ever
 }
 
-// Quarantine is a release that failed here or was taken back.
+// Quarantine is a release that was rolled back or reverted here.
 type Quarantine struct {
 	Path fleet.StorePath `json:"path,omitempty"` // its system: as bad in another release
 	// LiftedAfter is the signedAt of the newest lift this machine knew when
@@ -57,10 +57,10 @@ type Documents struct {
 	Grants      [][]byte
 }
 
-// Learn takes in the documents that are good at now (Unix ms), and returns a
-// Refusal for each that is not; one bad document does not hold up the others.
-// A signed time that the clock has not come to yet is refused as clock-behind
-// and not remembered, so that a signer's wrong clock cannot stop a fleet.
+// Learn adds the documents that are valid at now (Unix ms), and returns a
+// Refusal for each of the others; one invalid document does not hold up the
+// rest. A document signed in the future is refused as clock-behind and its time
+// is not remembered, so that a signer's wrong clock cannot stop a fleet.
 func (s State) Learn(now int64, d Documents) (State, []error) {
 	var errs []error
 	if s.Root == nil {
@@ -91,9 +91,9 @@ func (s State) Learn(now int64, d Documents) (State, []error) {
 }
 
 // withRoot changes the root. What a role signed before its keys changed must
-// not block what the new keys sign, else a stolen key could set a version
-// that nobody can top. Revocations stay in force until the new keys replace
-// them.
+// not block what the new keys sign; otherwise a stolen key could sign a version
+// higher than any that follows. Revocations stay in force until the new keys
+// replace them.
 func (s State) withRoot(root fleet.Root) State {
 	old := *s.Root
 	s.Root = &root
@@ -162,7 +162,7 @@ func (s State) learnGrant(now int64, envelope []byte) (State, error) {
 		return s, refuse(fleet.ReasonExpired, "grant: has expired")
 	}
 	s.HighestSignedTime = max(s.HighestSignedTime, g.SignedAt)
-	g.Machines = []fleet.MachineID{s.Machine} // the others are nothing to this one, and may be many
+	g.Machines = []fleet.MachineID{s.Machine} // there may be many others
 	kept := []fleet.Grant{g}
 	for _, k := range s.Grants {
 		same := k.Kind == g.Kind && k.Digest == g.Digest && k.SignedAt == g.SignedAt
@@ -194,8 +194,8 @@ func (s State) granted(kind fleet.GrantKind, d fleet.Digest, t, after int64) boo
 	})
 }
 
-// Record says that a is going to be activated at now (Unix ms): the floor
-// follows, and the time its header was signed is remembered.
+// Record says that a is about to be activated at now (Unix ms): the floor is
+// updated, and the time at which its header was signed is remembered.
 func (s State) Record(a Accepted, now int64) State {
 	s.HighestSignedTime = max(s.HighestSignedTime, a.Header.CreatedAt)
 	if s.Floor == nil {
@@ -220,23 +220,22 @@ func (s State) Activated(now int64) State {
 	return s
 }
 
-// Settled moves the floor up if a revert window has ended at now (Unix ms). A
-// machine keeps the result on disk, so that a clock set back does not open
-// the window again.
-func (s State) Settled(now int64) State {
+// RaiseFloor moves the floor up if a revert window has ended at now (Unix ms). A
+// machine keeps the result on disk, so that a clock that is set back does not
+// open the window again.
+func (s State) RaiseFloor(now int64) State {
 	if s.Floor == nil {
 		return s
 	}
-	f := s.Floor.Settle(s.time(now))
+	f := s.Floor.Raise(s.time(now))
 	s.Floor = &f
 	return s
 }
 
-// WentBack says that the machine returned from a release and its system to the
-// last good one at now (Unix ms): the release is quarantined, and the floor
-// does not follow it. ordered says that the control plane's revert order was
-// the cause.
-func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool, now int64) State {
+// RolledBack says that the machine left a release and its system for the last
+// good one at now (Unix ms): the release is quarantined, and the floor does not
+// move up to it. ordered says that a revert order was the cause.
+func (s State) RolledBack(d fleet.Digest, path fleet.StorePath, ordered bool, now int64) State {
 	q := Quarantine{Path: path, LiftedAfter: s.Quarantined[d].LiftedAfter}
 	for _, g := range s.Grants {
 		if g.Kind == fleet.GrantQuarantineLift && g.Digest == d {
@@ -250,7 +249,7 @@ func (s State) WentBack(d fleet.Digest, path fleet.StorePath, ordered bool, now 
 		s.Reverted[d] = true
 	}
 	if s.Floor != nil && s.Floor.Pending != nil && s.Floor.Pending.Digest == d {
-		f := s.Floor.Returned(s.time(now))
+		f := s.Floor.RolledBack(s.time(now))
 		s.Floor = &f
 	}
 	return s

@@ -51,8 +51,8 @@ func Decode(data []byte, limit int, v any) error {
 	return checkCrit(t, reflect.ValueOf(v).Elem())
 }
 
-// checkCrit refuses a document that says a field must be understood which its
-// type does not have.
+// checkCrit refuses a document whose crit list names a field that its type does
+// not have.
 func checkCrit(t reflect.Type, v reflect.Value) error {
 	fields := fieldsOf(t)
 	i := slices.IndexFunc(fields, func(f field) bool { return f.name == "crit" })
@@ -61,7 +61,7 @@ func checkCrit(t reflect.Type, v reflect.Value) error {
 	}
 	for _, name := range v.FieldByIndex(fields[i].index).Interface().([]string) {
 		if !slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
-			return refuse(fleet.ReasonCriticalField, "field %q must be understood, and this version does not know it", name)
+			return refuse(fleet.ReasonCriticalField, "field %q is critical, and this version does not know it", name)
 		}
 	}
 	return nil
@@ -90,8 +90,8 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// scanner walks over text that json.Valid has accepted, so it need not look
-// for syntax errors. Types are nil below unknown fields.
+// scanner walks over text that json.Valid has accepted, so it does not look for
+// syntax errors. Types are nil below unknown fields.
 type scanner struct {
 	data []byte
 	pos  int
@@ -202,8 +202,8 @@ func (s *scanner) object(t reflect.Type, depth int) *Refusal {
 	return nil
 }
 
-// typeOf returns the type that the value of key has to have, nil if any.
-// encoding/json would take a field's name in any case; we do not.
+// typeOf returns the type that the value of key must have; nil means any type.
+// Unlike encoding/json, it refuses a field's name in another case.
 func typeOf(fields []field, elem reflect.Type, key string) (reflect.Type, *Refusal) {
 	for _, f := range fields {
 		if f.name == key {
@@ -218,8 +218,8 @@ func typeOf(fields []field, elem reflect.Type, key string) (reflect.Type, *Refus
 	return elem, nil
 }
 
-// text returns the string at pos with its quotes and steps over it. A lone
-// surrogate has no UTF-8 form: readers disagree about it, so it is refused.
+// text returns the string at pos with its quotes and steps over it. It refuses a
+// lone surrogate, which has no UTF-8 form, so that readers disagree about it.
 func (s *scanner) text() ([]byte, *Refusal) {
 	start := s.pos
 	for s.pos++; s.data[s.pos] != '"'; s.pos++ {
@@ -253,7 +253,7 @@ func (s *scanner) hex4(i int) uint64 {
 	return n
 }
 
-// unquote returns what a valid JSON string says.
+// unquote returns the text of a valid JSON string.
 func unquote(raw []byte) string {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1])
@@ -270,7 +270,7 @@ func isBytes(t reflect.Type) bool {
 
 // canonicalBase64 reports whether raw, a JSON string, is the one text that
 // standard base64 with padding has for its bytes. The decoder of encoding/json
-// would skip line breaks and ignore the spare bits at the end.
+// skips line breaks and ignores the spare bits at the end.
 func canonicalBase64(raw []byte) bool {
 	text := raw[1 : len(raw)-1]
 	if bytes.IndexByte(text, '\\') >= 0 {

@@ -118,9 +118,9 @@ func TestDecode_ReadsWhatEncodingJSONReads(t *testing.T) {
 	}
 }
 
-// FuzzDecode compares with a slow second reading: what Decode takes, a walk
-// over encoding/json's own tokens must find free of doubled keys, and writing
-// it out and reading it again must not change it.
+// FuzzDecode compares with a second, slow reader. In what Decode accepts, a walk
+// over the tokens of encoding/json must find no key twice, and encoding and
+// decoding again must not change it.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"name":"a","count":1,"list":["b"],"map":{"k":{}},"crit":["name"]}`))
 	f.Add([]byte(`{"n\u0061me":"\ud83d\ude00","x":[[],{"y":null}]}`))

@@ -36,7 +36,7 @@ type vectors struct {
 	Bundles     []offered         `json:"bundles"`
 }
 
-// offered is a bundle, and what a fresh machine of the fleet answers.
+// offered is a bundle, and the answer of a machine that has just been enrolled.
 type offered struct {
 	Name    string          `json:"name"`
 	Machine fleet.MachineID `json:"machine"`
@@ -107,7 +107,7 @@ func TestVectors_AreWhatIsMadeToday(t *testing.T) {
 	}
 }
 
-// The file alone, without the code that makes it, must read and verify.
+// The file must parse and verify without the code that makes it.
 func TestVectors_VerifyFromTheFile(t *testing.T) {
 	data, err := os.ReadFile(vectorsFile)
 	if err != nil {

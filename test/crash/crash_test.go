@@ -32,9 +32,9 @@ var sum struct {
 	Runs       int              `json:"runs"`
 	Stuck      int              `json:"stuck"`
 	Wrong      int              `json:"wrong"`
-	Missed     int              `json:"missed"` // runs that did not come to their point
+	Missed     int              `json:"missed"` // runs that did not reach their point
 	Completed  int              `json:"completed"`
-	WentBack   int              `json:"wentBack"`
+	RolledBack int              `json:"rolledBack"`
 	Scenarios  map[scenario]int `json:"scenarios"` // points of each
 	DurationMs int64            `json:"durationMs"`
 }
@@ -80,9 +80,9 @@ type job struct {
 	at       point
 }
 
-// Whenever the agent is killed or the power goes, the machine ends on the new
-// system or on the old, everybody agrees on which, and it is told why (A02,
-// A03). CRASH is a number of points, or all.
+// Whenever the agent is killed or the power fails, the machine ends on the new
+// system or on the old one, machine and control plane agree on which, and the reason
+// is reported (A02, A03). CRASH is a number of points, or all.
 func TestCrash_AtEachPointTheMachineEndsRight(t *testing.T) {
 	testbed.Require(t)
 	scenarios, limit := []scenario{good}, 6
@@ -105,15 +105,15 @@ func TestCrash_AtEachPointTheMachineEndsRight(t *testing.T) {
 	}
 	b.work()
 	sum.DurationMs = time.Since(begin).Milliseconds()
-	// Two things at once, such as a report and the journal, may come in either
-	// order, so that a point is sometimes not to be had. Many that are not mean
-	// that nothing is tested.
+	// Two events at the same time, such as a report and the journal, may happen in
+	// either order, so that some runs miss their point. If many do, the test proves
+	// nothing.
 	if sum.Missed > 1+sum.Runs/50 {
-		t.Errorf("%d of %d runs did not come to their points", sum.Missed, sum.Runs)
+		t.Errorf("%d of %d runs did not reach their points", sum.Missed, sum.Runs)
 	}
 }
 
-// raise makes the machines and brings them to the plain system.
+// raise makes the machines and switches them to the plain system.
 func raise(t *testing.T, scenarios []scenario) []*machine {
 	ctx := t.Context()
 	cast := make([]demo.Actor, max(2, len(scenarios)))
@@ -143,7 +143,7 @@ func raise(t *testing.T, scenarios []scenario) []*machine {
 		wg.Go(func() {
 			r, err := machines[i].lead(ctx, plain, nothing, point{})
 			if err := errors.Join(err, r.Stuck, r.Wrong); err != nil {
-				t.Errorf("bring %s to the first release: %v", a.ID, err)
+				t.Errorf("roll the first release out to %s: %v", a.ID, err)
 			}
 		})
 	}
@@ -154,7 +154,7 @@ func raise(t *testing.T, scenarios []scenario) []*machine {
 	return machines
 }
 
-// bench is where the runs are done.
+// bench does the runs.
 type bench struct {
 	*testing.T
 	machines []*machine
@@ -163,8 +163,8 @@ type bench struct {
 	jobs []job
 }
 
-// plan finds the points of each scenario, by running it without a kill, and
-// makes the runs of them. The other scenarios add what those before do not have.
+// plan finds the points of each scenario, by running it without a kill, and makes
+// a run for each. A scenario adds only points that the ones before do not have.
 func (b *bench) plan(scenarios []scenario, limit int) []job {
 	found := make([]result, len(scenarios))
 	var wg sync.WaitGroup
@@ -190,7 +190,7 @@ func (b *bench) plan(scenarios []scenario, limit int) []job {
 		sum.Points += len(points)
 		for n, p := range points {
 			for k, kind := range []kind{agent, power} {
-				// Of few points each is done once; while a machine boots there is no agent to kill.
+				// With a limit, each point is done once. While a machine boots there is no agent to kill.
 				if (limit == 0 || n%2 == k) && (kind == power || found[i].Alive[p]) {
 					jobs = append(jobs, job{s, kind, p})
 				}
@@ -200,8 +200,8 @@ func (b *bench) plan(scenarios []scenario, limit int) []job {
 	return jobs
 }
 
-// reference runs a scenario twice without a kill, and returns the points that
-// come each time.
+// reference runs a scenario twice without a kill, and returns the points that both
+// runs reach.
 func (b *bench) reference(m *machine, s scenario) result {
 	var both result
 	for i := range 2 {
@@ -218,8 +218,8 @@ func (b *bench) reference(m *machine, s scenario) result {
 	return both
 }
 
-// late reports whether a point comes after the switch, where what the system is
-// like matters.
+// late reports whether a point is after the switch, where it matters which system
+// it is.
 func (p point) late() bool {
 	switch p.Step {
 	case states.AwaitReboot, states.HandOver, states.Confirm, states.Disarm, states.Verify, states.Report:
@@ -240,7 +240,7 @@ func spread(points []point, n int) []point {
 	return out
 }
 
-// work does the runs, on all machines at once.
+// work does the runs, on all machines in parallel.
 func (b *bench) work() {
 	var wg sync.WaitGroup
 	for _, m := range b.machines {
@@ -259,7 +259,7 @@ func (b *bench) work() {
 	}
 }
 
-// next takes a run that can begin where the machine is, or any.
+// next takes a run that can begin on the system that the machine runs, or any.
 func (b *bench) next(m *machine) (job, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -272,11 +272,11 @@ func (b *bench) next(m *machine) (job, bool) {
 	return j, true
 }
 
-// tries is how often a point is looked for: which of two threads of an agent
-// comes first may differ.
+// tries is how often a run is repeated to reach its point: the order of two threads
+// of an agent may differ.
 const tries = 3
 
-// do does a run and tells how it went; false when the machine is of no use any
+// do does a run and prints how it ended; false if the machine cannot be used any
 // more.
 func (b *bench) do(m *machine, j job) bool {
 	begin := time.Now()
@@ -306,11 +306,11 @@ func (b *bench) do(m *machine, j job) bool {
 	case !r.Struck:
 		sum.Missed++
 		said = "MISSED"
-		b.Logf("%s, %s at %s: %d runs did not come to the point: %v", j.scenario, j.kind, j.at, tries, r.Points)
+		b.Logf("%s, %s at %s: %d runs did not reach the point: %v", j.scenario, j.kind, j.at, tries, r.Points)
 	case r.State == fleet.RolloutCompleted:
 		sum.Completed++
 	default:
-		sum.WentBack++
+		sum.RolledBack++
 		said = fmt.Sprintf("%s (%s)", r.Outcome, r.Reason)
 	}
 	fmt.Printf("%-8s %-7s %-60s %s %s %.1fs\n", j.scenario, j.kind, j.at, m.id, said, time.Since(begin).Seconds())

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 
-// Package crash ends the agent, or the whole machine, at every point at which
-// something is about to be or has just been written or done on it, and looks
-// whether the machine ends right all the same (A02, A03).
+// Package crash kills the agent, or cuts the machine's power, just before or after
+// each thing that the agent writes or does, and checks that the machine still ends
+// on the right system (A02, A03).
 //
-// The programs are those that are shipped and know nothing of it: the kernel's
-// fanotify holds the process that opens one of the agent's files, or executes a
-// program, until the test has decided. So each point is exact, and the same in
-// each run.
+// It uses the programs as they are shipped. The kernel's fanotify stops each process
+// that opens one of the agent's files, or executes a program, until the test has
+// decided. So each point is exact, and the same in each run.
 package crash

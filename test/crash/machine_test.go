@@ -21,11 +21,10 @@ import (
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
-// Times after which a run has not ended right. Without a kill a rollout takes
-// some seconds.
+// Times after which a run has failed. Without a kill a rollout takes some seconds.
 const (
 	rolloutLimit = 150 * time.Second
-	settleLimit  = 30 * time.Second
+	restLimit    = 30 * time.Second
 )
 
 // scenario is what a machine goes through.
@@ -33,8 +32,8 @@ type scenario string
 
 const (
 	good    scenario = "good"    // to a system with another build of the agent
-	dies    scenario = "dies"    // to one whose service dies soon after the switch
-	mute    scenario = "mute"    // to one whose agent does not live, so that the watchdog has to act
+	dies    scenario = "dies"    // to one whose service fails soon after the switch
+	mute    scenario = "mute"    // to one whose agent does not run, so that the watchdog must act
 	reboots scenario = "reboots" // to one with another kernel
 )
 
@@ -47,13 +46,13 @@ const (
 	power   kind = "power"
 )
 
-// Systems of the fleet; each is a release, signed anew for each rollout. Those
-// to which good and dies lead bring another build of the agent than the one that runs.
+// Systems of the fleet. Each is a release, which is signed again for each rollout.
+// The scenarios good and dies always change the build of the agent.
 const (
 	plain   = "a"
 	other   = "b"  // another build of the agent
-	dying   = "da" // the service of a dies
-	dying2  = "db" // the service of b dies
+	dying   = "da" // the service of a fails
+	dying2  = "db" // the service of b fails
 	silent  = "m"  // its agent ends at once
 	kernel2 = "k"  // another kernel, and another build of the agent
 )
@@ -64,7 +63,7 @@ func edits(name string) func(*demo.Host) {
 		switch name {
 		case dying, dying2:
 			h.Fault = "unhealthy"
-			// However early the agent begins to look, it looks for longer than the service lives.
+			// However early the agent begins to probe, it probes for longer than the service runs.
 			toml := "nixfleet/agent.toml"
 			h.Files[toml] = strings.ReplaceAll(h.Files[toml], "successes = 3", "successes = 6")
 		case silent:
@@ -75,15 +74,15 @@ func edits(name string) func(*demo.Host) {
 	}
 }
 
-// target is the system to which a scenario leads a machine that runs from; ""
-// if it cannot begin there.
+// target is the system to which a scenario switches a machine that runs from; "" if
+// the scenario cannot begin there.
 func (s scenario) target(from string) string {
 	return map[scenario]map[string]string{
 		good: {plain: other, other: plain}, dies: {plain: dying2, other: dying}, mute: {plain: silent, other: silent}, reboots: {plain: kernel2, kernel2: plain},
 	}[s][from]
 }
 
-// keeps says whether the new system is one to keep.
+// keeps reports whether a machine should stay on the new system.
 func (s scenario) keeps() bool { return s == good || s == reboots }
 
 // stage is the scene with its releases.
@@ -122,8 +121,8 @@ func (s *stage) prepare(ctx context.Context, scenarios []scenario) error {
 	return nil
 }
 
-// release signs the systems of a name again, so that they are newer than all
-// that any machine has seen.
+// release signs the systems of a name again, so that the release is newer than any
+// that a machine has seen.
 func (s *stage) release(ctx context.Context, name string) (fleet.Digest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +138,7 @@ type machine struct {
 	id    fleet.MachineID
 	host  *testbed.Host
 	at    string   // name of the system that it runs
-	likes scenario // begins with runs of this, where it has the choice
+	likes scenario // whose runs it does first, if it can choose
 }
 
 func (m *machine) path(name string) fleet.StorePath { return m.made[name].Machines[m.id] }
@@ -149,14 +148,14 @@ type result struct {
 	State   fleet.RolloutState
 	Outcome fleet.Outcome
 	Reason  fleet.Reason
-	Points  []point        // that were passed
-	Alive   map[point]bool // those at which there is a process to kill
+	Points  []point        // that were reached
+	Alive   map[point]bool // whether there was a process to kill
 	Struck  bool
-	Stuck   error // it has not ended
-	Wrong   error // it has, and should not have ended so
+	Stuck   error // the run did not end
+	Wrong   error // it ended on the wrong system, or with a wrong outcome
 }
 
-// ended is what the command line says of a rollout.
+// ended is what the command line prints about a rollout.
 type ended struct {
 	ID          fleet.RolloutID    `json:"id"`
 	State       fleet.RolloutState `json:"state"`
@@ -164,8 +163,8 @@ type ended struct {
 	Assignments []fleet.Assignment `json:"assignments"`
 }
 
-// run leads the machine through a scenario, interrupted at a point. The error
-// is about the test, not about the machine.
+// run runs a scenario on the machine, interrupted at a point. The error is about the
+// test, not about the machine.
 func (m *machine) run(ctx context.Context, s scenario, k kind, at point) (result, error) {
 	target := s.target(m.at)
 	if target == "" { // by way of the plain system
@@ -181,24 +180,24 @@ func (m *machine) run(ctx context.Context, s scenario, k kind, at point) (result
 	return r, err
 }
 
-// judge says what is wrong with how a run ended, although nobody is stuck and
-// all agree on what runs.
+// judge says what is wrong with the outcome of a run that ended, and after which
+// machine and control plane agree on what runs.
 func judge(s scenario, k kind, r result) error {
 	completed := r.State == fleet.RolloutCompleted
 	switch {
 	case !s.keeps() && completed:
-		return errors.New("a system that is not well was taken for healthy")
+		return errors.New("an unhealthy system was reported healthy")
 	case !s.keeps() && k != power && r.Outcome != fleet.OutcomeRolledBack:
 		return fmt.Errorf("the outcome is %q, want %q", r.Outcome, fleet.OutcomeRolledBack)
 	case s.keeps() && k != power && !completed:
 		return fmt.Errorf("a good system was not kept: %s, %s", r.Outcome, r.Reason)
 	case !completed && r.Outcome != fleet.OutcomeRolledBack && r.Outcome != fleet.OutcomeFailed:
-		return fmt.Errorf("the machine went back and says %q", r.Outcome)
+		return fmt.Errorf("the machine rolled back and reports %q", r.Outcome)
 	}
 	return nil
 }
 
-// lead brings the machine to a system, interrupted at a point.
+// lead rolls a system out to the machine, interrupted at a point.
 func (m *machine) lead(ctx context.Context, target string, k kind, at point) (result, error) {
 	digest, err := m.release(ctx, target)
 	if err != nil {
@@ -235,12 +234,12 @@ func (m *machine) lead(ctx context.Context, target string, k kind, at point) (re
 	return r, errors.Join(err, s.err, <-booted)
 }
 
-// strike ends something at a point.
+// strike kills the agent or cuts the power at a point.
 type strike struct {
 	kind kind
 	at   point
 	host *testbed.Host
-	off  chan struct{} // gets one when the power was cut
+	off  chan struct{} // gets a value when the power was cut
 
 	passed []point
 	alive  map[point]bool
@@ -259,13 +258,13 @@ func (s *strike) stop(p point, victim int) bool {
 		s.err = syscall.Kill(victim, syscall.SIGKILL)
 		return true
 	}
-	// It must be off before what stands still goes on.
+	// It must be off before the process that was stopped continues.
 	s.err = s.host.Crash(context.Background())
 	s.off <- struct{}{}
 	return true
 }
 
-// forget removes a system from the host's store, but for what it shares with
+// forget removes a system from the host's store, except for what it shares with
 // others, so that each rollout has something to fetch.
 func (m *machine) forget(ctx context.Context, name string) error {
 	const script = `[ ! -e "$1" ] || [ "$(readlink /run/current-system)" = "$1" ] || nix-store --delete --ignore-liveness "$1"`
@@ -281,7 +280,7 @@ func (m *machine) rollout(ctx context.Context, d fleet.Digest) (ended, error) {
 	return e, err
 }
 
-// end waits until the machine has come to rest, and says what it came to.
+// end waits until the machine is idle, and says how the run ended.
 func (m *machine) end(ctx context.Context, e ended, target string) result {
 	r := result{State: e.State}
 	for _, a := range e.Assignments {
@@ -292,7 +291,7 @@ func (m *machine) end(ctx context.Context, e ended, target string) result {
 	case fleet.RolloutCompleted:
 		want = target
 	case fleet.RolloutPaused:
-		if _, err := m.Nixfleet(ctx, nil, "rollout", "cancel", string(e.ID), "--reason", "the next one comes"); err != nil {
+		if _, err := m.Nixfleet(ctx, nil, "rollout", "cancel", string(e.ID), "--reason", "the next run begins"); err != nil {
 			r.Stuck = err
 			return r
 		}
@@ -303,7 +302,7 @@ func (m *machine) end(ctx context.Context, e ended, target string) result {
 	}
 	m.at = want
 	var last state
-	err := m.Until(ctx, settleLimit, "the machine has come to rest", func(ctx context.Context) error {
+	err := m.Until(ctx, restLimit, "the machine is idle on the right system", func(ctx context.Context) error {
 		s, err := m.look(ctx)
 		if err != nil {
 			return err
@@ -320,7 +319,7 @@ func (m *machine) end(ctx context.Context, e ended, target string) result {
 	return r
 }
 
-// state is what a machine and the control plane say.
+// state is what a machine and the control plane report.
 type state struct {
 	running, profile, boot fleet.StorePath
 	watchdog, app, journal string
@@ -352,7 +351,7 @@ func (m *machine) look(ctx context.Context) (state, error) {
 	return s, err
 }
 
-// differs says in what a machine at rest is not as it should be.
+// differs says what is not as it should be on an idle machine.
 func (s state) differs(want fleet.StorePath) error {
 	var errs []error
 	same := func(what string, got, want any) {
@@ -378,7 +377,7 @@ func (s state) differs(want fleet.StorePath) error {
 	return errors.Join(errs...)
 }
 
-// evidence is what people need to see why a run has not ended right.
+// evidence is what people need to see why a run failed.
 func (m *machine) evidence(ctx context.Context) string {
 	const script = `cat $0/journal.json; echo; cat $0/watchdog.json 2>&1; echo; ls -l $0 $0/outbox $0/switch; journalctl -u nixfleet-agent -u nixfleet-watchdog -u 'nixfleet-switch-*' -o short-precise -n 150 --no-pager`
 	res, err := m.host.Exec(ctx, proc.Cmd{Path: "sh", Args: []string{"-c", script, stateDir}})

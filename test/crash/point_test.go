@@ -39,8 +39,8 @@ type namer struct {
 	activated bool              // the system was activated, its services are not yet restarted
 }
 
-// point names a moment at which a process opens or executes path; false when
-// it is none.
+// point names the moment at which a process opens or executes a file; false if it is
+// not a point.
 func (n *namer) point(exec bool, file string, pid int) (point, bool) {
 	who := look(pid)
 	if exec {
@@ -106,7 +106,7 @@ func (n *namer) known(file string) string {
 	return path.Base(file)
 }
 
-// execution is of a program that a process starts.
+// execution names what a process does when it executes a program.
 func (n *namer) execution(file, role string, by process) string {
 	base := path.Base(file)
 	switch {
@@ -124,7 +124,7 @@ func (n *namer) execution(file, role string, by process) string {
 	return "before " + base + " is run"
 }
 
-// others are processes of the switch.
+// others names what processes of the switch do.
 func (n *namer) others(file string) string {
 	switch base := path.Base(file); {
 	case strings.HasSuffix(base, ".started"):
@@ -139,8 +139,8 @@ func (n *namer) others(file string) string {
 	return ""
 }
 
-// step is what the journal on disk says. It is read below the overlay, where
-// nobody is held.
+// step returns the journal's step. It reads the file below the overlay, which is not
+// watched.
 func (n *namer) step() states.Step {
 	var j struct {
 		Step states.Step `json:"step"`

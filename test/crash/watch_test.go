@@ -24,18 +24,18 @@ import (
 // stateDir is the agent's, on a host.
 const stateDir = "/var/lib/nixfleet/agent"
 
-// watch holds every process of a host that is about to open one of the agent's
-// files or to execute a program that matters, until stop has answered.
+// watch stops every process of a host that is about to open one of the agent's files
+// or to execute a program that matters, until the function stop has returned.
 type watch struct {
 	host *testbed.Host
 	fd   int
-	file *os.File // the fanotify group; closing it lets everything go on
+	file *os.File // the fanotify group; closing it lets every process continue
 	name namer
 	exec []string // programs of the systems between which the host switches
 
-	// stop is told each point while the process stands still there. victim is
-	// the process on this machine to kill, 0 if none is there. With true the
-	// watch ends, and what stood still goes on, if it still lives.
+	// stop is called at each point while the process is stopped there. victim is the
+	// process on this machine to kill, 0 if there is none. If it returns true, the
+	// watch ends and the process continues, if it was not killed.
 	stop func(p point, victim int) bool
 
 	quit chan struct{}
@@ -45,7 +45,7 @@ type watch struct {
 	errs []error
 }
 
-// watched are folders whose files' opening is a point, if they are there.
+// watched are folders; opening one of their files is a point.
 var watched = [...]string{stateDir, stateDir + "/outbox", stateDir + "/switch", "/run/nixfleet", "/boot", "/nix/var/nix/profiles"}
 
 // programs whose execution is a point.
@@ -69,7 +69,7 @@ func newWatch(h *testbed.Host, exec []string, stop func(point, int) bool) (*watc
 	return w, nil
 }
 
-// close ends the watch and returns what went wrong.
+// close ends the watch and returns its errors.
 func (w *watch) close() error {
 	w.end()
 	close(w.quit)
@@ -77,7 +77,7 @@ func (w *watch) close() error {
 	return errors.Join(w.errs...)
 }
 
-// end lets everything go on.
+// end lets every process continue.
 func (w *watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,7 +97,7 @@ func (w *watch) fail(err error) {
 }
 
 // mark watches the host whose PID 1 is pid. The marks are on what the host
-// sees, an overlay: its upper folder can be read meanwhile.
+// sees, an overlay: the test can read its upper folder meanwhile.
 func (w *watch) mark(fd, pid int) error {
 	root := fmt.Sprintf("/proc/%d/root", pid)
 	for _, dir := range watched {
@@ -119,8 +119,8 @@ func (w *watch) markPrograms(fd int, root string) error {
 	return nil
 }
 
-// reboots watches the host again as soon as it has booted again, which is well
-// before its systemd starts the first service.
+// reboots marks the host again as soon as it has rebooted, which is well before its
+// systemd starts the first service.
 func (w *watch) reboots(fd, pid int) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -136,7 +136,7 @@ func (w *watch) reboots(fd, pid int) {
 		}
 		pid = now
 		w.mu.Lock()
-		if !w.over { // the number of its file may be another's by now
+		if !w.over { // else its file descriptor may belong to another file by now
 			if err := w.mark(fd, pid); err != nil && w.host.PID() == pid {
 				w.errs = append(w.errs, err)
 			}
@@ -169,7 +169,7 @@ func (w *watch) run() {
 // event answers one event; true ends the watch.
 func (w *watch) event(mask uint64, fd, pid int) bool {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	// The file is of the host, which could not go down properly while it is open.
+	// While this file is open, the host could not shut down properly.
 	err = errors.Join(err, unix.Close(fd))
 	if err != nil {
 		w.fail(fmt.Errorf("watch %s: %w", w.host.Name(), err))
@@ -196,7 +196,7 @@ func (w *watch) event(mask uint64, fd, pid int) bool {
 	return false
 }
 
-// process is what /proc says of a process.
+// process is a process according to /proc.
 type process struct {
 	exe, args string
 	parent    int
@@ -205,7 +205,7 @@ type process struct {
 func look(pid int) process {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	var p process
-	p.exe, _ = os.Readlink(dir + "exe") // one that is gone by now is nobody
+	p.exe, _ = os.Readlink(dir + "exe") // stays empty if the process has ended
 	args, _ := os.ReadFile(dir + "cmdline")
 	p.args = strings.ReplaceAll(string(args), "\x00", " ")
 	stat, _ := os.ReadFile(dir + "stat")
@@ -223,7 +223,7 @@ const (
 	watchdog  = "watchdog"
 )
 
-// role says which of our programs it is; "" if it is none.
+// role returns which of our programs it is; "" for any other.
 func (p process) role() string {
 	f := strings.Fields(p.args)
 	switch {
@@ -237,7 +237,7 @@ func (p process) role() string {
 	return ""
 }
 
-// victim is the process that was at work last, if it still lives.
+// victim is the process of ours that reached the last point, if it still runs.
 func (w *watch) victim() int {
 	if look(w.name.victim).role() == "" {
 		return 0

@@ -21,7 +21,7 @@ import (
 // Canary rollouts between two systems, while the agent of a machine or the
 // control plane is killed with -9 at a random moment: each ends completed, with
 // every machine on the new system (A02, H09, H15).
-func TestChaos_KillsEndRight(t *testing.T) {
+func TestChaos_RolloutsSurviveKills(t *testing.T) {
 	testbed.Require(t)
 	kills := 2
 	if v := os.Getenv("CHAOS"); v != "" {
@@ -81,14 +81,14 @@ func TestChaos_KillsEndRight(t *testing.T) {
 	fmt.Printf("%s\n", sum)
 }
 
-// strike kills something at a random moment of the next rollout and tells what
-// it was.
+// strike kills something at a random moment of the next rollout, and sends what it
+// was.
 func strike(t *testing.T, s *demo.Scene, random *rand.Rand) <-chan string {
 	delay := time.Duration(random.IntN(5000)) * time.Millisecond
 	victim := random.IntN(len(s.Cast) + 1)
 	told := make(chan string, 1)
 	go func() {
-		<-time.After(delay) // the moment is the point of the test, nothing is waited for
+		<-time.After(delay) // a random moment; it waits for nothing
 		ctx := context.WithoutCancel(t.Context())
 		if victim == len(s.Cast) {
 			if err := s.RestartControlPlane(ctx); err != nil {

@@ -22,9 +22,8 @@ import (
 
 var testbedName = regexp.MustCompile(`nixfleet-testbed-[0-9]+`)
 
-// leftovers are the traces of testbeds that no program holds any more: folders,
-// processes, mounts. Other tests have testbeds at the same time, which are
-// theirs.
+// leftovers are folders, processes and mounts of testbeds that no program holds
+// any more. Testbeds of other tests, which run at the same time, do not count.
 func leftovers(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -74,8 +73,8 @@ func held(name string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
-// nothingLeft waits for what other tests' testbeds are just making or clearing
-// away, then complains about the rest.
+// nothingLeft fails the test if there are leftovers. It waits a little, since other
+// tests may be making or removing a testbed.
 func nothingLeft(t *testing.T) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -94,10 +93,10 @@ func nothingLeft(t *testing.T) {
 	}
 }
 
-// The story of the demo, judged by its own JSON: a good release reaches all
-// machines, a bad one comes back from the canary alone (H06), a tampered one is
-// refused (E01), and nothing is left on the machine.
-func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
+// The demo's own JSON shows that a good release reaches all machines, a bad one is
+// rolled back by the canary alone (H06), a tampered one is refused (E01), and
+// nothing is left on the machine.
+func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 	testbed.Require(t)
 	var told []string
 	kept := make(chan struct{})
@@ -159,13 +158,13 @@ func TestDemo_TellsTheWholeStoryAndLeavesNothing(t *testing.T) {
 	nothingLeft(t)
 }
 
-// lookAround does as the demo says, in a shell that knows nothing of Nix and of
-// the fleet: the command that is printed works, and so does a build.
+// lookAround runs what the demo prints, in a shell without any settings of Nix or
+// of the fleet: the printed command works, and so does a build.
 func lookAround(t *testing.T, told []string) {
 	t.Helper()
 	i := slices.IndexFunc(told, func(l string) bool { return strings.HasPrefix(l, "cd ") })
 	if i < 0 || i+1 >= len(told) {
-		t.Errorf("it does not say how to look around: %q", told)
+		t.Errorf("it does not print how to look around: %q", told)
 		return
 	}
 	const build = `nix-store --delete "$(nix-build --no-out-link -E 'derivation { name = "nixfleet-test-look"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; }')"`
@@ -176,7 +175,7 @@ func lookAround(t *testing.T, told []string) {
 	}
 }
 
-// Ctrl-C at a moment when everything runs ends everything.
+// Ctrl-C while everything runs stops and removes everything.
 func TestDemo_LeavesNothingAfterCtrlC(t *testing.T) {
 	testbed.Require(t)
 	reached := make(chan struct{})

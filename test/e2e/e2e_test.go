@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 // Package e2e tests what users do, with the programs themselves: real Nix, real
-// TLS, real processes. The scripts need a control plane on loopback only; the
-// demo and the chaos test need a machine that can carry a testbed.
+// TLS, real processes. The scripts need only a control plane on loopback; the demo
+// and the chaos test need a machine that can run a testbed.
 package e2e
 
 import (

@@ -42,8 +42,8 @@ func (s *scene) expect(state trust.State, now int64, want fleet.Reason) {
 	}
 }
 
-// A control plane that stops delivering, or delivers the past, stops the
-// machines; it cannot make them accept.
+// A control plane that delivers nothing, or old documents, stops the machines. It
+// cannot make them accept a release.
 func TestTimestampsShowWhenDocumentsAreWithheld(t *testing.T) {
 	s := withTimestamps(t)
 	revoked := s.acme.Revocations(fleet.Revocations{Version: 2, SignedAt: tt.Now - tt.Hour, Releases: []fleet.Digest{s.releases[6].Digest}})
@@ -65,7 +65,7 @@ func TestTimestampsShowWhenDocumentsAreWithheld(t *testing.T) {
 	s.expect(fresh, tt.Now+tt.Day-1, "")
 	s.expect(fresh, tt.Now+tt.Day, "stale-timestamp") // no newer one delivered
 
-	// The list that revokes release 6 is kept back, an older one is shown.
+	// The list that revokes release 6 is withheld, an older one is delivered.
 	old := s.learn(s.state, tt.Now, trust.Documents{Timestamp: stamp(7, 0, digest(revoked)), Revocations: harmless})
 	s.expect(old, tt.Now, "withheld")
 	none := s.learn(s.state, tt.Now, trust.Documents{Timestamp: stamp(7, 0, digest(revoked))})
@@ -80,7 +80,7 @@ func TestTimestampsShowWhenDocumentsAreWithheld(t *testing.T) {
 		Revocations: s.acme.Revocations(fleet.Revocations{Version: 3, SignedAt: tt.Now})})
 	s.expect(later, tt.Now, "")
 
-	// Nothing a machine has learnt can be taken back by replaying the past.
+	// Replaying old documents cannot undo anything that a machine has learnt.
 	for name, d := range map[string]trust.Documents{
 		"older timestamp":          {Timestamp: stamp(6, 0, "")},
 		"same version, other":      {Timestamp: stamp(7, 1, digest(revoked))},
@@ -93,7 +93,7 @@ func TestTimestampsShowWhenDocumentsAreWithheld(t *testing.T) {
 		}
 		s.expect(after, tt.Now, "revoked")
 	}
-	s.learn(told, tt.Now, trust.Documents{Timestamp: stamp(7, 0, digest(revoked)), Revocations: revoked}) // the same again is no news
+	s.learn(told, tt.Now, trust.Documents{Timestamp: stamp(7, 0, digest(revoked)), Revocations: revoked}) // the same documents again change nothing
 }
 
 // E02 for the other documents: each role signs its own kind and no other.
@@ -132,7 +132,7 @@ func TestDocumentsOfTheWrongSignersAreRefused(t *testing.T) {
 		"a timestamp as revocations":   {trust.Documents{Revocations: sign(fleet.TypeTimestamp, text(stamp), "acme-revoker")}, "wrong-type"},
 		"revocations by the timestamp": {trust.Documents{Revocations: sign(fleet.TypeRevocations, text(list), "acme-timestamp")}, "unknown-key"},
 		"revocations, not JSON":        {trust.Documents{Revocations: []byte("{")}, "malformed"},
-		"a root nobody signed":         {trust.Documents{Roots: [][]byte{s.evil.RootEnvelope}}, "wrong-fleet"},
+		"another fleet's root":         {trust.Documents{Roots: [][]byte{s.evil.RootEnvelope}}, "wrong-fleet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, _ := json.Marshal(s.state)
@@ -141,7 +141,7 @@ func TestDocumentsOfTheWrongSignersAreRefused(t *testing.T) {
 				t.Errorf("got %v, want %s", errs, tc.want)
 			}
 			if got, _ := json.Marshal(after); string(got) != string(before) {
-				t.Errorf("learnt all the same: %s", got)
+				t.Errorf("the state changed: %s", got)
 			}
 		})
 	}
@@ -168,7 +168,8 @@ func TestTimesFromTheFutureAreNotRemembered(t *testing.T) {
 	}
 }
 
-// Grants allow what they name, to whom they name, while they last.
+// A grant allows one thing, for one release, to the machines that it names, until
+// it expires.
 func TestGrantsAllowOneThing(t *testing.T) {
 	s := withTimestamps(t)
 	current := s.acme.Timestamp(fleet.Timestamp{Version: 7, SignedAt: tt.Now, Expires: tt.Now + 300*tt.Day})
@@ -180,7 +181,7 @@ func TestGrantsAllowOneThing(t *testing.T) {
 	}
 	noFloor := func(st trust.State) trust.State { st.Floor = nil; return st }
 	noStamp := func(st trust.State) trust.State { st.Timestamp = nil; return st }
-	failed := func(st trust.State) trust.State { return st.WentBack(s.releases[6].Digest, "", false, tt.Now) }
+	failed := func(st trust.State) trust.State { return st.RolledBack(s.releases[6].Digest, "", false, tt.Now) }
 	late := int64(30 * tt.Day)
 	for name, tc := range map[string]struct {
 		state trust.State
@@ -202,7 +203,7 @@ func TestGrantsAllowOneThing(t *testing.T) {
 		"a lift is for one try":             {failed(liftAfter(failed(base), s, tt.Now)), 6, tt.Now, "quarantined"},
 		"a lift from before the failure":    {failed(granted(6, "quarantine-lift", tt.Now)), 6, tt.Now, "quarantined"},
 		"a second lift is for a second try": {liftAfter(failed(liftAfter(failed(base), s, tt.Now)), s, tt.Now+1), 6, tt.Now, ""},
-		"lifted for one, failed in another": {liftAfter(base.WentBack(fleet.SHA256(nil), tt.Entry("web-01", "release 6").StorePath, false, tt.Now), s, tt.Now), 6, tt.Now, ""},
+		"lifted for one, failed in another": {liftAfter(base.RolledBack(fleet.SHA256(nil), tt.Entry("web-01", "release 6").StorePath, false, tt.Now), s, tt.Now), 6, tt.Now, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, refusal := trust.Accept(tc.state, tc.now, s.acme.Bundle(s.releases[tc.offer], "web-01"))

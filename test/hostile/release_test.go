@@ -16,8 +16,8 @@ import (
 	tt "github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
-// scene is a machine on release 5 of fleet acme, and what its attacker has:
-// every release ever signed, and the keys of a fleet of his own.
+// scene is a machine on release 5 of fleet acme, and what its attacker has: every
+// release that was ever signed, and the keys of another fleet.
 type scene struct {
 	t        testing.TB
 	acme     *tt.Fleet
@@ -71,20 +71,20 @@ func (s *scene) envelope(data []byte, edit func(*trust.Envelope)) []byte {
 }
 
 // rewrite alters the signed payload as text and keeps the signatures.
-func (s *scene) rewrite(old, new string) func(*trust.Bundle) {
+func (s *scene) rewrite(text, by string) func(*trust.Bundle) {
 	return func(b *trust.Bundle) {
 		b.Envelope = s.envelope(b.Envelope, func(e *trust.Envelope) {
-			changed := bytes.Replace(e.Payload, []byte(old), []byte(new), 1)
+			changed := bytes.Replace(e.Payload, []byte(text), []byte(by), 1)
 			if bytes.Equal(changed, e.Payload) {
-				s.t.Fatalf("the payload has no %s", old)
+				s.t.Fatalf("the payload has no %s", text)
 			}
 			e.Payload = changed
 		})
 	}
 }
 
-// signed has the release key sign any payload over a single entry: what a
-// signer's broken or newer tool might make.
+// signed is a release of a single entry whose payload the release key signed
+// unchecked, as a signer's faulty or newer tool might.
 func (s *scene) signed(entry string, payload func(header string) string) trust.Bundle {
 	tree := trust.NewTree([][]byte{[]byte(entry)})
 	h := s.acme.Header(6)
@@ -107,8 +107,8 @@ func entryText(t testing.TB, edit func(string) string) string {
 	return edit(string(b))
 }
 
-func replaced(old, new string) func(string) string {
-	return func(s string) string { return strings.Replace(s, old, new, 1) }
+func replaced(text, by string) func(string) string {
+	return func(s string) string { return strings.Replace(s, text, by, 1) }
 }
 
 func same(s string) string { return s }
@@ -168,8 +168,8 @@ func TestSwappedSystemsAreRefused(t *testing.T) {
 		"the path of an older release": {bundle: s.offer(func(b *trust.Bundle) {
 			b.Entry = s.acme.Bundle(s.releases[2], "web-01").Entry
 		}), want: "proof-mismatch"},
-		"another machine's entry and proof":           {bundle: web02, want: "wrong-machine"},
-		"another machine's entry under the own proof": {bundle: s.offer(func(b *trust.Bundle) { b.Entry = web02.Entry }), want: "proof-mismatch"},
+		"another machine's entry and proof":             {bundle: web02, want: "wrong-machine"},
+		"another machine's entry with this one's proof": {bundle: s.offer(func(b *trust.Bundle) { b.Entry = web02.Entry }), want: "proof-mismatch"},
 		"another machine's entry renamed": {bundle: func() trust.Bundle {
 			b := web02
 			b.Entry = bytes.ReplaceAll(b.Entry, []byte("web-02"), []byte("web-01"))
@@ -299,13 +299,13 @@ func TestOldReleasesAreRefused(t *testing.T) {
 		"revoked by its line's minimum":       {bundle: of(6), state: revoke(fleet.Revocations{MinSequence: map[fleet.Line]uint64{"main": 7}}), want: "revoked"},
 		"another line's minimum":              {bundle: of(6), state: revoke(fleet.Revocations{MinSequence: map[fleet.Line]uint64{"staging": 7}})},
 		"quarantined": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.WentBack(s.releases[6].Digest, "", false, tt.Now)
+			*st = st.RolledBack(s.releases[6].Digest, "", false, tt.Now)
 		}, want: "quarantined"},
 		"a quarantined system in a new release": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.WentBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 6").StorePath, false, tt.Now)
+			*st = st.RolledBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 6").StorePath, false, tt.Now)
 		}, want: "quarantined"},
 		"another system after a quarantine": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.WentBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 3").StorePath, false, tt.Now)
+			*st = st.RolledBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 3").StorePath, false, tt.Now)
 		}},
 		// A17: state lost.
 		"state lost, not what runs": {bundle: of(6), state: func(st *trust.State) { st.Floor = nil }, want: "floor-unknown"},
@@ -331,14 +331,13 @@ func TestWeakenedPolicyIsRefused(t *testing.T) {
 	})
 }
 
-// E06: path traversal, not a system path, oversized, truncated or
-// duplicate-key JSON, unknown critical fields; here even where the release
-// key signed it.
+// E06: path traversal, not a system path, oversized, truncated or duplicate-key
+// JSON, unknown critical fields: refused although the release key signed it.
 func TestMalformedReleasesAreRefused(t *testing.T) {
 	s := newScene(t)
 	path := string(tt.Entry("web-01", "release 6").StorePath)
-	entry := func(old, new string) trust.Bundle { return s.signed(entryText(t, replaced(old, new)), nil) }
-	header := func(old, new string) trust.Bundle { return s.signed(entryText(t, same), replaced(old, new)) }
+	entry := func(text, by string) trust.Bundle { return s.signed(entryText(t, replaced(text, by)), nil) }
+	header := func(text, by string) trust.Bundle { return s.signed(entryText(t, same), replaced(text, by)) }
 	run(t, s, map[string]attack{
 		"well formed":                  {bundle: s.signed(entryText(t, same), nil)},
 		"unknown field in the entry":   {bundle: entry(`{"id"`, `{"future":{"x":[1]},"id"`)},
@@ -465,8 +464,7 @@ func TestAnyByteOfABundleChanged(t *testing.T) {
 	})
 }
 
-// FuzzBundle takes any text for a bundle: nothing but the signed system is
-// ever accepted.
+// FuzzBundle parses any text as a bundle: only a signed system is ever accepted.
 func FuzzBundle(f *testing.F) {
 	s := newScene(f)
 	signed := map[fleet.StorePath]bool{}

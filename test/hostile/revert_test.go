@@ -10,8 +10,8 @@ import (
 	tt "github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
-// E04: a revert order repeated, or below the floor, or for a release that was
-// never applied here.
+// E04: a revert order that is repeated, or leads below the floor, or is for a
+// release that was never applied here.
 func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 	s := newScene(t)
 	good := trust.Mark{Line: "main", Sequence: 5, Digest: s.releases[5].Digest}
@@ -35,18 +35,18 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 		"the pending release":             {on, tt.Now + 1, 6, ""},
 		"at the end of the window":        {on, tt.Now + window - 1, 6, ""},
 		"after the window":                {on, tt.Now + window, 6, "revert-late"},
-		"after the window, floor settled": {on.Settled(tt.Now + window), tt.Now + window, 6, "revert-late"},
-		"clock set back after the window": {on.Settled(tt.Now + window), tt.Now, 6, "revert-late"},
+		"after the window, floor raised":  {on.RaiseFloor(tt.Now + window), tt.Now + window, 6, "revert-late"},
+		"clock set back after the window": {on.RaiseFloor(tt.Now + window), tt.Now, 6, "revert-late"},
 		"clock set back, seen times hold": {with(on, func(st *trust.State) { st.HighestSignedTime = tt.Now + window }), tt.Now, 6, "clock-behind"},
 		"while it is being applied":       {begun, tt.Now, 6, ""},
-		"repeated":                        {on.WentBack(s.releases[6].Digest, path, true, tt.Now), tt.Now, 6, "revert-repeated"},
-		"repeated after another try":      {on.WentBack(s.releases[6].Digest, path, true, tt.Now).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated":                        {on.RolledBack(s.releases[6].Digest, path, true, tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated after another try":      {on.RolledBack(s.releases[6].Digest, path, true, tt.Now).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
 		"of the last good release":        {on, tt.Now, 5, "revert-late"},
 		"of an older release":             {on, tt.Now, 3, "revert-unknown"},
 		"when nothing was applied":        {s.state, tt.Now, 6, "revert-unknown"},
-		"after the agent went back":       {on.WentBack(s.releases[6].Digest, path, false, tt.Now), tt.Now, 6, "revert-unknown"},
+		"after the agent rolled back":     {on.RolledBack(s.releases[6].Digest, path, false, tt.Now), tt.Now, 6, "revert-unknown"},
 		"after state was lost":            {with(on, func(st *trust.State) { st.Floor = nil }), tt.Now, 6, "revert-unknown"},
-		"with nothing to go back to":      {with(on, func(st *trust.State) { st.LastGood = nil }), tt.Now, 6, "no-last-good"},
+		"without a last good release":     {with(on, func(st *trust.State) { st.LastGood = nil }), tt.Now, 6, "no-last-good"},
 		"to below the floor": {with(on, func(st *trust.State) {
 			st.LastGood = &trust.Mark{Line: "main", Sequence: 4, Digest: s.releases[4].Digest}
 		}), tt.Now, 6, "below-floor"},
@@ -66,15 +66,15 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 	}
 }
 
-// H03, E03: what was taken back stays away, and the floor stays with the last
-// good release, so that the machine is not stuck above what it runs.
-func TestAfterGoingBackTheBadReleaseIsQuarantined(t *testing.T) {
+// H03, E03: a reverted release stays quarantined, and the floor stays at the last
+// good release, so that it is never above what the machine runs.
+func TestAfterARevertTheReleaseIsQuarantined(t *testing.T) {
 	s := newScene(t)
 	a, refusal := trust.Accept(s.state, tt.Now, s.offer(nil))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	st := s.state.Record(a, tt.Now).Activated(tt.Now).WentBack(a.Digest, a.Entry.StorePath, true, tt.Now)
+	st := s.state.Record(a, tt.Now).Activated(tt.Now).RolledBack(a.Digest, a.Entry.StorePath, true, tt.Now)
 	s.expect(st, tt.Now+1, "quarantined")
 	s.expect(st, tt.Now+29*tt.Day, "quarantined")
 	if _, refusal := trust.Accept(st, tt.Now+29*tt.Day, s.acme.Bundle(s.releases[5], "web-01")); refusal != nil {
@@ -85,7 +85,7 @@ func TestAfterGoingBackTheBadReleaseIsQuarantined(t *testing.T) {
 	if refusal != nil {
 		t.Fatalf("the next release: %v", refusal)
 	}
-	st = st.Record(b, tt.Now).Activated(tt.Now).Settled(tt.Now + 7*tt.Day)
+	st = st.Record(b, tt.Now).Activated(tt.Now).RaiseFloor(tt.Now + 7*tt.Day)
 	if got := st.Floor.At("main", tt.Now).Sequence; got != 7 {
 		t.Errorf("floor %d after the window, want 7", got)
 	}
@@ -116,8 +116,7 @@ func TestNextLineMovesAMachine(t *testing.T) {
 	}
 }
 
-// A14: a cache that serves something else than what was built is found out
-// before anything is switched.
+// A14: a cache that does not serve what was built is detected before the switch.
 func TestAlteredClosuresAreRefused(t *testing.T) {
 	dep := tt.Entry("glibc", "2.40")
 	closure := []fleet.ClosurePath{{Path: dep.StorePath, NarHash: dep.NarHash, NarSize: 10}}

@@ -123,7 +123,7 @@ func (j Journal) begin(o Order, now Moment) Journal {
 
 // observed notes drift, and that a staged system has been booted.
 func (j Journal) observed(in Observed, now Moment) Journal {
-	j.Trust = j.Trust.Settled(now.WallMs)
+	j.Trust = j.Trust.RaiseFloor(now.WallMs)
 	if j.Staged != nil && in.Running == j.Staged.Path {
 		j.LastGood, j.Current, j.Staged = j.Current, j.Staged, nil
 		if j.LastGood != nil {

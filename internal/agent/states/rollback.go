@@ -176,7 +176,7 @@ func (j Journal) finish(now Moment) Journal {
 	case w.Outcome != fleet.OutcomeRefused:
 		j = j.leftRelease(now)
 	}
-	j.Trust = j.Trust.Settled(now.WallMs)
+	j.Trust = j.Trust.RaiseFloor(now.WallMs)
 	j.Drift = ""
 	j.Work, j.Step = nil, Idle
 	return j
@@ -202,9 +202,9 @@ func (j Journal) leftRelease(now Moment) Journal {
 	floor := j.Trust.Floor
 	switch {
 	case ordered:
-		j.Trust = j.Trust.WentBack(w.Target.Digest, w.Target.Path, true, now.WallMs)
+		j.Trust = j.Trust.RolledBack(w.Target.Digest, w.Target.Path, true, now.WallMs)
 	case floor != nil && floor.Pending != nil && floor.Pending.Digest == w.Target.Digest && !w.Converged:
-		f := floor.Returned(now.WallMs)
+		f := floor.RolledBack(now.WallMs)
 		j.Trust.Floor = &f
 	}
 	if w.Outcome != fleet.OutcomeFailed && w.Target.Path != "" && w.Target.Path != w.Previous.Path {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-// Package complete gives commands what a shell completes their words to: live
-// names from the control plane, and closed lists.
+// Package complete is the shell completion of the nixfleet command: names from
+// the control plane, and closed lists.
 //
-// It never says what went wrong, and never makes a shell wait.
+// It never reports an error, and never makes a shell wait for more than Time.
 package complete
 
 import (
@@ -19,25 +19,24 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Time bounds how long a shell waits for names from the control
-// plane. Without an answer in time there are fewer of them, or none.
+// Time bounds how long a shell waits for names from the control plane. Names that
+// are late are left out.
 const Time = 2 * time.Second
 
 // maxCompletions bounds how many names a shell is given.
 const maxCompletions = 2000
 
-// Connect makes a client as the command itself would.
+// Connect returns the client that the command itself would use.
 type Connect func() (*api.Client, error)
 
-// lister finds what a word may be completed to.
+// lister returns the candidates for a word.
 type lister func(ctx context.Context, c *api.Client) []cobra.Completion
 
-// Commands gives each command and flag of a tree what its words are completed
-// to, by the names of its flags and arguments. Arguments that are files are
-// left to the shell.
+// Commands adds completion to each command of a tree, by the names of its flags
+// and arguments. The shell completes the names of files.
 func Commands(root *cobra.Command, connect Connect) {
 	machine, release, rollout := connect.oneOf(machineIDs), connect.oneOf(releaseNames), connect.oneOf(rolloutNames)
-	stages := words(fleet.Pending, fleet.Provisioning, fleet.Active, fleet.Maintenance, fleet.Decommissioned)
+	states := words(fleet.Pending, fleet.Provisioning, fleet.Active, fleet.Maintenance, fleet.Decommissioned)
 	flags := map[string]cobra.CompletionFunc{
 		"release":    release,
 		"on":         connect.listOf(machineIDs),
@@ -45,19 +44,19 @@ func Commands(root *cobra.Command, connect Connect) {
 		"strategy":   words(fleet.Canary, fleet.Staged, fleet.AllAtOnce),
 		"on-failure": words(fleet.Pause, fleet.RevertBatch, fleet.RevertAll),
 		"offline":    words(fleet.OfflineWait, fleet.OfflineSkip, fleet.OfflineFail),
-		"lifecycle":  stages,
+		"lifecycle":  states,
 		"role":       words(fleet.RoleReadonly, fleet.RoleDeploy, fleet.RoleAdmin),
 		"from":       release,
 	}
-	arguments := map[string]cobra.CompletionFunc{"MACHINE": machine, "RELEASE": release, "ROLLOUT": rollout, "FROM": release, "TO": release, "STAGE": stages}
+	arguments := map[string]cobra.CompletionFunc{"MACHINE": machine, "RELEASE": release, "ROLLOUT": rollout, "FROM": release, "TO": release, "STATE": states}
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		if c.CommandPath() == "nixfleet rollout create" {
-			_ = c.RegisterFlagCompletionFunc("on", connect.listOf(selectorTerms)) // the one that takes tags too
+			_ = c.RegisterFlagCompletionFunc("on", connect.listOf(selectorTerms)) // only here, --on takes tags too
 		}
 		for name, f := range flags {
 			if c.LocalNonPersistentFlags().Lookup(name) != nil {
-				_ = c.RegisterFlagCompletionFunc(name, f) // fails for a second one only
+				_ = c.RegisterFlagCompletionFunc(name, f) // fails only if the flag has one already
 			}
 		}
 		c.ValidArgsFunction = byPosition(strings.Fields(c.Use)[1:], arguments)
@@ -85,7 +84,7 @@ func byPosition(usage []string, known map[string]cobra.CompletionFunc) cobra.Com
 	}
 }
 
-// words are what a closed list allows.
+// words completes a closed list.
 func words[T ~string](list ...T) cobra.CompletionFunc {
 	out := make([]cobra.Completion, len(list))
 	for i, w := range list {
@@ -94,8 +93,7 @@ func words[T ~string](list ...T) cobra.CompletionFunc {
 	return cobra.FixedCompletions(out, cobra.ShellCompDirectiveNoFileComp)
 }
 
-// live asks the control plane, as the command itself would. Whatever goes
-// wrong, there are no names then, and nothing is said.
+// live asks the control plane. After an error there are no names.
 func (connect Connect) live(cmd *cobra.Command, list lister) []cobra.Completion {
 	ctx := cmd.Context()
 	if ctx == nil {
@@ -110,15 +108,15 @@ func (connect Connect) live(cmd *cobra.Command, list lister) []cobra.Completion 
 	return list(ctx, c)
 }
 
-// oneOf completes a word to one of the live names.
+// oneOf completes a word to a name that the control plane knows.
 func (connect Connect) oneOf(list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return beginning(word, connect.live(cmd, list)), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// listOf completes the last word of a comma-separated list; a `!` before it
-// stays.
+// listOf completes the last word of a comma-separated list, and keeps a `!`
+// before it.
 func (connect Connect) listOf(list lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		before := word[:strings.LastIndex(word, ",")+1]
@@ -213,8 +211,8 @@ func rolloutNames(ctx context.Context, c *api.Client) []cobra.Completion {
 	return out
 }
 
-// described is a completion with a note that shells show beside it, on one
-// line and without control characters.
+// described is a completion with a note that shells show beside it. Both are one
+// line without control characters.
 func described(word, note string, args ...any) cobra.Completion {
 	note = strings.Join(strings.Fields(fleet.CleanText(fmt.Sprintf(note, args...), 120)), " ")
 	return cobra.CompletionWithDesc(strings.Join(strings.Fields(fleet.CleanText(word, 250)), " "), note)

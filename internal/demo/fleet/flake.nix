@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The demo's fleet: nixosConfigurations as any flake has them, of systems that need no Nixpkgs.
-# hosts.json says what each host is in the next release.
+# The demo's fleet: nixosConfigurations as in any flake, of systems that need no Nixpkgs.
+# hosts.json holds the arguments of each host for the next release.
 {
   description = "a fleet of small systems";
   inputs.programs = {

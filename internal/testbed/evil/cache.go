@@ -16,7 +16,7 @@ type Fault string
 
 // The faults.
 const (
-	None          Fault = ""               // nothing: it is an honest cache
+	None          Fault = ""               // nothing: an honest cache
 	DropSignature Fault = "drop-signature" // metadata without signatures
 	SwapNAR       Fault = "swap-nar"       // another path's archive, under the right metadata
 	SwapPath      Fault = "swap-path"      // another path's metadata and archive, under the right name
@@ -26,11 +26,11 @@ const (
 	StallNAR      Fault = "stall-nar"      // half of an archive, then nothing
 )
 
-// Cache alters what a binary cache serves. It is an honest one until Set.
+// Cache alters what a binary cache serves. It is honest until Set.
 type Cache struct {
-	// Next is the true cache.
+	// Next is the honest cache.
 	Next http.Handler
-	// Other is the store path, in the true cache, that SwapNAR and SwapPath deliver.
+	// Other is the store path, in the honest cache, that SwapNAR and SwapPath deliver.
 	Other string
 
 	mu    sync.Mutex
@@ -45,8 +45,8 @@ func (c *Cache) Set(f Fault) {
 	c.fault = f
 }
 
-// Hits is the number of replies that were altered: a test in which it stays zero
-// has shown nothing.
+// Hits returns the number of replies that were altered: a test in which it stays zero
+// proves nothing.
 func (c *Cache) Hits() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +88,7 @@ func (c *Cache) serveInfo(w http.ResponseWriter, r *http.Request, fault Fault) {
 		hash, _, _ := strings.Cut(path.Base(c.Other), "-")
 		other := c.ask(r, "/"+hash+".narinfo")
 		if other.code != http.StatusOK {
-			http.Error(w, fmt.Sprintf("evil cache: %s is not in the true one", c.Other), http.StatusInternalServerError)
+			http.Error(w, fmt.Sprintf("evil cache: %s is not in the honest one", c.Other), http.StatusInternalServerError)
 			return
 		}
 		take := []string{"URL", "Compression", "FileHash", "FileSize"}
@@ -104,7 +104,7 @@ func (c *Cache) serveInfo(w http.ResponseWriter, r *http.Request, fault Fault) {
 	reply.send(w)
 }
 
-// swap replaces the fields of a narinfo by those of another.
+// swap replaces fields of a narinfo by another's.
 func swap(info, other string, fields []string) string {
 	named := func(line string) bool {
 		key, _, _ := strings.Cut(line, ":")
@@ -154,10 +154,10 @@ func (c *Cache) serveHalf(w http.ResponseWriter, r *http.Request, stall bool) {
 		}
 		<-r.Context().Done()
 	}
-	panic(http.ErrAbortHandler) // net/http's way to cut the connection
+	panic(http.ErrAbortHandler) // how net/http cuts the connection
 }
 
-// ask gets a whole file from the true cache.
+// ask gets a whole file from the honest cache.
 func (c *Cache) ask(r *http.Request, path string) *reply {
 	in := r.Clone(r.Context())
 	in.Method, in.URL.Path = http.MethodGet, path
@@ -168,7 +168,7 @@ func (c *Cache) ask(r *http.Request, path string) *reply {
 	return out
 }
 
-// reply keeps what a handler writes.
+// reply records what a handler writes.
 type reply struct {
 	code   int
 	header http.Header

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 // Package evil is the attacker of the test suite: a control plane whose root account
-// is in the wrong hands, and a binary cache that cannot be trusted. What an agent does
-// when it meets them is what the project's guarantee is about.
+// an attacker has, and a binary cache that cannot be trusted. The project's guarantee
+// is about what an agent does when it talks to them.
 //
-// It never becomes part of a program that is shipped; only tests and the demo use it.
+// It never becomes part of a shipped program other than the demo.
 package evil
 
 import (
@@ -30,27 +30,27 @@ import (
 	"time"
 )
 
-// Proxy stands between agents and a control plane and edits the replies. It has
-// all that root on the control plane has: the server's key and the keys of its CAs.
+// Proxy is between agents and a control plane and edits the replies. It has what root
+// on the control plane has: the server's key and the keys of its CAs.
 type Proxy struct {
 	// Upstream is the control plane's address, host:port. Its certificate is not
-	// verified: the attacker knows where he is.
+	// verified.
 	Upstream string
-	// Dial connects to it; nil means from where this process is.
+	// Dial connects to it; nil means from this process's network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ServerCert is the control plane's own certificate with its key.
 	ServerCert tls.Certificate
-	// ClientCAs verifies the agents' certificates; nil takes any.
+	// ClientCAs verifies the agents' certificates; nil accepts any.
 	ClientCAs *x509.CertPool
 	// Issuer and IssuerKey are the CA of the agents' certificates. An agent's own key
-	// is not to be had, so the proxy issues itself a certificate that says the same.
+	// is on its machine, so the proxy issues a certificate with the same content for
+	// a key of its own.
 	Issuer    *x509.Certificate
 	IssuerKey crypto.Signer
 	// Rewrite gets the path of each request and the body of its reply, and returns
-	// the body that the agent gets; nil changes nothing. It may be called at the
-	// same time more than once.
+	// the body that the agent gets; nil changes nothing. Calls may overlap.
 	Rewrite func(path string, body []byte) []byte
-	// Log gets what the server and the proxy complain about; nil means nobody.
+	// Log gets the errors of the server and the proxy; nil means no log.
 	Log *slog.Logger
 }
 
@@ -94,7 +94,7 @@ func (p *Proxy) handler() http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "https", Host: p.Upstream})
 			r.Out.Host = r.In.Host
-			r.Out.Header.Del("Accept-Encoding") // replies have to be legible
+			r.Out.Header.Del("Accept-Encoding") // so that Rewrite can read the reply
 		},
 		Transport:      ways,
 		ModifyResponse: p.modify,
@@ -118,14 +118,14 @@ func (p *Proxy) modify(res *http.Response) error {
 	return nil
 }
 
-// ways are the connections to the control plane, those of each agent apart.
+// ways are the connections to the control plane, separate for each agent.
 type ways struct {
 	proxy *Proxy
 	mu    sync.Mutex
 	all   map[string]*http.Transport
 }
 
-// RoundTrip sends the request in the name of the agent that made it.
+// RoundTrip sends the request with the identity of the agent that made it.
 func (w *ways) RoundTrip(r *http.Request) (*http.Response, error) {
 	var peer *x509.Certificate
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -154,7 +154,7 @@ func (w *ways) of(peer *x509.Certificate) (*http.Transport, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Whatever CAs the server names: it is the one of its agents.
+		// Whatever CAs the server accepts: this one is its agents' CA.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	t := &http.Transport{DialContext: w.proxy.Dial, TLSClientConfig: config, DisableCompression: true, IdleConnTimeout: time.Minute}
@@ -162,8 +162,8 @@ func (w *ways) of(peer *x509.Certificate) (*http.Transport, error) {
 	return t, nil
 }
 
-// impersonate issues a certificate that says what the agent's says, even its serial
-// number, for a key of the proxy's.
+// impersonate issues a certificate with the content of the agent's, even its serial
+// number, for a key of the proxy.
 func (p *Proxy) impersonate(peer *x509.Certificate) (*tls.Certificate, error) {
 	if p.Issuer == nil || p.IssuerKey == nil {
 		return nil, errors.New("impersonate agent: no CA to issue certificates with")

@@ -96,7 +96,7 @@ func newScene(t *testing.T, rewrite func(string, []byte) []byte) scene {
 		if err != nil {
 			t.Error(err)
 		}
-		who := "nobody"
+		who := "anonymous"
 		if len(r.TLS.PeerCertificates) > 0 {
 			c := r.TLS.PeerCertificates[0]
 			who = fmt.Sprint(c.Subject.CommonName, c.DNSNames, c.URIs, c.SerialNumber)
@@ -157,7 +157,7 @@ func post(t *testing.T, c *http.Client, url, body string) (int, string) {
 	return res.StatusCode, string(b)
 }
 
-func TestProxy_EditsRepliesInTheNameOfEachAgent(t *testing.T) {
+func TestProxy_EditsRepliesWithTheIdentityOfEachAgent(t *testing.T) {
 	s := newScene(t, func(path string, body []byte) []byte {
 		if path != "/orders" && path != "/forbidden" {
 			return body
@@ -178,22 +178,22 @@ func TestProxy_EditsRepliesInTheNameOfEachAgent(t *testing.T) {
 		"200 EVIL db-01[db-01.example] [nixfleet://db-01] 8 POST /orders hello",
 		"200 web-01[web-01.example] [nixfleet://web-01] 7 POST /other hello",
 		"403 EVIL web-01[web-01.example] [nixfleet://web-01] 7 POST /forbidden hello",
-		"200 EVIL nobody POST /orders hello",
+		"200 EVIL anonymous POST /orders hello",
 	}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("-got +want:\n%s", diff)
 	}
 }
 
-// The proxy is no more than what it claims to be: an agent of another CA does not
-// get through to the control plane as one of ours.
-func TestProxy_DoesNotTakeStrangers(t *testing.T) {
+// The proxy has no more than it should: it does not pass an agent of another CA on to
+// the control plane as one of ours.
+func TestProxy_RefusesStrangers(t *testing.T) {
 	s := newScene(t, nil)
 	stranger := newAuthority(t).leaf(t, &x509.Certificate{Subject: pkix.Name{CommonName: "web-01"}})
 	c := s.client()
 	c.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
 	if res, err := c.Get(s.url); err == nil {
 		res.Body.Close()
-		t.Errorf("a stranger's certificate was taken: %s", res.Status)
+		t.Errorf("a stranger's certificate was accepted: %s", res.Status)
 	}
 }

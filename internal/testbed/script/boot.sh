@@ -34,7 +34,7 @@ mount -t tmpfs -o mode=755 run "$r/run"
 mount -t tmpfs -o mode=1777 tmp "$r/tmp"
 mkdir -p "$r"/run/{systemd/system,lock,no-units}
 
-# As on NixOS nobody but Nix writes to the store.
+# As on NixOS, only Nix writes to the store.
 mount --bind "$d/nix" "$r/nix"
 mount --bind "$r/nix/store" "$r/nix/store"
 mount -o remount,bind,ro "$r/nix/store"
@@ -50,11 +50,11 @@ hostname "$name"
 touch "$r/etc/hosts"
 mount --bind "$dir/hosts.txt" "$r/etc/hosts"
 
-# Another boot id at each boot.
+# A new boot id at each boot.
 cat /proc/sys/kernel/random/uuid > "$r/run/boot-id"
 mount --bind "$r/run/boot-id" "$r/proc/sys/kernel/random/boot_id"
 
-# What has no business in a namespace and would only slow it down or touch the machine.
+# Units that are useless in a namespace, and would slow the boot or change the machine.
 for u in systemd-{sysctl,modules-load,udevd,udev-trigger,random-seed,binfmt,timesyncd,firstboot,remount-fs,pstore,repart,update-utmp,sysusers}.service \
   kmod-static-nodes.service systemd-journald-audit.socket sys-kernel-{debug,tracing,config}.mount sys-fs-fuse-connections.mount \
   dev-hugepages.mount proc-sys-fs-binfmt_misc.automount getty.target systemd-ask-password-{wall,console}.path systemd-initctl.socket; do

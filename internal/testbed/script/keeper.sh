@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # keeper.sh DIR ID ADDRESS/BITS memory|folder: the first process of a testbed's own PID, mount and network namespaces.
 # It makes the hub, then waits for its standard input to end, which happens when the program that owns the
-# testbed closes it or dies in whatever way. Then everything in here ends and DIR is removed. When the keeper
-# itself is killed, the kernel ends all processes of its PID namespace; mounts and networks go with them.
+# testbed closes it or ends in any way. Then everything in here ends and DIR is removed. When the keeper itself
+# is killed, the kernel kills all processes of its PID namespace, and mounts and networks end with them.
 set -euo pipefail
 umask 022
 trap '' HUP INT TERM
@@ -15,7 +15,7 @@ mount -t cgroup2 cgroup2 "$dir/cg"
 mkdir "$dir/cg/$id"
 
 if [ "$disks" = folder ]; then
-  # In a container the file system of the folder may not be able to carry an overlay.
+  # In a container the file system of the folder may not support an overlay.
   mkdir "$dir"/probe "$dir"/probe/{up,work,root}
   mount -t overlay overlay -o "index=off,lowerdir=/,upperdir=$dir/probe/up,workdir=$dir/probe/work" "$dir/probe/root"
   umount "$dir/probe/root"
@@ -25,8 +25,8 @@ else
 fi
 
 ip link set lo up
-# With an address of its own: a bridge without takes that of one of its ports, another one as hosts come and go, and
-# whoever knew the one before waits seconds until he asks anew.
+# The bridge gets a hardware address of its own. Otherwise it has the address of one of its ports, which changes with
+# the hosts, and a host that knew the old one waits seconds before it asks again.
 ip link add br0 address 02:00:00:00:00:01 type bridge
 ip addr add "$address" dev br0
 ip link set br0 up

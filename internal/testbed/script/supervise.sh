@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# supervise.sh DIR ID NAME ADDRESS/BITS LINK CABLE [BIND...]: a host's power: boots it, again each time it reboots, and ends
+# supervise.sh DIR ID NAME ADDRESS/BITS LINK CABLE [BIND...]: a host's power: boots it, again at each reboot, and ends
 # when it is off. Run in the keeper's namespaces with a network of its own. File descriptor 3 gets "ready" (from
 # boot.sh) and "ended CODE" for each boot.
 set -euo pipefail
@@ -15,7 +15,7 @@ nsenter -t 1 -n -- ip link set "$link" master br0
 nsenter -t 1 -n -- bash "$dir/script/cable.sh" "$link" "$cable"
 
 while :; do
-  # What the system that ran before did to its network ended with it.
+  # The network settings of the system that ran before ended with it.
   ip link set lo up
   ip addr replace "$address" dev eth0
   ip link set eth0 up
@@ -32,5 +32,5 @@ while :; do
     sleep 0.02
   done
   echo "ended $code" >&3
-  [ "$code" = 129 ] || exit 0 # SIGHUP: the kernel's way to tell of a reboot
+  [ "$code" = 129 ] || exit 0 # SIGHUP: how the kernel reports a reboot
 done

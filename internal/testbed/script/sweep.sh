@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# sweep.sh DIR ID: ends what is left of a testbed and removes it. Run in a mount namespace of its own: by the
-# keeper at its end, and by a later testbed that finds DIR without a living keeper.
+# sweep.sh DIR ID: ends what is left of a testbed and removes it. Run in a mount namespace of its own, by the
+# keeper at its end, or by a later testbed that finds DIR without a keeper.
 set -uo pipefail
 dir=$1 id=$2
 mountpoint -q "$dir/cg" || { mkdir -p "$dir/cg" && mount -t cgroup2 cgroup2 "$dir/cg"; }

@@ -12,7 +12,7 @@ case $fault in
   killer) kill -TERM 0 ;;
 esac
 
-# Every entry of the closure's etc is a link through /etc/static; links to entries that are gone are removed.
+# Every entry of the closure's etc is a link through /etc/static; links to entries that no longer exist are removed.
 mkdir -p /etc/systemd
 ln -sfn @out@/etc /etc/static
 (cd @out@/etc && find . -mindepth 1 \( -type f -o -type l \) ! -path './systemd/*') | while read -r f; do

@@ -52,7 +52,7 @@ active() {
   case $(systemctl show -p ActiveState --value "$1") in inactive | failed) return 1 ;; esac
 }
 
-# Decide what to do with each unit that runs; what does not run is left to the targets below.
+# Decide what to do with each unit that runs. The targets below start the others.
 old=$(readlink -f /run/current-system)/etc/systemd/system new=$out/etc/systemd/system
 stop='' skip='' restart='' start=''
 for u in $(units "$old"); do
@@ -95,7 +95,7 @@ say restarting "$restart"
 say starting "$start"
 systemctl start multi-user.target timers.target $start 9>&- || result=4
 
-# Any failed unit of the host counts, as on NixOS, also one that has nothing to do with this switch.
+# Any failed unit of the host counts, as on NixOS, also one that this switch did not change.
 started='' failed=$(systemctl list-units --failed --plain --no-legend | sed 's/ .*//; s/^/ /' | tr -d '\n')
 for u in $(units "$new"); do
   case $(systemctl show -p ActiveState --value "$u") in

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 # A NixOS-like system closure from nothing but /bin/sh (needs sandbox = false and coreutils in /usr/bin). Its layout and its
-# behaviour are those that an agent meets on NixOS: init, activate, bin/switch-to-configuration (switch, boot, test,
+# behaviour are what an agent finds on NixOS: init, activate, bin/switch-to-configuration (switch, boot, test,
 # dry-activate; exit 0, 1 usage or lock, 2 activation failed, 3 reload failed, 4 units failed), nixos-version, kernel, initrd,
 # kernel-modules, kernel-params, etc, sw; /run/current-system, /run/booted-system, /boot/default.
 {
   system ? builtins.currentSystem,
   hostName ? "web-01",
   generation ? "1",
-  # Random bytes in the closure: what has to be copied.
+  # MiB of random bytes in the closure, so that there is something to fetch.
   payloadMiB ? 0,
-  # What is wrong with it, if anything:
+  # Its fault, if it has one:
   #   activation   activate exits 1
   #   hang         activate never ends
   #   killer       activate kills its caller's process group, as an agent that is restarted by its own switch may see
@@ -17,7 +17,7 @@
   #   unhealthy    app.service starts, and fails a second after the switch
   #   flapping     app.service fails after the switch and is restarted for ever
   #   network      the switch succeeds and cuts the network
-  #   boot         fine until the next boot, which fails
+  #   boot         runs until the next boot, which fails
   #   agent-crash  its agent ends at once, each time it is started
   fault ? "",
   # Name of a service -> shell command, or { text = "[Service]..."; } for a whole unit.
@@ -51,7 +51,7 @@ let
     head -c ${toString (payloadMiB * 1048576)} /dev/urandom > $out/blob
   '';
 
-  # However long the switch takes on a busy machine, it is to see a service that is well.
+  # However long the switch takes on a machine under load, the service must be active at its end.
   afterSwitch = "while pgrep -f '[s]witch-to-configuration' > /dev/null; do sleep 0.1; done";
   app = build "app-${generation}" ''
     mkdir -p $out/bin $out/share
@@ -167,7 +167,7 @@ let
     ${lines (n: t: put "$out/etc/${n}" t) files}
   '';
 
-  # What a NixOS system has in its path, here the machine's.
+  # The programs that a NixOS system has in its path: here the machine's.
   programs = "nix nix-build nix-channel nix-collect-garbage nix-copy-closure nix-daemon nix-env nix-instantiate nix-store"
     + " systemctl journalctl systemd-run systemd-analyze systemd-inhibit busctl loginctl hostnamectl"
     + " bash sh env cat ls ln cp mv rm mkdir rmdir readlink realpath stat touch chmod chown id head tail wc sort tr cut date"

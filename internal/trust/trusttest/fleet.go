@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// Package trusttest makes the keys and signed documents of a fleet for tests:
-// the same ones in every run, from labels, so that no secret lies in a file.
+// Package trusttest makes the keys and signed documents of a fleet for tests.
+// They come from labels and are the same in every run, so that no file holds a
+// secret.
 //
 // It is never linked into a program.
 package trusttest
@@ -23,12 +24,12 @@ const (
 	Now  = 1_800_000_000_000
 )
 
-// Key returns the key that belongs to a label.
+// Key returns the key of a label.
 func Key(label string) trust.SecretKey {
 	seed := sha256.Sum256([]byte("nixfleet test key " + label))
 	k, err := trust.Generate(bytes.NewReader(seed[:]), label)
 	if err != nil {
-		panic(err) // the label is no key name: the test is wrong
+		panic(err) // the label is not a valid key name: fix the test
 	}
 	return k
 }
@@ -63,8 +64,7 @@ func New(tb testing.TB, id string, edit func(*fleet.Root)) *Fleet {
 	return f
 }
 
-// AddKey gives a role of root the key of a label, as one more of which one
-// has to sign.
+// AddKey adds the key of a label to a role of root, whose threshold becomes 1.
 func AddKey(root *fleet.Root, role fleet.TrustRole, label string) {
 	k := Key(label)
 	id := trust.KeyID(k.Public())
@@ -84,7 +84,7 @@ func (f *Fleet) Sign(payloadType string, payload []byte, labels ...string) []byt
 	return e.Encode()
 }
 
-// Header returns a valid header of line main but for its entries.
+// Header returns a header of line main that is valid once it has entries.
 func (f *Fleet) Header(sequence uint64) fleet.Header {
 	return fleet.Header{
 		FleetID: f.Root.FleetID, Line: "main", Sequence: sequence, CreatedAt: Now - Hour, Expires: Now + 30*Day,
@@ -127,7 +127,7 @@ func (f *Fleet) Release(h fleet.Header, entries ...fleet.Entry) *trust.Release {
 	return r
 }
 
-// Unchecked signs a release with the keys of labels, whatever they are.
+// Unchecked signs a release with the keys of labels and does not check it.
 func (f *Fleet) Unchecked(h fleet.Header, entries []fleet.Entry, labels ...string) (envelope []byte, raw [][]byte) {
 	f.tb.Helper()
 	payload, raw, err := trust.NewRelease(h, entries)
@@ -162,14 +162,14 @@ func (f *Fleet) Grant(g fleet.Grant) []byte {
 	return f.Sign(fleet.TypeGrant, payload, g.FleetID+"-operator")
 }
 
-// State returns what the machine id knows of the fleet after it pinned the
-// root and nothing else: no floor yet, on line main.
+// State returns the state of a machine that has pinned the root and knows nothing
+// else: an empty floor, line main.
 func (f *Fleet) State(id fleet.MachineID) trust.State {
 	root := f.Root
 	return trust.State{Machine: id, System: "x86_64-linux", Line: "main", Root: &root, Floor: &trust.Floor{}}
 }
 
-// Bundle returns what the machine id gets of a release.
+// Bundle returns the part of a release for a machine.
 func (f *Fleet) Bundle(r *trust.Release, id fleet.MachineID) trust.Bundle {
 	f.tb.Helper()
 	b, ok := r.Bundle(id)

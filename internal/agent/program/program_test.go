@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package main
+package program
 
 import (
 	"bytes"
@@ -13,17 +13,15 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent"
+	"github.com/arcanesys/nixfleet/internal/command"
 )
 
 // run calls the program and returns its standard output.
 func run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	cmd := root()
-	cmd.SetArgs(args)
-	cmd.SetOut(&out)
-	cmd.SetErr(&out)
-	err := cmd.ExecuteContext(t.Context())
+	p := newProgram(command.Invocation{Version: "test", Args: args, Stdout: &out, Stderr: &out})
+	err := p.Execute(t.Context(), p.root())
 	return out.String(), err
 }
 
