@@ -122,8 +122,17 @@ func defaultAgent() Agent {
 // ReadAgent reads and checks an agent's configuration. The error's code is
 // NotFound, Invalid or TooLarge.
 func ReadAgent(file string) (Agent, error) {
+	text, err := read(file)
+	if err != nil {
+		return Agent{}, err
+	}
+	return ParseAgent(file, text)
+}
+
+// ParseAgent is ReadAgent for the text of a file, whose name errors quote.
+func ParseAgent(file, text string) (Agent, error) {
 	a := defaultAgent()
-	if err := read(file, &a); err != nil {
+	if err := decode(file, text, &a); err != nil {
 		return Agent{}, err
 	}
 	return a, a.validate(file)

@@ -22,20 +22,21 @@ import (
 // maxBytes bounds a configuration file.
 const maxBytes = 1 << 20
 
-// read decodes the file into v, which holds the defaults.
-func read(file string, v any) error {
+// read returns the text of a configuration file.
+func read(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fleet.Errorf(fleet.NotFound, "configuration %s does not exist", file).WithHint("give its path with --config")
+		return "", fleet.Errorf(fleet.NotFound, "configuration %s does not exist", file).WithHint("give its path with --config")
 	case err != nil:
-		return fleet.Errorf(fleet.Invalid, "read configuration: %w", err)
+		return "", fleet.Errorf(fleet.Invalid, "read configuration: %w", err)
 	case len(b) > maxBytes:
-		return fleet.Errorf(fleet.TooLarge, "configuration %s has %d bytes; the limit is %d", file, len(b), maxBytes)
+		return "", fleet.Errorf(fleet.TooLarge, "configuration %s has %d bytes; the limit is %d", file, len(b), maxBytes)
 	}
-	return decode(file, string(b), v)
+	return string(b), nil
 }
 
+// decode decodes a configuration into v, which holds the defaults.
 func decode(file, text string, v any) error {
 	meta, err := toml.Decode(text, v)
 	var parse toml.ParseError

@@ -56,7 +56,11 @@ func ReadControlPlane(file string) (ControlPlane, error) {
 		Listen:   Listen{Operators: ":8443", Agents: ":8444", Metrics: "127.0.0.1:9443"},
 		TLS:      TLS{Names: []string{"localhost"}},
 	}
-	if err := read(file, &c); err != nil {
+	text, err := read(file)
+	if err != nil {
+		return ControlPlane{}, err
+	}
+	if err := decode(file, text, &c); err != nil {
 		return ControlPlane{}, err
 	}
 	return c, c.validate(file)
