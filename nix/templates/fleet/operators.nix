@@ -6,7 +6,7 @@
       isAdmin = true;
       sshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
     };
-    # nixos-anywhere and `nixfleet deploy --ssh` log in as root.
+    # `nixos-anywhere` and `nixos-rebuild --target-host` log in as root.
     rootSshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
   };
 }
