@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Who may log in. Put your own keys here; building with these in place is an error.
+# Who may log in. Put your own keys here. A build with the placeholders fails.
 {
   nixfleet.operators = {
     users.alice = {
