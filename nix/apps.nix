@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# `nix run`: the command line, the demo, and the checks that need a Nixpkgs.
+# The apps of `nix run`: the command line, the demo, and the checks that need a Nixpkgs.
 { pkgs, self }:
 let
   inherit (pkgs) lib;

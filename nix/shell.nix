@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# `nix develop`: what `make` and a change to any part of the repository need.
+# The shell of `nix develop`: what `make`, and a change to any part of the repository, need.
 { pkgs }:
 pkgs.mkShell {
   packages = [

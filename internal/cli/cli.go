@@ -31,20 +31,19 @@ type app struct {
 
 // Run runs the command line and returns its exit code.
 func Run(ctx context.Context, v command.Invocation) int {
-	a := &app{Line: command.New(v)}
-	err := a.Execute(ctx, a.root())
+	root, line := Commands(v)
+	err := line.Execute(ctx, root)
 	if err != nil && !command.HasCode(err) && ctx.Err() != nil {
 		err = command.Exit(command.ExitCancelled, fleet.Errorf(fleet.Unavailable, "stopped by a signal"))
 	}
-	return a.End(err)
+	return line.End(err)
 }
 
-// Commands is the tree of all commands, for the reference.
-func Commands(v command.Invocation) *cobra.Command {
+// Commands returns the tree of all commands, and the command line that they
+// read.
+func Commands(v command.Invocation) (*cobra.Command, *command.Line) {
 	a := &app{Line: command.New(v)}
-	root := a.root()
-	a.Prepare(root)
-	return root
+	return a.root(), a.Line
 }
 
 func (a *app) root() *cobra.Command {

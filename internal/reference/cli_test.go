@@ -16,7 +16,8 @@ import (
 )
 
 func TestCLI_IsDescribed(t *testing.T) {
-	root := cli.Commands(command.Invocation{Env: func(string) string { return "" }})
+	root, line := cli.Commands(command.Invocation{Env: func(string) string { return "" }})
+	line.Prepare(root)
 	var b strings.Builder
 	b.WriteString("# nixfleet\n\n" + root.Short + ". Results go to standard output, all else to standard error; with `--json`, standard output has\nexactly one JSON document, also on errors.\n")
 	b.WriteString("\n## Exit codes\n\n| code | meaning |\n| --- | --- |\n")

@@ -47,7 +47,7 @@ func ParseSecretKey(text string) (SecretKey, error) {
 	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
 	if !ok || !validKeyName(name) {
 		return SecretKey{}, fleet.Errorf(fleet.Invalid, "secret key: want one line name:base64").
-			WithHint("nixfleet trust init and nix-store --generate-binary-cache-key make keys")
+			WithHint("nixfleet trust init makes keys, and so does nix-store --generate-binary-cache-key")
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(b64)
 	if err != nil || strings.ContainsAny(b64, "\r\n") {

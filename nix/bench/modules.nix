@@ -23,7 +23,7 @@ let
   operator.nixfleet.operators.rootSshKeys = [ key ];
   needs = name: lib.optional (inputs.${name} != null);
 
-  # What a module needs beside being enabled.
+  # What a module needs in addition to being enabled.
   services = {
     agent.services.nixfleet-agent = {
       enable = true;
@@ -72,7 +72,7 @@ let
       module
       (scopesNeed.${name} or { nixfleet.${name}.enable = true; })
     ]
-    # A disk layout brings what the others boot from.
+    # The disk layout provides the file systems that the other hosts boot from.
     ++ lib.optional (name != "disko") hardware
   ) (removeAttrs scopes.nixosModules (lib.optional (inputs.disko == null) "disko"));
   diskHosts = lib.mapAttrs' (

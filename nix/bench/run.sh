@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# run.sh: what evaluating a host costs beside a plain nixosSystem with the same hardware, and whether
-# every exported module evaluates. Takes NIXPKGS like ../checks/eval/run.sh. The last line is JSON:
+# run.sh: the cost of evaluating a host, compared with a plain nixosSystem on the same hardware, and whether
+# every exported module evaluates. Needs NIXPKGS, as in ../checks/eval/run.sh. The last line is JSON:
 #   {"mkHostCpuRatio":N,"mkHostMemRatio":N,"serverCpuRatio":N,"modules":{NAME:{"evaluates":B,"failedAssertions":N}}}
-#   BENCH_RUNS     measurements of each host, of which the fastest counts (5)
+#   BENCH_RUNS     measurements of each host; the fastest counts (5)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 if [ -z "${NIXPKGS:-}" ]; then
-  echo "SKIP: nothing was measured: NIXPKGS names no Nixpkgs (make bench-nix NIXPKGS=/path/to/nixpkgs)" >&2
+  echo "SKIP: nothing was measured: NIXPKGS is not set (make bench-nix NIXPKGS=/path/to/nixpkgs)" >&2
   exit 0
 fi
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What scopes and roles need beside being enabled, or being imported; a scope that is not named here
-# needs nothing.
+# What scopes and roles need in addition to being enabled or imported. A scope that is not listed needs
+# nothing.
 {
   lib,
   inputs,

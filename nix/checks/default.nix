@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # `nix flake check`: the programs build, every file parses, and each file of evaluation tests passes.
-# The tests run in the build, each in a process with a limit of its own, rather than all in the
-# process that evaluates the flake.
+# The tests run in the build, each file in a process with its own limits, and not all in the process that
+# evaluates the flake.
 {
   pkgs,
   self,

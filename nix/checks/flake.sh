@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # flake.sh: `nix flake check` of the flake without building, and each template as a user's flake with this
-# one as its input. Takes NIXPKGS and INPUTS like eval/run.sh, instead of anything from the network.
+# one as its input. Uses NIXPKGS and INPUTS, as in eval/run.sh, and nothing from the network.
 # Prints `N passed, N failed`.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 if [ -z "${NIXPKGS:-}" ]; then
-  echo "SKIP: the flake was not checked: NIXPKGS names no Nixpkgs" >&2
+  echo "SKIP: the flake was not checked: NIXPKGS is not set" >&2
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
 fi
@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 args=$("$here/eval/harness/arguments.sh") || exit 2
 nixpkgs=$(sed -nE 's/.*\bnixpkgs = ([^;]+);.*/\1/p' <<<"$args")
 
-# What git knows of, as a flake of the repository would be.
+# The files that git knows, as in a flake of the repository.
 mkdir "$work/nixfleet"
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$work/nixfleet" 2>/dev/null)
 
@@ -44,7 +44,7 @@ check "nix flake check" flake flake check --no-build "path:$work/nixfleet"
 git -C "$work/nixfleet" init -q && git -C "$work/nixfleet" add -A
 check "nix/scopes as a flake of its own" flake eval "git+file://$work/nixfleet?dir=nix/scopes#nixosModules" --apply builtins.attrNames
 
-# template FOLDER HOST: initialised, edited and evaluated as its user does.
+# template FOLDER HOST: initialise, edit and evaluate it as its user would.
 template() {
   local directory=$work/${1##*/}
   cp -r "$root/nix/$1" "$directory"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# parse.sh: every .nix file of the repository parses, and shellcheck has nothing to say of the scripts
-# below nix/, where it is at hand: writeShellApplication would refuse to build with less.
+# parse.sh: every .nix file of the repository parses and, if shellcheck is installed, it has no remarks on
+# the scripts below nix/: with remarks, writeShellApplication would not build.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root" || exit 2
 export NIX_REMOTE=${NIX_REMOTE:-dummy://}
 
 if ! command -v nix-instantiate >/dev/null; then
-  echo "SKIP: the Nix files were not parsed: no nix-instantiate here" >&2
-  echo "ok 1 - parse # SKIP no nix-instantiate here"
+  echo "SKIP: the Nix files were not parsed: nix-instantiate is not installed" >&2
+  echo "ok 1 - parse # SKIP nix-instantiate is not installed"
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
 fi
@@ -35,7 +35,7 @@ if command -v shellcheck >/dev/null; then
     fi
   done < <(find nix -name '*.sh' -print0 | sort -z)
 else
-  echo "ok - shellcheck # SKIP no shellcheck here"
+  echo "ok - shellcheck # SKIP shellcheck is not installed"
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The texts that units.sh verifies: our units and configuration files, of a host that has them all.
+# The texts that units.sh verifies: our units and configuration files, from a host that has them all.
 { root, harness }:
 let
   built = import ./eval/harness harness;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # units.sh: our units as NixOS writes them pass systemd-analyze verify, the control plane's exposure is
-# below 2.0, and the programs in ./bin, where they are built, accept the configuration files.
-# Takes NIXPKGS like eval/run.sh. Prints `N passed, N failed`.
+# below 2.0, and the programs in ./bin, if they are built, accept the configuration files.
+# Needs NIXPKGS, as in eval/run.sh. Prints `N passed, N failed`.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,7 +31,7 @@ not_ok() { failed=$((failed + 1)); echo "not ok - $1${2:+: $2}"; }
 
 units=(nixfleet-agent.service nixfleet-agent-restart.service nixfleet-watchdog.service nixfleet-watchdog.timer nixfleet-control-plane.service)
 for unit in "${units[@]}"; do
-  # What is started lies in a store that is not built here.
+  # The programs are in a store that is not built here.
   file "$unit" | sed -E 's#^(Exec[A-Za-z]*=)/nix/store/[^ ]+#\1/usr/bin/true#' >"$work/$unit"
 done
 for unit in "${units[@]}"; do
@@ -42,7 +42,7 @@ for unit in "${units[@]}"; do
   fi
 done
 
-# exposure UNIT LIMIT: systemd's own score, 0 (closed) to 10.
+# exposure UNIT LIMIT: systemd's own score, from 0 (confined) to 10.
 exposure() {
   local score
   score=$(systemd-analyze security --offline=1 --no-pager "$work/$1" 2>/dev/null | sed -nE 's/.*Overall exposure level[^:]*: ([0-9.]+).*/\1/p')

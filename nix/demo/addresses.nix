@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The machines, and where they are on the network between them.
+# The machines, and their addresses on the network between them.
 {
   cache-01 = "10.90.0.2";
   cp-01 = "10.90.0.3";

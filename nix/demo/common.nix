@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What all machines have. Each has two interfaces: one to this machine, for SSH, and one to the others.
+# What all machines share. Each has two interfaces: one to the machine that runs QEMU, for SSH, and one
+# to the other machines.
 {
   config,
   lib,
@@ -10,7 +11,7 @@
 {
   imports = [ (modulesPath + "/virtualisation/qemu-vm.nix") ];
 
-  # QEMU boots the kernel itself; a new one is there at the next start of the machine.
+  # QEMU boots the kernel itself, so a new kernel runs at the next start of the machine.
   nixfleet.nixos-base.bootLoader = false;
   boot.loader.grub.enable = false;
 
@@ -27,7 +28,7 @@
 
   nixfleet.monitoring.openFirewallOn = [ "eth1" ];
 
-  # In force when `nixfleet trust init` has written trust/root.json.
+  # Enabled once `nixfleet trust init` has written trust/root.json.
   services.nixfleet-agent = {
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://cp-01:8444";
@@ -36,7 +37,7 @@
     confirm.beacons = [ "tcp://${addresses.cache-01}:5000" ];
   };
 
-  # In force when the key that cache-01 made at its first start is in cache.pub.
+  # Enabled once cache.pub holds the key that cache-01 made at its first start.
   services.nixfleet-cache = lib.mkIf (builtins.pathExists ./cache.pub) {
     enable = true;
     url = "http://cache-01:5000";

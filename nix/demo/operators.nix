@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Put your public key here; building with this one in place is an error.
+# Put your public key here. A build with the placeholder fails.
 {
   nixfleet.operators.rootSshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
 }

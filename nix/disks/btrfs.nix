@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Disk template btrfs: UEFI, btrfs with the home and the journal in subvolumes of their own.
+# Disk template btrfs: UEFI, btrfs with /home and /var/log in subvolumes of their own.
 {
   disk,
   espSize ? "1G",

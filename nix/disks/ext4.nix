@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Disk template ext4: UEFI, one ext4 root. The simplest layout there is.
+# Disk template ext4: UEFI, one ext4 root. The simplest layout.
 {
   disk,
   espSize ? "1G",

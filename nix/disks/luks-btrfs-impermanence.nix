@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Disk template luks-btrfs-impermanence: UEFI, everything but /boot encrypted, a root that is empty at
-# each boot. Without further options the passphrase is asked for, when formatting and at each boot.
+# Disk template luks-btrfs-impermanence: UEFI, everything except /boot encrypted, a root that is empty at
+# each boot. By default, formatting and each boot ask for the passphrase.
 {
   disk,
   espSize ? "1G",
@@ -13,10 +13,10 @@
   passwordFile ? null,
   # File or device with the key, when formatting and at each boot, for example a USB stick.
   keyFile ? null,
-  # Open by the machine's TPM; enrol it once with `systemd-cryptenroll --tpm2-device=auto DEVICE`.
-  # The passphrase keeps working.
+  # Open the disk with the machine's TPM; enrol it once with `systemd-cryptenroll --tpm2-device=auto DEVICE`.
+  # The passphrase still works.
   tpm2 ? false,
-  # Tell the disk which blocks are free: faster and lasts longer, but shows how full it is.
+  # Tell the disk which blocks are free. The disk is faster and lasts longer, but shows how full it is.
   allowDiscards ? true,
   enable ? true,
   ...
@@ -57,13 +57,13 @@ in
     ))
   ];
 
-  # Only systemd's stage 1 asks a TPM.
+  # Only systemd's stage 1 can use a TPM.
   config.boot.initrd.systemd.enable = lib.mkIf (enable && tpm2) (lib.mkDefault true);
 
   config.assertions = lib.mkIf enable [
     {
       assertion = keyFile == null || !(lib.hasPrefix "${builtins.storeDir}/" (toString keyFile));
-      message = "The disk template ${name} was given a keyFile in the Nix store, which everyone can read. Give the path of a file or device outside of it as a string.";
+      message = "The disk template ${name} was given a keyFile in the Nix store, which everyone can read. Give the path of a file or device outside the store, as a string.";
     }
   ];
 }

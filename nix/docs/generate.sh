@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # generate.sh [--check]: write docs/reference/options from the options of the modules, or with --check
-# compare it with them. Takes NIXPKGS and NIX_DARWIN like checks/eval/run.sh and needs both.
+# compare the pages with the options. Needs NIXPKGS and NIX_DARWIN, as in checks/eval/run.sh.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,7 +32,7 @@ awk -v folder="$work/pages" '
   { print > file }
 ' "$work/all"
 
-# A default that was taken from the machine that made the page.
+# A default that comes from the machine that made the page.
 if grep -rn -e /nix/store/ -e "$root" "$work/pages" >&2; then
   echo "not ok 1 - reference of options: give the options above a defaultText"
   exit 1
@@ -44,7 +44,7 @@ if [ -z "$check" ]; then
   cp "$work"/pages/* "$target/"
   echo "ok 1 - reference of options: $(find "$target" -type f | wc -l) pages written"
 elif diff -ru "$target" "$work/pages" >"$work/diff"; then
-  echo "ok 1 - reference of options is that of the modules"
+  echo "ok 1 - reference of options matches the modules"
 else
   head -n 60 "$work/diff" >&2
   echo "not ok 1 - reference of options differs from the modules: run nix/docs/generate.sh"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The reference of options as Markdown, made from the options themselves: one page a module, for NixOS
-# and nix-darwin together. generate.sh writes the pages.
+# The reference of options as Markdown, made from the options themselves: one page for each module, for
+# NixOS and nix-darwin together. generate.sh writes the pages.
 { root, harness }:
 let
   built = import ../checks/eval/harness harness;
@@ -12,7 +12,7 @@ let
   mac = built.darwin { modules = lib.attrValues (modules.darwinModules // scopes.darwinModules); };
 
   isOurs = declaration: lib.hasPrefix "${toString root}/" (toString declaration);
-  # Only what can be ours is looked into: options of Nixpkgs may need packages to be described.
+  # Look only at what can be ours: to describe options of Nixpkgs may need packages.
   candidates = options: {
     inherit (options) hostSpec nixfleet;
     services = lib.filterAttrs (name: _: lib.hasPrefix "nixfleet-" name) options.services;
@@ -34,7 +34,7 @@ let
     in
     if lib.head parts == "hostSpec" then "hostSpec" else lib.concatStringsSep "." (lib.take 2 parts);
 
-  # The roles of Nixpkgs' manual are for its own reader.
+  # Only the renderer of Nixpkgs' manual understands its roles.
   plain = builtins.replaceStrings [ "{option}" "{manpage}" "{file}" "{command}" "{var}" "{env}" ] [ "" "" "" "" "" "" ];
   textOf = value: lib.removeSuffix "\n" (if builtins.isAttrs value then value.text else value);
   code =
@@ -87,6 +87,6 @@ let
     "README.md" = index;
   };
 in
-# One text, since that is what can be had out of an evaluation without a store: a line with the name
-# before each page.
+# One text, because an evaluation without a store can return only that. A line with the name is before
+# each page.
 lib.concatStrings (lib.mapAttrsToList (name: text: "<!-- page: ${name} -->\n${text}") files)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The functions a fleet's flake calls. `nixpkgs` is what they take when a fleet names none; nothing
-# else of the framework's own inputs reaches a host.
+# The functions that a fleet's flake calls. `nixpkgs` is used where a fleet names none; no other input
+# of the framework reaches a host.
 { nixpkgs }:
 {
   mkHost = import ./mk-host.nix { defaultNixpkgs = nixpkgs; };

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
 # mkHost: one host of a fleet, as nixosSystem or darwinSystem return it. It adds the host's name,
-# its platform and modules that change nothing until they are enabled; everything it does can be had
-# by importing those modules.
+# its platform, and modules that change nothing until they are enabled. Importing those modules has
+# the same effect.
 { defaultNixpkgs }:
 {
-  # Host name, and with it the machine id.
+  # Host name, which is also the machine id.
   hostName,
   # x86_64-linux, aarch64-linux, aarch64-darwin or x86_64-darwin.
   platform,
   # system.stateVersion: a release for NixOS, a number for nix-darwin.
   stateVersion ? null,
   modules ? [ ],
-  # Passed through as they are: give the fleet's own { inherit self inputs; }.
+  # Passed through unchanged: give the fleet's own { inherit self inputs; }.
   specialArgs ? { },
   # A guest under QEMU: virtio drivers and a serial console.
   isVm ? false,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-# mkInstaller: an installer image into which the operator can log in by SSH, for nixos-anywhere on
-# machines that boot from a stick. Build config.system.build.isoImage.
+# mkInstaller: an installer image that operators can log in to by SSH, for nixos-anywhere on machines
+# that boot from a USB stick. Build config.system.build.isoImage.
 { defaultNixpkgs }:
 {
-  # Public keys of who may log in as root.
+  # Public keys of the operators who may log in as root.
   sshKeys,
   platform ? "x86_64-linux",
   modules ? [ ],
@@ -11,7 +11,7 @@
 }:
 assert nixpkgs.lib.assertMsg (
   sshKeys != [ ]
-) "mkInstaller: sshKeys must hold at least one public key, or nobody can log in";
+) "mkInstaller: sshKeys must hold at least one public key, or no one can log in";
 nixpkgs.lib.nixosSystem {
   modules = [
     (

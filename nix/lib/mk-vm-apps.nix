@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-# mkVmApps: apps that build, start, stop, clean and test hosts of a fleet as virtual machines.
+# mkVmApps: apps that build, start, stop, clean and test the hosts of a fleet as virtual machines.
 #   apps.x86_64-linux = nixfleet.lib.mkVmApps { inherit pkgs; hosts = self.nixosConfigurations; };
 {
   pkgs,
-  # nixosConfigurations of the flake. Only the names are looked at; the apps build what they start.
+  # nixosConfigurations of the flake. Only the names are used; the apps build what they start.
   # null: the hosts of the flake in the working directory, or of --flake.
   hosts ? null,
 }:
@@ -14,7 +14,7 @@ let
     start = "Start hosts as virtual machines";
     stop = "Power virtual machines off";
     clean = "Remove the disks of virtual machines";
-    test = "Bring a host up from an empty disk, and look whether it is well";
+    test = "Start a host from an empty disk, and check that no unit failed";
   };
 
   program = pkgs.writeShellApplication {

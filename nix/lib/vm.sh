@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
-# vm.sh VERB [options]: hosts of a flake as virtual machines on this one, under QEMU. mk-vm-apps.nix
-# wraps it, with the host names in NIXFLEET_VM_HOSTS; without, the flake is asked for them.
+# vm.sh VERB [options]: the hosts of a flake as virtual machines on this machine, under QEMU.
+# mk-vm-apps.nix wraps it, with the host names in NIXFLEET_VM_HOSTS; without them it asks the flake.
 
 usage() {
   cat <<TEXT
 usage: $1-vm (-h HOST)... | --all [options]
 
-  -h, --host HOST     this host; again for a second one
+  -h, --host HOST     this host; repeat it for more hosts
   --all               every host of the flake
   --flake FLAKE       the flake (.)
   --ram MB            memory (2048)
   --cpus N            processors (2)
-  --disk-size SIZE    size of a new disk, like 20G (what the host's configuration says)
-  --ssh-port PORT     first port for SSH from this machine (2201); a host keeps the one it got
-  --vlan PORT         connect the machines with each other over this multicast port
-  --display           show the screen; without it there is only the log
+  --disk-size SIZE    size of a new disk, such as 20G (default: the host's configuration)
+  --ssh-port PORT     first port for SSH from this machine (2201); a host keeps its port
+  --vlan PORT         connect the machines to each other over this multicast port
+  --display           show the screen; without it, there is only the log
 
 Disks, ports and logs are in ${state}.
 TEXT
@@ -58,7 +58,7 @@ for host in "${hosts[@]}"; do
 done
 mkdir -p "$state"
 
-# port HOST: its port for SSH. The first free one when it is asked for first, the same ever after.
+# port HOST: its port for SSH: the first free one, and the same in every later call.
 port() {
   local taken next=$ssh_port
   (
@@ -81,7 +81,7 @@ build() {
     "$flake#nixosConfigurations.$1.config.system.build.vm"
 }
 
-# A disk of another size than the configuration's, as the machine's own script would make it.
+# Make a disk of another size than the configuration's, in the way of the machine's own script.
 make_disk() {
   qemu-img create -q -f raw "$1.raw" "$disk_size"
   mkfs.ext4 -q -L nixos "$1.raw"
@@ -91,7 +91,7 @@ make_disk() {
 
 start() {
   local host=$1 dir=$state/$1 runner ssh options
-  if running "$host"; then echo "$host runs already"; return; fi
+  if running "$host"; then echo "$host is already running"; return; fi
   [ -e "$dir/result" ] || build "$host"
   runner=("$dir"/result/bin/run-*-vm)
   ssh=$(port "$host")
@@ -107,10 +107,10 @@ start() {
   echo "$host: ssh -p $ssh root@127.0.0.1   (log: $dir/log)"
 }
 
-# Asks the machine to power off, and switches it off if it does not in time.
+# Ask the machine to power off; kill it if it does not in time.
 stop() {
   local host=$1 dir=$state/$1 pid
-  if ! running "$host"; then echo "$host does not run"; return; fi
+  if ! running "$host"; then echo "$host is not running"; return; fi
   pid=$(cat "$dir/pid")
   echo system_powerdown | socat -t 1 - "UNIX-CONNECT:$dir/monitor" >/dev/null 2>&1 || kill "$pid" 2>/dev/null || true
   timeout "${NIXFLEET_VM_STOP_SECONDS:-60}" tail --pid="$pid" -f /dev/null || kill -9 "$pid" 2>/dev/null || true
@@ -121,14 +121,14 @@ stop() {
 clean() {
   stop "$1" >/dev/null
   rm -rf "${state:?}/$1"
-  echo "$1: disk and log are gone; its port stays"
+  echo "$1: disk and log are removed; it keeps its port"
 }
 
 on() {
   ssh -q -p "$(port "$1")" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5 -o BatchMode=yes root@127.0.0.1 "${@:2}"
 }
 
-# One machine from an empty disk to a running system without failed units, and away again.
+# Start one machine from an empty disk, wait until its system runs, and remove it again.
 check() {
   local host=$1 end=$((SECONDS + ${NIXFLEET_VM_TEST_SECONDS:-300})) result=0
   clean "$host" >/dev/null
@@ -142,7 +142,7 @@ check() {
   on "$host" systemctl is-system-running --wait || { on "$host" systemctl --failed --no-pager || true; result=1; }
   clean "$host"
   [ "$result" -eq 0 ] || fail "$host came up with failed units"
-  echo "$host came up and is as it should be"
+  echo "$host runs, and no unit failed"
 }
 
 one() {
@@ -156,7 +156,7 @@ one() {
   esac
 }
 
-# All at once; the first failure is the whole's.
+# All at once. If one fails, the whole call fails.
 pids=()
 for host in "${hosts[@]}"; do
   one "$host" &

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # The fleet's binary cache: NixOS's harmonia, which serves this host's own store, with a signing key,
-# TLS by nginx if asked for, and a garbage collection that spares what was used lately.
+# optionally TLS by nginx, and a garbage collection that keeps recent generations.
 {
   config,
   options,
@@ -10,7 +10,7 @@
 let
   cfg = config.services.nixfleet-cache-server;
 
-  # Its options moved twice: signKeyPath, then signKeyPaths, then all of them below cache.
+  # Its options were renamed twice: signKeyPath, then signKeyPaths, then all of them below cache.
   upstream = options.services.harmonia;
   keys =
     module:
@@ -40,8 +40,8 @@ in
       default = null;
       example = "/run/secrets/cache-key";
       description = ''
-        Secret key that signs what is served; it reaches the service as a credential.
-        `nix key generate-secret --key-name cache.example.org-1` makes one.
+        File with the secret key that signs the served paths; the service reads it as a credential.
+        `nix key generate-secret --key-name cache.example.org-1` creates a key.
       '';
     };
 
@@ -49,7 +49,7 @@ in
       type = lib.types.str;
       default = "127.0.0.1";
       example = "[::]";
-      description = "Address on which the cache listens, without TLS. Behind `virtualHost` it is always loopback.";
+      description = "Address on which the cache listens, without TLS. With `virtualHost` it is always loopback.";
     };
 
     port = lib.mkOption {
@@ -61,7 +61,7 @@ in
     priority = lib.mkOption {
       type = lib.types.ints.unsigned;
       default = 30;
-      description = "What the cache says of itself: lower is asked first; cache.nixos.org has 40.";
+      description = "The priority that the cache states: Nix asks caches with lower numbers first; cache.nixos.org has 40.";
     };
 
     virtualHost = lib.mkOption {
@@ -69,29 +69,29 @@ in
       default = null;
       example = "cache.example.org";
       description = ''
-        Name under which nginx serves the cache with TLS, with a certificate by ACME; take one of your own
-        with `services.nginx.virtualHosts.<name>`. null: no reverse proxy.
+        Name under which nginx serves the cache with TLS and a certificate from ACME; to use your own
+        certificate, set `services.nginx.virtualHosts.<name>`. null: no reverse proxy.
       '';
     };
 
     openFirewall = lib.mkOption {
       type = lib.types.bool;
       default = false;
-      description = "Whether to open the port of the cache, or with `virtualHost` those of nginx.";
+      description = "Whether to open the port of the cache, or with `virtualHost` the ports of nginx.";
     };
 
     gc = {
-      enable = lib.mkEnableOption "collecting garbage on the cache, which by default keeps everything";
+      enable = lib.mkEnableOption "garbage collection on the cache, which by default keeps everything";
       keepDays = lib.mkOption {
         type = lib.types.ints.positive;
         default = 60;
-        description = "Generations older than this are deleted before what nothing needs is collected.";
+        description = "Days for which generations are kept. Older ones are deleted before garbage is collected.";
       };
       dates = lib.mkOption {
         type = lib.types.str;
         default = "weekly";
         example = "Sun 03:00";
-        description = "When garbage is collected, as systemd.time(7) writes it.";
+        description = "When garbage is collected, in the format of systemd.time(7).";
       };
     };
   };

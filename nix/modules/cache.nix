@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A binary cache that this host substitutes from, on NixOS and nix-darwin. Nothing of Nix's other
-# settings changes.
+# A binary cache that this host substitutes from, on NixOS and nix-darwin. Nix's other settings do
+# not change.
 { config, lib, ... }:
 let
   cfg = config.services.nixfleet-cache;
@@ -20,14 +20,14 @@ in
       type = lib.types.nullOr (lib.types.strMatching "[^ :]+:[A-Za-z0-9+/]+=*");
       default = null;
       example = "cache.example.org-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-      description = "The key that signs the cache's paths; Nix refuses paths that it did not sign.";
+      description = "The public key of the cache; Nix refuses paths that this key did not sign.";
     };
 
     priority = lib.mkOption {
       type = lib.types.nullOr lib.types.ints.unsigned;
       default = null;
       example = 30;
-      description = "Lower is asked first; cache.nixos.org has 40. null: what the cache itself says.";
+      description = "Nix asks caches with lower numbers first; cache.nixos.org has 40. null: the priority that the cache states.";
     };
   };
 
@@ -49,7 +49,7 @@ in
       }
       {
         assertion = cfg.publicKey != null;
-        message = "services.nixfleet-cache.publicKey must be set to the key that signs the cache's paths; `nix key convert-secret-to-public` prints it.";
+        message = "services.nixfleet-cache.publicKey must be set to the cache's public key; `nix key convert-secret-to-public` prints it from the secret key.";
       }
     ];
   };

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A program's settings as a TOML file that the program itself has read. Where the build machine
-# cannot run it, the program says what is wrong when it starts.
+# A program's settings as a TOML file that the program itself has checked. If the build machine cannot
+# run the program, it reports mistakes when it starts.
 {
   lib,
   pkgs,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# darwinModules.default: what mkHost gives every Mac. Nothing changes until it is enabled.
+# darwinModules.default: the modules that mkHost adds to every Mac. They change nothing until they are
+# enabled.
 {
   _class = "darwin";
   imports = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The modules by name. Every value is a path, so that a module imported twice is one module.
+# The modules by name. Every value is a path, so that a module that is imported twice counts once.
 {
   nixosModules = {
     default = ./nixos.nix;

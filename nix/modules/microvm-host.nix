@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# A host for microvm.nix guests: a bridge with DHCP and NAT that the guests' tap interfaces join. The
-# guests themselves are declared in microvm.vms. Not part of nixosModules.default.
+# A host for microvm.nix guests: a bridge with DHCP and NAT that the guests' tap interfaces join.
+# microvm.vms declares the guests themselves. Not part of nixosModules.default.
 {
   config,
   options,
@@ -25,13 +25,13 @@ in
     address = lib.mkOption {
       type = lib.types.strMatching "[0-9.]+/[0-9]+";
       default = "10.83.0.1/24";
-      description = "The host's own address on the bridge and the guests' network.";
+      description = "The host's own address on the bridge, with the prefix length of the guests' network.";
     };
 
     tapPattern = lib.mkOption {
       type = lib.types.strMatching "[a-z0-9-]+\\*?";
       default = "vm-*";
-      description = "Names of tap interfaces that join the bridge: `microvm.interfaces.*.id` of the guests.";
+      description = "Pattern for the names of the tap interfaces that join the bridge: `microvm.interfaces.*.id` of the guests.";
     };
 
     dhcp.enable = lib.mkOption {
@@ -44,13 +44,13 @@ in
       enable = lib.mkOption {
         type = lib.types.bool;
         default = true;
-        description = "Whether guests reach the network behind the host's address.";
+        description = "Whether guests reach other networks by NAT behind the host's address.";
       };
       externalInterface = lib.mkOption {
         type = lib.types.nullOr lib.types.str;
         default = null;
         example = "enp1s0";
-        description = "Interface to which NAT is bound; null: any.";
+        description = "Interface on which NAT is applied; null: any.";
       };
     };
   };
@@ -58,7 +58,7 @@ in
   config = lib.mkIf cfg.enable {
     systemd.network = {
       enable = true;
-      # The host's other interfaces may be managed by something else, for which networkd would wait.
+      # Something else may manage the host's other interfaces, and networkd would wait for them.
       wait-online.enable = lib.mkDefault config.networking.useNetworkd;
       netdevs."10-nixfleet-microvm".netdevConfig = {
         Kind = "bridge";

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# nixosModules.default: what mkHost gives every NixOS host. Nothing changes until it is enabled.
+# nixosModules.default: the modules that mkHost adds to every NixOS host. They change nothing until
+# they are enabled.
 {
   _class = "nixos";
   imports = [

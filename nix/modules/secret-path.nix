@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The type of options that name a secret: a file on the host, never one in the world-readable store.
+# The type of options that name a secret: a file on the host, outside the world-readable store.
 { lib }:
 lib.types.addCheck (lib.types.strMatching "/.+") (file: !lib.hasPrefix builtins.storeDir file)
 // {

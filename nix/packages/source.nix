@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What the programs are built of. Documentation and Nix files are left out, so that changing them
-# rebuilds nothing. vendor-hash.sh checks that no Go package of the module is outside.
+# The source of the programs. Documentation and Nix files are left out, so that a change to them rebuilds
+# nothing. vendor-hash.sh checks that every Go package of the module is included.
 { lib }:
 let
   root = ../..;

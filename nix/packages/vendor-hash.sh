@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# vendor-hash.sh [--check]: write vendor-hash.nix, the hash that buildGoModule compares with what
-# `go mod vendor` puts out for the files of source-folders.nix. --check: only say whether it is true.
+# vendor-hash.sh [--check]: write vendor-hash.nix, the hash that buildGoModule compares with the output
+# of `go mod vendor` for the files of source-folders.nix. --check: only say whether the hash is right.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -9,8 +9,8 @@ root=$(cd "$here/../.." && pwd)
 file=$here/vendor-hash.nix
 
 if ! command -v nix >/dev/null; then
-  echo "SKIP: the vendor hash was not computed: no nix here" >&2
-  echo "ok 1 - vendor-hash # SKIP no nix here"
+  echo "SKIP: the vendor hash was not computed: nix is not installed" >&2
+  echo "ok 1 - vendor-hash # SKIP nix is not installed"
   exit 0
 fi
 
@@ -18,7 +18,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$root"
 
-# What Nix builds of: the listed folders, as git knows them.
+# The source that Nix builds: the listed folders, as git knows them.
 mapfile -t folders < <(sed -nE 's/^ *"(.*)"$/\1/p' "$here/source-folders.nix")
 git ls-files -z --cached --others --exclude-standard -- "${folders[@]}" | while IFS= read -r -d '' path; do
   [ -e "$path" ] || continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Platform shim darwin-base: what a Mac needs to be managed from afar, whatever its role.
+# Platform module darwin-base: what every Mac needs for remote management, whatever its role.
 {
   config,
   lib,
@@ -20,14 +20,14 @@ in
         programs.bash.enable = lib.mkDefault true;
         programs.zsh.enable = lib.mkDefault true;
 
-        # macOS reads this folder before its own settings, and takes the first value it finds.
+        # macOS reads this folder before its own settings, and uses the first value that it finds.
         environment.etc."ssh/sshd_config.d/010-nixfleet.conf".text = ''
           KbdInteractiveAuthentication no
           PasswordAuthentication no
           PermitRootLogin no
         '';
       }
-      # Newer nix-darwin only; before, Remote Login is turned on by hand.
+      # Newer nix-darwin only; with older ones, enable Remote Login by hand.
       (lib.optionalAttrs (options.services ? openssh.enable) {
         services.openssh.enable = lib.mkDefault true;
       })

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Platform shim nixos-base: what a NixOS needs to boot, get an address and be reached, whatever its role.
-# With the hardware-configuration.nix of nixos-generate-config it makes a host that can be deployed.
+# Platform module nixos-base: what every NixOS host needs to boot, get an address and be reached by SSH,
+# whatever its role. With the hardware-configuration.nix of nixos-generate-config it can be deployed.
 { config, lib, ... }:
 let
   inherit (lib) mkDefault mkIf mkOption;
@@ -17,21 +17,21 @@ in
       default = !config.boot.isContainer;
       defaultText = lib.literalExpression "!config.boot.isContainer";
       description = ''
-        Whether to boot by systemd-boot (UEFI) when nothing else is declared. A GRUB device, a BIOS disk
-        template, {option}`nixfleet.hardware.legacyBoot` and lanzaboote all go before it.
+        Whether to use systemd-boot (UEFI) when no other boot loader is declared. A GRUB device, a BIOS
+        disk template, {option}`nixfleet.hardware.legacyBoot` and lanzaboote all take precedence.
       '';
     };
   };
 
   config = mkIf cfg.enable {
-    # Below mkDefault, so that modules which bring a boot loader of their own need not force anything.
+    # A lower priority than mkDefault, so that modules with a boot loader of their own override it.
     boot.loader.systemd-boot.enable = mkIf (cfg.bootLoader && config.boot.loader.grub.device == "") (
       lib.mkOverride 1250 true
     );
     boot.loader.efi.canTouchEfiVariables = mkIf config.boot.loader.systemd-boot.enable (
       mkDefault true
     );
-    # A full /boot makes every later switch fail.
+    # When /boot is full, every later switch fails.
     boot.loader.systemd-boot.configurationLimit = mkDefault 20;
     boot.loader.grub.configurationLimit = mkDefault 20;
 

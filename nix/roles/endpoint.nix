@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Role endpoint: a machine with one purpose, such as a kiosk or a gateway: as little as can be managed.
-# Importing a role is taking it; every choice is a default that the host can override.
+# Role endpoint: a machine with one purpose, such as a kiosk or a gateway: the least that can be managed.
+# Importing a role enables it; every choice is a default that the host can override.
 {
   config,
   lib,
@@ -23,7 +23,7 @@ in
   options.nixfleet.roles.endpoint.enable = lib.mkOption {
     type = lib.types.bool;
     default = true;
-    description = "Whether this host is what the role endpoint makes of it. Importing the role is enough; false takes it back.";
+    description = "Whether to apply the role endpoint to this host. Importing the role is enough; false disables it.";
   };
 
   config = lib.mkIf config.nixfleet.roles.endpoint.enable {
@@ -32,7 +32,7 @@ in
       base.enable = mkDefault true;
       operators.enable = mkDefault true;
       secrets.enable = mkDefault true;
-      # impermanence is at hand but off: it comes on with a disk template that is made for it.
+      # impermanence is imported but off: a disk template that is made for it enables it.
     };
   };
 }

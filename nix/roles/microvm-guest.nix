@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Role microvm-guest: a guest of microvm.nix, whose host brings kernel, boot and disks.
-# Importing a role is taking it; every choice is a default that the host can override.
+# Role microvm-guest: a guest of microvm.nix, whose host provides kernel, boot and disks.
+# Importing a role enables it; every choice is a default that the host can override.
 {
   config,
   lib,
@@ -22,7 +22,7 @@ in
   options.nixfleet.roles.microvm-guest.enable = lib.mkOption {
     type = lib.types.bool;
     default = true;
-    description = "Whether this host is what the role microvm-guest makes of it. Importing the role is enough; false takes it back.";
+    description = "Whether to apply the role microvm-guest to this host. Importing the role is enough; false disables it.";
   };
 
   config = lib.mkIf config.nixfleet.roles.microvm-guest.enable {
@@ -32,7 +32,7 @@ in
       operators.enable = mkDefault true;
       # The host boots the guest's kernel directly.
       nixos-base.bootLoader = mkDefault false;
-      # impermanence is at hand but off: it needs a share or volume for what is kept.
+      # impermanence is imported but off: it needs a share or volume for what is kept.
     };
 
     networking.useNetworkd = mkDefault true;

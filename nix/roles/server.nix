@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Role server: a machine that serves, and that nobody sits at.
-# Importing a role is taking it; every choice is a default that the host can override.
+# Role server: a machine that runs services and has no local user.
+# Importing a role enables it; every choice is a default that the host can override.
 {
   config,
   lib,
@@ -29,7 +29,7 @@ in
   options.nixfleet.roles.server.enable = lib.mkOption {
     type = lib.types.bool;
     default = true;
-    description = "Whether this host is what the role server makes of it. Importing the role is enough; false takes it back.";
+    description = "Whether to apply the role server to this host. Importing the role is enough; false disables it.";
   };
 
   config = lib.mkIf config.nixfleet.roles.server.enable {
@@ -43,8 +43,8 @@ in
       operators.enable = mkDefault true;
       secrets.enable = mkDefault true;
       terminal-compat.enable = mkDefault true;
-      # impermanence and generation-label are at hand but off: the former comes on with a disk template that
-      # is made for it, the latter would change every system with every commit.
+      # impermanence and generation-label are imported but off: a disk template that is made for the former
+      # enables it; the latter would change every system with every commit.
     };
   };
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Role workstation: a machine that somebody sits at.
-# Importing a role is taking it; every choice is a default that the host can override.
+# Role workstation: a machine with a local user.
+# Importing a role enables it; every choice is a default that the host can override.
 {
   config,
   lib,
@@ -31,7 +31,7 @@ in
   options.nixfleet.roles.workstation.enable = lib.mkOption {
     type = lib.types.bool;
     default = true;
-    description = "Whether this host is what the role workstation makes of it. Importing the role is enough; false takes it back.";
+    description = "Whether to apply the role workstation to this host. Importing the role is enough; false disables it.";
   };
 
   config = lib.mkIf config.nixfleet.roles.workstation.enable {
@@ -45,14 +45,14 @@ in
       operators.enable = mkDefault true;
       secrets.enable = mkDefault true;
       terminal-compat.enable = mkDefault true;
-      # Where the fleet has home-manager.
+      # If the fleet has home-manager.
       home-manager.enable = mkDefault (options ? home-manager);
       hardware.bluetooth.enable = mkDefault true;
-      # impermanence and generation-label are at hand but off: the former comes on with a disk template that
-      # is made for it, the latter would change every system with every commit.
+      # impermanence and generation-label are imported but off: a disk template that is made for the former
+      # enables it; the latter would change every system with every commit.
     };
 
-    # Networks are chosen by who sits there.
+    # The local user chooses the networks.
     networking.networkmanager.enable = mkDefault true;
     services.fwupd.enable = mkDefault true;
   };

@@ -39,12 +39,12 @@ in
             type = types.str;
             default = "daily";
             example = "*-*-* 02:30:00";
-            description = "When the job runs, as in {manpage}`systemd.time(7)`. A time that was missed is made up for.";
+            description = "When the job runs, as in {manpage}`systemd.time(7)`. A run that was missed starts as soon as possible.";
           };
           randomDelay = mkOption {
             type = types.str;
             default = "1h";
-            description = "By how much the start is put off at random, so that a fleet does not start at once.";
+            description = "Longest random delay of the start, so that not all machines of a fleet start at the same time.";
           };
         };
       }
@@ -54,7 +54,7 @@ in
   config = lib.mkIf cfg.enable {
     assertions = lib.mapAttrsToList (name: job: {
       assertion = job.repositoryFile == null || job.backend == "restic";
-      message = "nixfleet.backup.jobs.${name}.repositoryFile works with restic only. Set repository, or backend = \"restic\".";
+      message = "nixfleet.backup.jobs.${name}.repositoryFile works only with restic. Set repository, or backend = \"restic\".";
     }) cfg.jobs;
 
     services.restic.backups = lib.mapAttrs (_: job: {

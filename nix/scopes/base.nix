@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope base (NixOS): the command line tools an operator expects on every machine.
+# Scope base (NixOS): the command line tools that an operator expects on every machine.
 {
   config,
   lib,
@@ -19,8 +19,7 @@ in
     default = !config.boot.isContainer;
     defaultText = lib.literalExpression "!config.boot.isContainer";
     description = ''
-      Whether to install the tools that look at hardware and networks as well: dig, ethtool, lspci, lsusb
-      and tcpdump.
+      Whether to also install tools for hardware and networks: dig, ethtool, lspci, lsusb and tcpdump.
     '';
   };
 
@@ -35,7 +34,7 @@ in
         pkgs.usbutils
       ];
 
-    # Without flakes a machine cannot evaluate the configuration that it was built from.
+    # Without flakes, a machine cannot evaluate its own configuration.
     nix.settings.experimental-features = lib.mkDefault [
       "nix-command"
       "flakes"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Scope compliance (NixOS): where evidence lies, who reads it, and that it outlives a reboot and the
-# disk. Controls, probes and the collector are modules of their own.
+# Scope compliance (NixOS): where evidence is stored, who may read it, and that it survives a reboot and
+# the loss of the disk. Controls, probes and the collector are separate modules.
 {
   config,
   lib,
@@ -13,19 +13,19 @@ let
   cfg = config.nixfleet.compliance;
   group = "nixfleet-evidence";
   unknown = lib.filter (user: !(config.users.users ? ${user})) cfg.readers;
-  # /var/lib/nixfleet is kept anyway.
+  # Impermanence always keeps /var/lib/nixfleet.
   isKept = lib.hasPrefix "/var/lib/nixfleet/" cfg.evidenceDirectory;
 in
 {
   _class = "nixos";
 
   options.nixfleet.compliance = {
-    enable = lib.mkEnableOption "a place for compliance evidence, and the tool that shows it";
+    enable = lib.mkEnableOption "a directory for compliance evidence, and the tool that shows evidence";
 
     evidenceDirectory = mkOption {
       type = types.str;
       default = "/var/lib/nixfleet/evidence";
-      description = "Directory that evidence is written to. It belongs to root; members of `${group}` read it.";
+      description = "Directory to which evidence is written. root owns it; members of `${group}` may read it.";
     };
 
     readers = mkOption {
@@ -39,14 +39,14 @@ in
       type = types.nullOr types.str;
       default = null;
       example = "data";
-      description = "The job of {option}`nixfleet.backup.jobs` that backs the evidence up as well. Null backs it up with none.";
+      description = "The job of {option}`nixfleet.backup.jobs` that also backs up the evidence. Null: none.";
     };
 
     package = mkOption {
       type = types.nullOr types.package;
       default = pkgs.compliance-check or null;
       defaultText = lib.literalMD "`pkgs.compliance-check`, where NixFleet's overlay provides it";
-      description = "The `compliance-check` to install. Null installs none.";
+      description = "The package of `compliance-check` to install. Null: none.";
     };
   };
 
@@ -58,7 +58,7 @@ in
             assertion =
               lib.hasPrefix "/" cfg.evidenceDirectory
               && !lib.hasPrefix "${builtins.storeDir}/" cfg.evidenceDirectory;
-            message = "nixfleet.compliance.evidenceDirectory is \"${cfg.evidenceDirectory}\", which evidence cannot be written to. Give an absolute path outside of the Nix store.";
+            message = "nixfleet.compliance.evidenceDirectory is \"${cfg.evidenceDirectory}\", to which no evidence can be written. Give an absolute path outside the Nix store.";
           }
           {
             assertion =

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# The scopes by module class. A scope is found by its file: <name>.nix here is a NixOS module,
-# darwin/<name>.nix a nix-darwin one, home/<name>.nix one for home-manager. Every value is a path, so
-# that importing a scope twice (by hand and by a role) declares its options once.
+# The scopes by module class. The file's place decides the class: <name>.nix here is a NixOS module,
+# darwin/<name>.nix a module for nix-darwin, home/<name>.nix one for home-manager. Every value is a path,
+# so that importing a scope twice (by hand and by a role) declares its options once.
 let
   modulesIn =
     dir:
@@ -44,7 +44,7 @@ in
   };
   homeModules = modulesIn ./home;
 
-  # As nix/scopes names them: scopes.<scope>, scopes.roles.<role>, scopes.disk-templates.<template>.
+  # The names that fleets use: scopes.<scope>, scopes.roles.<role>, scopes.disk-templates.<template>.
   scopes = scopes // {
     inherit roles;
     disk-templates = diskTemplates;

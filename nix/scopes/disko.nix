@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Scope disko (NixOS): a disk template chosen by options instead of by import, for hosts that are
-# described by data.
+# Scope disko (NixOS): a disk template that is chosen by options, not by import, for hosts that are
+# generated from data.
 {
   config,
   lib,
@@ -19,7 +19,7 @@ let
     ext4 = ../disks/ext4.nix;
     luks-btrfs-impermanence = ../disks/luks-btrfs-impermanence.nix;
   };
-  # All are imported, since imports cannot depend on options; one is in force.
+  # All are imported, since imports cannot depend on options; one is enabled.
   imported = lib.mapAttrsToList (
     name: template:
     import template (
@@ -42,20 +42,20 @@ in
   imports = imported;
 
   options.nixfleet.disko = {
-    enable = lib.mkEnableOption "a disk template, laid out by disko. Needs disko's module";
+    enable = lib.mkEnableOption "a disk template, which disko lays out. Needs disko's module";
 
     template = mkOption {
       type = types.nullOr (types.enum (lib.attrNames templates));
       default = null;
       example = "btrfs-impermanence";
-      description = "The template. Those with `impermanence` empty the root at each boot, those with `bios` boot by GRUB.";
+      description = "The template. With `impermanence` in its name, the root is empty at each boot; with `bios`, GRUB boots the machine.";
     };
 
     disk = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = "/dev/disk/by-id/nvme-SAMSUNG_1234";
-      description = "Disk to lay out. All that is on it is lost when the host is installed.";
+      description = "Disk to format. Everything on it is lost when the host is installed.";
     };
 
     espSize = mkOption {
@@ -68,13 +68,13 @@ in
       type = types.nullOr types.str;
       default = null;
       example = "8G";
-      description = "Size of the swap. Null makes none.";
+      description = "Size of the swap. Null: no swap.";
     };
 
     persistRoot = mkOption {
       type = types.str;
       default = "/persist";
-      description = "Where what is kept lies, with templates that empty the root.";
+      description = "Directory for what is kept, with templates whose root is empty at each boot.";
     };
 
     luks = {
@@ -87,7 +87,7 @@ in
         type = types.nullOr types.str;
         default = null;
         example = "/tmp/disk.key";
-        description = "File with the passphrase on the machine that formats. Null asks for it.";
+        description = "File with the passphrase, on the machine that formats. Null: formatting asks for it.";
       };
       keyFile = mkOption {
         type = types.nullOr types.str;
@@ -95,11 +95,11 @@ in
         example = "/dev/disk/by-id/usb-KEY";
         description = "File or device with the key, when formatting and at each boot.";
       };
-      tpm2 = lib.mkEnableOption "opening the disk by the machine's TPM, once enrolled with `systemd-cryptenroll`";
+      tpm2 = lib.mkEnableOption "opening the disk with the machine's TPM, after you enrol it with `systemd-cryptenroll`";
       allowDiscards = mkOption {
         type = types.bool;
         default = true;
-        description = "Whether the disk is told which blocks are free, which shows how full it is.";
+        description = "Whether to tell the disk which blocks are free. This shows how full it is.";
       };
     };
   };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope firewall (NixOS): nftables, a limit on new SSH connections per source, and a bounded drop log.
+# Scope firewall (NixOS): nftables, a limit on new SSH connections per source, and a rate-limited drop log.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -29,9 +29,9 @@ in
         default = true;
         description = ''
           Whether to limit how many new connections one source may open to sshd's ports. The limit counts
-          IPv4 addresses and IPv6 /64 networks, and acts before every rule that would accept the packet,
-          so it also holds for ports that `services.openssh.openFirewall` opens. Open sessions are not
-          affected, nor are trusted interfaces. Nothing is limited while sshd is off.
+          IPv4 addresses and IPv6 /64 networks. It applies before every rule that would accept the packet,
+          and so also to ports that `services.openssh.openFirewall` opens. It does not affect open sessions
+          or trusted interfaces. Without sshd there is no limit.
         '';
       };
       connections = mkOption {
@@ -46,12 +46,12 @@ in
           "hour"
         ];
         default = "minute";
-        description = "The time for which {option}`nixfleet.firewall.sshRateLimit.connections` counts.";
+        description = "The unit of time of {option}`nixfleet.firewall.sshRateLimit.connections`.";
       };
       burst = mkOption {
         type = types.ints.positive;
         default = 10;
-        description = "New connections that a source which was quiet before may open at once.";
+        description = "New connections that a source may open at once after it opened none for a while.";
       };
       exempt = mkOption {
         type = types.listOf types.singleLineStr;
@@ -70,14 +70,14 @@ in
         default = true;
         description = ''
           Whether to log incoming packets that no rule accepted (`nixfleet drop: ` in the kernel's log). It
-          takes the place of the firewall's own {option}`networking.firewall.logRefusedConnections`, which
-          has no bound.
+          replaces the firewall's own {option}`networking.firewall.logRefusedConnections`, which has no
+          limit.
         '';
       };
       perMinute = mkOption {
         type = types.ints.positive;
         default = 30;
-        description = "Lines a minute that the drop log may grow by; what exceeds it is dropped unlogged.";
+        description = "Most lines per minute in the drop log; further packets are dropped without a log line.";
       };
     };
   };
@@ -86,7 +86,7 @@ in
     assertions = [
       {
         assertion = config.networking.firewall.enable;
-        message = "nixfleet.firewall.enable is true but networking.firewall.enable is false, so nothing would be filtered. Remove one of the two.";
+        message = "nixfleet.firewall.enable is true but networking.firewall.enable is false, so nothing is filtered. Remove one of the two.";
       }
       {
         assertion = config.networking.nftables.enable;
@@ -97,7 +97,7 @@ in
     networking.firewall = {
       enable = lib.mkDefault true;
       logRefusedConnections = lib.mkDefault (!cfg.logDropped.enable);
-      # Last in the chain of accepting rules: what comes here is dropped.
+      # Last in the chain of accepting rules: packets that reach it are dropped.
       extraInputRules = lib.mkIf cfg.logDropped.enable (
         lib.mkOrder 2000 ''
           limit rate ${toString cfg.logDropped.perMinute}/minute burst ${toString cfg.logDropped.perMinute} packets log level info prefix "nixfleet drop: "
@@ -107,7 +107,7 @@ in
 
     networking.nftables.enable = lib.mkDefault true;
 
-    # A table of its own, ahead of nixos-fw: there, the accept of an open port comes before any extra rule.
+    # A table of its own, before nixos-fw: nixos-fw accepts packets to open ports before any extra rule.
     networking.nftables.tables.nixfleet-ssh = lib.mkIf limited {
       family = "inet";
       content = ''

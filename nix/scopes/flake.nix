@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The scopes, roles and disk templates alone, for a fleet that wants nothing else of NixFleet:
+# Only the scopes, roles and disk templates, for a fleet that uses nothing else of NixFleet:
 #   inputs.nixfleet-scopes.url = "github:arcanesys/nixfleet?dir=nix/scopes";
 # No inputs: every module uses the fleet's own Nixpkgs.
 {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Scope generation-label (NixOS): the fleet's revision in the boot menu. It makes every commit a new
-# system for every host, which is why no role turns it on; NixFleet itself keeps the revision in the release.
+# Scope generation-label (NixOS): the fleet's revision in the boot menu. With it, every commit changes the
+# system of every host, so no role enables it; NixFleet itself keeps the revision in the release.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -21,7 +21,7 @@ in
       type = types.nullOr types.str;
       default = null;
       example = lib.literalExpression "self.rev or self.dirtyRev or null";
-      description = "Revision of the fleet's repository. A commit hash is cut to twelve digits for the label.";
+      description = "Revision of the fleet's repository. The label has the first twelve digits of a commit hash.";
     };
 
     label = mkOption {
@@ -34,7 +34,7 @@ in
         ]
       );
       defaultText = lib.literalMD "tags, NixOS version and revision, joined by `-`";
-      description = "The label. May hold letters, digits and `:_.-`, which is what boot loaders take.";
+      description = "The label: letters, digits and `:_.-`, which boot loaders accept.";
     };
   };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope hardware (NixOS): what differs from machine to machine and is not in hardware-configuration.nix.
+# Scope hardware (NixOS): hardware settings of a machine that hardware-configuration.nix does not hold.
 {
   config,
   lib,
@@ -21,12 +21,12 @@ in
   _class = "nixos";
 
   options.nixfleet.hardware = {
-    enable = mkEnableOption "firmware and microcode, and the hardware named here";
+    enable = mkEnableOption "firmware, microcode, and the hardware that is set here";
 
     firmware = mkOption {
       type = types.bool;
       default = !config.boot.isContainer && !config.services.qemuGuest.enable;
-      defaultText = lib.literalMD "true, but for containers and QEMU guests";
+      defaultText = lib.literalMD "true, except in containers and QEMU guests";
       description = "Whether to install redistributable firmware, and the processor's microcode with it.";
     };
 
@@ -39,8 +39,9 @@ in
         default = null;
         example = true;
         description = ''
-          Whether to take the driver's open kernel modules. True for Turing (GTX 16, RTX 20) and newer,
-          which from some point on run with nothing else; false before that. There is no safe default.
+          Whether to use the driver's open kernel modules. Set true for Turing (GTX 16, RTX 20) and newer
+          cards, of which the newest work with nothing else; set false for older ones. There is no safe
+          default.
         '';
       };
     };
@@ -57,7 +58,7 @@ in
       memoryPercent = mkOption {
         type = types.ints.between 1 200;
         default = 50;
-        description = "How much may be swapped into memory, uncompressed, in percent of the machine's memory.";
+        description = "How much data may be swapped into memory, measured before compression, in percent of the machine's memory.";
       };
     };
 
@@ -67,16 +68,16 @@ in
         type = types.nullOr types.str;
         default = null;
         example = "/dev/disk/by-id/ata-SAMSUNG_1234";
-        description = "Disk that GRUB is written to. Null where disko names it, as the BIOS disk templates do.";
+        description = "Disk to which GRUB is written. Null if disko names it, as with the BIOS disk templates.";
       };
     };
 
     secureBoot = {
-      enable = mkEnableOption "signed boot by lanzaboote, whose module must be imported";
+      enable = mkEnableOption "secure boot with lanzaboote, whose module must be imported";
       pkiBundle = mkOption {
         type = types.str;
         default = "/var/lib/sbctl";
-        description = "Directory of the keys that `sbctl create-keys` made on the machine.";
+        description = "Directory of the keys that `sbctl create-keys` created on the machine.";
       };
     };
   };
@@ -99,7 +100,7 @@ in
           }
         ];
 
-        # The same value as nixos-generate-config writes, so that the two agree.
+        # The value that nixos-generate-config writes, so that the two agree.
         hardware.enableRedistributableFirmware = mkIf cfg.firmware (mkDefault true);
         hardware.cpu = mkIf pkgs.stdenv.hostPlatform.isx86 {
           amd.updateMicrocode = mkDefault config.hardware.enableRedistributableFirmware;
@@ -131,7 +132,7 @@ in
         mkIf cfg.secureBoot.enable {
           boot.lanzaboote.enable = mkDefault true;
           boot.lanzaboote.pkiBundle = mkDefault cfg.secureBoot.pkiBundle;
-          # lanzaboote is systemd-boot, installed in its own way.
+          # lanzaboote installs systemd-boot itself.
           boot.loader.systemd-boot.enable = mkDefault false;
         }
       ))

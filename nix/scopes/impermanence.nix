@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope impermanence (NixOS): a root file system that is empty at each boot, and what is kept of it.
+# Scope impermanence (NixOS): a root file system that is empty at each boot, and what is kept.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.impermanence;
   root = config.fileSystems."/" or { };
-  # The file system that holds persistRoot, other than the root that is wiped.
+  # The file systems that can hold persistRoot, without the root that is wiped.
   holders = lib.filter (
     fs: fs.mountPoint != "/" && lib.hasPrefix "${lib.removeSuffix "/" fs.mountPoint}/" "${cfg.persistRoot}/"
   ) (lib.attrValues config.fileSystems);
@@ -23,33 +23,33 @@ in
 
   options.nixfleet.impermanence = {
     enable = lib.mkEnableOption ''
-      a root file system that starts empty at each boot. What is listed here, and what NixOS itself needs to
-      stay the same machine, is kept on {option}`nixfleet.impermanence.persistRoot`. Needs impermanence's module'';
+      a root file system that is empty at each boot. What is listed here, and what NixOS needs to keep the
+      machine's identity, is kept on {option}`nixfleet.impermanence.persistRoot`. Needs impermanence's module'';
 
     persistRoot = mkOption {
       type = types.path;
       default = "/persist";
-      description = "Where what is kept lies. Other scopes put their state here as well. Must be a file system of its own with `neededForBoot`.";
+      description = "Directory for what is kept, also by other scopes. It must be on a file system of its own that has `neededForBoot`.";
     };
 
     directories = mkOption {
       type = types.listOf (types.either types.str (types.attrsOf types.anything));
       default = [ ];
       example = [ "/var/lib/postgresql" ];
-      description = "Directories to keep, beside those that every NixOS needs (`/var/log`, `/var/lib/nixos` and the like); as in `environment.persistence.<name>.directories`.";
+      description = "Directories to keep, in addition to those that every NixOS needs (such as `/var/log` and `/var/lib/nixos`). The format is that of `environment.persistence.<name>.directories`.";
     };
 
     files = mkOption {
       type = types.listOf (types.either types.str (types.attrsOf types.anything));
       default = [ ];
       example = [ "/etc/adjtime" ];
-      description = "Files to keep, beside `/etc/machine-id`.";
+      description = "Files to keep, in addition to `/etc/machine-id`.";
     };
 
     home = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether to keep `/home` as a whole. Turn it off where `/home` is a file system of its own.";
+      description = "Whether to keep the whole of `/home`. Set it to false if `/home` is a file system of its own.";
     };
 
     rootKind = mkOption {
@@ -62,8 +62,8 @@ in
         if lib.elem (root.fsType or "") [ "btrfs" "tmpfs" ] then root.fsType else "other";
       defaultText = lib.literalMD "by the type of `fileSystems.\"/\"`";
       description = ''
-        How the root becomes empty: `btrfs` replaces its subvolume in stage 1, `tmpfs` is empty by nature, and
-        with `other` something else wipes it.
+        How the root becomes empty. `btrfs`: its subvolume is replaced in stage 1. `tmpfs`: it is always
+        empty. `other`: something else wipes it.
       '';
     };
   };
@@ -78,7 +78,7 @@ in
           }
           {
             assertion = lib.any utils.fsNeededForBoot holders;
-            message = "nixfleet.impermanence.persistRoot is ${cfg.persistRoot}, which is on no file system that is mounted at boot. Declare fileSystems.\"${cfg.persistRoot}\" with neededForBoot = true, or take one of the impermanence disk templates.";
+            message = "nixfleet.impermanence.persistRoot is ${cfg.persistRoot}, which is on no file system that is mounted at boot. Declare fileSystems.\"${cfg.persistRoot}\" with neededForBoot = true, or use one of the impermanence disk templates.";
           }
         ];
       }
@@ -90,7 +90,7 @@ in
             "/var/lib/nixos"
             "/var/lib/systemd"
             "/var/log"
-            # State of services with DynamicUser; systemd insists on the mode.
+            # State of services with DynamicUser; systemd requires the mode.
             {
               directory = "/var/lib/private";
               mode = "0700";

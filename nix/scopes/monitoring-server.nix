@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Scope monitoring-server (NixOS): Prometheus for the fleet's machines and its control plane, with
-# alert rules; Alertmanager and Grafana by option.
+# alert rules; optionally Alertmanager and Grafana.
 {
   config,
   lib,
@@ -46,37 +46,37 @@ in
       type = types.listOf types.str;
       default = [ ];
       example = [ "web-01.example.org:9100" ];
-      description = "Node exporters to fetch from, as HOST:PORT.";
+      description = "Node exporters whose metrics to fetch, as HOST:PORT.";
     };
 
     agents = mkOption {
       type = types.listOf types.str;
       default = [ ];
       example = [ "web-01.example.org:9445" ];
-      description = "Metrics of NixFleet's agents to fetch, as HOST:PORT.";
+      description = "NixFleet agents whose metrics to fetch, as HOST:PORT.";
     };
 
     controlPlane = {
-      target = nullOrStr "127.0.0.1:9443" "The control plane's metrics, as HOST:PORT. Null fetches none.";
-      caFile = nullOrStr "/etc/nixfleet/ca.crt" "Certificate authority of the control plane's metrics. Setting it means TLS.";
-      certificateFile = nullOrStr "/run/agenix/prometheus.crt" "Client certificate to show to the control plane.";
-      keyFile = nullOrStr "/run/agenix/prometheus.key" "Private key of the client certificate.";
+      target = nullOrStr "127.0.0.1:9443" "Address of the control plane's metrics, as HOST:PORT. Null: fetch none.";
+      caFile = nullOrStr "/etc/nixfleet/ca.crt" "File with the certificate authority of the control plane's metrics. If it is set, Prometheus uses TLS.";
+      certificateFile = nullOrStr "/run/agenix/prometheus.crt" "File with the client certificate for the control plane.";
+      keyFile = nullOrStr "/run/agenix/prometheus.key" "File with the private key of the client certificate.";
     };
 
     listenAddress = mkOption {
       type = types.str;
       default = "127.0.0.1";
-      description = "Address that Prometheus listens on. It asks nobody for a password.";
+      description = "Address on which Prometheus listens. It has no authentication.";
     };
 
     retention = mkOption {
       type = types.str;
       default = "30d";
-      description = "How long measurements are kept.";
+      description = "How long Prometheus keeps metrics.";
     };
 
     alertmanager = {
-      enable = lib.mkEnableOption "Alertmanager on this host, which passes alerts on";
+      enable = lib.mkEnableOption "Alertmanager on this host, which sends alerts to receivers";
       settings = mkOption {
         inherit (json) type;
         default = { };
@@ -91,7 +91,7 @@ in
             ];
           }
         '';
-        description = "Alertmanager's configuration. Secrets go into files: `url_file`, `auth_password_file` and the like.";
+        description = "Alertmanager's configuration. Give secrets as files, for example with `url_file` or `auth_password_file`.";
       };
     };
   };
@@ -104,7 +104,7 @@ in
       }
       {
         assertion = alertmanager.enable -> alertmanager.settings.receivers or [ ] != [ ];
-        message = "nixfleet.monitoring-server.alertmanager.settings has no receivers, so alerts would reach nobody. Add one, and name it in route.receiver.";
+        message = "nixfleet.monitoring-server.alertmanager.settings has no receivers, so no alert would be sent. Add one, and name it in route.receiver.";
       }
     ];
 
@@ -112,7 +112,7 @@ in
       enable = mkDefault true;
       listenAddress = mkDefault cfg.listenAddress;
       retentionTime = mkDefault cfg.retention;
-      # The files of the credentials are not there when the configuration is built.
+      # The credential files do not exist when the configuration is built.
       checkConfig = mkDefault (if tls then "syntax-only" else true);
       rules = [ (builtins.toJSON (import ./monitoring-server/alerts.nix)) ];
       scrapeConfigs =

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope monitoring (NixOS): what the host measures about itself, for a Prometheus to fetch.
+# Scope monitoring (NixOS): metrics of the host itself, for a Prometheus to fetch.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -16,13 +16,13 @@ in
       type = types.str;
       default = "0.0.0.0";
       example = "10.0.0.5";
-      description = "Address that the exporter listens on. The firewall keeps it closed unless opened below.";
+      description = "Address on which the exporter listens. The firewall blocks it unless `openFirewall` or `openFirewallOn` opens it.";
     };
 
     port = mkOption {
       type = types.port;
       default = 9100;
-      description = "Port that the exporter listens on.";
+      description = "Port on which the exporter listens.";
     };
 
     collectors = mkOption {
@@ -32,29 +32,29 @@ in
         "systemd"
       ];
       example = [ "systemd" ];
-      description = "Collectors beside those that the exporter runs by itself. Alerts on failed units need `systemd`.";
+      description = "Collectors to run in addition to the exporter's defaults. Alerts on failed units need `systemd`.";
     };
 
     textfileDirectory = mkOption {
       type = types.nullOr types.str;
       default = "/var/lib/node-exporter-textfile";
       description = ''
-        Directory whose `*.prom` files are served as well; other scopes leave their figures there, for example
-        the age of the last backup. It belongs to root. Null turns the collector off.
+        Directory whose `*.prom` files the exporter also serves. Other scopes write metrics there, for example
+        the time of the last backup. root owns it. Null disables the collector.
       '';
     };
 
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether everyone may reach the exporter's port.";
+      description = "Whether to open the exporter's port on all interfaces.";
     };
 
     openFirewallOn = mkOption {
       type = types.listOf types.str;
       default = [ ];
       example = [ "wg0" ];
-      description = "Network interfaces on which the exporter's port is open, for example the one of a VPN.";
+      description = "Network interfaces on which to open the exporter's port, for example that of a VPN.";
     };
   };
 
@@ -62,7 +62,7 @@ in
     assertions = [
       {
         assertion = cfg.textfileDirectory == null || lib.hasPrefix "/" cfg.textfileDirectory;
-        message = "nixfleet.monitoring.textfileDirectory must be an absolute path, not \"${toString cfg.textfileDirectory}\". Write it with a leading slash, or null to turn the collector off.";
+        message = "nixfleet.monitoring.textfileDirectory must be an absolute path, not \"${toString cfg.textfileDirectory}\". Write it with a leading slash, or use null to disable the collector.";
       }
     ];
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope o11y (NixOS): metrics and journal sent away, for hosts that nothing can scrape.
+# Scope o11y (NixOS): send metrics and the journal to a server, for hosts that no server can scrape.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -7,7 +7,7 @@ let
   inherit (cfg) metrics journal;
 
   exporter = config.services.prometheus.exporters.node;
-  # Where the fleet has the agent's module.
+  # If the host has the agent's module.
   agent = config.services.nixfleet-agent or { metrics.port = null; };
   job = job_name: address: port: {
     inherit job_name;
@@ -24,7 +24,7 @@ let
     };
   isLoopback = url: builtins.match "http://(localhost|127[.][0-9.]+|\\[::1])([:/].*)?" url != null;
 
-  # Secrets reach the unit as credentials: it runs as a user of its own and cannot read the files.
+  # Secrets are credentials: the unit runs as a user of its own and cannot read the files.
   journalCredentials = lib.filterAttrs (_: file: file != null) {
     key = journal.keyFile;
     certificate = journal.certificateFile;
@@ -40,16 +40,16 @@ in
   _class = "nixos";
 
   options.nixfleet.o11y = {
-    enable = lib.mkEnableOption "sending metrics and the journal to where they are kept; each only once its URL is set";
+    enable = lib.mkEnableOption "sending metrics and the journal to a server; each is sent only if its URL is set";
 
     metrics = {
-      url = nullOrStr "https://metrics.example.org/api/v1/write" "Where vmagent writes metrics by Prometheus remote write. Null sends none.";
+      url = nullOrStr "https://metrics.example.org/api/v1/write" "URL to which vmagent sends metrics by Prometheus remote write. Null: send none.";
       username = nullOrStr "web-01" "User name of HTTP basic authentication.";
-      passwordFile = nullOrStr "/run/agenix/remote-write" "File that holds the password of HTTP basic authentication.";
+      passwordFile = nullOrStr "/run/agenix/remote-write" "File with the password of HTTP basic authentication.";
       interval = mkOption {
         type = types.ints.positive;
         default = 60;
-        description = "Seconds between two measurements.";
+        description = "Seconds between two scrapes.";
       };
       labels = mkOption {
         type = types.attrsOf types.str;
@@ -57,7 +57,7 @@ in
           host = config.networking.hostName;
         };
         defaultText = lib.literalExpression "{ host = config.networking.hostName; }";
-        description = "Labels that each metric of the host carries.";
+        description = "Labels that are added to each metric of the host.";
       };
       scrapeConfigs = mkOption {
         type = types.listOf (types.attrsOf types.anything);
@@ -66,16 +66,16 @@ in
           ++ lib.optional (agent.metrics.port != null) (
             job "nixfleet-agent" agent.metrics.address agent.metrics.port
           );
-        defaultText = lib.literalMD "the node exporter and the NixFleet agent of this host, where they are on";
-        description = "What is measured, as `scrape_configs` of Prometheus.";
+        defaultText = lib.literalMD "the node exporter and the NixFleet agent of this host, if they serve metrics";
+        description = "What to scrape, as `scrape_configs` of Prometheus.";
       };
     };
 
     journal = {
-      url = nullOrStr "https://logs.example.org:19532" "The systemd-journal-remote that the journal is uploaded to. Null uploads none.";
-      keyFile = nullOrStr "/run/agenix/journal.key" "File that holds the private key of the client certificate.";
-      certificateFile = nullOrStr "/etc/ssl/journal.crt" "File that holds the client certificate.";
-      trustFile = nullOrStr "/etc/ssl/logs-ca.crt" "File that holds the certificate authority of the server. Null takes the system's.";
+      url = nullOrStr "https://logs.example.org:19532" "URL of the systemd-journal-remote to which the journal is uploaded. Null: upload none.";
+      keyFile = nullOrStr "/run/agenix/journal.key" "File with the private key of the client certificate.";
+      certificateFile = nullOrStr "/etc/ssl/journal.crt" "File with the client certificate.";
+      trustFile = nullOrStr "/etc/ssl/logs-ca.crt" "File with the certificate authority of the server. Null: the system's certificate authorities.";
     };
   };
 
@@ -91,7 +91,7 @@ in
           || metrics.passwordFile == null
           || lib.hasPrefix "https://" metrics.url
           || isLoopback metrics.url;
-        message = "nixfleet.o11y.metrics.url is ${toString metrics.url}, to which the password would go in the clear. Use https, or remove passwordFile.";
+        message = "nixfleet.o11y.metrics.url is ${toString metrics.url}, which would send the password unencrypted. Use https, or remove passwordFile.";
       }
       {
         assertion = (journal.keyFile == null) == (journal.certificateFile == null);
@@ -113,7 +113,7 @@ in
         };
         scrape_configs = metrics.scrapeConfigs;
       };
-      # Its own pages are for debugging on the host.
+      # Its own web pages are only for debugging on the host.
       extraArgs = [ "-httpListenAddr=127.0.0.1:8429" ];
     };
 

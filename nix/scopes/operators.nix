@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope operators (NixOS): who may log in, as whom, and an error instead of a host nobody can enter.
+# Scope operators (NixOS): who may log in, as which user, and an error for a host that no one can log in to.
 {
   config,
   lib,
@@ -13,12 +13,12 @@ let
   withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
   shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
 
-  # A key as sshd reads it: options may stand before the type. What a template leaves as a placeholder is none.
+  # A key as sshd reads it: options may precede the type. The placeholder of a template does not match.
   keyPattern = "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?";
   keys = cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
   badKeys = lib.filter (key: builtins.match keyPattern key == null) keys;
 
-  # What the host really has, whoever declared it.
+  # What the host really has, whichever module declared it.
   sshd = config.services.openssh;
   hasKey =
     user:
@@ -38,14 +38,14 @@ let
   rootUser = config.users.users.root;
   rootCanLogIn = hasPassword rootUser || (hasKey rootUser && sshd.settings.PermitRootLogin != "no");
   adminCanLogIn = lib.any (user: hasKey user || hasPassword user) admins;
-  somebodyCanLogIn =
+  someoneCanLogIn =
     rootCanLogIn
     || adminCanLogIn
     || config.services.getty.autologinUser != null
     || config.boot.isContainer;
 
   stranded = lib.filter (user: !hasPassword user) admins;
-  nobodyBecomesRoot =
+  noneBecomesRoot =
     !rootCanLogIn
     && config.security.sudo.wheelNeedsPassword
     && stranded != [ ]
@@ -61,8 +61,8 @@ in
       {
         assertions = [
           {
-            assertion = somebodyCanLogIn;
-            message = "nixfleet.operators: nobody could log in to this host. Set nixfleet.operators.rootSshKeys, or give a user with isAdmin = true sshKeys (with services.openssh.enable = true) or a hashedPasswordFile.";
+            assertion = someoneCanLogIn;
+            message = "nixfleet.operators: no one could log in to this host. Set nixfleet.operators.rootSshKeys, or give a user with isAdmin = true sshKeys (with services.openssh.enable = true) or a hashedPasswordFile.";
           }
           {
             assertion = badKeys == [ ];
@@ -71,7 +71,7 @@ in
           {
             assertion =
               cfg.primaryUser == null || cfg.users == { } || config.users.users ? ${cfg.primaryUser};
-            message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is no user of this host. Add nixfleet.operators.users.${toString cfg.primaryUser} or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
+            message = "nixfleet.operators.primaryUser is \"${toString cfg.primaryUser}\", which is not a user of this host. Add nixfleet.operators.users.${toString cfg.primaryUser} or name one of: ${lib.concatStringsSep ", " (lib.attrNames cfg.users)}.";
           }
           {
             assertion = withHomeManager == { } || options ? home-manager;
@@ -79,11 +79,11 @@ in
           }
         ];
 
-        warnings = lib.optional nobodyBecomesRoot ''
-          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but not become root: there is no password for sudo to ask for. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
+        warnings = lib.optional noneBecomesRoot ''
+          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
         '';
 
-        # Accounts are what is declared here: one that is removed is gone, and a changed hash takes effect.
+        # Only declared accounts exist: a removed one is deleted, and a changed hash takes effect.
         users.mutableUsers = lib.mkDefault false;
 
         users.users = lib.mapAttrs (_: user: {
@@ -94,7 +94,7 @@ in
           hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (
             lib.mkDefault user.hashedPasswordFile
           );
-          # The option's own default is already mkDefault's priority.
+          # The option's own default already has mkDefault's priority.
           shell = lib.mkIf (user.shell != null) (lib.mkOverride 900 pkgs.${user.shell});
         }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope secrets (NixOS): one host key, made before agenix or sops-nix decrypt with it.
+# Scope secrets (NixOS): one host key, which is created before agenix or sops-nix decrypt with it.
 {
   config,
   lib,
@@ -14,14 +14,14 @@ let
     sops = options ? sops;
   };
 
-  # File systems on the key's path that are mounted only after activation has looked for it.
+  # File systems on the key's path that are mounted only after activation looks for the key.
   late = lib.filter (
     fs:
     !utils.fsNeededForBoot fs
     && lib.hasPrefix (lib.removeSuffix "/" fs.mountPoint + "/") cfg.hostKeyPath
   ) (lib.attrValues config.fileSystems);
 
-  # A script that is there in any case, so that it can be made to wait; its own module adds the text.
+  # Declares the script, so that it waits for the key; its own module adds the text.
   afterHostKey = {
     deps = [ "nixfleetHostKey" ];
     text = "";

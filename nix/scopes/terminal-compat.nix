@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope terminal-compat (NixOS): sessions from terminals that the host has never heard of.
+# Scope terminal-compat (NixOS): sessions from terminals that the host does not know.
 {
   config,
   lib,
@@ -14,14 +14,14 @@ in
   _class = "nixos";
 
   options.nixfleet.terminal-compat = {
-    enable = lib.mkEnableOption "descriptions of all common terminals, and a fallback for the others";
+    enable = lib.mkEnableOption "the terminfo of all common terminals, and a fallback for others";
 
     fallback = mkOption {
       type = types.nullOr types.str;
       default = "xterm-256color";
       description = ''
-        What an interactive shell takes for `TERM` when the host does not know the terminal, instead of a
-        session in which arrow keys and full-screen programs do not work. Null leaves `TERM` alone.
+        Value of `TERM` in interactive shells when the host does not know the terminal. Without it, arrow
+        keys and full-screen programs do not work. Null: do not change `TERM`.
       '';
     };
   };

@@ -15,24 +15,24 @@ let
       type = types.nullOr types.str;
       default = null;
       example = "/run/agenix/wg0-psk";
-      description = "File that holds a key which both ends share, against those who record now and break later.";
+      description = "File with a key that both peers share. It protects traffic that is recorded now against quantum computers of the future.";
     };
     endpoint = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = "vpn.example.org:51820";
-      description = "Where the peer is reached. Null waits for it to call.";
+      description = "Address at which to reach the peer. Null: the peer must connect first.";
     };
     allowedIPs = mkOption {
       type = types.nonEmptyListOf types.str;
       example = [ "10.8.0.0/24" ];
-      description = "Networks that are routed to the peer, and that it may send from. `0.0.0.0/0` and `::/0` route everything.";
+      description = "Networks that are routed to the peer, and from which it may send. `0.0.0.0/0` and `::/0` route everything.";
     };
     persistentKeepalive = mkOption {
       type = types.nullOr types.ints.u16;
       default = null;
       example = 25;
-      description = "Seconds between packets that keep a NAT in between open. Null sends none.";
+      description = "Seconds between packets that keep the mapping of a NAT alive. Null: send none.";
     };
   };
 
@@ -45,18 +45,18 @@ let
     privateKeyFile = mkOption {
       type = types.str;
       example = "/run/agenix/wg0";
-      description = "File that holds the host's private key, as `wg genkey` prints it.";
+      description = "File with the host's private key, as `wg genkey` prints it.";
     };
     listenPort = mkOption {
       type = types.nullOr types.port;
       default = null;
       example = 51820;
-      description = "UDP port to be called on. Null takes a free one.";
+      description = "UDP port on which to listen. Null: any free port.";
     };
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether everyone may reach the UDP port.";
+      description = "Whether to open the UDP port in the firewall.";
     };
     dns = mkOption {
       type = types.listOf types.str;
@@ -67,17 +67,17 @@ let
     mtu = mkOption {
       type = types.nullOr types.ints.positive;
       default = null;
-      description = "Largest packet. Null works it out from the route.";
+      description = "Largest packet, in bytes. Null: derived from the route.";
     };
     autostart = mkOption {
       type = types.bool;
       default = true;
-      description = "Whether the network comes up at boot, or by `systemctl start wg-quick-NAME`.";
+      description = "Whether the network starts at boot. If not, start it with `systemctl start wg-quick-NAME`.";
     };
     peers = mkOption {
       type = types.listOf (types.submodule peer);
       default = [ ];
-      description = "The other ends.";
+      description = "The peers of the network.";
     };
   };
 
@@ -90,19 +90,19 @@ let
   checks = name: profile: [
     {
       assertion = profile.openFirewall -> profile.listenPort != null;
-      message = "nixfleet.vpn.profiles.${name}.openFirewall needs listenPort: there is no port to open. Set one, for example 51820.";
+      message = "nixfleet.vpn.profiles.${name}.openFirewall needs listenPort. Set one, for example 51820.";
     }
     {
       assertion = twice (networksOf profile) == [ ];
-      message = "nixfleet.vpn.profiles.${name}: ${lib.concatStringsSep ", " (twice (networksOf profile))} is in allowedIPs of two peers, and only the last would get it. Leave it with one.";
+      message = "nixfleet.vpn.profiles.${name}: ${lib.concatStringsSep ", " (twice (networksOf profile))} is in allowedIPs of two peers, and only the last peer would get it. Keep it in one.";
     }
     {
       assertion = !lib.any (lib.hasPrefix "${builtins.storeDir}/") (secretsOf profile);
-      message = "nixfleet.vpn.profiles.${name}: a key is in the Nix store, where everyone can read it. Give the path of a file on the machine as a string, for example that of an agenix or sops-nix secret.";
+      message = "nixfleet.vpn.profiles.${name}: a key is in the Nix store, where everyone can read it. Give the path of a file on the machine as a string, for example the path of an agenix or sops-nix secret.";
     }
     {
       assertion = builtins.match "[a-zA-Z0-9_=+.-]{1,15}" name != null;
-      message = "nixfleet.vpn.profiles.${name}: a network interface cannot have this name. Take up to 15 letters, digits and _=+.-";
+      message = "nixfleet.vpn.profiles.${name}: a network interface cannot have this name. Use up to 15 letters, digits and _=+.-";
     }
   ];
 in
@@ -138,7 +138,8 @@ in
       allowedUDPPorts = lib.concatMap (
         profile: lib.optional (profile.openFirewall && profile.listenPort != null) profile.listenPort
       ) (lib.attrValues cfg.profiles);
-      # Where everything is routed to a peer, its own packets come from where nothing is routed to.
+      # If everything is routed to a peer, its encrypted packets arrive on an interface that the route to
+      # it does not use.
       checkReversePath = lib.mkIf (lib.any (
         profile: lib.any (net: lib.hasSuffix "/0" net) (networksOf profile)
       ) (lib.attrValues cfg.profiles)) (lib.mkDefault "loose");

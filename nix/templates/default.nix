@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-# `nix flake init -t github:arcanesys/nixfleet#NAME`.
+# The templates of `nix flake init -t github:arcanesys/nixfleet#NAME`.
 {
   standalone = {
     path = ./standalone;
     description = "One NixOS machine, installed with nixos-anywhere and ready to join a fleet";
     welcomeText = ''
-      Edit the user, the SSH key and the locale in `flake.nix` and the disk in `disk-config.nix`, then:
+      Edit the user and the locale in `flake.nix`, the SSH key in `configuration.nix` and the disk in
+      `disk-config.nix`, then run:
 
           nixos-anywhere --generate-hardware-config nixos-generate-config ./hardware-configuration.nix \
             --flake .#myhost root@<ip>
@@ -15,17 +16,17 @@
     path = ./batch;
     description = "Many identical NixOS machines";
     welcomeText = ''
-      Edit the SSH key and the list of machines in `flake.nix` and the disk in `disk-config.nix`, then
-      install each with `nixos-anywhere --flake .#node-01 root@<ip>`.
+      Edit the list of machines in `flake.nix`, the SSH key in `node.nix` and the disk in `disk-config.nix`,
+      then install each machine with `nixos-anywhere --flake .#node-01 root@<ip>`.
     '';
   };
   fleet = {
     path = ./fleet;
-    description = "Several NixOS machines with a control plane, rolled out in stages";
+    description = "Several NixOS machines with a control plane and staged rollouts";
     welcomeText = ''
-      Edit `operators.nix`, and the disk of each machine in `hosts/`, then install each with
-      `nixos-anywhere --flake .#cp-01 root@<ip>`. `nixfleet trust init` makes `trust/root.json`,
-      with which the machines join the fleet.
+      Edit `operators.nix`, and the disk of each machine in `hosts/`, then install each machine with
+      `nixos-anywhere --flake .#cp-01 root@<ip>`. `nixfleet trust init` creates `trust/root.json`, which
+      the machines need to join the fleet.
     '';
   };
   demo = {

@@ -40,7 +40,7 @@ let
     builtins.fromTOML (
       builtins.unsafeDiscardStringContext system.config.environment.etc."nixfleet/agent.toml".source.unchecked.text
     );
-  # What real packages hold is not known at evaluation.
+  # Evaluation does not know the contents of real packages.
   withText =
     system: test:
     if system.config.services.nixfleet-agent.configFile.unchecked ? text then
@@ -48,7 +48,7 @@ let
     else
       { skip = "the file's text is known with the stand-in packages only"; };
   onMac = test: if harness.darwin == null then { skip = "NIX_DARWIN is not set"; } else test;
-  # One host is enough for the assertions: all that fail are listed.
+  # One host is enough for the assertions: every failed one is listed.
   complains = system: text: lib.any (lib.hasInfix text) system.failedAssertions;
 
   bare = host { };
@@ -103,7 +103,7 @@ in
 {
   "a host with the agent evaluates" =
     bare.failedAssertions == [ ] && bare.warnings == [ ] && lib.hasSuffix ".drv" bare.toplevel;
-  "its file holds what was said and the defaults" = withText bare {
+  "its file holds the options that are set and the defaults" = withText bare {
     expr = removeAttrs (fileOf bare) [ "trust" ];
     expected = {
       machineId = "web-01";
@@ -153,7 +153,7 @@ in
       };
     };
   };
-  "what settings say wins" = withText full {
+  "settings override the options" = withText full {
     expr = {
       inherit (fileOf full) line dryRun tags metrics;
       inherit ((fileOf full).controlPlane) pollSeconds;
@@ -166,7 +166,7 @@ in
       pollSeconds = 300;
     };
   };
-  "its own certificate reaches it as a credential, the token by its path" = {
+  "the service gets its own certificate as a credential and the token by its path" = {
     expr = {
       inherit (full.config.systemd.services.nixfleet-agent.serviceConfig) LoadCredential;
       inherit (full.config.services.nixfleet-agent.settings) identity;
@@ -183,7 +183,7 @@ in
       };
     };
   };
-  "only the metrics port is opened, and only when asked for" = {
+  "only the metrics port is opened, and only by option" = {
     expr = map (system: system.config.networking.firewall.allowedTCPPorts) [
       bare
       full
@@ -193,7 +193,7 @@ in
       [ 9445 ]
     ];
   };
-  "a switch leaves the agent and the watchdog alone" =
+  "a switch does not restart the agent and the watchdog" =
     lib.hasInfix "X-RestartIfChanged=false" (unit "nixfleet-agent.service")
     && lib.hasInfix "X-RestartIfChanged=false" (unit "nixfleet-watchdog.service");
   "a changed configuration restarts the agent after the switch" =
@@ -201,7 +201,7 @@ in
       trigger = system: system.config.systemd.units."nixfleet-agent-restart.service".text;
     in
     trigger bare != trigger full;
-  "the watchdog looks after the deadline without the agent" =
+  "the watchdog enforces the deadline without the agent" =
     lib.hasInfix "watchdog --config /etc/nixfleet/agent.toml" (unit "nixfleet-watchdog.service")
     && lib.hasInfix "ConditionPathExists=/var/lib/nixfleet/agent/watchdog.json" (unit "nixfleet-watchdog.service")
     && lib.hasInfix "OnCalendar=" (unit "nixfleet-watchdog.timer")
@@ -236,7 +236,7 @@ in
         evaluates = lib.hasSuffix ".drv" system.toplevel;
         inherit (daemons.nixfleet-agent.serviceConfig) KeepAlive AbandonProcessGroup;
         inherit (daemons.nixfleet-watchdog.serviceConfig) StartInterval;
-        # The agent knows both by these, and itself by the program that launchd starts.
+        # The agent finds both by these labels, and itself by the program that launchd starts.
         labels = map (daemon: daemon.serviceConfig.Label) (lib.attrValues {
           inherit (daemons) nixfleet-agent nixfleet-watchdog;
         });

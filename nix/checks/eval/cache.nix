@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# services.nixfleet-cache and services.nixfleet-cache-server: both ends of the binary cache.
+# services.nixfleet-cache and services.nixfleet-cache-server: client and server of the binary cache.
 {
   lib,
   harness,
@@ -26,7 +26,7 @@ let
     (root + "/nix/modules/cache-server.nix")
   ];
 
-  # Upstream's module as later releases of NixOS have it: the same options under other names.
+  # Upstream's module in later releases of NixOS: the same options under other names.
   renamed =
     path: names:
     hostWith [

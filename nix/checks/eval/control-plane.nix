@@ -52,8 +52,8 @@ in
 {
   "a host with the control plane evaluates" =
     bare.failedAssertions == [ ] && bare.warnings == [ ] && lib.hasSuffix ".drv" bare.toplevel;
-  "one with everything evaluates" = full.failedAssertions == [ ] && lib.hasSuffix ".drv" full.toplevel;
-  "its file holds what was said and the defaults" = {
+  "a host with every option evaluates" = full.failedAssertions == [ ] && lib.hasSuffix ".drv" full.toplevel;
+  "its file holds the options that are set and the defaults" = {
     expr = removeAttrs (settings bare) [ "trust" ];
     expected = {
       bootstrap = { };
@@ -70,9 +70,9 @@ in
       ];
     };
   };
-  "what settings say wins" =
+  "settings override the options" =
     (settings full).database.url == "sqlite:///var/lib/nixfleet/control-plane/other.db";
-  "secrets reach it as credentials" = {
+  "the service gets secrets as credentials" = {
     expr = {
       inherit (service full) LoadCredential;
       inherit ((settings full).tls) certFile keyFile;
@@ -89,7 +89,7 @@ in
       secretFile = "/run/credentials/nixfleet-control-plane.service/bootstrap-secret";
     };
   };
-  "the firewall is opened only when asked for, and never for metrics" = {
+  "the firewall is opened only by option, and never for metrics" = {
     expr = map (system: system.config.networking.firewall.allowedTCPPorts) [
       bare
       full
@@ -102,7 +102,7 @@ in
       ]
     ];
   };
-  "it has no privilege but low ports, when it has one" = {
+  "it has no privilege except low ports, if it uses one" = {
     expr = map (system: (service system).AmbientCapabilities) [
       bare
       full
@@ -113,7 +113,7 @@ in
     ];
   };
   "its user exists only while it runs" = (service bare).DynamicUser && !(bare.config.users.users ? nixfleet-control-plane);
-  "plain metrics are reachable from the network when one says so" =
+  "plain metrics can be reached from the network only by option" =
     (host {
       listen.metrics = "0.0.0.0:9443";
       allowPlainMetrics = true;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Platform shim darwin-base: Remote Login by key, and shells that find the system's programs.
+# Platform module darwin-base: Remote Login by key, and shells that find the system's programs.
 {
   lib,
   harness,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The demo fleet: its six machines evaluate, and do for each other what the demo shows.
+# The demo fleet: its six machines evaluate, and are connected as the demo needs it.
 {
   lib,
   harness,
@@ -18,7 +18,7 @@ let
   rootFile = builtins.toFile "root.json" "{}";
   key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDKmo2gJZQ4yyNXm9rSm2z7Pj7hRZWkRUh1oG0Jt5xSt test";
 
-  # As it is when the key is edited and the trust root made.
+  # With the key edited and the root document made.
   hosts = lib.mapAttrs (
     name: host:
     harness.view (
@@ -70,7 +70,7 @@ let
 in
 lib.mapAttrs' (name: _: lib.nameValuePair "${name} evaluates" (evaluates name)) hosts
 // {
-  "as it comes, the placeholder is named" = {
+  "unedited, it names the placeholder" = {
     expr = map (lib.hasInfix "not an SSH public key") (harness.view demo.nixosConfigurations.web-01).failedAssertions;
     expected = [ true ];
   };
@@ -78,7 +78,7 @@ lib.mapAttrs' (name: _: lib.nameValuePair "${name} evaluates" (evaluates name)) 
     expr = hosts.web-01.config.networking.hosts."10.90.0.3";
     expected = [ "cp-01" ];
   };
-  "prometheus looks at every machine and at the control plane" = {
+  "prometheus scrapes every machine and the control plane" = {
     expr = lib.concatMap (job: (lib.head job.static_configs).targets) hosts.mon-01.config.services.prometheus.scrapeConfigs;
     expected = map (name: "${name}:9100") (lib.attrNames hosts) ++ [ "cp-01:9443" ];
   };

@@ -36,7 +36,7 @@ disk.suite {
       ROLLBACK_SUBVOLUME = "root";
     };
   };
-  "what is kept can lie elsewhere" =
+  "what is kept can be elsewhere" =
     (disk.host { persistRoot = "/keep"; } [ ]).config.nixfleet.impermanence.persistRoot == "/keep";
   "the host key is kept" = good.config.nixfleet.secrets.hostKeyPath == "/persist/etc/ssh/ssh_host_ed25519_key";
 }

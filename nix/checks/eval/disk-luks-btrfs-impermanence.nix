@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Disk template luks-btrfs-impermanence: everything but /boot encrypted.
+# Disk template luks-btrfs-impermanence: everything except /boot encrypted.
 {
   lib,
   harness,
@@ -34,7 +34,7 @@ disk.suite {
       ROLLBACK_SUBVOLUME = "root";
     };
   };
-  "what is kept can lie elsewhere" =
+  "what is kept can be elsewhere" =
     (disk.host { persistRoot = "/keep"; } [ ]).config.nixfleet.impermanence.persistRoot == "/keep";
   "the host key is kept" = good.config.nixfleet.secrets.hostKeyPath == "/persist/etc/ssh/ssh_host_ed25519_key";
   "swap is inside the encrypted part" = (lib.head swapDevices).device == "/swap/swapfile";

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Evaluates the tests of one file; run.sh calls this. A test is a value that must be true, or
-# { expr; expected; }, or { expr; throws = "part of the message"; }, or { skip = "why"; } when what
-# it needs is not at hand.
+# { expr; expected; }, or { expr; throws = "part of the message"; }, or { skip = "why"; } if something
+# that it needs is missing.
 {
   file,
   root,
@@ -19,7 +19,7 @@ let
   };
   tests = if only == null then all else { ${only} = all.${only}; };
 
-  # A value as text, bounded, and whatever is in it that cannot be shown named as such.
+  # A value as text of limited length. A part that cannot be shown is named instead.
   show =
     depth: value:
     if depth == 0 then
@@ -61,7 +61,7 @@ let
       ++ lib.optional (!passed.success) "#\tthrew an error; --show-trace with ONLY='${name}' tells where"
       ++ lib.optional isPair "#\texpected: ${render test.expected}"
       ++ lib.optional passed.success "#\tgot:      ${render (if isPair then test.expr else test)}";
-  # Tab and line break are what separates results.
+  # Tabs and line breaks separate results.
   clean = builtins.replaceStrings [ "\n" ] [ "\\n" ];
 in
 {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# flake.nix and default.nix: that what they promise is there under its name.
+# flake.nix and default.nix: their outputs exist under the documented names.
 {
   lib,
   harness,
@@ -65,7 +65,7 @@ in
     ] self.darwinModules;
     expected = [ ];
   };
-  "scopes by the names of a repository of their own" = {
+  "scopes by the names of nix/scopes" = {
     expr = has (scopes ++ [ "roles" "disk-templates" ]) self.scopes ++ has roles self.scopes.roles;
     expected = [ ];
   };
@@ -132,11 +132,11 @@ in
   "an installer lets the operator in" =
     (self.lib.mkInstaller { sshKeys = [ "ssh-ed25519 AAAA" ]; })
     .config.users.users.root.openssh.authorizedKeys.keys == [ "ssh-ed25519 AAAA" ];
-  "an installer nobody can enter is refused" = {
+  "an installer without a key is refused" = {
     expr = (self.lib.mkInstaller { sshKeys = [ ]; }).config.networking.hostName;
     throws = "sshKeys must hold at least one public key";
   };
-  "without flakes there is the same" = {
+  "without flakes the outputs are the same" = {
     expr = {
       modules = lib.attrNames classic.nixosModules == lib.attrNames self.nixosModules;
       host =

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The harness: that it evaluates whole systems, and that it shows what is wrong with one.
+# The harness: it evaluates whole systems, and shows what is wrong with one.
 {
   lib,
   harness,
@@ -106,7 +106,7 @@ in
       system = "aarch64-linux";
     };
   };
-  "toml that is generated can be read back" =
+  "generated TOML can be read" =
     if !(toml ? text) then
       { skip = "what real packages hold is not known at evaluation"; }
     else

@@ -52,5 +52,5 @@ in
       waits = false;
     };
   });
-  "without microvm.nix it says what to import" = lib.any (lib.hasInfix "inputs.microvm.nixosModules.host") without.failedAssertions;
+  "without microvm.nix the error says what to import" = lib.any (lib.hasInfix "inputs.microvm.nixosModules.host") without.failedAssertions;
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # mkHost: what it adds to a plain system (nothing, until something is enabled), what it passes
-# through, and what it says when it is called wrongly.
+# through, and its errors.
 {
   lib,
   harness,
@@ -71,7 +71,7 @@ let
     ];
   };
 
-  # Options below these two are all that the systems' options differ by.
+  # The systems' options differ only below these two.
   optionNames =
     system:
     lib.attrNames system.options
@@ -96,7 +96,7 @@ in
     expr = bare.toplevel;
     expected = plain.toplevel;
   };
-  "its options are those of NixOS and these" = {
+  "its options are those of NixOS and ours" = {
     expr = lib.subtractLists (optionNames plain) (optionNames bare);
     expected = [
       "hostSpec"
@@ -106,7 +106,7 @@ in
       "services.nixfleet-control-plane"
     ];
   };
-  "facts of hostSpec reach NixOS, and a host's own assignment wins" = {
+  "facts of hostSpec reach NixOS, and the host's own assignment overrides them" = {
     expr = {
       inherit (described.config.i18n) defaultLocale;
       inherit (described.config.console) keyMap;
@@ -148,7 +148,7 @@ in
     && lib.elem "console=ttyS0,115200" guest.boot.kernelParams;
   "another platform is another system" =
     (host { platform = "aarch64-linux"; }).pkgs.stdenv.hostPlatform.system == "aarch64-linux";
-  "an unknown platform is refused, with those that are known" = {
+  "an unknown platform is refused, with a list of the known ones" = {
     expr = mkHost {
       hostName = "x";
       platform = "riscv64-linux";

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Platform shim nixos-base: boot, address, clock, SSH; and that it gives way. Roles test the rest.
+# Platform module nixos-base: boot, address, clock, SSH; the host's own settings override it. The tests of
+# roles cover the rest.
 {
   lib,
   harness,
@@ -30,7 +31,7 @@ in
     expr = (host [ scopes.nixosModules.nixos-base ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "boots by UEFI, with a boot menu that ends" =
+  "boots by UEFI, with a boot menu that times out" =
     good.config.boot.loader.systemd-boot.enable
     && good.config.boot.loader.efi.canTouchEfiVariables
     && good.config.boot.loader.systemd-boot.configurationLimit == 20;
@@ -40,6 +41,6 @@ in
       inherit (good.config.services.openssh) settings;
     in
     !settings.PasswordAuthentication && !settings.KbdInteractiveAuthentication && settings.PermitRootLogin == "prohibit-password";
-  "the host's own values stand" =
+  "the host's own values are kept" =
     !own.config.boot.loader.systemd-boot.enable && own.config.services.openssh.settings.PasswordAuthentication;
 }

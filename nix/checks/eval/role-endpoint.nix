@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Role endpoint: as little as can be managed.
+# Role endpoint: the least that can be managed.
 {
   lib,
   harness,
@@ -44,10 +44,10 @@ in
       "impermanence"
     ];
   "the firewall is NixOS's own" = good.config.networking.firewall.enable && !good.config.networking.nftables.enable;
-  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+  "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     with' [ { users.allowNoPasswordLogin = true; } ]
   );
-  "taken back, the role changes nothing" = {
+  "disabled, the role changes nothing" = {
     expr =
       let
         evaluation = with' [ { nixfleet.roles.endpoint.enable = false; } ];

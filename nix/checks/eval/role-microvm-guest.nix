@@ -19,7 +19,7 @@ let
     bareHost (
       [
         {
-          # What microvm.nix sets for every guest; the test below takes its own module.
+          # What microvm.nix sets for every guest; the test below uses its real module.
           boot.loader.grub.enable = lib.mkDefault false;
           fileSystems."/" = lib.mkDefault {
             device = "rootfs";
@@ -42,7 +42,7 @@ in
   "what needs a decision is off" = !lib.any (scope: nixfleet.${scope}.enable) [
       "impermanence"
     ];
-  "no boot loader, sshd is there" =
+  "no boot loader, but sshd" =
     !good.config.boot.loader.systemd-boot.enable && !good.config.boot.loader.grub.enable && good.config.services.openssh.enable;
   "the uplink asks for an address, whatever its name" =
     good.config.networking.useNetworkd
@@ -59,10 +59,10 @@ in
     in
     guest.failedAssertions == [ ] && guest.config.microvm.hypervisor == "qemu" && !guest.config.boot.loader.systemd-boot.enable
   );
-  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+  "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     with' [ { users.allowNoPasswordLogin = true; } ]
   );
-  "taken back, the role changes nothing" = {
+  "disabled, the role changes nothing" = {
     expr =
       let
         evaluation = with' [ { nixfleet.roles.microvm-guest.enable = false; } ];

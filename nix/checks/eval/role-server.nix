@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Role server: a machine that serves, from generated hardware to a login.
+# Role server: from the generated hardware configuration to a login.
 {
   lib,
   harness,
@@ -26,7 +26,7 @@ let
   good = with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; } ];
   inherit (good.config) nixfleet;
   own = with' [
-    # By hand as well: a scope that two ask for is there once.
+    # Also by hand: a scope that is imported twice counts once.
     scopes.nixosModules.base
     {
       nixfleet.operators.rootSshKeys = [ sshKey ];
@@ -61,23 +61,23 @@ in
       "impermanence"
       "generation-label"
     ];
-  "the host's own values stand" =
+  "the host's own values are kept" =
     own.failedAssertions == [ ]
     && !own.config.nixfleet.firewall.enable
     && !(own.config.networking.nftables.tables ? nixfleet-ssh)
     && own.config.boot.loader.grub.devices == [ "/dev/sda" ]
     && !own.config.boot.loader.systemd-boot.enable
     && !own.config.networking.useDHCP;
-  "a GRUB device is enough to boot by it" =
+  "a GRUB device is enough to boot with GRUB" =
     let
       grub = with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; boot.loader.grub.device = "/dev/sda"; } ];
     in
     grub.config.boot.loader.grub.enable && !grub.config.boot.loader.systemd-boot.enable && grub.failedAssertions == [ ];
-  "the SSH limit is in force" = good.config.networking.nftables.tables ? nixfleet-ssh;
-  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+  "the SSH limit is on" = good.config.networking.nftables.tables ? nixfleet-ssh;
+  "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     with' [ { users.allowNoPasswordLogin = true; } ]
   );
-  "taken back, the role changes nothing" = {
+  "disabled, the role changes nothing" = {
     expr =
       let
         evaluation = with' [ { nixfleet.roles.server.enable = false; } ];

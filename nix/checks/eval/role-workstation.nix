@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Role workstation: a machine that somebody sits at.
+# Role workstation: a machine with a local user.
 {
   lib,
   harness,
@@ -51,9 +51,9 @@ in
       "impermanence"
       "generation-label"
     ];
-  "who sits there chooses the network" = good.config.networking.networkmanager.enable;
+  "the local user chooses the network" = good.config.networking.networkmanager.enable;
   "Bluetooth and firmware updates" = good.config.hardware.bluetooth.enable && good.config.services.fwupd.enable;
-  "homes are configured where the fleet has home-manager" = withInput "home-manager" (
+  "homes are configured if the fleet has home-manager" = withInput "home-manager" (
     home-manager:
     let
       evaluation = with' [
@@ -71,10 +71,10 @@ in
     && evaluation.config.home-manager.users.alice.home.stateVersion == "24.11"
     && evaluation.failedAssertions == [ ]
   );
-  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
+  "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     with' [ { users.allowNoPasswordLogin = true; } ]
   );
-  "taken back, the role changes nothing" = {
+  "disabled, the role changes nothing" = {
     expr =
       let
         evaluation = with' [ { nixfleet.roles.workstation.enable = false; } ];

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # run.sh [NAME...]: the evaluation tests of this folder (NAME: only NAME.nix), each file in a process of
 # its own. Prints `ok n - eval FILE: TEST` lines and `N passed, N failed`; exits 1 on a failure.
-#   NIXPKGS        a Nixpkgs, or a tree that has only its nixos/ and lib/; without it all is skipped
-#   NIX_DARWIN     a nix-darwin; NIX_DARWIN_LIB: a folder with the lib/ that it wants (default NIXPKGS)
-#   INPUTS         a folder of further flakes: disko, home-manager, ... (harness/inputs.nix)
+#   NIXPKGS        a Nixpkgs, or a tree that has only its nixos/ and lib/; without it, all tests are skipped
+#   NIX_DARWIN     a nix-darwin; NIX_DARWIN_LIB: a folder with the lib/ that it needs (default NIXPKGS)
+#   INPUTS         a folder of more flakes: disko, home-manager, ... (harness/inputs.nix)
 #   EVAL_JOBS      processes at a time (2); EVAL_TIMEOUT seconds (300) and EVAL_MEM_KB (8000000) for each
 #   ONLY           only the test of this name; EVAL_TRACE=1 passes --show-trace
 set -uo pipefail
@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 
 if [ -z "${NIXPKGS:-}" ]; then
-  echo "SKIP: the evaluation tests did not run: NIXPKGS names no Nixpkgs (make eval NIXPKGS=/path/to/nixpkgs)" >&2
+  echo "SKIP: the evaluation tests did not run: NIXPKGS is not set (make eval NIXPKGS=/path/to/nixpkgs)" >&2
   echo "ok 1 - eval # SKIP NIXPKGS is not set"
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
@@ -35,8 +35,8 @@ evaluate() {
   printf '%b\n' "${json//\\\"/\"}"
 }
 
-# settle FILE OUT: tests that expect an error are decided by its message, each in its own process.
-settle() {
+# check_errors FILE OUT: run the tests that expect an error, each in its own process, and compare messages.
+check_errors() {
   local kind test text
   while IFS=$'\t' read -r kind test text; do
     if [ "$kind" != throws ]; then
@@ -49,11 +49,11 @@ settle() {
       printf 'not ok\t%s\n#\texpected the error: %s\n' "$test" "$text"
       grep -m 1 '^error' "$2.message" | sed 's/^/#\tgot:                /'
     fi
-  done <"$2" >"$2.settled"
-  mv "$2.settled" "$2"
+  done <"$2" >"$2.checked"
+  mv "$2.checked" "$2"
 }
 
-# A file that does not evaluate as a whole is taken test by test, so that one error hides no other.
+# If a file does not evaluate as a whole, its tests run one by one, so that one error hides no other.
 run_file() {
   local file=$1 out=$2 test
   evaluate "$file" results "${ONLY:-}" >"$out" 2>"$out.err" && return
@@ -93,7 +93,7 @@ for file in "$here"/*.nix; do
 done
 [ ${#files[@]} -gt 0 ] || { echo "run.sh: no test file named: $*" >&2; exit 2; }
 
-# Results are printed in the order of the files, as soon as those before are done.
+# Results are printed in the order of the files, as soon as the files before are done.
 next=0
 flush() {
   while [ $next -lt ${#files[@]} ] && [ -e "$work/$next.done" ]; do
@@ -104,7 +104,7 @@ flush() {
 for index in "${!files[@]}"; do
   while [ "$(jobs -rp | wc -l)" -ge "${EVAL_JOBS:-2}" ]; do wait -n; done
   flush
-  { run_file "${files[$index]}" "$work/$index"; settle "${files[$index]}" "$work/$index"; : >"$work/$index.done"; } &
+  { run_file "${files[$index]}" "$work/$index"; check_errors "${files[$index]}" "$work/$index"; : >"$work/$index.done"; } &
 done
 wait
 flush

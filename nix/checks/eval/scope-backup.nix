@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope backup: units, times and credentials of the jobs. checks/real/backup.sh runs one for real.
+# Scope backup: units, schedules and credentials of the jobs. checks/real/backup.sh runs a real one.
 {
   lib,
   harness,
@@ -76,7 +76,7 @@ in
     "OnSuccess=nixfleet-backup-data-success.service"
     "OnFailure=nixfleet-backup-data-failure.service"
   ];
-  "a job has its time, and makes up for a missed one" = {
+  "a job has its schedule, and runs later if it missed one" = {
     expr = timers.restic-backups-data.timerConfig;
     expected = {
       OnCalendar = "02:30";
@@ -84,7 +84,7 @@ in
       Persistent = true;
     };
   };
-  "a borg job encrypts, prunes and is delayed as well" =
+  "a borg job encrypts, prunes and has a delay" =
     has "borgbackup-job-vault.service" [
       "BORG_REPO=borg@nas:vault"
       "EnvironmentFile=/run/secrets/borg-env"
@@ -93,7 +93,7 @@ in
     && lib.hasInfix "cat /run/secrets/backup" (lib.replaceStrings [ "'" ] [ "" ] good.config.services.borgbackup.jobs.vault.encryption.passCommand)
     && good.config.services.borgbackup.jobs.vault.prune.keep.daily == 7
     && timers.borgbackup-job-vault.timerConfig.RandomizedDelaySec == "1h";
-  "the end of a job is recorded, measured and reported" =
+  "the end of a job is recorded, exported and reported" =
     has "nixfleet-backup-data-failure.service" [
       "EVENT=failure"
       "StateDirectory=nixfleet/backup"
@@ -102,7 +102,7 @@ in
       "LoadCredential=ping-url:/run/secrets/ping"
     ]
     && !(lib.hasInfix "LoadCredential" (text "nixfleet-backup-vault-success.service"));
-  "a restore test knows the repository and has its own time" =
+  "a restore test knows the repository and has its own schedule" =
     has "nixfleet-backup-data-restore-test.service" [
       "BACKEND=restic"
       "HOST=web-01"
@@ -118,7 +118,7 @@ in
   "hooks stop at the first error" =
     lib.hasInfix "set -eu\npg_dumpall" good.config.services.restic.backups.data.backupPrepareCommand;
 
-  "fires: nothing to back up" = fires "nixfleet.backup.jobs.data.paths must list absolute paths" (
+  "fires: nothing to back up" = fires "nixfleet.backup.jobs.data.paths must list at least one path" (
     with' { data = job // { paths = [ ]; }; } { }
   );
   "fires: no repository" = fires "nixfleet.backup.jobs.data: set exactly one of repository" (
@@ -127,7 +127,7 @@ in
       services.restic.backups.data.repository = lib.mkForce "x";
     }
   );
-  "fires: borg with a repository file" = fires "repositoryFile works with restic only" (
+  "fires: borg with a repository file" = fires "repositoryFile works only with restic" (
     with' {
       data = job // {
         backend = "borgbackup";
@@ -152,7 +152,7 @@ in
     && lib.hasInfix "--keep-daily=7" daemon.script
   );
   "a Mac: fires: borgbackup" = onDarwin (job // { backend = "borgbackup"; }) (fires "which macOS does not have");
-  "a Mac: fires: nothing to back up" = onDarwin (job // { paths = [ "home" ]; }) (fires "must list absolute paths");
+  "a Mac: fires: nothing to back up" = onDarwin (job // { paths = [ "home" ]; }) (fires "and only absolute ones");
   "a Mac: fires: a secret in the store" = onDarwin (job // { passwordFile = "${builtins.storeDir}/abc"; }) (
     fires "a secret is in the Nix store"
   );

@@ -53,7 +53,7 @@ in
     has "hello" chosen.config.environment.systemPackages
     && !has "jq" chosen.config.environment.systemPackages
     && !has "pciutils" chosen.config.environment.systemPackages;
-  "the host's own Nix features stand" = {
+  "the host's own Nix features are kept" = {
     expr = chosen.config.nix.settings.experimental-features;
     expected = [ "nix-command" ];
   };

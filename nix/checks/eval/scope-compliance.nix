@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope compliance: where evidence lies, who reads it, and that it is kept.
+# Scope compliance: where evidence is stored, who may read it, and that it is kept.
 {
   lib,
   harness,
@@ -63,7 +63,7 @@ in
     };
   };
   "readers are in the group" = good.config.users.groups.nixfleet-evidence.members == [ "auditor" ];
-  "the tool is installed where there is one" =
+  "the tool is installed if it is set" =
     lib.any (package: lib.getName package == "hello") good.config.environment.systemPackages;
   "evidence elsewhere is kept and backed up" =
     elsewhere.config.nixfleet.impermanence.directories == [ "/srv/evidence" ]
@@ -78,7 +78,7 @@ in
   "fires: a backup job without the backup scope" = fires "nixfleet.compliance.backupJob is \"data\" but the backup scope is off" (
     with' { backupJob = "data"; } [ ]
   );
-  "fires: a reader who is no user" = fires "nixfleet.compliance.readers: no such user: auditor" (
+  "fires: a reader that is not a user" = fires "nixfleet.compliance.readers: no such user: auditor" (
     with' { readers = [ "auditor" ]; } [ ]
   );
 }

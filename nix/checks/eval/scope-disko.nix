@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope disko: the template that is chosen by name is the one that is in force.
+# Scope disko: the template that is chosen by name is the one that is applied.
 {
   lib,
   harness,
@@ -37,7 +37,7 @@ let
     swapSize = "2G";
     persistRoot = "/keep";
   } [ ];
-  # What the same template makes when it is imported.
+  # The result of the same template when it is imported.
   imported = bareHost [
     harness.inputs.disko.nixosModules.disko
     harness.inputs.impermanence.nixosModules.impermanence
@@ -65,7 +65,7 @@ in
     expr = chosen.toplevel;
     expected = imported.toplevel;
   };
-  "LUKS options arrive" = on (
+  "LUKS options are passed on" = on (
     luks.config.boot.initrd.luks.devices.vault.crypttabExtraOpts == [ "tpm2-device=auto" ]
     && luks.config.nixfleet.impermanence.enable
     && luks.failedAssertions == [ ]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Scope firewall: nftables, the SSH limit ahead of the accept, the drop log. What the rules do to
-# packets is shown by checks/real/ssh-limit.sh.
+# Scope firewall: nftables, the SSH limit before the accept, the drop log. checks/real/ssh-limit.sh
+# tests the rules with real packets.
 {
   lib,
   harness,
@@ -49,10 +49,10 @@ in
   "the firewall is on, on nftables" = firewall.enable && nftables.enable;
   "the limit hooks in before the firewall" = lib.hasInfix "hook input priority filter - 10;" rules;
   "the limit is for sshd's ports" = lib.hasInfix "tcp dport { 2222 } ct state new jump new-connection" rules;
-  "the limit is what was asked for" =
+  "the limit is as set" =
     lib.hasInfix "update @sources4 { ip saddr limit rate over 6/hour burst 3 packets }" rules;
   "IPv6 sources are counted by network" = lib.hasInfix "ip6 saddr & ffff:ffff:ffff:ffff:: limit rate over" rules;
-  "exempt networks go by family" =
+  "exempt networks are split by family" =
     lib.hasInfix "ip saddr { 10.0.0.0/8 } accept" rules && lib.hasInfix "ip6 saddr { fd00::/8 } accept" rules;
   "the drop log is bounded and last" =
     !firewall.logRefusedConnections

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope generation-label: the fleet's revision in the boot menu, only when asked for.
+# Scope generation-label: the fleet's revision in the boot menu, only when it is enabled.
 {
   lib,
   harness,
@@ -36,8 +36,8 @@ in
   "a dirty tree shows, tags come first" =
     lib.hasPrefix "vm-" dirty.config.system.nixos.label && lib.hasSuffix "-0123456789ab-dirty" dirty.config.system.nixos.label;
   "the system knows its revision" = good.config.system.configurationRevision == revision;
-  "the host's own label stands" = (with' { inherit revision; } { system.nixos.label = "mine"; }).config.system.nixos.label == "mine";
-  "a label that boot loaders do not take is refused" =
+  "the host's own label is kept" = (with' { inherit revision; } { system.nixos.label = "mine"; }).config.system.nixos.label == "mine";
+  "a label that boot loaders do not accept is refused" =
     !(builtins.tryEval (with' {
       inherit revision;
       label = "a b";

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope hardware: firmware, and what is switched on by name.
+# Scope hardware: firmware, and the hardware that is enabled by name.
 {
   lib,
   harness,
@@ -20,7 +20,7 @@ let
       }
       module
     ];
-  # What nixos-generate-config writes on an Intel machine that it knows nothing else about.
+  # What nixos-generate-config writes on an Intel machine without special hardware.
   generated = { config, ... }: { hardware.cpu.intel.updateMicrocode = lib.mkDefault config.hardware.enableRedistributableFirmware; };
   # A driver that evaluates without being unfree.
   driver =

@@ -37,7 +37,7 @@ in
     expr = (host [ scopes.nixosModules.home-manager ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "homes use the system's packages and keep what is in the way" = on (good: {
+  "homes use the system's packages and keep files that are in the way" = on (good: {
     expr = {
       inherit (good.config.home-manager) useGlobalPkgs useUserPackages backupFileExtension;
     };

@@ -120,7 +120,7 @@ let
     "fires: scripted stage 1" = firesAmong "Set boot.initrd.systemd.enable = true" (
       with' { } { boot.initrd.systemd.enable = false; }
     );
-    "fires: the root is no subvolume" = firesAmong "a device below /dev and a subvolume" (
+    "fires: the root is not a subvolume" = firesAmong "a device below /dev and a subvolume" (
       with' { } { fileSystems."/".options = lib.mkForce [ "noatime" ]; }
     );
   };

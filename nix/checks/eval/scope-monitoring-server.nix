@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Scope monitoring-server: what is fetched from where, alerts, Alertmanager, Grafana. What the alert
-# rules mean is shown by checks/real/alert-rules.sh.
+# Scope monitoring-server: what is fetched from where, alerts, Alertmanager, Grafana.
+# checks/real/alert-rules.sh tests the alert rules.
 {
   lib,
   harness,
@@ -48,7 +48,7 @@ let
   scrape = name: lib.findFirst (job: job.job_name == name) null prometheus.scrapeConfigs;
   rules = (builtins.fromJSON (lib.head prometheus.rules)).groups;
   alerts = map (rule: rule.alert) (lib.concatMap (group: group.rules) rules);
-  # Names after nixfleet_, but for those of backups, which the backup scope measures.
+  # Names after nixfleet_, except those of backups, which the backup scope measures.
   measured = builtins.readFile (root + "/controlplane/server/metrics.go");
   expressions =
     map (rule: rule.expr) (lib.concatMap (group: group.rules) rules)
@@ -69,19 +69,19 @@ in
     expr = (host [ scopes.nixosModules.monitoring-server ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "every node is fetched from" = {
+  "metrics of every node are fetched" = {
     expr = (lib.head (scrape "node").static_configs).targets;
     expected = [
       "web-01:9100"
       "web-02:9100"
     ];
   };
-  "every agent is fetched from" = (lib.head (scrape "nixfleet-agent").static_configs).targets == [ "web-01:9101" ];
-  "rules and dashboard use what the control plane measures" = {
+  "metrics of every agent are fetched" = (lib.head (scrape "nixfleet-agent").static_configs).targets == [ "web-01:9101" ];
+  "rules and dashboard use metrics that the control plane has" = {
     expr = lib.filter (metric: !lib.hasInfix "desc(\"${metric}\"," measured) used;
     expected = [ ];
   };
-  "the control plane is fetched from with a client certificate, its key by credential" =
+  "the control plane is scraped with a client certificate, its key by credential" =
     let
       job = scrape "nixfleet-control-plane";
     in
@@ -127,12 +127,12 @@ in
     source.url == "http://127.0.0.1:9090"
     && lib.all (panel: panel.datasource.uid == source.uid) dashboard.panels
     && grafana.settings.security.admin_password == "$__file{/run/secrets/grafana}";
-  "neither comes unasked" = !plain.config.services.grafana.enable && !plain.config.services.prometheus.alertmanager.enable;
+  "neither is on by default" = !plain.config.services.grafana.enable && !plain.config.services.prometheus.alertmanager.enable;
 
   "fires: a key without certificate" = fires "nixfleet.monitoring-server.controlPlane: keyFile and certificateFile go together" (
     with' { controlPlane.keyFile = "/run/k"; }
   );
-  "fires: alerts that reach nobody" = fires "alertmanager.settings has no receivers" (with' { alertmanager.enable = true; });
+  "fires: alerts without a receiver" = fires "alertmanager.settings has no receivers" (with' { alertmanager.enable = true; });
   "fires: Grafana's own password" = fires "nixfleet.monitoring-server.grafana.adminPasswordFile is not set" (
     with' { grafana.enable = true; }
   );

@@ -32,15 +32,15 @@ in
     expr = (host [ scopes.nixosModules.monitoring ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "the exporter listens where it was told" = lib.hasInfix "--web.listen-address 10.0.0.5:9199" unit;
+  "the exporter listens on the address that is set" = lib.hasInfix "--web.listen-address 10.0.0.5:9199" unit;
   "failed units can be alerted on" = lib.hasInfix "--collector.systemd" unit;
-  "figures of other scopes are served" =
+  "metrics of other scopes are served" =
     lib.hasInfix "--collector.textfile.directory=/var/lib/node-exporter-textfile" unit
     && good.config.systemd.tmpfiles.settings.nixfleet-monitoring."/var/lib/node-exporter-textfile".d.mode == "0755";
   "only the named interface is open" =
     good.config.networking.firewall.interfaces.wg0.allowedTCPPorts == [ 9199 ]
     && good.config.networking.firewall.allowedTCPPorts == [ ];
-  "it is open to all only when asked for" = (with' { openFirewall = true; }).config.services.prometheus.exporters.node.openFirewall;
+  "it is open to all only by option" = (with' { openFirewall = true; }).config.services.prometheus.exporters.node.openFirewall;
   "the text files can be off" =
     !(lib.hasInfix "textfile" (with' { textfileDirectory = null; }).config.systemd.units."prometheus-node-exporter.service".text);
   "fires: a relative directory" = fires "nixfleet.monitoring.textfileDirectory must be an absolute path" (

@@ -43,7 +43,7 @@ in
   };
   "nothing runs before a URL is set" =
     !silent.config.services.vmagent.enable && !silent.config.services.journald.upload.enable;
-  "metrics of the host are measured and labelled" = {
+  "metrics of the host are scraped and labelled" = {
     expr = {
       inherit (vmagent.prometheusConfig) global scrape_configs;
     };
@@ -60,7 +60,7 @@ in
       ];
     };
   };
-  "the agent of the host is measured where it can be" = {
+  "the agent of the host is scraped if it serves metrics" = {
     expr =
       (with' { } {
         options.services.nixfleet-agent.metrics = {
@@ -99,14 +99,14 @@ in
       metrics.username = "x";
     } { }
   );
-  "fires: a password in the clear" = fires "to which the password would go in the clear" (
+  "fires: an unencrypted password" = fires "which would send the password unencrypted" (
     with' {
       metrics.url = "http://metrics.example.org/write";
       metrics.username = "x";
       metrics.passwordFile = "/run/x";
     } { }
   );
-  "a password may go to this host in the clear" =
+  "a password may go to this host unencrypted" =
     (with' {
       metrics.url = "http://127.0.0.1:8428/write";
       metrics.username = "x";

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope operators: accounts, keys, groups, and an error instead of a host nobody can enter.
+# Scope operators: accounts, keys, groups, and an error for a host that no one can log in to.
 {
   lib,
   harness,
@@ -79,18 +79,18 @@ in
       shell = "zsh";
     };
   };
-  "a shell that is asked for is set up" = good.config.programs.zsh.enable && !good.config.programs.fish.enable;
-  "an operator who is no admin is not in wheel" = good.config.users.users.bob.extraGroups == [ ];
-  "root takes the deploy keys" = root'.openssh.authorizedKeys.keys == [ sshKey ];
-  "accounts are what is declared" = !good.config.users.mutableUsers;
-  "an admin whom sudo would refuse is warned of" = lib.any (lib.hasInfix "can log in but not become root") keyOnly.warnings;
+  "a shell that an operator uses is enabled" = good.config.programs.zsh.enable && !good.config.programs.fish.enable;
+  "an operator who is not an admin is not in wheel" = good.config.users.users.bob.extraGroups == [ ];
+  "root accepts the deploy keys" = root'.openssh.authorizedKeys.keys == [ sshKey ];
+  "only declared accounts exist" = !good.config.users.mutableUsers;
+  "there is a warning about an admin whom sudo would refuse" = lib.any (lib.hasInfix "can log in but cannot become root") keyOnly.warnings;
   "an admin with a password is not" = !(lib.any (lib.hasInfix "become root") good.warnings);
 
-  "fires: nobody could log in" = fires "nixfleet.operators: nobody could log in to this host" (
-    # A password of its own keeps NixOS's check of the same thing quiet.
+  "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
+    # A password avoids NixOS's own assertion about the same problem.
     with' { users.bob.sshKeys = [ sshKey ]; } [ { users.allowNoPasswordLogin = true; } ]
   );
-  "fires: keys do not help without sshd" = fires "nixfleet.operators: nobody could log in to this host" (
+  "fires: keys do not help without sshd" = fires "nixfleet.operators: no one could log in to this host" (
     with' { users.alice = alice // { hashedPasswordFile = null; }; } [
       {
         services.openssh.enable = lib.mkForce false;
@@ -98,7 +98,7 @@ in
       }
     ]
   );
-  "fires: root keys do not help when sshd refuses root" = fires "nobody could log in" (
+  "fires: root keys do not help when sshd refuses root" = fires "no one could log in" (
     with' { rootSshKeys = [ sshKey ]; } [
       {
         services.openssh.settings.PermitRootLogin = "no";
@@ -106,10 +106,10 @@ in
       }
     ]
   );
-  "fires: a placeholder is no key" = fires "not an SSH public key: \"ssh-ed25519 REPLACE-ME\"" (
+  "fires: a placeholder is not a key" = fires "not an SSH public key: \"ssh-ed25519 REPLACE-ME\"" (
     with' { rootSshKeys = [ "ssh-ed25519 REPLACE-ME" ]; } [ ]
   );
-  "keys with options and of hardware tokens are keys" = {
+  "keys with options and keys of hardware tokens are accepted" = {
     expr =
       (with' {
         rootSshKeys = [
@@ -144,7 +144,7 @@ in
       ).config.home-manager.users.alice.home.sessionVariables.EDITOR;
     expected = "vim";
   });
-  "a Mac takes keys and shells" =
+  "a Mac gets keys and shells" =
     onMac
       [
         scopes.darwinModules.operators
@@ -164,7 +164,7 @@ in
           inherit (mac.config.users.users.alice) home;
           keys = mac.config.users.users.alice.openssh.authorizedKeys.keys;
           fish = mac.config.programs.fish.enable;
-          # Newer than some nix-darwin that the tests run with.
+          # Some versions of nix-darwin that the tests use do not have it.
             primary = mac.config.system.primaryUser or "alice";
           inherit (mac) failedAssertions;
         };

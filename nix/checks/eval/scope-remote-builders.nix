@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope remote-builders: what Nix is told of them, on NixOS and nix-darwin.
+# Scope remote-builders: what Nix gets to know of them, on NixOS and nix-darwin.
 {
   lib,
   harness,

@@ -30,7 +30,7 @@ let
   good = with' { } [ { services.openssh.enable = true; } ];
   hostKey = "/etc/ssh/ssh_host_ed25519_key";
 
-  # Whether FIRST comes before SECOND in what activation runs.
+  # Whether activation runs FIRST before SECOND.
   inOrder =
     first: second: evaluation:
     let
@@ -55,7 +55,7 @@ in
       }
     ];
   };
-  "a missing key is made at activation" = lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" good.config.system.activationScripts.script;
+  "a missing key is created at activation" = lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" good.config.system.activationScripts.script;
   "with impermanence the key is on the persistent root" = {
     expr =
       (with' { } [
@@ -80,7 +80,7 @@ in
     && evaluation.failedAssertions == [ ]
     && inOrder keygen "[agenix] decrypting secrets" evaluation
   );
-  "agenix without a secret is no error" = withInput "agenix" (
+  "agenix without a secret is not an error" = withInput "agenix" (
     agenix: lib.hasSuffix ".drv" (with' { } [ agenix.nixosModules.default ]).toplevel
   );
   "sops-nix decrypts with it, afterwards" = withInput "sops-nix" (
@@ -92,7 +92,7 @@ in
           { pkgs, ... }:
           {
             sops = {
-              # Its own is built from a source that is not evaluated here.
+              # The real package needs a source that is not evaluated here.
               package = pkgs.hello;
               validateSopsFiles = false;
               defaultSopsFile = ./scope-secrets.nix;
@@ -107,7 +107,7 @@ in
   );
   "fires: a backend that is not imported" = fires "Add sops-nix.nixosModules.sops" (with' { backend = "sops"; } [ ]);
   "fires: no identity" = fires "nixfleet.secrets.identityPaths is empty" (with' { identityPaths = [ ]; } [ ]);
-  "fires: the key's file system comes too late" = fires "Set fileSystems.\"/keep\".neededForBoot = true" (
+  "fires: the key's file system is mounted too late" = fires "Set fileSystems.\"/keep\".neededForBoot = true" (
     with' { hostKeyPath = "/keep/ssh/key"; } [
       {
         fileSystems."/keep" = {
@@ -117,7 +117,7 @@ in
       }
     ]
   );
-  "a Mac makes the key as well" =
+  "a Mac also creates the key" =
     onMac
       [
         scopes.darwinModules.secrets

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope terminal-compat: sessions from terminals that the host has never heard of.
+# Scope terminal-compat: sessions from terminals that the host does not know.
 {
   lib,
   harness,
@@ -32,6 +32,6 @@ in
   "bash falls back to a terminal that is known" =
     lib.hasInfix "export TERM=xterm-256color" (lib.replaceStrings [ "'" ] [ "" ] good.config.environment.interactiveShellInit)
     && lib.hasInfix "export TERM=" good.config.environment.etc.bashrc.text;
-  "TERM can be left alone" =
+  "TERM can stay unchanged" =
     !(lib.hasInfix "infocmp" (with' { fallback = null; } { }).config.environment.interactiveShellInit);
 }

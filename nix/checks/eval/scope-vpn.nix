@@ -57,16 +57,16 @@ in
     && (lib.head interface.peers).presharedKeyFile == "/run/secrets/psk"
     && (lib.head interface.peers).persistentKeepalive == 25
     && (lib.head interface.peers).endpoint == "vpn.example.org:51820";
-  "it comes up at boot unless told otherwise" =
+  "it starts at boot by default" =
     good.config.systemd.services.wg-quick-wg0.wantedBy == [ "multi-user.target" ]
     && good.config.systemd.services.wg-quick-wg1.wantedBy == [ ];
-  "only the port that was asked for is open" =
+  "only the port that is set is open" =
     networking.firewall.allowedUDPPorts == [ 51820 ] && (with' { wg0 = office; }).config.networking.firewall.allowedUDPPorts == [ ];
   "replies are let in when everything is routed to a peer" =
     (with' { wg0 = office // { peers = [ (hub // { allowedIPs = [ "0.0.0.0/0" ]; }) ]; }; }).config.networking.firewall.checkReversePath
     == "loose"
     && networking.firewall.checkReversePath != "loose";
-  "fires: a port to open that there is not" = fires "nixfleet.vpn.profiles.wg0.openFirewall needs listenPort" (
+  "fires: openFirewall without a port" = fires "nixfleet.vpn.profiles.wg0.openFirewall needs listenPort" (
     with' { wg0 = office // { openFirewall = true; }; }
   );
   "fires: two peers with one network" = fires "10.8.0.0/24 is in allowedIPs of two peers" (
@@ -82,7 +82,7 @@ in
   "fires: a key in the store" = fires "nixfleet.vpn.profiles.wg0: a key is in the Nix store" (
     with' { wg0 = office // { peers = [ (hub // { presharedKeyFile = "${builtins.storeDir}/abc-psk"; }) ]; }; }
   );
-  "fires: a name that no interface can have" = fires "a network interface cannot have this name" (
+  "fires: an invalid interface name" = fires "a network interface cannot have this name" (
     with' { "a-name-of-18-bytes" = office; }
   );
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The scopes as a whole: nothing changes by importing them all, each has a class and a test, each file
-# is short, and the flake that gives them alone gives the same.
+# The scopes as a whole: to import them all changes nothing, each has a class and a test, each file is
+# short, and the flake of nix/scopes has the same scopes.
 {
   lib,
   harness,
@@ -11,7 +11,7 @@ let
   scopes = import (root + "/nix/scopes");
   flake = (import (root + "/nix/scopes/flake.nix")).outputs { };
 
-  # Roles are taken by importing them; everything else is switched on.
+  # Importing a role enables it; everything else is enabled by option.
   passive = lib.filterAttrs (name: _: !lib.hasPrefix "role-" name) scopes.nixosModules;
 
   namesIn =
@@ -52,8 +52,8 @@ let
   );
 in
 {
-  "there are the seventeen" = {
-    # In the order of their files' names.
+  "there are seventeen" = {
+    # In the order of the file names.
     expr = scopeNames;
     expected = [
       "backup"
@@ -94,7 +94,7 @@ in
     expr = map short (lib.filter (file: linesOf file > 155) files);
     expected = [ ];
   };
-  "no file opens a scope wholesale or forces a value" = {
+  "no file has a top-level `with` or forces a value" = {
     expr = map short (
       lib.filter (
         file:
@@ -106,7 +106,7 @@ in
     );
     expected = [ ];
   };
-  "alone they are the same" = {
+  "the flake of nix/scopes has the same" = {
     expr = flake;
     expected = scopes;
   };

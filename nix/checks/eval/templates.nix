@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The templates: what `nix flake init` gives is a machine that boots, gets an address, lets the operator
-# in and can be deployed again, once the placeholder is replaced.
+# The templates: once the placeholder is replaced, the result of `nix flake init` is a machine that boots,
+# gets an address, lets the operator log in and can be deployed again.
 {
   lib,
   harness,
@@ -44,7 +44,7 @@ let
     };
   };
 
-  # What a machine that was installed needs in order to be of use.
+  # What an installed machine needs to be usable.
   usable = system: {
     inherit (system) failedAssertions;
     evaluates = lib.hasSuffix ".drv" system.toplevel;
@@ -95,11 +95,11 @@ let
   withDisko = tests: if harness.inputs.disko == null then { "all" = { skip = "INPUTS has no disko"; }; } else tests;
 in
 withDisko {
-  "standalone: as it comes, the placeholder is named" = {
+  "standalone: unedited, it names the placeholder" = {
     expr = map (lib.hasInfix "not an SSH public key") (harness.view standalone).failedAssertions;
     expected = [ true ];
   };
-  "standalone: with a key it is of use, and has no agent yet" =
+  "standalone: with a key it is usable, and has no agent yet" =
     let
       system = edited standalone [ (user "operator") ];
     in
@@ -113,7 +113,7 @@ withDisko {
         agent = false;
       };
     };
-  "standalone: with a trust root it joins a fleet" = {
+  "standalone: with a root document it joins a fleet" = {
     expr = agent (
       edited standalone [
         (user "operator")
@@ -122,7 +122,7 @@ withDisko {
     );
     expected = agentAs "myhost" [ ];
   };
-  "batch: every machine is of use, and they differ by name only" =
+  "batch: every machine is usable, and they differ only by name" =
     let
       system = edited batch.node-02 [ ];
     in
@@ -140,11 +140,11 @@ withDisko {
         name = "node-02";
       };
     };
-  "batch: with a trust root it joins a fleet" = {
+  "batch: with a root document it joins a fleet" = {
     expr = agent (edited batch.node-01 [ joined ]);
     expected = agentAs "node-01" [ "node" ];
   };
-  "fleet: its machines are of use" = {
+  "fleet: its machines are usable" = {
     expr = usable (edited fleet.web-01 [ (user "alice") ]) // {
       names = lib.attrNames fleet;
     };
@@ -156,7 +156,7 @@ withDisko {
       ];
     };
   };
-  "fleet: with a trust root they join it" = {
+  "fleet: with a root document they join it" = {
     expr = agent (
       edited fleet.web-02 [
         (user "alice")
@@ -165,7 +165,7 @@ withDisko {
     );
     expected = agentAs "web-02" [ "web" ];
   };
-  "fleet: with a trust root there is a control plane" =
+  "fleet: with a root document there is a control plane" =
     let
       system = edited fleet.cp-01 [
         (user "alice")

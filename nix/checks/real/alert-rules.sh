@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# alert-rules.sh: promtool reads the alert rules of the monitoring-server scope, and plays each against
-# figures that must raise it and figures that must not. Needs promtool.
+# alert-rules.sh: promtool reads the alert rules of the monitoring-server scope, and tests each with
+# metrics that must raise it and metrics that must not. Needs promtool.
 set -uo pipefail
 # shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -9,7 +9,7 @@ needs promtool
 trap 'rm -rf "$work"' EXIT
 
 text alerts >"$work/rules.yml"
-check "the rules are rules" promtool check rules "$work/rules.yml"
+check "the rules are valid" promtool check rules "$work/rules.yml"
 
 cat >"$work/tests.yml" <<'YML'
 rule_files: [ rules.yml ]
@@ -75,7 +75,7 @@ tests:
         alertname: DiskAlmostFull
         exp_alerts:
           - exp_labels: { severity: warning, instance: web-01, mountpoint: /, fstype: ext4 }
-            exp_annotations: { summary: "/ of web-01 has less than a tenth left." }
+            exp_annotations: { summary: "/ of web-01 has less than 10 % left." }
       - eval_time: 20m
         alertname: BootPartitionAlmostFull
         exp_alerts:
@@ -97,7 +97,7 @@ tests:
         alertname: RolloutPaused
         exp_alerts:
           - exp_labels: { severity: warning, state: paused }
-            exp_annotations: { summary: "1 rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why." }
+            exp_annotations: { summary: "1 rollouts have been paused for 15 minutes: nixfleet rollout explain says why." }
       - { eval_time: 20m, alertname: RolloutReverting, exp_alerts: [] }
       - { eval_time: 15m, alertname: RolloutFailed, exp_alerts: [] }
       - eval_time: 25m
@@ -111,18 +111,18 @@ tests:
         alertname: ControlPlaneRestored
         exp_alerts:
           - exp_labels: { severity: critical }
-            exp_annotations: { summary: "The database of the control plane is older than what the fleet has seen; rollouts are paused until nixfleet-control-plane doctor is heeded." }
+            exp_annotations: { summary: "The database of the control plane is older than what the fleet has seen; rollouts stay paused: nixfleet-control-plane doctor says what to do." }
       - eval_time: 20m
         alertname: ReportsWaiting
         exp_alerts:
           - exp_labels: { severity: warning }
-            exp_annotations: { summary: "1000 reports of agents wait to be looked at." }
+            exp_annotations: { summary: "1000 reports of agents wait in the inbox." }
       - { eval_time: 15m, alertname: MachineSilent, exp_alerts: [] }
       - eval_time: 30m
         alertname: MachineSilent
         exp_alerts:
           - exp_labels: { severity: warning, machine: web-01 }
-            exp_annotations: { summary: "The agent of web-01 has not been heard of for a quarter of an hour." }
+            exp_annotations: { summary: "The agent of web-01 has not checked in for 15 minutes." }
       - eval_time: 20m
         alertname: MachinesUnhealthy
         exp_alerts:

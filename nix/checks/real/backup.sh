@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# backup.sh: a restic job of the backup scope, run from its generated unit: backup, restore, compare,
+# backup.sh: run a restic job of the backup scope from its generated unit: backup, restore, compare,
 # prune, restore test, records. Needs restic, curl and nc.
 set -uo pipefail
 # shellcheck source=setup.sh
@@ -21,7 +21,7 @@ ln -s deep/blob "$work/data/link"
 chmod 600 "$work/data/deep/blob"
 echo "left out" >"$work/data/scratch.tmp"
 
-# place: the places of this run for those of the machine, and restic and the texts for what a store would hold.
+# place: replace the machine's paths by those of this run, and store paths by restic and the texts.
 place() {
   sed -e "s#@data@#$work/data#g; s#@repository@#$work/repository#g; s#@password@#$work/password#g; s#@work@#$work#g" \
     -e "s#/var/cache/restic-backups-data#$work/cache#g; s#/run/restic-backups-data#$work/run#g" \
@@ -43,7 +43,7 @@ if grep -n /nix/store "$work/job" "$work/restore-test"; then
   exit 1
 fi
 
-# The phases of one run of the unit, as systemd has them: what is before, the commands, what is after.
+# The phases of one run of the unit, as in systemd: the commands before, the commands, those after.
 job() {
   bash -euc ". '$work/job'; before; run" >"$work/output" 2>&1
   local result=$?
@@ -58,24 +58,24 @@ check "its hooks ran" test -e "$work/hook-before" -a -e "$work/hook-after"
 same "the repository was made, with one backup" "$(snapshots)" 1
 restic_here restore latest --target "$work/restored" >/dev/null
 rm "$work/data/scratch.tmp"
-check "what is restored is what was backed up, without what was left out" diff -r "$work/data" "$work/restored$work/data"
+check "the restored files are those that were backed up, without the excluded ones" diff -r "$work/data" "$work/restored$work/data"
 same "modes are restored" "$(stat -c %a "$work/restored$work/data/deep/blob")" 600
-check "the repository is sound" restic_here check
+check "the repository is intact" restic_here check
 
-for turn in 2 3 4; do
-  echo "$turn" >"$work/data/file with spaces"
+for run in 2 3 4; do
+  echo "$run" >"$work/data/file with spaces"
   job
 done
 same "old backups are pruned" "$(snapshots)" 2
 
 check "the restore test restores the newest backup" bash "$work/restore-test"
 same "and leaves nothing behind" "$(find "$work" -mindepth 1 -maxdepth 1 -name 'tmp.*' | wc -l)" 0
-check "it fails for a host without a backup" bash -c "! bash <(sed 's#export HOST=.*#export HOST=nobody#' '$work/restore-test')"
+check "it fails for a host without a backup" bash -c "! bash <(sed 's#export HOST=.*#export HOST=no-such-host#' '$work/restore-test')"
 
 echo "wrong" >"$work/password"
 check "a job that cannot open its repository fails" bash -c '! "$@"' _ bash -euc ". '$work/job'; before; run"
 
-# The restore test of borgbackup, on a repository that it is given.
+# The restore test of borgbackup, on a given repository.
 if command -v borg >/dev/null; then
   export BORG_REPO=$work/borg BORG_PASSPHRASE=secret BORG_BASE_DIR=$work/borg-home
   borg init --encryption repokey-blake2 2>/dev/null
@@ -89,11 +89,11 @@ if command -v borg >/dev/null; then
   check "borgbackup: it fails for a job without a backup" fails restores 'web-01-other-*'
   check "borgbackup: it fails for a backup without a file" fails restores 'web-01-empty-*'
 else
-  echo "SKIP: borgbackup's restore test did not run: no borg here" >&2
-  echo "ok - $name: borgbackup # SKIP no borg here"
+  echo "SKIP: borgbackup's restore test did not run: borg is not installed" >&2
+  echo "ok - $name: borgbackup # SKIP borg is not installed"
 fi
 
-# The records, with a server that takes one request and keeps it.
+# The records, with a server that accepts one request and stores it.
 freeport=$((20000 + $$ % 20000))
 request() {
   nc -l -s 127.0.0.1 -p "$freeport" >"$work/request" <<<$'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r' &
@@ -112,7 +112,7 @@ check "a success is reported" report report-success
 wait "$server"
 check "to the URL" grep -q '^GET /ping/abc HTTP' "$work/request"
 check "and recorded with its time" test "$(cat "$work/state/data-success")" -ge "$now"
-check "and measured" grep -qE '^nixfleet_backup_last_event_timestamp_seconds\{backup="data",event="success"\} [0-9]+$' "$work/metrics/nixfleet-backup-data-success.prom"
+check "and written as a metric" grep -qE '^nixfleet_backup_last_event_timestamp_seconds\{backup="data",event="success"\} [0-9]+$' "$work/metrics/nixfleet-backup-data-success.prom"
 request
 check "a failure is reported" report report-failure
 wait "$server"

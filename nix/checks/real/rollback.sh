@@ -26,7 +26,7 @@ mkdir "$top"
 mount -t btrfs -o subvolid=5 "$device" "$top" 2>/dev/null || skip "the kernel has no btrfs"
 
 text rollback >"$work/rollback"
-# Only what stage 1 has: anything else that the script called would be missing here as well.
+# Only the programs that stage 1 has: the script cannot call others here.
 mkdir "$work/bin"
 for program in bash mount umount btrfs mkdir mv date; do ln -s "$(command -v "$program")" "$work/bin/$program"; done
 # rollback DEVICE [KEEP]: one boot
@@ -39,7 +39,7 @@ btrfs -q subvolume create "$top/root"
 btrfs -q subvolume create "$top/persist"
 echo kept >"$top/persist/file"
 echo state >"$top/root/state"
-# What a container or a snapshot leaves behind: subvolumes inside the root, one with a name that has spaces.
+# What a container or a snapshot leaves behind: subvolumes in the root, one with spaces in its name.
 mkdir -p "$top/root/var/lib"
 btrfs -q subvolume create "$top/root/var/lib/machines"
 btrfs -q subvolume create "$top/root/var/lib/machines/a name path here"
@@ -57,18 +57,18 @@ same "both old roots are there" "$(old_roots)" 2
 rollback "$device"
 rollback "$device"
 same "of many boots, as many old roots stay as asked for" "$(old_roots)" 2
-check "old roots went with the subvolumes inside" bash -c "! btrfs subvolume list '$top' | grep -q machines"
+check "old roots are deleted with the subvolumes in them" bash -c "! btrfs subvolume list '$top' | grep -q machines"
 
-# Power fails after the root was moved away and before the new one was made.
+# Power fails after the root was moved and before the new one was created.
 mv "$top/root" "$top/old-roots/00000000T000000Z"
-check "a root that is missing is made" rollback "$device" 9
-check "it is there" btrfs subvolume show "$top/root"
+check "a missing root is created" rollback "$device" 9
+check "it exists" btrfs subvolume show "$top/root"
 rollback "$device" 0
 same "no old root is kept when none is asked for" "$(old_roots)" 0
 
 echo precious >"$top/root/state"
-check "a missing label is no error" rollback /dev/disk/by-label/nixfleet-no-such-label
-check "and says so" grep -q "does not exist; the root file system is left as it is" "$work/output"
+check "a missing label is not an error" rollback /dev/disk/by-label/nixfleet-no-such-label
+check "and says so" grep -q "does not exist; the root file system does not change" "$work/output"
 same "and leaves the root alone" "$(cat "$top/root/state")" precious
 
 truncate -s 64M "$work/other"

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# Sourced by the scripts of this folder: what they need, the generated texts, and how results are told.
-# A script says first what it `needs`; what is missing is a loud skip, not a pass.
+# Sourced by the scripts of this folder: what they need, the generated texts, and the results.
+# A script first says what it `needs`; if something is missing, the script is skipped and says so.
 real=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$real/../../.." && pwd)
 name=$(basename "$0" .sh)
 passed=0 failed=0
 
-# skip WHY: end here, without having shown anything.
+# skip WHY: end here, without a result.
 skip() {
   echo "SKIP: $name did not run: $1" >&2
   echo "ok 1 - $name # SKIP $1"
@@ -15,7 +15,7 @@ skip() {
   exit 0
 }
 
-# needs PROGRAM...: skip unless all are here, and NIXPKGS names a tree.
+# needs PROGRAM...: skip unless all are installed, and NIXPKGS names a tree.
 needs() {
   local program
   [ -n "${NIXPKGS:-}" ] || skip "NIXPKGS names no Nixpkgs"
@@ -27,7 +27,7 @@ needs() {
   arguments=$("$root/nix/checks/eval/harness/arguments.sh") || exit 2
 }
 
-# text ATTRIBUTE: a text of texts.nix. One that does not evaluate ends the script, from a pipe as well.
+# text ATTRIBUTE: a text of texts.nix. If it does not evaluate, the script ends, also from a pipe.
 text() {
   local json
   json=$(NIX_REMOTE=dummy:// nix-instantiate --eval --strict --json \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# ssh-limit.sh: what the firewall scope's rules do to real packets. Two network namespaces, joined by a
-# pair of interfaces; the host has NixOS's whole ruleset and the scope's. Needs root, nft, ip, nc.
+# ssh-limit.sh: test the firewall scope's rules with real packets. A pair of interfaces connects two
+# network namespaces; the host has NixOS's whole ruleset and the scope's. Needs root, nft, ip, nc.
 set -uo pipefail
 # shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -25,7 +25,7 @@ ip link add "nfh$id" netns "$host" type veth peer name "nfp$id" netns "$peer" ||
 on_host() { ip netns exec "$host" "$@"; }
 on_peer() { ip netns exec "$peer" "$@"; }
 
-# address RUN INTERFACE ADDRESS...: usable at once.
+# address RUN INTERFACE ADDRESS...: add addresses that are usable at once.
 address() {
   local run=$1 interface=$2 each
   shift 2
@@ -44,7 +44,7 @@ for port in 22 2222 80; do
 done
 on_host nc -4 -u -k -l 53 >"$work/datagrams" 2>/dev/null & listeners+=($!)
 
-# until COMMAND...: for at most ten seconds.
+# until COMMAND...: wait until it succeeds, for at most ten seconds.
 until_true() {
   local end=$((SECONDS + 10))
   until "$@"; do [ $SECONDS -lt $end ] || return 1; done
@@ -65,14 +65,14 @@ text limited >"$work/limited.nft"
 text unlimited >"$work/unlimited.nft"
 check "nft accepts the ruleset" on_host nft -c -f "$work/limited.nft"
 
-# Without the scope's table everything passes: so it is the table that the rest is about.
+# Without the scope's table everything passes, so the table causes what follows.
 on_host nft -f "$work/unlimited.nft"
 same "without the limit all connections pass" "$(attempts 6 10.99.0.2 10.99.0.1 22)" 6
 on_host nft flush ruleset
 on_host nft -f "$work/limited.nft"
 
-# A session that is open before its source has used up its connections; on a port of its own, since nc
-# serves one at a time.
+# A session that is open before its source reaches the limit; on a port of its own, since nc serves one
+# connection at a time.
 mkfifo "$work/keyboard"
 on_peer nc -s 10.99.0.2 10.99.0.1 2222 <"$work/keyboard" >/dev/null 2>&1 & listeners+=($!)
 exec 3>"$work/keyboard"
@@ -93,7 +93,7 @@ same "a port that is not open stays closed" "$(attempts 1 10.99.0.4 10.99.0.1 81
 bytes() { on_host ss -Htni state established | grep -A1 10.99.0.2 | grep -o 'bytes_received:[0-9]*'; }
 echo "still here" >&3
 arrived() { [ -n "$(bytes)" ]; }
-check "the open session goes on while its source is over the limit" until_true arrived
+check "the open session continues while its source is over the limit" until_true arrived
 exec 3>&-
 
 for number in 1 2 3 4 5 6; do echo "$number" | on_peer nc -u -w 1 -s 10.99.0.2 10.99.0.1 53; done

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What the scripts of this folder run for real: rules, scripts and units as NixOS generates them.
+# What the scripts of this folder run: rules, scripts and units as NixOS generates them.
 { root, harness }:
 let
   built = import ../eval/harness harness;
@@ -22,7 +22,7 @@ let
       ++ modules;
     }).config;
 
-  # The whole ruleset: NixOS's own firewall, and what the scope puts before it.
+  # The whole ruleset: NixOS's own firewall, and the scope's table before it.
   ruleset =
     limited:
     let
@@ -33,7 +33,7 @@ let
             enable = true;
             sshRateLimit = {
               enable = limited;
-              # One token an hour: nothing is regained while the test runs.
+              # One token per hour: no token is added while the test runs.
               connections = 1;
               per = "hour";
               burst = 3;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# units.sh: systemd reads the units of the scopes, puts the rollback of stage 1 before the root's mount, and
-# finds the units that record backups closed. Needs systemd-analyze.
+# units.sh: systemd reads the units of the scopes, orders the service that empties the root before the
+# root's mount, and rates the units that record backups as confined. Needs systemd-analyze.
 set -uo pipefail
 # shellcheck source=setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -15,7 +15,7 @@ units=(
   nixfleet-backup-data-restore-test-success.service nixfleet-backup-data-restore-test-failure.service
 )
 for unit in "${units[@]}"; do
-  # What is started lies in a store that is not built here.
+  # The programs are in a store that is not built here.
   text "units.\"$unit\"" | sed -E 's#^(Exec[A-Za-z]*=)/nix/store/[^ ]+#\1/usr/bin/true#' >"$work/$unit"
 done
 for unit in "${units[@]}"; do

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The binary cache. It makes its signing key at its first start.
+# The binary cache. It creates its signing key at its first start.
 { config, ... }:
 {
   services.nixfleet-cache-server = {

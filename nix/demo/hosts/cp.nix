@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The control plane. It makes its CA, its certificate and the first secret at its first start.
+# The control plane. It creates its CA, its certificate and the bootstrap secret at its first start.
 { inputs, pkgs, ... }:
 {
   services.nixfleet-control-plane = {
@@ -11,7 +11,7 @@
       "127.0.0.1"
     ];
     listen.metrics = "0.0.0.0:9443";
-    allowPlainMetrics = true; # the firewall opens it to the other machines only
+    allowPlainMetrics = true; # the firewall lets only the other machines reach it
     openFirewall = true;
   };
   networking.firewall.interfaces.eth1.allowedTCPPorts = [ 9443 ];

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# A database whose dump is backed up, to a disk of its own machine: it is a demo.
+# A database whose dump is backed up. For the demo, the backup goes to a disk of the same machine.
 { inputs, pkgs, ... }:
 {
   imports = [ inputs.nixfleet.scopes.backup ];

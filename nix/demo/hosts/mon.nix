@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Prometheus, which looks at every machine and at the control plane.
+# Prometheus, which fetches metrics from every machine and from the control plane.
 {
   inputs,
   lib,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# A web server. Serve something else than 200 here, and the rollout takes the machine back.
+# A web server. Return another status than 200 here, and the machine rolls back.
 {
   services.nginx = {
     enable = true;

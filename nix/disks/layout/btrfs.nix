@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# disko's content of a btrfs root: subvolumes for what is snapshotted, kept or wiped apart.
+# disko's content of a btrfs root: a subvolume for each part that is snapshotted, kept or wiped by itself.
 {
   # Mount points by subvolume.
   subvolumes,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-# The shape that all disk templates share: one disk, a partition to boot from, swap if asked for, and
-# the rest for ROOT. Returns a module for disko.
+# The layout that all disk templates share: one disk, a boot partition, swap if a size is given, and the
+# rest for the root. Returns a module for disko.
 {
   # Name of the template, for messages.
   name,
-  # Whether the template is in force: the disko scope imports all of them and chooses one.
+  # Whether to apply the template: the disko scope imports all of them and enables one.
   enable ? true,
-  # Path of the disk, for example /dev/disk/by-id/nvme-SAMSUNG_1234. All that is on it is lost.
+  # Path of the disk, for example /dev/disk/by-id/nvme-SAMSUNG_1234. Everything on it is lost.
   disk,
   # Size of the partition that is mounted on /boot.
   espSize ? "1G",
@@ -16,7 +16,7 @@
   bios ? false,
   # disko's content of the root partition.
   root,
-  # Where what is kept lies, for a root that is empty at each boot; null for a root that stays.
+  # Directory for what is kept, with a root that is empty at each boot; null for a root that is kept.
   persistRoot ? null,
   ...
 }:
@@ -48,7 +48,7 @@ in
   _class = "nixos";
   _file = "the disk template ${name}";
 
-  # Conditions on arguments are mkIf, not optionalAttrs: the disko scope takes them from config.
+  # Conditions on arguments use mkIf, not optionalAttrs: the disko scope takes the arguments from config.
   config = lib.mkIf enable (
     lib.mkMerge [
       {
@@ -59,7 +59,7 @@ in
           }
           {
             assertion = isPath;
-            message = "The disk template ${name} was given disk = \"${disk}\". Give the path of a disk, best one below /dev/disk/by-id, which stays the same when disks are added.";
+            message = "The disk template ${name} was given disk = \"${disk}\". Give the path of a disk, preferably one below /dev/disk/by-id, which does not change when disks are added.";
           }
         ];
 
@@ -71,13 +71,13 @@ in
       (lib.optionalAttrs (options ? disko) {
         disko.devices.disk.main = {
           type = "disk";
-          # GRUB's own check of a wrong value would come before the message above.
+          # With a wrong value, GRUB's own check would fail before the assertion above.
           device = mkDefault (if isPath then disk else "/dev/disk");
           content = {
             type = "gpt";
             partitions =
               lib.optionalAttrs bios {
-                # GRUB's own code: a GPT has no gap for it.
+                # For GRUB's code: a GPT has no gap for it.
                 grub = {
                   size = "1M";
                   type = "EF02";

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The agent and its watchdog as launchd daemons, which run as root: they set the system profile and
+# The agent and its watchdog as launchd daemons. They run as root: they set the system profile and
 # start the activation.
 { config, lib, ... }:
 let
@@ -16,11 +16,11 @@ let
     ];
     environment.NIX_REMOTE = "daemon";
     serviceConfig = {
-      # The agent finds its daemon by this label, and looks for the watchdog's in a system before it
-      # activates it.
+      # The agent finds its own daemon by this label. Before it activates a system, it looks there for
+      # the watchdog's label.
       Label = "org.nixfleet.${name}";
-      # No shell that waits for the store in between: the agent compares this program with its own
-      # to know whether a new one takes over. Until the store is mounted launchd tries again.
+      # Without the usual shell that waits for the store: the agent compares this program with its own
+      # to know whether a new agent takes over. Until the store is mounted, launchd tries again.
       ProgramArguments = [
         program
         (if name == "agent" then "run" else name)
@@ -28,7 +28,7 @@ let
         "/etc/nixfleet/agent.toml"
       ];
       ProcessType = "Background";
-      # An activation reloads this daemon; what the daemon started must live on.
+      # An activation reloads this daemon; processes that it started must continue to run.
       AbandonProcessGroup = true;
       StandardOutPath = "/var/log/nixfleet-${name}.log";
       StandardErrorPath = "/var/log/nixfleet-${name}.log";

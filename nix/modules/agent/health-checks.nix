@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# services.nixfleet-agent.healthChecks: what must hold before a new system counts as healthy.
+# services.nixfleet-agent.healthChecks: what must pass before a new system counts as healthy.
 { lib, ... }:
 let
   inherit (lib) types;
@@ -10,22 +10,22 @@ let
       type = types.nullOr type;
       default = null;
       inherit example;
-      description = "${description} null takes the agent's default.";
+      description = "${description} null uses the agent's default.";
     };
   seconds = types.either types.ints.positive (types.addCheck types.float (value: value > 0));
 
   common = {
-    interval = timing seconds 15 "Seconds between two probes.";
-    timeout = timing seconds 3 "Seconds after which a probe is killed and counts as failed.";
-    retries = timing types.ints.unsigned 5 "How many failures in a row, after the first, are forgiven.";
-    startPeriod = timing (types.either types.ints.unsigned types.float) 60 ''
-      Seconds after a switch in which failures do not count.
-    '';
-    successes = timing types.ints.positive 3 "How many probes in a row must succeed until the check passes.";
+    interval = timing seconds 15 "Seconds between two runs of the check.";
+    timeout = timing seconds 3 "Seconds after which a run is killed and counts as failed.";
+    retries = timing types.ints.unsigned 5 "How many further failures in a row are tolerated after the first one.";
+    startPeriod =
+      timing (types.either types.ints.unsigned types.float) 60
+        "Seconds after a switch in which failures do not count.";
+    successes = timing types.ints.positive 3 "How many runs in a row must succeed until the check passes.";
     required = lib.mkOption {
       type = types.bool;
       default = true;
-      description = "Whether a failure takes the host back to its previous system; otherwise it is only reported.";
+      description = "Whether the host rolls back to its previous system when the check fails; otherwise the failure is only reported.";
     };
   };
 
@@ -46,7 +46,7 @@ let
 in
 {
   options.services.nixfleet-agent.healthChecks = {
-    systemd = checks "systemd units that must be active and stay so; NixOS only." (name: {
+    systemd = checks "systemd units that must become active and stay active; NixOS only." (name: {
       unit = lib.mkOption {
         type = types.strMatching "[^ /]+\\.[a-z]+";
         default = "${name}.service";
@@ -55,7 +55,7 @@ in
         description = "The unit, with its suffix.";
       };
     });
-    launchd = checks "launchd services that must have a process; macOS only." (name: {
+    launchd = checks "launchd services that must have a running process; macOS only." (name: {
       label = lib.mkOption {
         type = types.strMatching "[^ /]+";
         default = name;
@@ -74,7 +74,7 @@ in
         type = types.nullOr (types.ints.between 100 599);
         default = null;
         example = 204;
-        description = "The status that passes; null: any from 200 to 299.";
+        description = "The HTTP status that passes; null: any from 200 to 299.";
       };
     });
     tcp = checks "Ports that must accept a connection." (_: {
@@ -89,8 +89,8 @@ in
         type = types.nonEmptyListOf types.str;
         example = lib.literalExpression ''[ (lib.getExe pkgs.curl) "--fail" "http://127.0.0.1" ]'';
         description = ''
-          The program, by absolute path, and its arguments; no shell reads them. It runs as root with
-          a file system that the agent's unit makes read-only.
+          The program, by absolute path, and its arguments; no shell interprets them. It runs as root.
+          The agent's unit makes the file system read-only for it.
         '';
       };
     });

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The agent as a systemd service, and the watchdog that takes the host back when a new system does
-# not reach the network. Both are root: they set the system profile and start the switch.
+# The agent as a systemd service, and the watchdog that rolls the host back when a new system is not
+# confirmed in time. Both run as root: they set the system profile and start the switch.
 {
   config,
   lib,
@@ -13,9 +13,9 @@ let
   credential = name: "/run/credentials/nixfleet-agent.service/${name}";
   ownCertificate = cfg.identity.certFile != null && cfg.identity.keyFile != null;
 
-  # A switch leaves the agent's unit alone, and the agent hands over by itself after a switch of its
-  # own; what a rebuild by hand changed reaches it by this, once that has ended. Restarting it is safe
-  # in any state: its journal says where it was.
+  # A switch does not restart the agent's unit. After its own switch, the agent restarts itself into
+  # the new system's agent. After a rebuild by hand, this restarts it, once the rebuild has ended. A
+  # restart is safe in any state: the journal says which step the agent was in.
   restart = pkgs.writeShellApplication {
     name = "nixfleet-agent-restart";
     runtimeInputs = [
@@ -25,11 +25,11 @@ let
     ];
     text = ''
       if [ "''${1:-}" = now ]; then
-        # Waits for the switch, and lets go before the agent looks at the lock itself.
+        # Wait for the switch, and release the lock before the agent tries it.
         flock /run/nixos/switch-to-configuration.lock true
         exec systemctl try-restart nixfleet-agent.service
       fi
-      # At boot there is nothing to restart yet.
+      # At boot the agent does not run yet.
       systemctl is-active --quiet nixfleet-agent.service || exit 0
       mkdir -p /run/nixos
       exec systemd-run --collect --no-block --quiet --unit="nixfleet-agent-restart-$INVOCATION_ID" "$0" now
@@ -52,7 +52,7 @@ in
         certFile = lib.mkDefault (credential "cert");
         keyFile = lib.mkDefault (credential "key");
       })
-      # Not a credential: the file is gone after enrolment, and a credential must exist.
+      # Not a credential: a credential must exist, and the file may be deleted after enrolment.
       (lib.mkIf (cfg.identity.tokenFile != null) { tokenFile = lib.mkDefault cfg.identity.tokenFile; })
     ];
 
@@ -65,17 +65,17 @@ in
         "network-online.target"
         "nix-daemon.socket"
       ];
-      # It lives through the switch it started, and decides itself when to become the new one.
+      # It must survive the switch that it started; it decides when the new agent takes over.
       restartIfChanged = false;
       stopIfChanged = false;
       unitConfig = {
         RequiresMountsFor = [ cfg.stateDir ];
-        StartLimitIntervalSec = 0; # there is no state in which giving up helps
+        StartLimitIntervalSec = 0; # to stop trying never helps
       };
       path = [ config.nix.package ];
       environment = {
         NIX_REMOTE = "daemon";
-        # Where Nix keeps what it knows of caches.
+        # Nix keeps its data about caches here.
         HOME = "/var/cache/nixfleet-agent";
       };
       serviceConfig = {
@@ -90,9 +90,9 @@ in
         ];
         CacheDirectory = "nixfleet-agent";
         RuntimeDirectory = "nixfleet";
-        RuntimeDirectoryPreserve = true; # holds and the release's data outlive a restart
-        # Root, for the profile, the garbage collector's roots and the switch; the switch itself runs
-        # in a unit of its own, so this one needs to write nowhere else.
+        RuntimeDirectoryPreserve = true; # holds and the release's data survive a restart
+        # It runs as root for the profile, the garbage collector's roots and the switch. The switch runs
+        # in a unit of its own, so this unit needs to write nowhere else.
         ProtectSystem = "strict";
         ReadWritePaths = [
           "/nix/var/nix"
@@ -120,10 +120,10 @@ in
         ];
         SystemCallArchitectures = "native";
         CapabilityBoundingSet = [
-          # systemd and logind ask callers for these two before they start the switch or reboot.
+          # systemd and logind require these two of callers that start the switch or reboot.
           "CAP_SYS_ADMIN"
           "CAP_SYS_BOOT"
-          # Files of root's and of others, and programs that are over their time.
+          # Files of root and of other users; programs that exceed their time limit.
           "CAP_CHOWN"
           "CAP_DAC_OVERRIDE"
           "CAP_DAC_READ_SEARCH"
@@ -138,7 +138,7 @@ in
     };
 
     systemd.services.nixfleet-agent-restart = {
-      description = "Bring the NixFleet agent to its current configuration";
+      description = "Restart the NixFleet agent with its current configuration";
       wantedBy = [ "multi-user.target" ];
       before = [ "nixfleet-agent.service" ];
       restartTriggers = [
@@ -153,10 +153,10 @@ in
       };
     };
 
-    # The agent may be what a new system broke: this looks after the deadline without it. It runs a
-    # switch, so nothing of the host is closed to it.
+    # A new system may break the agent: this enforces the deadline without it. It runs a switch, so it
+    # has access to the whole host.
     systemd.services.nixfleet-watchdog = {
-      description = "Return to the previous system when the new one is not confirmed in time";
+      description = "Roll back to the previous system when the new one is not confirmed in time";
       restartIfChanged = false;
       path = [ config.nix.package ];
       unitConfig = {
@@ -171,9 +171,9 @@ in
     };
 
     systemd.timers.nixfleet-watchdog = {
-      description = "Look after the confirm deadline";
+      description = "Check the confirm deadline";
       wantedBy = [ "timers.target" ];
-      # By the calendar: a monotonic timer is not set again after a start whose condition failed.
+      # By the calendar: a monotonic timer does not elapse again after a start whose condition failed.
       timerConfig = {
         OnCalendar = "*:*:0/10";
         AccuracySec = "1s";
@@ -204,7 +204,7 @@ in
       }
       {
         assertion = cfg.openFirewall -> cfg.metrics.port != null;
-        message = "services.nixfleet-agent.openFirewall opens metrics.port: set it, and metrics.address to where Prometheus reaches it.";
+        message = "services.nixfleet-agent.openFirewall opens metrics.port: set metrics.port, and set metrics.address to an address that Prometheus can reach.";
       }
     ];
   };

@@ -23,7 +23,7 @@ in
   imports = [ ./health-checks.nix ];
 
   options.services.nixfleet-agent = {
-    enable = lib.mkEnableOption "the NixFleet agent, which brings this host to the releases of its fleet";
+    enable = lib.mkEnableOption "the NixFleet agent, which applies the releases of the fleet to this host";
 
     package = lib.mkOption {
       type = types.package;
@@ -37,14 +37,14 @@ in
       default = config.networking.hostName;
       defaultText = lib.literalExpression "config.networking.hostName";
       example = "web-01";
-      description = "The name under which the fleet knows this host.";
+      description = "The host's machine id in the fleet.";
     };
 
     line = lib.mkOption {
       type = types.strMatching "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
       default = "main";
       example = "staging";
-      description = "The release train that this host follows; releases of another are refused.";
+      description = "The line of releases that this host follows; it refuses releases of other lines.";
     };
 
     tags = lib.mkOption {
@@ -68,7 +68,7 @@ in
         type = types.nullOr types.path;
         default = null;
         example = lib.literalExpression "./fleet-ca.pem";
-        description = "PEM certificates that sign the control plane's; null: the one that enrolment brought.";
+        description = "PEM certificates of the CA that signs the control plane's certificate; null: the CA that the host got at enrolment.";
       };
       pollSeconds = lib.mkOption {
         type = types.ints.between 1 86400;
@@ -78,18 +78,18 @@ in
       longPollSeconds = lib.mkOption {
         type = types.ints.between 0 300;
         default = 55;
-        description = "Seconds for which a check-in waits for news at the control plane; 0: never.";
+        description = "Seconds for which the control plane may hold a check-in until there are other orders; 0: it answers at once.";
       };
     };
 
     identity = {
       tokenFile = secretFile ''
-        File with the enrolment token that `nixfleet machine token` printed. Needed until the host
-        has a certificate; it may be gone afterwards.
+        File with the enrolment token that `nixfleet machine token` printed. It is needed until the
+        host has a certificate; you may delete it afterwards.
       '';
       certFile = secretFile ''
-        Client certificate of a CA of your own; null: the agent makes a key, gets a certificate
-        with the token and renews it.
+        Client certificate of your own CA; null: the agent makes a key, exchanges the token for a
+        certificate, and renews it.
       '';
       keyFile = secretFile "Key of `identity.certFile`.";
     };
@@ -101,13 +101,13 @@ in
         example = lib.literalExpression "./trust/root.json";
         description = ''
           The fleet's root document: the release keys, their threshold, and who may change them.
-          It is public and becomes part of the system. `nixfleet trust init` makes one.
+          It is public and becomes part of the system. `nixfleet trust init` creates it.
         '';
       };
       unsigned = lib.mkOption {
         type = types.bool;
         default = false;
-        description = "Accept releases without signatures. Works with a control plane on loopback only.";
+        description = "Whether to accept releases without signatures. Works only with a control plane on loopback.";
       };
     };
 
@@ -115,7 +115,7 @@ in
       deadlineSeconds = lib.mkOption {
         type = types.ints.between 1 86400;
         default = 300;
-        description = "Seconds after a switch in which the host must reach the network again, or goes back.";
+        description = "Seconds after a switch within which the host must reach the network again. If it does not, it rolls back.";
       };
       beacons = lib.mkOption {
         type = types.listOf (types.strMatching "(tcp|https?)://.+");
@@ -124,7 +124,7 @@ in
           "tcp://192.0.2.1:53"
           "https://cache.example.org"
         ];
-        description = "What proves, beside the control plane and its caches, that the host reaches the network.";
+        description = "Addresses that prove that the host reaches the network, in addition to the control plane and the caches.";
       };
     };
 
@@ -142,7 +142,7 @@ in
         type = types.nullOr types.str;
         default = null;
         example = "0 3 * * * 2h Europe/Paris";
-        description = "With policy `window`: when, in cron's fields, for how long, and in which time zone.";
+        description = "With policy `window`: when (the five fields of cron), for how long, and in which time zone.";
       };
     };
 
@@ -151,7 +151,7 @@ in
         type = types.nullOr types.port;
         default = null;
         example = 9445;
-        description = "Port on which Prometheus finds the agent; null: none.";
+        description = "Port on which the agent serves metrics for Prometheus; null: none.";
       };
       address = lib.mkOption {
         type = types.str;
@@ -164,19 +164,19 @@ in
     dryRun = lib.mkOption {
       type = types.bool;
       default = false;
-      description = "Fetch, verify and report, but never activate.";
+      description = "Whether to fetch, verify and report, but never activate.";
     };
 
     stateDir = lib.mkOption {
       type = types.path;
       default = "/var/lib/nixfleet/agent";
-      description = "Where the agent keeps its journal, identity and trust state. It must outlive reboots.";
+      description = "Directory in which the agent keeps its journal, identity and trust state. It must survive reboots.";
     };
 
     checkConfig = lib.mkOption {
       type = types.bool;
       default = true;
-      description = "Whether the agent itself reads its configuration when the system is built, and refuses mistakes.";
+      description = "Whether the agent checks its configuration when the system is built. A mistake then fails the build.";
     };
 
     settings = lib.mkOption {
@@ -184,8 +184,8 @@ in
       default = { };
       example.controlPlane.pollSeconds = 300;
       description = ''
-        The agent's configuration file, `/etc/nixfleet/agent.toml`. The options beside this one
-        set its values by default; what is written here wins.
+        The agent's configuration file, `/etc/nixfleet/agent.toml`. The other options set its values
+        by default; a value that is set here overrides them.
       '';
     };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What the agent's options mean on both systems: its configuration file and its assertions.
+# What the agent's options do on NixOS and nix-darwin: its configuration file and assertions.
 {
   config,
   lib,
@@ -70,7 +70,7 @@ in
       }
       {
         assertion = (cfg.identity.certFile == null) == (cfg.identity.keyFile == null);
-        message = "services.nixfleet-agent.identity.certFile and identity.keyFile go together: set both, or neither for automatic enrolment.";
+        message = "services.nixfleet-agent.identity.certFile and identity.keyFile go together: set both, or neither for a certificate by enrolment.";
       }
       {
         assertion = (cfg.reboot.policy == "window") == (cfg.reboot.window != null);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The control plane as a systemd service without privileges: a user of its own that exists while it
-# runs, its state directory, and nothing else of the host.
+# The control plane as a systemd service without privileges. It has a user of its own, which exists
+# while it runs, and its state directory; it has access to nothing else on the host.
 {
   config,
   lib,
@@ -66,7 +66,7 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       restartTriggers = [ configFile ];
-      # Down for as short as can be: stopped and started at once after the switch.
+      # Keep the interruption short: stop and start in one go, after the switch.
       stopIfChanged = false;
       serviceConfig = {
         ExecStart = "${lib.getExe cfg.package} run --config /etc/nixfleet/control-plane.toml";
@@ -91,7 +91,7 @@ in
         NoNewPrivileges = true;
         PrivateDevices = true;
         PrivateTmp = true;
-        PrivateUsers = !privileged; # a user namespace has no right to low ports
+        PrivateUsers = !privileged; # in a user namespace it could not bind low ports
         ProcSubset = "pid";
         ProtectClock = true;
         ProtectControlGroups = true;

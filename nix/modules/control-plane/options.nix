@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Options of the control plane: what Nix must know; the rest of its configuration is `settings`.
+# Options of the control plane that Nix itself needs; the rest of its configuration is `settings`.
 {
   lib,
   pkgs,
@@ -36,7 +36,7 @@ in
     };
 
     listen = {
-      operators = listen ":8443" "Address and port for operators: API, pages and events, with TLS.";
+      operators = listen ":8443" "Address and port for operators: API and events, with TLS.";
       agents = listen ":8444" "Address and port for agents, which show a client certificate.";
       metrics = listen "127.0.0.1:9443" ''
         Address and port of `/metrics`, `/healthz` and `/readyz`, without TLS; on loopback unless
@@ -61,15 +61,15 @@ in
         type = types.listOf types.str;
         default = [ ];
         example = [ "fleet.example.org" ];
-        description = "Host names and addresses of the control plane, for the certificate it issues itself.";
+        description = "Host names and addresses of the control plane, for the certificate that it issues itself.";
       };
-      certFile = secret "Certificate chain of your own for both listeners; null: the control plane is its own CA.";
+      certFile = secret "Your own certificate chain for both listeners; null: the control plane is its own CA.";
       keyFile = secret "Key of `tls.certFile`.";
       clientCaFile = lib.mkOption {
         type = types.nullOr types.path;
         default = null;
         example = lib.literalExpression "./agents-ca.pem";
-        description = "PEM certificates that sign the agents'; null: the control plane's own CA.";
+        description = "PEM certificates of the CA that signs the agents' certificates; null: the control plane's own CA.";
       };
     };
 
@@ -77,27 +77,25 @@ in
       type = types.nullOr (types.strMatching "sqlite:///.+");
       default = null;
       example = "sqlite:///var/lib/nixfleet/control-plane/nixfleet.db";
-      description = ''
-        Where the fleet's state is kept; null: an SQLite file in the state directory.
-      '';
+      description = "Where the fleet's state is kept; null: an SQLite file in the state directory.";
     };
 
     trust.rootFile = lib.mkOption {
       type = types.nullOr types.path;
       default = null;
       example = lib.literalExpression "./trust/root.json";
-      description = "The fleet's root document, which says whose releases are taken.";
+      description = "The fleet's root document, which says whose releases the control plane accepts.";
     };
 
     bootstrap.secretFile = secret ''
-      File with the one-time secret that buys the first administrator's key; null: one is written to
-      the state directory at the first start.
+      File with the one-time secret that is exchanged for the first administrator's API key; null: the
+      control plane writes one to the state directory at its first start.
     '';
 
     checkConfig = lib.mkOption {
       type = types.bool;
       default = true;
-      description = "Whether the control plane itself reads its configuration when the system is built, and refuses mistakes.";
+      description = "Whether the control plane checks its configuration when the system is built. A mistake then fails the build.";
     };
 
     settings = lib.mkOption {
@@ -105,8 +103,8 @@ in
       default = { };
       example.listen.operators = ":443";
       description = ''
-        The configuration file, `/etc/nixfleet/control-plane.toml`. The options beside this one
-        set its values by default; what is written here wins.
+        The configuration file, `/etc/nixfleet/control-plane.toml`. The other options set its values
+        by default; a value that is set here overrides them.
       '';
     };
   };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What nix-darwin takes from hostSpec. Locale, keyboard and root's password are macOS's own settings.
+# What hostSpec sets on nix-darwin. Locale, keyboard and root's password are left to macOS.
 { config, lib, ... }:
 let
   cfg = config.hostSpec;

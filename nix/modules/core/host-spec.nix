@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# hostSpec: facts about a host that several modules want to know. A fleet adds facts of its own by
-# declaring further options below hostSpec.
+# hostSpec: facts about a host that several modules need. A fleet adds its own facts by declaring
+# further options below hostSpec.
 { config, lib, ... }:
 let
   cfg = config.hostSpec;
@@ -21,8 +21,8 @@ in
       description = "The host's name, which is also its machine id in the fleet.";
     };
     userName = fact lib.types.str "alice" ''
-      The host's main user. It creates no account; `hostSpec.home` and modules that place files
-      or secrets for this user follow it.
+      The host's main user. This creates no account: `hostSpec.home`, and modules that place files or
+      secrets for the main user, use it.
     '';
     home = lib.mkOption {
       type = lib.types.str;
@@ -34,10 +34,10 @@ in
       defaultText = lib.literalMD "the home directory of `hostSpec.userName`, or root's";
       description = "Home directory of the main user.";
     };
-    timeZone = fact lib.types.str "Europe/Paris" "The host's time zone; null leaves the system's own default.";
-    locale = fact lib.types.str "fr_FR.UTF-8" "The host's locale; null leaves the system's own default.";
+    timeZone = fact lib.types.str "Europe/Paris" "The host's time zone; null keeps the system's default.";
+    locale = fact lib.types.str "fr_FR.UTF-8" "The host's locale; null keeps the system's default.";
     keyboardLayout = fact lib.types.str "fr" ''
-      Keyboard layout of the console and of X11; null leaves the system's own default.
+      Keyboard layout of the console and of X11; null keeps the system's default.
     '';
     rootHashedPasswordFile = fact lib.types.str "/run/secrets/root-password" ''
       File on the host that holds the hash of root's password; null sets no password.
@@ -49,10 +49,10 @@ in
         interface = "enp1s0";
         address = "192.0.2.10";
       };
-      description = "Facts about the host's network, for the fleet's own modules; nothing is configured from them.";
+      description = "Facts about the host's network, for the fleet's own modules. NixFleet configures nothing from them.";
     };
     secretsPath = fact lib.types.str "/persist/secrets" ''
-      Directory on the host below which the fleet keeps secrets; modules use it as a default.
+      Directory on the host below which the fleet keeps secrets; the fleet's own modules may use it.
     '';
     isDarwin = lib.mkOption {
       type = lib.types.bool;

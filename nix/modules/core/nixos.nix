@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What NixOS takes from hostSpec. A fact that is not given changes nothing.
+# What hostSpec sets on NixOS. A fact that is null changes nothing.
 { config, lib, ... }:
 let
   cfg = config.hostSpec;

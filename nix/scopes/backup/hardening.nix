@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Part of scope backup: what the units that record results may do, which is to write two files and
-# to fetch a URL. Not a module.
+# Part of scope backup: the confinement of the units that record results. They write two files and
+# fetch a URL. Not a module.
 {
   CapabilityBoundingSet = "";
   LockPersonality = true;

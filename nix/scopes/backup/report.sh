@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Records how a backup or a restore test ended: the time in a file of its own, for compliance probes
-# and people; the same as a figure for Prometheus; and a ping to whoever watches from outside.
+# and people; the same time as a metric for Prometheus; and a ping to an external monitor.
 #   BACKUP              name of the job
 #   EVENT               success, failure, restore-test-success or restore-test-failure
 #   STATE_DIRECTORY     where the record goes
-#   TEXTFILE_DIRECTORY  directory of the node exporter's text files, or empty
-#   CREDENTIALS_DIRECTORY  may hold ping-url
+#   TEXTFILE_DIRECTORY  directory of the node exporter's text files; may be empty
+#   CREDENTIALS_DIRECTORY  may contain ping-url
 set -eu
 
 now=$(date +%s)
@@ -25,7 +25,7 @@ fi
 if [ -e "${CREDENTIALS_DIRECTORY:-}/ping-url" ]; then
   url=$(cat "$CREDENTIALS_DIRECTORY/ping-url")
   case $EVENT in *failure) url=${url%/}/fail ;; esac
-  # By configuration on standard input: the URL is a secret, and arguments can be seen by everyone.
+  # As configuration on standard input: the URL is a secret, and every user can see arguments.
   curl --config - <<<"url = \"$url\"
 fail
 silent

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Proves that the newest backup of a job can be read back: restores it to a directory that is
-# thrown away, and fails if it holds no file.
-#   BACKEND   restic or borgbackup, which finds its repository and password in the environment
-#   HOST      host whose backups to look at
+# Proves that the newest backup of a job can be restored: restores it to a temporary directory, and
+# fails if it contains no file.
+#   BACKEND   restic or borgbackup; the program reads repository and password from the environment
+#   HOST      host whose backups to use
 #   ARCHIVES  borgbackup: pattern of the job's archives
 #   $@        the job's paths
 set -euo pipefail
@@ -23,5 +23,5 @@ fi
 
 files=$(find "$target" -type f | wc -l)
 rm -rf "$target"
-[ "$files" -gt 0 ] || { echo "the newest backup holds no file" >&2; exit 1; }
+[ "$files" -gt 0 ] || { echo "the newest backup contains no file" >&2; exit 1; }
 echo "restored $files files"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Part of scope backup: what happens when a job has ended, and whether backups can be restored.
+# Part of scope backup: what happens when a job has ended, and the test that restores a backup.
 {
   config,
   lib,
@@ -32,7 +32,7 @@ let
       serviceConfig = import ./hardening.nix // {
         Type = "oneshot";
         StateDirectory = "nixfleet/backup";
-        # Root by need: the exporter's directory belongs to it. Nothing else can be written.
+        # As root, because root owns the exporter's directory. It can write nothing else.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";
         LoadCredential = lib.optional (job.pingUrlFile != null) "ping-url:${job.pingUrlFile}";
       };
@@ -49,7 +49,7 @@ let
           config.services.borgbackup.package;
     in
     lib.nameValuePair "nixfleet-backup-${name}-restore-test" {
-      description = "Restore backup ${name} to a directory that is thrown away";
+      description = "Restore backup ${name} to a temporary directory";
       path = [
         backend
         config.programs.ssh.package
@@ -64,7 +64,7 @@ let
         // {
           BACKEND = job.backend;
           HOST = config.networking.hostName;
-          # On disk: it may be too much for a tmpfs.
+          # On disk: the backup may be too large for a tmpfs.
           TMPDIR = "/var/tmp";
           ARCHIVES = "${config.networking.hostName}-${name}-*";
         };
@@ -89,11 +89,11 @@ in
     type = types.attrsOf (
       types.submodule {
         options.restoreTest = {
-          enable = lib.mkEnableOption "restoring the newest backup, all of it, to see that it can be";
+          enable = lib.mkEnableOption "a test that restores the whole newest backup";
           schedule = mkOption {
             type = types.str;
             default = "monthly";
-            description = "When the restore test runs, as in {manpage}`systemd.time(7)`. It needs room for the whole backup in `/var/tmp`.";
+            description = "When the restore test runs, as in {manpage}`systemd.time(7)`. It needs space for the whole backup in `/var/tmp`.";
           };
         };
       }

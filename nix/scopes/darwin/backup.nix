@@ -55,7 +55,7 @@ in
               Minute = 30;
             }
           ];
-          description = "When the job runs, as in {manpage}`launchd.plist(5)`. A time at which the Mac slept is made up for once.";
+          description = "When the job runs, as in {manpage}`launchd.plist(5)`. If the Mac slept at that time, the job runs once when it wakes.";
         };
       }
     );

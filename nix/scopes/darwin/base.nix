@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope base (nix-darwin): the command line tools an operator expects on every machine.
+# Scope base (nix-darwin): the command line tools that an operator expects on every machine.
 { config, lib, ... }:
 let
   cfg = config.nixfleet.base;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope operators (nix-darwin): keys and shells of accounts that macOS itself created.
+# Scope operators (nix-darwin): keys and shells of accounts that macOS created.
 {
   config,
   lib,
@@ -33,7 +33,7 @@ in
           }
         ];
 
-        # Not in users.knownUsers: macOS owns the accounts, and nix-darwin would delete one it knows.
+        # Not in users.knownUsers: macOS owns the accounts, and nix-darwin can delete an account that it knows.
         users.users = lib.mapAttrs (name: user: {
           home = lib.mkDefault "/Users/${name}";
           description = lib.mkDefault user.description;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope remote-builders (nix-darwin): builds that other machines do. Both systems take the same options.
+# Scope remote-builders (nix-darwin): builds on other machines. Both systems have the same options.
 {
   _class = "darwin";
 

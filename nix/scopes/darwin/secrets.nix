@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope secrets (nix-darwin): the host key, made before agenix or sops-nix decrypt with it.
+# Scope secrets (nix-darwin): the host key, which is created before agenix or sops-nix decrypt with it.
 {
   config,
   lib,
@@ -35,7 +35,7 @@ in
           }
         ];
 
-        # macOS makes host keys only when the first SSH connection comes in.
+        # macOS creates host keys only at the first SSH connection.
         system.activationScripts.preActivation.text = ''
           if [ ! -s ${key} ]; then
             mkdir -p "$(dirname ${key})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope base (home-manager): the same tools for a user on a machine that NixFleet does not manage.
+# Scope base (home-manager): the same tools, for a user on a machine that NixFleet does not manage.
 { config, lib, ... }:
 let
   cfg = config.nixfleet.base;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Part of scope impermanence: a btrfs root is replaced by an empty subvolume in systemd's stage 1.
+# Part of scope impermanence: systemd's stage 1 replaces a btrfs root with an empty subvolume.
 {
   config,
   lib,
@@ -24,7 +24,7 @@ in
       default = toString (root.device or "");
       defaultText = lib.literalExpression "config.fileSystems.\"/\".device";
       example = "/dev/disk/by-label/nixos";
-      description = "Block device of the btrfs file system that the root lies on. If it is missing at boot, nothing is replaced.";
+      description = "Block device of the btrfs file system with the root. If it is missing at boot, nothing is replaced.";
     };
 
     subvolume = mkOption {
@@ -58,8 +58,8 @@ in
     boot.initrd.systemd.services.nixfleet-rollback = {
       description = "Empty the root file system";
       wantedBy = [ "initrd.target" ];
-      # Wanted, not required: a missing device must not keep the machine from booting. A resume from
-      # hibernation goes on with the old root and must come first.
+      # Wanted, not required: a missing device must not prevent the boot. A resume from hibernation
+      # continues with the old root and must come first.
       wants = [ deviceUnit ];
       after = [
         deviceUnit

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Part of scope monitoring-server: the alert rules, as Prometheus reads them. checks/real/alert-rules.sh
-# has promtool check them and play them against figures.
+# checks them with promtool, and tests them with sample metrics.
 let
   alert = name: severity: wait: expr: summary: {
     alert = name;
@@ -20,7 +20,7 @@ in
           "{{ $labels.instance }} has not answered for five minutes.")
         (alert "DiskAlmostFull" "warning" "15m"
           ''node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|overlay|vfat"} / node_filesystem_size_bytes < 0.1''
-          "{{ $labels.mountpoint }} of {{ $labels.instance }} has less than a tenth left.")
+          "{{ $labels.mountpoint }} of {{ $labels.instance }} has less than 10 % left.")
         (alert "BootPartitionAlmostFull" "warning" "15m"
           ''node_filesystem_avail_bytes{mountpoint=~"/boot.*"} / node_filesystem_size_bytes < 0.15''
           "{{ $labels.mountpoint }} of {{ $labels.instance }} is almost full; the next switch may not fit.")
@@ -49,22 +49,22 @@ in
         (alert "ControlPlaneDown" "critical" "5m" ''up{job="nixfleet-control-plane"} == 0''
           "The control plane at {{ $labels.instance }} has not answered for five minutes. Machines keep running; nothing can be deployed.")
         (alert "ControlPlaneRestored" "critical" "0m" "nixfleet_restored_mode == 1"
-          "The database of the control plane is older than what the fleet has seen; rollouts are paused until nixfleet-control-plane doctor is heeded.")
+          "The database of the control plane is older than what the fleet has seen; rollouts stay paused: nixfleet-control-plane doctor says what to do.")
         (alert "ReportsWaiting" "warning" "10m" "nixfleet_reports_waiting > 500"
-          "{{ $value }} reports of agents wait to be looked at.")
+          "{{ $value }} reports of agents wait in the inbox.")
         (alert "RolloutPaused" "warning" "15m" ''nixfleet_rollouts{state="paused"} > 0''
-          "{{ $value }} rollouts have been paused for a quarter of an hour: nixfleet rollout list tells why.")
+          "{{ $value }} rollouts have been paused for 15 minutes: nixfleet rollout explain says why.")
         (alert "RolloutFailed" "critical" "0m" ''delta(nixfleet_rollouts{state="failed"}[15m]) > 0''
           "A rollout has failed.")
         (alert "RolloutReverting" "warning" "0m" ''nixfleet_rollouts{state="reverting"} > 0''
           "{{ $value }} rollouts are being reverted.")
         (alert "MachineSilent" "warning" "5m"
           "time() - (nixfleet_machine_last_seen_timestamp_seconds > 0) > 900"
-          "The agent of {{ $labels.machine }} has not been heard of for a quarter of an hour.")
+          "The agent of {{ $labels.machine }} has not checked in for 15 minutes.")
         (alert "MachinesUnhealthy" "warning" "15m" ''nixfleet_machines_health{health="unhealthy"} > 0''
           "{{ $value }} machines fail their health checks.")
         (alert "MachinesDrifted" "warning" "30m" "nixfleet_machines_drift > 0"
-          "{{ $value }} machines run something that their agent did not activate.")
+          "{{ $value }} machines run a system that their agent did not activate.")
       ];
     }
   ];

@@ -14,7 +14,7 @@ in
       type = lib.types.nullOr lib.types.str;
       default = null;
       example = "/run/agenix/grafana";
-      description = "File that holds the password of the user `admin`, readable by `grafana`.";
+      description = "File with the password of the user `admin`, readable by `grafana`.";
     };
   };
 
@@ -22,7 +22,7 @@ in
     assertions = [
       {
         assertion = cfg.adminPasswordFile != null;
-        message = "nixfleet.monitoring-server.grafana.adminPasswordFile is not set, and Grafana's own password is admin. Give the path of a file that holds one.";
+        message = "nixfleet.monitoring-server.grafana.adminPasswordFile is not set, and Grafana's default password is admin. Give the path of a file with a password.";
       }
     ];
 

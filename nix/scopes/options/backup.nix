@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Options of the backup scope and what must hold of them, the same on NixOS and nix-darwin.
+# Options of the backup scope and their assertions, the same on NixOS and nix-darwin.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -10,7 +10,7 @@ let
     mkOption {
       type = types.nullOr types.ints.positive;
       inherit default;
-      description = "How many ${unit} backups to keep. Null keeps none for that reason.";
+      description = "How many ${unit} backups to keep. Null: this rule keeps none.";
     };
 
   job = {
@@ -21,7 +21,7 @@ let
           "restic"
         ];
         default = "restic";
-        description = "Program that makes the backup. macOS has restic only.";
+        description = "Program that makes the backup. On macOS only restic is available.";
       };
 
       paths = mkOption {
@@ -45,20 +45,20 @@ let
         type = types.nullOr types.str;
         default = null;
         example = "sftp:backup@nas.example.org:/backups/web-01";
-        description = "Where backups go, as the backend writes it. It becomes world-readable in the Nix store.";
+        description = "Where backups are stored, in the syntax of the backend. The text is world-readable in the Nix store.";
       };
 
       repositoryFile = mkOption {
         type = types.nullOr types.str;
         default = null;
         example = "/run/agenix/backup-repository";
-        description = "File that holds the repository, for one whose address is a secret. restic only.";
+        description = "File with the address of the repository, if the address is a secret. restic only.";
       };
 
       passwordFile = mkOption {
         type = types.str;
         example = "/run/agenix/backup-password";
-        description = "File that holds the password which the repository is encrypted with. Keep a copy off the machine.";
+        description = "File with the password that encrypts the repository. Keep a copy elsewhere than on the machine.";
       };
 
       environmentFile = mkOption {
@@ -86,13 +86,13 @@ let
         type = types.lines;
         default = "";
         example = "pg_dumpall > /var/lib/postgresql-dump/all.sql";
-        description = "Shell commands before the backup. If one fails, nothing is backed up and the job has failed.";
+        description = "Shell commands to run before the backup. If one fails, nothing is backed up and the job fails.";
       };
 
       postHook = mkOption {
         type = types.lines;
         default = "";
-        description = "Shell commands after the backup, also when it failed.";
+        description = "Shell commands to run after the backup, also after a failure.";
       };
 
       pingUrlFile = mkOption {
@@ -100,8 +100,8 @@ let
         default = null;
         example = "/run/agenix/backup-ping-url";
         description = ''
-          File that holds a URL which is fetched after each success, and with `/fail` appended after each
-          failure, as healthchecks.io and its like want it.
+          File with a URL that is fetched after each success, and with `/fail` appended after each failure.
+          healthchecks.io and similar services use this scheme.
         '';
       };
     };
@@ -110,7 +110,7 @@ let
   checks = name: job: [
     {
       assertion = job.paths != [ ] && lib.all (lib.hasPrefix "/") job.paths;
-      message = "nixfleet.backup.jobs.${name}.paths must list absolute paths; without one there is nothing to back up.";
+      message = "nixfleet.backup.jobs.${name}.paths must list at least one path, and only absolute ones.";
     }
     {
       assertion = (job.repository == null) != (job.repositoryFile == null);
@@ -122,13 +122,13 @@ let
         job.environmentFile
         job.pingUrlFile
       ];
-      message = "nixfleet.backup.jobs.${name}: a secret is in the Nix store, where everyone can read it. Give the path of a file on the machine as a string, for example that of an agenix or sops-nix secret.";
+      message = "nixfleet.backup.jobs.${name}: a secret is in the Nix store, where everyone can read it. Give the path of a file on the machine as a string, for example the path of an agenix or sops-nix secret.";
     }
   ];
 in
 {
   options.nixfleet.backup = {
-    enable = lib.mkEnableOption "backups by restic or borgbackup, and a record of when each last succeeded";
+    enable = lib.mkEnableOption "backups with restic or borgbackup, and a record of when each last succeeded";
 
     jobs = mkOption {
       type = types.attrsOf (types.submodule job);
@@ -142,7 +142,7 @@ in
           };
         }
       '';
-      description = "Backup jobs by name. Each has its own unit and its own times.";
+      description = "Backup jobs by name. Each has its own unit and schedule.";
     };
   };
 

@@ -3,7 +3,7 @@
 { lib, pkgs, ... }:
 {
   options.nixfleet.base = {
-    enable = lib.mkEnableOption "the command line tools an operator expects to find on every machine";
+    enable = lib.mkEnableOption "the command line tools that an operator expects on every machine";
 
     packages = lib.mkOption {
       type = lib.types.listOf lib.types.package;
@@ -24,8 +24,8 @@
       defaultText = lib.literalMD "curl, fd, file, git, htop, jq, lsof, ripgrep, rsync, tree, unzip and vim";
       example = lib.literalExpression "[ pkgs.git pkgs.vim ]";
       description = ''
-        Packages put into every user's environment. Setting this replaces the default list; to only add
-        to it, use the platform's own option (`environment.systemPackages`, `home.packages`).
+        Packages in every user's environment. Setting this replaces the default list; to add packages to
+        it, use the platform's own option (`environment.systemPackages`, `home.packages`).
       '';
     };
   };

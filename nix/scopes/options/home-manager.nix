@@ -7,37 +7,37 @@ in
 {
   options.nixfleet.home-manager = {
     enable = lib.mkEnableOption ''
-      homes built with the system, from the system's own packages. Needs home-manager's module in the host's
-      imports'';
+      homes that are built with the system, from the system's own packages. Needs home-manager's module in
+      the host's imports'';
 
     user = mkOption {
       type = types.nullOr types.str;
       default = config.nixfleet.operators.primaryUser or (config.hostSpec.userName or null);
       defaultText = lib.literalMD "{option}`nixfleet.operators.primaryUser`, else `hostSpec.userName`";
       example = "alice";
-      description = "The user whose home is configured even when nothing else configures it. Null means nobody.";
+      description = "The user whose home is configured even if nothing else configures it. Null: none.";
     };
 
     modules = mkOption {
       type = types.listOf types.deferredModule;
       default = [ ];
       example = lib.literalExpression "[ ./home/common.nix ]";
-      description = "home-manager modules that every home of the host gets.";
+      description = "home-manager modules for every home of the host.";
     };
 
     backupFileExtension = mkOption {
       type = types.nullOr types.str;
       default = "before-home-manager";
       description = ''
-        What is appended to the name of a file that stands where home-manager wants to write. Null makes such
-        a file an error of the activation.
+        What is appended to the name of an existing file that home-manager would overwrite. Null: such a file
+        makes the activation fail.
       '';
     };
 
     stateVersion = mkOption {
       type = types.nullOr types.str;
       example = "24.11";
-      description = "`home.stateVersion` of homes that do not set it. Null sets none.";
+      description = "`home.stateVersion` of homes that do not set it. Null: do not set it.";
     };
   };
 }

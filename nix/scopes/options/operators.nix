@@ -23,7 +23,7 @@ let
         type = types.listOf types.singleLineStr;
         default = [ ];
         example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... alice@laptop" ];
-        description = "Public keys that open an SSH session as this operator.";
+        description = "SSH public keys with which this operator may log in.";
       };
 
       hashedPasswordFile = mkOption {
@@ -31,9 +31,9 @@ let
         default = null;
         example = "/run/agenix/alice-password";
         description = ''
-          File that holds the hash of the operator's password, as `mkpasswd` prints it. It is read at each
-          activation. Null leaves the operator without a password, so `sudo` refuses them while it asks for
-          one. Has no effect on macOS.
+          File with the hash of the operator's password, as `mkpasswd` prints it. It is read at each
+          activation. Null: the operator has no password, and cannot use `sudo` if it asks for one. Has no
+          effect on macOS.
         '';
       };
 
@@ -41,7 +41,7 @@ let
         type = types.listOf types.str;
         default = [ ];
         example = [ "networkmanager" ];
-        description = "Further groups of the operator. Has no effect on macOS.";
+        description = "Additional groups of the operator. Has no effect on macOS.";
       };
 
       shell = mkOption {
@@ -54,7 +54,7 @@ let
         );
         default = null;
         example = "zsh";
-        description = "Login shell. The shell is set up system-wide as well. Null keeps the system's default.";
+        description = "Login shell. The shell is also enabled for the whole system. Null keeps the system's default.";
       };
 
       homeManager = mkOption {
@@ -90,9 +90,9 @@ in
       defaultText = lib.literalExpression "config.hostSpec.userName or null";
       example = "alice";
       description = ''
-        The operator that other scopes mean when they speak of the host's user, for example the owner of
-        the home that home-manager configures. Must be one of {option}`nixfleet.operators.users`, unless
-        that is empty or the account is declared elsewhere.
+        The operator whom other scopes use as the host's main user, for example as the owner of the home
+        that home-manager configures. Must be one of {option}`nixfleet.operators.users`, unless that is
+        empty or the account is declared elsewhere.
       '';
     };
 
@@ -101,8 +101,8 @@ in
       default = [ ];
       example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... deploy" ];
       description = ''
-        Public keys that open an SSH session as root: what `nixos-rebuild --target-host` and
-        `nixos-anywhere` use. Has no effect on macOS, where root has no SSH access.
+        SSH public keys with which root may log in. `nixos-rebuild --target-host` and `nixos-anywhere` use
+        them. Has no effect on macOS, where root has no SSH access.
       '';
     };
   };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Options of the remote-builders scope and what follows from them, the same on NixOS and nix-darwin.
+# Options of the remote-builders scope and their effects, the same on NixOS and nix-darwin.
 { config, lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -18,22 +18,22 @@ let
           type = types.nullOr types.singleLineStr;
           default = null;
           example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI...";
-          description = "The builder's public host key. Null where it is among the known hosts already.";
+          description = "The builder's public host key. Null if it is already among the known hosts.";
         };
         systems = mkOption {
           type = types.nonEmptyListOf types.str;
           example = [ "aarch64-linux" ];
-          description = "Systems that the builder builds for.";
+          description = "Systems for which the builder builds.";
         };
         sshUser = mkOption {
           type = types.str;
           default = "nix-builder";
-          description = "User to log in as. The builder must trust it (`nix.settings.trusted-users`).";
+          description = "User with which to log in. The builder must trust it (`nix.settings.trusted-users`).";
         };
         sshKey = mkOption {
           type = types.str;
           example = "/run/agenix/builder-key";
-          description = "File that holds the private key to log in with, readable by root and without a passphrase.";
+          description = "File with the private key for the login, readable by root and without a passphrase.";
         };
         protocol = mkOption {
           type = types.enum [
@@ -41,17 +41,17 @@ let
             "ssh-ng"
           ];
           default = "ssh-ng";
-          description = "Protocol to speak with the builder; `ssh` for Nix older than 2.4.";
+          description = "Protocol to use with the builder; `ssh` for Nix older than 2.4.";
         };
         maxJobs = mkOption {
           type = types.ints.positive;
           default = 1;
-          description = "Builds that the builder runs at a time.";
+          description = "How many builds the builder runs at a time.";
         };
         speedFactor = mkOption {
           type = types.ints.positive;
           default = 1;
-          description = "How fast the builder is beside the others; the fastest free one is taken.";
+          description = "How fast the builder is compared with the others; Nix uses the fastest free one.";
         };
         supportedFeatures = mkOption {
           type = types.listOf types.str;
@@ -60,12 +60,12 @@ let
             "big-parallel"
             "kvm"
           ];
-          description = "Features that derivations may ask for.";
+          description = "Features that derivations may require.";
         };
         mandatoryFeatures = mkOption {
           type = types.listOf types.str;
           default = [ ];
-          description = "Features that derivations must ask for to be built there.";
+          description = "Features that a derivation must require to be built there.";
         };
       };
     };
@@ -78,7 +78,7 @@ let
     }
     {
       assertion = lib.elem builder.hostName known;
-      message = "nixfleet.remote-builders.builders.${name}.hostKey is not set and ${builder.hostName} is no known host, so every build would fail at an SSH question. Set it to the builder's /etc/ssh/ssh_host_ed25519_key.pub.";
+      message = "nixfleet.remote-builders.builders.${name}.hostKey is not set and ${builder.hostName} is not a known host, so SSH would ask for confirmation and every build would fail. Set it to the builder's /etc/ssh/ssh_host_ed25519_key.pub.";
     }
   ];
 in
@@ -97,7 +97,7 @@ in
     assertions = lib.concatLists (lib.mapAttrsToList checks cfg.builders);
 
     nix.distributedBuilds = lib.mkDefault true;
-    # Otherwise everything a build needs is sent from here.
+    # Otherwise this host sends everything that a build needs.
     nix.settings.builders-use-substitutes = lib.mkDefault true;
     nix.buildMachines = lib.mapAttrsToList (_: builder: {
       inherit (builder)

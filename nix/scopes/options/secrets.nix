@@ -7,7 +7,7 @@ let
 in
 {
   options.nixfleet.secrets = {
-    enable = lib.mkEnableOption "a host key that exists before anything needs it, and its use by agenix and sops-nix";
+    enable = lib.mkEnableOption "a host key that is created before agenix and sops-nix need it";
 
     hostKeyPath = mkOption {
       type = types.str;
@@ -18,9 +18,9 @@ in
           "/etc/ssh/ssh_host_ed25519_key";
       defaultText = lib.literalMD "`/etc/ssh/ssh_host_ed25519_key`, below {option}`nixfleet.impermanence.persistRoot` when that scope is on";
       description = ''
-        The host's ed25519 SSH key, which is also the identity that the host's secrets are encrypted to. It
-        is generated at activation when it is missing, before secrets are decrypted. To have secrets at the
-        first boot, put the key there when installing (`nixos-anywhere --extra-files`).
+        The host's ed25519 SSH key. The host's secrets are encrypted to it. If it is missing, activation
+        generates it before secrets are decrypted. To have secrets at the first boot, install the key with
+        the system (`nixos-anywhere --extra-files`).
       '';
     };
 
@@ -33,8 +33,8 @@ in
         "/home/alice/.ssh/id_ed25519"
       ];
       description = ''
-        Private keys that secrets are decrypted with, tried in order: `age.identityPaths` where agenix is
-        imported, `sops.age.sshKeyPaths` where sops-nix is.
+        Private keys for the decryption of secrets, in the order in which they are tried. They become
+        `age.identityPaths` if agenix is imported, and `sops.age.sshKeyPaths` if sops-nix is.
       '';
     };
 
@@ -48,8 +48,8 @@ in
       default = null;
       example = "agenix";
       description = ''
-        The tool that the host's secrets need. Naming it makes a host without its module an error, instead of
-        one without secrets. Null takes whichever module is there.
+        The tool that the host's secrets need. If it is set, a host without the tool's module is an error,
+        not a host without secrets. Null: whichever module is imported.
       '';
     };
   };

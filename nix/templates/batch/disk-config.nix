@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The disk as nixos-anywhere formats it. Everything on it is lost.
+# The disk that nixos-anywhere formats. Everything on it is lost.
 { inputs, ... }:
 {
   imports = [

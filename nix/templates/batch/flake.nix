@@ -22,7 +22,7 @@
       ...
     }@inputs:
     let
-      # Edit this. A machine is its name here; what they share is in node.nix.
+      # Edit this. Each name is a machine; node.nix holds what they share.
       names = [
         "node-01"
         "node-02"

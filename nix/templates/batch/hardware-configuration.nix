@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Drivers for common servers and virtual machines. `nixos-generate-config --no-filesystems
-# --show-hardware-config` prints what your machine has; nixos-anywhere writes it here by itself.
+# --show-hardware-config` prints what your machine needs; nixos-anywhere can write it here.
 { modulesPath, ... }:
 {
   imports = [ (modulesPath + "/installer/scan/not-detected.nix") ];

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-# What all machines are, beside what the role brings: boot loader, DHCP, SSH with keys only, firewall.
+# What all machines share, besides the role's boot loader, DHCP, SSH with keys only, and firewall.
 {
-  # Put your public key here; building with this one in place is an error.
+  # Put your public key here. A build with the placeholder fails.
   nixfleet.operators.rootSshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
 
-  # The machines join a fleet when `nixfleet trust init` has written trust/root.json.
+  # The agent is enabled once `nixfleet trust init` has written trust/root.json.
   services.nixfleet-agent = {
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://fleet.example.org:8444";

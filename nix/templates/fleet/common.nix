@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What all machines have, beside what the role brings: boot loader, DHCP, SSH with keys only, firewall.
+# What all machines share, besides the role's boot loader, DHCP, SSH with keys only, and firewall.
 { modulesPath, ... }:
 {
   imports = [ (modulesPath + "/installer/scan/not-detected.nix") ];
@@ -15,7 +15,7 @@
     "xhci_pci"
   ];
 
-  # The machines join the fleet when `nixfleet trust init` has written trust/root.json.
+  # The agent is enabled once `nixfleet trust init` has written trust/root.json.
   services.nixfleet-agent = {
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://cp-01.example.org:8444";

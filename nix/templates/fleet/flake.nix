@@ -22,7 +22,7 @@
       ...
     }@inputs:
     let
-      # A machine is a folder in hosts/.
+      # Each folder in hosts/ is a machine.
       names = builtins.attrNames (builtins.readDir ./hosts);
     in
     {

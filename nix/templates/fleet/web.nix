@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What web servers have. A new system that does not serve the page is taken back.
+# The web servers. A machine on which the new system does not serve the page rolls back.
 {
   services.nginx = {
     enable = true;

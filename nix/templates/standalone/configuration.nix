@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-# The role brings the boot loader, DHCP, SSH with keys only, the firewall and the tools.
+# The role provides the boot loader, DHCP, SSH with keys only, the firewall and the tools.
 { config, ... }:
 let
-  # Put your public key here; building with this one in place is an error.
+  # Put your public key here. A build with the placeholder fails.
   key = "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY";
 in
 {
@@ -14,7 +14,7 @@ in
     rootSshKeys = [ key ];
   };
 
-  # The machine joins a fleet when `nixfleet trust init` has written trust/root.json.
+  # The agent is enabled once `nixfleet trust init` has written trust/root.json.
   services.nixfleet-agent = {
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://fleet.example.org:8444";

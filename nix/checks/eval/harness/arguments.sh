@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# arguments.sh: print what harness/default.nix is called with, from NIXPKGS, NIX_DARWIN,
-# NIX_DARWIN_LIB and INPUTS (../run.sh says what they are).
+# arguments.sh: print the arguments of harness/default.nix, from NIXPKGS, NIX_DARWIN,
+# NIX_DARWIN_LIB and INPUTS (../run.sh explains them).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

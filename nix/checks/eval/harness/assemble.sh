@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # assemble.sh TREE LIB [DIR...]: print the path of a stand-in for a Nixpkgs checkout: default.nix,
 # flake.nix, the nixos/ of TREE, the lib/ of LIB, and one trivial derivation for each package
-# name that these or the *.nix files below DIR mention. Kept by content in a cache folder, with
-# hard links to TREE and LIB: change neither in place.
+# name that these or the *.nix files below DIR mention. The result is cached by content, with
+# hard links to TREE and LIB: do not change these in place.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,7 +29,7 @@ if [ ! -e "$out/flake.nix" ]; then
   mv "$work/stand-in/flake.nix" "$work/flake.nix"
   mv "$work/stand-in/import.nix" "$work/default.nix"
   [ -e "$work/lib/.version" ] || printf '0.0' >"$work/lib/.version"
-  # What today's nix-darwin and home-manager import from Nixpkgs beside nixos/ and lib/.
+  # Current nix-darwin and home-manager import this from Nixpkgs, in addition to nixos/ and lib/.
   if [ ! -e "$work/modules/generic/meta-maintainers.nix" ]; then
     mkdir -p "$work/modules/generic"
     mv "$work/stand-in/meta-maintainers.nix" "$work/modules/generic/meta-maintainers.nix"

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-# What evaluation tests are given: whole NixOS and nix-darwin systems, evaluated by the real
+# The arguments of evaluation tests: whole NixOS and nix-darwin systems, evaluated by the real
 # module trees, from a Nixpkgs or from the stand-in that assemble.sh makes.
 {
   # A Nixpkgs: path.
   nixpkgs,
-  # A nix-darwin: path or null, and the Nixpkgs it goes with.
+  # A nix-darwin: path or null, and the Nixpkgs to use with it.
   darwin ? null,
   darwinNixpkgs ? nixpkgs,
-  # A folder of further flakes (inputs.nix) or null.
+  # A folder of more flakes (inputs.nix), or null.
   inputs ? null,
 }:
 let
@@ -23,7 +23,7 @@ let
   darwinFlake = flakeOf darwinNixpkgs;
   inherit (flake) lib;
 
-  # What tests look at. Nothing is evaluated before it is asked for.
+  # The values that tests use. They are evaluated lazily.
   view =
     evaluation:
     evaluation
@@ -32,7 +32,7 @@ let
         lib.filter (assertion: !assertion.assertion) evaluation.config.assertions
       );
       inherit (evaluation.config) warnings;
-      # drvPath forces everything that goes into the system.
+      # drvPath forces everything that the system depends on.
       toplevel = evaluation.config.system.build.toplevel.drvPath;
     };
 

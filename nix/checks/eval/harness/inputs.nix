@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Flakes that fleets use beside Nixpkgs, from a folder in which each lies unpacked under its own
-# name; null for one that is not there. Their own inputs are not fetched: using one that only a
+# Flakes that fleets use in addition to Nixpkgs, from a folder in which each is unpacked under its own
+# name; null for one that is missing. Their own inputs are not fetched: the use of an input that only a
 # flake's packages need is an error that names it.
 {
   lib,
@@ -22,7 +22,7 @@ let
     in
     self;
 
-  # Written with flake libraries of their own, which are not there: their modules by path.
+  # These use flake libraries that are not in the folder, so their modules are imported by path.
   lanzabooteOf = directory: {
     outPath = toString directory;
     nixosModules.lanzaboote = {

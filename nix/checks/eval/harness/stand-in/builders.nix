@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Nixpkgs' functions that make derivations, as far as NixOS modules and this project call them.
+# Nixpkgs' functions that make derivations, as far as NixOS modules and this project use them.
 {
   lib,
   pkgs,
@@ -22,7 +22,7 @@ let
   called = args: package (safeName (args.name or args.pname or "unnamed"));
   constant = name: _: package name;
 
-  # Nixpkgs' substitutions, carried out on a text at evaluation where the source can be read.
+  # Nixpkgs' substitutions, applied to a text at evaluation if the source can be read.
   replaceVarsWith =
     {
       src,

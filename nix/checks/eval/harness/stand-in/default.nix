@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-# A stand-in for Nixpkgs' package set, for evaluating NixOS and nix-darwin modules where there is
-# only a tree of modules. Every package is a derivation that cannot be built; the functions
-# that write texts are real enough for those to be read back. A pass here says nothing about a
-# package existing in Nixpkgs.
+# A stand-in for Nixpkgs' package set, to evaluate NixOS and nix-darwin modules with only a tree of
+# modules. Every package is a derivation that cannot be built; the texts that functions write can be
+# read. A pass here does not show that a package exists in Nixpkgs.
 {
   lib,
   # { pkg = { }; pkg.sub = { }; }, as package-names.pl prints them.
@@ -28,9 +27,9 @@ let
 
   drv = import ./derivation.nix { inherit lib system hostPlatform; };
 
-  # Names that a package has for itself are never packages inside it.
+  # A package's own attributes are never packages in it.
   own = lib.attrNames (drv.package "any");
-  # A package that also is a set of packages, like python3Packages.
+  # A package that is also a set of packages, such as python3Packages.
   tree = name: inside: drv.packageWith name (_: lib.mapAttrs tree (removeAttrs inside own));
 
   callPackageOf =

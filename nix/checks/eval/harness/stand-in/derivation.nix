@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-# What a stand-in package is: a derivation of the right name that cannot be built, decorated with
-# whatever NixOS modules read off packages. Nothing of the derivation itself is looked at until a
-# path is asked for.
+# A stand-in package: a derivation of the right name that cannot be built, with the attributes that
+# NixOS modules read from packages. The derivation itself is evaluated only when a path is needed.
 {
   lib,
   system,
@@ -127,7 +126,7 @@ let
         };
         toPythonModule = lib.id;
 
-        # What NixOS modules read off particular packages; harmless on the others.
+        # What NixOS modules read from particular packages; harmless on others.
         availableComponents = [ ];
         enabledCryptSchemeIds = [ "y" "gy" "7" "2b" "2y" "2a" "6" ];
         enabledPlugins = [ ];
@@ -210,8 +209,8 @@ let
       }
     );
 
-  # stdenv.mkDerivation and its kin. A buildCommand is kept, so that for instance a toplevel
-  # depends on all that goes into it; of anything else only the name.
+  # stdenv.mkDerivation and similar functions. A buildCommand is kept, so that, for example, a toplevel
+  # depends on all its parts; of anything else only the name is kept.
   mkDerivation =
     args:
     let
@@ -236,7 +235,7 @@ let
     else
       decorate (raw name { }) (_: own);
 
-  # A file; `.text` is what it holds, `.destination` where below its output.
+  # A file; `.text` is its content, `.destination` its place below the output.
   file =
     name: destination: content:
     decorate (raw (safeName name) {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# pkgs.formats: the types of Nixpkgs', and generated files whose text can be read back. TOML is
-# really TOML, so that our programs can be given the files; the others are JSON.
+# pkgs.formats: the types of Nixpkgs, and generated files whose text can be read. TOML is real TOML, so
+# that our programs can read the files; the others are JSON.
 { lib, text }:
 let
   jsonType =
@@ -44,7 +44,7 @@ let
     lib.mkRaw = lib.id;
   };
 
-  # Inline tables below the first level keep this short; they are as good TOML as headers are.
+  # Inline tables below the first level keep this short; they are as valid as headers.
   tomlValue =
     value:
     if builtins.isAttrs value then

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The kernel and the packages that belong to one.
+# The kernel and the packages that belong to it.
 {
   lib,
   hostPlatform,

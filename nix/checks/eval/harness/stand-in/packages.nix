@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Packages off which NixOS modules read more than a path.
+# Packages of which NixOS modules read more than a path.
 {
   lib,
   pkgs,
