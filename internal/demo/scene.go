@@ -192,10 +192,14 @@ func (s *Scene) writeFlake(ctx context.Context) error {
 		return err
 	}
 	// With a lock file the programs are not copied again for each evaluation.
+	// Locking copies the flake into the store as it is now.
+	if err := s.rememberSources(ctx); err != nil {
+		return err
+	}
 	if _, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "lock", "path:" + dir}, Env: s.env}); err != nil {
 		return fmt.Errorf("lock flake: %w", err)
 	}
-	return nil
+	return s.rememberSources(ctx)
 }
 
 func (s *Scene) flakeDir() string { return filepath.Join(s.Dir, "fleet") }

@@ -45,17 +45,30 @@ func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
 		}
 		s.trash = append(s.trash, drv...)
 	}
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: []string{"flake", "metadata", "--json", "path:" + s.flakeDir()}, Env: s.env})
+	return s.rememberSources(ctx)
+}
+
+// rememberSources notes the copies that Nix makes of the flake as it is now, and of
+// its inputs.
+func (s *Scene) rememberSources(ctx context.Context) error {
+	args := []string{"flake", "archive", "--json", "--dry-run", "--no-write-lock-file", "path:" + s.flakeDir()}
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: args, Env: s.env})
 	if err != nil {
-		return fmt.Errorf("find flake's source: %w", err)
+		return fmt.Errorf("find flake's sources: %w", err)
 	}
-	var meta struct {
-		Path string `json:"path"`
+	var flake struct {
+		Path   string `json:"path"`
+		Inputs map[string]struct {
+			Path string `json:"path"`
+		} `json:"inputs"`
 	}
-	if err := json.Unmarshal(res.Stdout, &meta); err != nil {
-		return fmt.Errorf("find flake's source: %w", err)
+	if err := json.Unmarshal(res.Stdout, &flake); err != nil {
+		return fmt.Errorf("find flake's sources: %w", err)
 	}
-	s.trash = append(s.trash, meta.Path)
+	s.trash = append(s.trash, flake.Path)
+	for _, i := range flake.Inputs {
+		s.trash = append(s.trash, i.Path)
+	}
 	return nil
 }
 

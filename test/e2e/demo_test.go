@@ -63,6 +63,22 @@ func leftovers(t *testing.T) []string {
 	return out
 }
 
+// flakes are the copies of testbeds' flakes in the machine's store.
+func flakes(t *testing.T) map[string]bool {
+	t.Helper()
+	found, err := filepath.Glob("/nix/store/*-source/flake.nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{}
+	for _, f := range found {
+		if b, err := os.ReadFile(f); err == nil && testbedName.Match(b) {
+			out[string(testbedName.Find(b))+" as "+filepath.Dir(f)] = true
+		}
+	}
+	return out
+}
+
 // held reports whether a program holds the lock of a testbed.
 func held(name string) bool {
 	f, err := os.Open(filepath.Join("/var/tmp", name, "lock"))
@@ -98,6 +114,7 @@ func nothingLeft(t *testing.T) {
 // nothing is left on the machine.
 func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 	testbed.Require(t)
+	before := flakes(t)
 	var told []string
 	kept := make(chan struct{})
 	p, err := proc.Start(t.Context(), proc.Cmd{
@@ -156,6 +173,11 @@ func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 		}
 	}
 	nothingLeft(t)
+	for f := range flakes(t) {
+		if !before[f] && !held(testbedName.FindString(f)) {
+			t.Errorf("left in the store: %s", f)
+		}
+	}
 }
 
 // lookAround runs what the demo prints, in a shell without any settings of Nix or
