@@ -142,7 +142,8 @@ func TestTables_HaveAStableOrder(t *testing.T) {
 }
 
 func TestEveryCommand_HasAShortTextAndAnExample(t *testing.T) {
-	root := Commands(command.Invocation{Env: func(string) string { return "" }})
+	root, line := Commands(command.Invocation{Env: func(string) string { return "" }})
+	line.Prepare(root)
 	for _, c := range flatten(root) {
 		if c.Short == "" || !strings.Contains(c.Example, "nixfleet") {
 			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)

@@ -3,6 +3,7 @@
 package evil_test
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -74,5 +75,11 @@ func buildPath(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(res.Stdout))
+	path := strings.TrimSpace(string(res.Stdout))
+	t.Cleanup(func() {
+		if _, err := proc.Run(context.Background(), proc.Cmd{Path: "nix-store", Args: []string{"--delete", path}}); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
 }
