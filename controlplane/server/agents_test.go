@@ -405,7 +405,7 @@ func TestStop_EndsLongPollsAndStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		first := true
-		for range admin.Watch(ctx, 0, api.EventQuery{}) {
+		for range admin.Watch(ctx, 0, fleet.EventFilter{}) {
 			if first {
 				close(streaming)
 				first = false

@@ -58,7 +58,7 @@ func (o *operators) auditOperations() {
 	huma.Register(o.huma, op, func(ctx context.Context, in *AuditFilter) (*huma.StreamResponse, error) {
 		// The first page is read before anything is sent, so that what is wrong
 		// with the query is still told as a problem.
-		q := in.query(api.MaxLimit)
+		q := in.query(fleet.MaxLimit)
 		first, err := o.audit(ctx, q)
 		if err != nil {
 			return nil, o.fail(ctx, err)

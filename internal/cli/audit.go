@@ -35,7 +35,7 @@ type auditLine struct {
 }
 
 func (a *app) auditListCmd() *cobra.Command {
-	var q api.AuditQuery
+	var f fleet.AuditFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List what was done, oldest first", Example: "  nixfleet audit list --action rollout.create",
 		Args: args(cobra.NoArgs),
@@ -44,9 +44,8 @@ func (a *app) auditListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			entries, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.AuditEntry], error) {
-				q.PageQuery = p
-				return c.Audit(ctx, q)
+			entries, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+				return c.Audit(ctx, f, p)
 			})
 			if err != nil {
 				return err
@@ -68,9 +67,9 @@ func (a *app) auditListCmd() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&q.Actor, "actor", "", "only what this actor did")
-	c.Flags().StringVar(&q.Action, "action", "", "only this action")
-	c.Flags().StringVar(&q.Subject, "subject", "", "only what was done to this subject")
+	c.Flags().StringVar(&f.Actor, "actor", "", "only what this actor did")
+	c.Flags().StringVar(&f.Action, "action", "", "only this action")
+	c.Flags().StringVar(&f.Subject, "subject", "", "only what was done to this subject")
 	return c
 }
 
@@ -114,8 +113,8 @@ from before: this command keeps the one it saw last, for each control plane, and
 			}
 			var chain fleet.AuditChain
 			matched := seen == nil || seen.Size == 0
-			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.AuditEntry], error) {
-				return c.Audit(ctx, api.AuditQuery{PageQuery: p})
+			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+				return c.Audit(ctx, fleet.AuditFilter{}, p)
 			}) {
 				if err != nil {
 					return err
@@ -157,7 +156,7 @@ func (a *app) auditExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.ExportAudit(cmd.Context(), api.AuditQuery{}, a.Stdout)
+			return c.ExportAudit(cmd.Context(), fleet.AuditFilter{}, a.Stdout)
 		},
 	}
 }
