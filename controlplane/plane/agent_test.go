@@ -145,7 +145,7 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 			t.Fatalf("reply %+v", reply)
 		}
 	}
-	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", plane.Query{}))
+	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", fleet.PageRequest{}))
 	if len(reports.Items) != 1 || len(reports.Items[0].Message) > fleet.MaxMessage {
 		t.Fatalf("reports %+v", reports)
 	}

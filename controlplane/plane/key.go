@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"slices"
 	"strings"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -97,8 +98,16 @@ func (p *Plane) Whoami(ctx context.Context, c Caller) (fleet.Key, error) {
 	return p.st.Key(ctx, c.KeyID)
 }
 
-// ListKeys returns all API keys, oldest first, without their secrets.
-func (p *Plane) ListKeys(ctx context.Context) ([]fleet.Key, error) { return p.st.Keys(ctx) }
+// Keys returns API keys, oldest first, without their secrets.
+func (p *Plane) Keys(ctx context.Context, page fleet.PageRequest) (api.Page[fleet.Key], error) {
+	return p.st.Keys(ctx, page)
+}
+
+// HasAdminKey reports whether there is an admin key that was not revoked.
+func (p *Plane) HasAdminKey(ctx context.Context) (bool, error) {
+	keys, err := p.st.AllKeys(ctx)
+	return slices.ContainsFunc(keys, func(k fleet.Key) bool { return k.Role == fleet.RoleAdmin && k.RevokedAt == 0 }), err
+}
 
 // CreateKey makes an API key; its secret is shown this once. A caller who is
 // limited to tags cannot give away more than these.
@@ -164,7 +173,7 @@ func (p *Plane) RevokeKey(ctx context.Context, c Caller, id string) (fleet.Key, 
 		if err != nil {
 			return err
 		}
-		keys, err := tx.Keys(ctx)
+		keys, err := tx.AllKeys(ctx)
 		if err != nil {
 			return err
 		}

@@ -9,42 +9,31 @@ import (
 	"strings"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// MachineQuery selects machines; what is empty does not select.
-type MachineQuery struct {
-	Cursor    string
-	Limit     int
-	Tag       fleet.Tag
-	Lifecycle fleet.Lifecycle
-	Health    fleet.Health
-	Release   fleet.Digest // that runs
-	Drift     bool         // only those with drift
-	Offline   bool         // only those that are not heard of
-}
-
 // Machines returns machines by id.
-func (p *Plane) Machines(ctx context.Context, q MachineQuery) (api.Page[fleet.Machine], error) {
-	var after fleet.MachineID
-	if err := readCursor(q.Cursor, &after); err != nil {
+func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.PageRequest) (api.Page[fleet.Machine], error) {
+	after, err := paging.After[fleet.MachineID](page)
+	if err != nil {
 		return api.Page[fleet.Machine]{}, err
 	}
-	now, size := p.ms(), pageSize(q.Limit)
-	items := p.inventory.page(after, size+1, func(m fleet.Machine) bool {
-		return (q.Tag == "" || slices.Contains(m.Tags.Effective, q.Tag)) && (q.Lifecycle == "" || m.Lifecycle == q.Lifecycle) &&
-			(q.Health == "" || m.Health == q.Health) && (q.Release == "" || m.RunsRelease == q.Release) &&
-			(!q.Drift || m.Drift) && (!q.Offline || !p.online(m, now))
+	now := p.ms()
+	items := p.inventory.page(after, page.Size()+1, func(m fleet.Machine) bool {
+		return (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
+			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
+			(!f.Drift || m.Drift) && (!f.Offline || !p.online(m, now))
 	})
-	page := pageOf(items, size, func(m fleet.Machine) any { return m.ID })
-	for i := range page.Items {
-		if err := p.fillDesired(ctx, p.st.Reader, &page.Items[i]); err != nil {
+	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
+	for i := range out.Items {
+		if err := p.fillDesired(ctx, p.st.Reader, &out.Items[i]); err != nil {
 			return api.Page[fleet.Machine]{}, err
 		}
 	}
-	return page, nil
+	return out, nil
 }
 
 // Machine returns a machine.
@@ -81,32 +70,12 @@ func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machin
 	return nil
 }
 
-// Query is a part of a list that needs no other filter.
-type Query struct {
-	Cursor string
-	Limit  int
-}
-
 // MachineReports returns what a machine reported, newest first.
-func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, q Query) (api.Page[fleet.Report], error) {
+func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
 	if _, ok := p.inventory.machine(id); !ok {
 		return api.Page[fleet.Report]{}, errNoMachine(id)
 	}
-	var before int64
-	if err := readCursor(q.Cursor, &before); err != nil {
-		return api.Page[fleet.Report]{}, err
-	}
-	size := pageSize(q.Limit)
-	rows, err := p.st.MachineReports(ctx, id, before, size+1)
-	if err != nil {
-		return api.Page[fleet.Report]{}, err
-	}
-	page := pageOf(rows, size, func(r store.Inbox) any { return r.Seq })
-	out := api.Page[fleet.Report]{Items: make([]fleet.Report, len(page.Items)), Next: page.Next}
-	for i, r := range page.Items {
-		out.Items[i] = r.Report
-	}
-	return out, nil
+	return p.st.MachineReports(ctx, id, page)
 }
 
 // RegisterMachine makes a machine known before it enrols. The error's code is

@@ -4,7 +4,6 @@ package plane
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -16,57 +15,6 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
-
-// Limits of a page.
-const (
-	defaultPage = 100
-	maxPage     = 1000
-)
-
-func pageSize(n int) int {
-	if n <= 0 {
-		return defaultPage
-	}
-	return min(n, maxPage)
-}
-
-// cursor hides the key that a page ended with.
-func cursor(key any) string {
-	b, err := json.Marshal(key)
-	if err != nil {
-		panic("encode cursor: " + err.Error()) // keys are numbers and strings
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-func readCursor(text string, key any) error {
-	if text == "" {
-		return nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(b, key)
-	}
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "bad cursor").WithHint("pass on the one that came with the page before")
-	}
-	return nil
-}
-
-// pageOf cuts the item that was read beyond a page, and makes the cursor.
-func pageOf[T any](items []T, size int, key func(T) any) api.Page[T] {
-	if len(items) <= size {
-		return api.Page[T]{Items: items}
-	}
-	items = items[:size]
-	return api.Page[T]{Items: items, Next: cursor(key(items[size-1]))}
-}
-
-// timeKey is the key of lists that are newest first.
-type timeKey struct {
-	At int64  `json:"at"`
-	ID string `json:"id"`
-}
 
 // CreateRelease registers a release that the root's release role signed. The
 // same release again gives what was registered. Its sequence must be above its
@@ -133,28 +81,9 @@ func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
 	return nil
 }
 
-// ReleaseQuery selects releases; what is empty does not select.
-type ReleaseQuery struct {
-	Cursor  string
-	Limit   int
-	Line    fleet.Line
-	Machine fleet.MachineID
-}
-
-// ListReleases returns releases, newest first.
-func (p *Plane) ListReleases(ctx context.Context, q ReleaseQuery) (api.Page[fleet.Release], error) {
-	var key timeKey
-	if err := readCursor(q.Cursor, &key); err != nil {
-		return api.Page[fleet.Release]{}, err
-	}
-	size := pageSize(q.Limit)
-	items, err := p.st.Releases(ctx, store.ReleaseFilter{
-		Line: q.Line, Machine: q.Machine, BeforeAt: key.At, Before: fleet.Digest(key.ID), Limit: size + 1,
-	})
-	if err != nil {
-		return api.Page[fleet.Release]{}, err
-	}
-	return pageOf(items, size, func(r fleet.Release) any { return timeKey{r.RegisteredAt, string(r.Digest)} }), nil
+// Releases returns releases, newest first.
+func (p *Plane) Releases(ctx context.Context, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
+	return p.st.Releases(ctx, f, page)
 }
 
 // Release returns a release with the bytes that were signed.

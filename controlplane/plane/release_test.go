@@ -43,8 +43,8 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		rest(time.Second)
 		must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, third))
 
-		page := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(ctx, plane.ReleaseQuery{Limit: 2}))
-		rest := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(ctx, plane.ReleaseQuery{Limit: 2, Cursor: page.Next}))
+		page := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2}))
+		rest := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2, Cursor: page.Next}))
 		var sequences []uint64
 		for _, r := range append(page.Items, rest.Items...) {
 			sequences = append(sequences, r.Header.Sequence)
@@ -80,7 +80,7 @@ func TestCreateRelease_RefusesForgeries(t *testing.T) {
 			t.Errorf("%s: reason %q, want %q (%v)", name, got, tc.want, err)
 		}
 	}
-	if page := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(t.Context(), plane.ReleaseQuery{})); len(page.Items) != 0 {
+	if page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), fleet.ReleaseFilter{}, fleet.PageRequest{})); len(page.Items) != 0 {
 		t.Errorf("a refused release was kept: %+v", page.Items)
 	}
 	// O12: one that nothing uses goes, and its sequence is not given again.
@@ -197,7 +197,7 @@ func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
 		wantCode(t, err, fleet.Unauthenticated)
 		_, err = w.plane().Authenticate(ctx, fleet.KeyPrefix+"guess")
 		wantCode(t, err, fleet.Unauthenticated)
-		b, err := w.store.Keys(ctx)
+		b, err := w.store.AllKeys(ctx)
 		if err != nil || len(b) != 3 || b[0].LastUsed == 0 {
 			t.Errorf("keys %+v %v: want three, and when the first was used", b, err)
 		}

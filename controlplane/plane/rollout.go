@@ -218,29 +218,9 @@ func (t *turn) takeOver(ctx context.Context, s rollout.State, claims map[fleet.M
 	return nil
 }
 
-// RolloutQuery selects rollouts; what is empty does not select.
-type RolloutQuery struct {
-	Cursor  string
-	Limit   int
-	State   fleet.RolloutState
-	Active  bool // those that have not ended
-	Release fleet.Digest
-}
-
 // Rollouts returns rollouts, newest first.
-func (p *Plane) Rollouts(ctx context.Context, q RolloutQuery) (api.Page[fleet.Rollout], error) {
-	var key timeKey
-	if err := readCursor(q.Cursor, &key); err != nil {
-		return api.Page[fleet.Rollout]{}, err
-	}
-	size := pageSize(q.Limit)
-	items, err := p.st.Rollouts(ctx, store.RolloutFilter{
-		State: q.State, Active: q.Active, Release: q.Release, BeforeAt: key.At, Before: fleet.RolloutID(key.ID), Limit: size + 1,
-	})
-	if err != nil {
-		return api.Page[fleet.Rollout]{}, err
-	}
-	return pageOf(items, size, func(r fleet.Rollout) any { return timeKey{r.CreatedAt, string(r.ID)} }), nil
+func (p *Plane) Rollouts(ctx context.Context, f fleet.RolloutFilter, page fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+	return p.st.Rollouts(ctx, f, page)
 }
 
 // Rollout returns a rollout with its batches.
@@ -256,37 +236,16 @@ func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDet
 	return d, err
 }
 
-// AssignmentQuery selects assignments; what is empty does not select.
-type AssignmentQuery struct {
-	Cursor string
-	Limit  int
-	State  fleet.AssignmentState
-	Batch  *int // from 0; nil: all
-}
-
 // Assignments returns a rollout's machines, by id.
-func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, q AssignmentQuery) (api.Page[fleet.Assignment], error) {
-	var after fleet.MachineID
-	if err := readCursor(q.Cursor, &after); err != nil {
-		return api.Page[fleet.Assignment]{}, err
-	}
-	f := store.AssignmentFilter{Rollout: id, State: q.State, Batch: -1, After: after, Limit: pageSize(q.Limit) + 1}
-	if q.Batch != nil {
-		f.Batch = *q.Batch
-	}
-	var items []fleet.Assignment
-	err := p.st.Read(ctx, func(r store.Reader) error {
+func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
+	err = p.st.Read(ctx, func(r store.Reader) error {
 		if _, err := r.Rollout(ctx, id); err != nil {
 			return err
 		}
-		var err error
-		items, err = r.Assignments(ctx, f)
+		out, err = r.Assignments(ctx, id, f, page)
 		return err
 	})
-	if err != nil {
-		return api.Page[fleet.Assignment]{}, err
-	}
-	return pageOf(items, f.Limit-1, func(a fleet.Assignment) any { return a.Machine }), nil
+	return out, err
 }
 
 // RolloutVerb does to a rollout what an operator asks. A verb that the

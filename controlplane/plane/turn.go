@@ -126,7 +126,7 @@ func readState(ctx context.Context, r store.Reader, v fleet.Rollout) (*rollout.S
 	if err != nil {
 		return nil, err
 	}
-	assignments, err := r.Assignments(ctx, store.AssignmentFilter{Rollout: v.ID, Batch: -1})
+	assignments, err := r.AllAssignments(ctx, v.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -8,40 +8,30 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
-
-// EventQuery says which events a reader wants.
-type EventQuery struct {
-	// After is the last event that the reader has, 0 for all that are kept, -1
-	// for those from now on.
-	After   int64
-	Rollout fleet.RolloutID // "": all
-	Machine fleet.MachineID // "": all
-	// Idle is after how long without an event a zero Event comes, so that a
-	// stream can show that it lives; 0: never.
-	Idle time.Duration
-}
 
 // eventPage is how many events are read at once.
 const eventPage = 500
 
-// Events returns the events there are and then those that come, each once and
-// in order, until the reader stops, ctx ends or the plane closes. They come
-// from the durable log, so that a reader who comes back misses none. An After
-// that is older than the log, or newer, ends with code NotFound: the reader
-// has to read the state anew.
-func (p *Plane) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, error] {
+// Events returns the events after a given one and then those that come, each
+// once and in order, until the reader stops, ctx ends or the plane closes. They
+// come from the durable log, so that a reader who reconnects misses none. After
+// is the last event that the reader has: 0 for all that are kept, -1 for those
+// from now on. One that is older than the log, or newer, ends with code
+// NotFound: the reader has to read the state anew. When idle is not 0, a zero
+// Event comes after so long without an event, so that a stream can show that it
+// lives.
+func (p *Plane) Events(ctx context.Context, after int64, f fleet.EventFilter, idle time.Duration) iter.Seq2[api.Event, error] {
 	return func(yield func(api.Event, error) bool) {
-		after, err := p.EventStart(ctx, q.After)
+		last, err := p.EventStart(ctx, after)
 		if err != nil {
 			yield(api.Event{}, err)
 			return
 		}
 		for {
 			rang := p.eventBell.wait()
-			events, err := p.st.Events(ctx, after, store.EventFilter{Rollout: q.Rollout, Machine: q.Machine}, eventPage)
+			events, err := p.st.Events(ctx, last, f, eventPage)
 			if err != nil {
 				if ctx.Err() == nil {
 					yield(api.Event{}, err)
@@ -52,9 +42,9 @@ func (p *Plane) Events(ctx context.Context, q EventQuery) iter.Seq2[api.Event, e
 				if !yield(e, nil) {
 					return
 				}
-				after = e.ID
+				last = e.ID
 			}
-			if len(events) == 0 && !p.await(ctx, rang, q.Idle, yield) {
+			if len(events) == 0 && !p.await(ctx, rang, idle, yield) {
 				return
 			}
 		}
@@ -97,25 +87,9 @@ func (p *Plane) await(ctx context.Context, rang <-chan struct{}, idle time.Durat
 	}
 }
 
-// AuditQuery selects audit entries; what is empty does not select. Times are
-// Unix milliseconds.
-type AuditQuery struct {
-	After   int64 // seq
-	Limit   int
-	Actor   string
-	Action  string
-	Subject string
-	Since   int64
-	Until   int64
-}
-
-// Audit returns a page of the audit trail, oldest first. Its Next is not set:
-// the next page is after the last entry's seq.
-func (p *Plane) Audit(ctx context.Context, q AuditQuery) (api.Page[fleet.AuditEntry], error) {
-	f := store.AuditFilter(q)
-	f.Limit = pageSize(q.Limit)
-	entries, err := p.st.Audit(ctx, f)
-	return api.Page[fleet.AuditEntry]{Items: entries}, err
+// Audit returns a page of the audit trail, oldest first.
+func (p *Plane) Audit(ctx context.Context, f fleet.AuditFilter, page fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+	return p.st.Audit(ctx, f, page)
 }
 
 // AuditHead returns size and head of the audit chain.

@@ -233,7 +233,7 @@ func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutD
 
 func (w *world) assignments(id fleet.RolloutID) map[fleet.MachineID]fleet.Assignment {
 	w.tb.Helper()
-	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, plane.AssignmentQuery{Limit: 1000}))
+	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
 	out := map[fleet.MachineID]fleet.Assignment{}
 	for _, a := range page.Items {
 		out[a.Machine] = a

@@ -152,14 +152,8 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 	case !errors.Is(err, fs.ErrNotExist):
 		return fleet.Errorf(fleet.Unavailable, "read bootstrap secret: %w", err).WithHint("run as the user that owns it, or set bootstrap.secretFile")
 	}
-	keys, err := p.ListKeys(ctx)
-	if err != nil {
+	if has, err := p.HasAdminKey(ctx); err != nil || has {
 		return err
-	}
-	for _, k := range keys {
-		if k.Role == fleet.RoleAdmin && k.RevokedAt == 0 {
-			return nil
-		}
 	}
 	secret := rand.Text()
 	if err := writeSecret(file, secret); err != nil {

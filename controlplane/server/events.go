@@ -16,7 +16,6 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -27,8 +26,7 @@ const streamWrite = 10 * time.Second
 type eventsIn struct {
 	After       int64  `query:"after" minimum:"0" doc:"Id of the last event that the caller has; 0 for those from now on"`
 	LastEventID string `header:"Last-Event-ID" doc:"As after, by which browsers resume"`
-	Rollout     string `query:"rollout" doc:"Only events of this rollout"`
-	Machine     string `query:"machine" doc:"Only events of this machine"`
+	fleet.EventFilter
 }
 
 // start is the event after which the stream begins; -1
@@ -60,13 +58,13 @@ func (o *operators) eventOperations() {
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
-		q := plane.EventQuery{After: start, Rollout: fleet.RolloutID(in.Rollout), Machine: fleet.MachineID(in.Machine), Idle: api.HeartbeatEvery}
-		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, q) }}, nil
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, start, in.EventFilter) }}, nil
 	})
 }
 
-// stream writes events until the reader is gone or the server stops.
-func (o *operators) stream(hctx huma.Context, q plane.EventQuery) {
+// stream writes the events after a given one until the reader is gone or the
+// server stops.
+func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
@@ -74,7 +72,7 @@ func (o *operators) stream(hctx huma.Context, q plane.EventQuery) {
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy must not hold events back
 	ctx, cancel := o.untilDrain(r.Context())
 	defer cancel()
-	if err := writeEvents(w, q.After, o.now().UnixMilli(), o.plane.Events(ctx, q)); err != nil && ctx.Err() == nil {
+	if err := writeEvents(w, after, o.now().UnixMilli(), o.plane.Events(ctx, after, f, api.HeartbeatEvery)); err != nil && ctx.Err() == nil {
 		rec.err = err
 	}
 }

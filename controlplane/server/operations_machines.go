@@ -23,16 +23,11 @@ type (
 		MachineRef
 	}
 	machinesIn struct {
-		Paging
-		Tag       string `query:"tag" doc:"Only machines with this tag"`
-		Lifecycle string `query:"lifecycle" doc:"Only machines at this stage of their life"`
-		Health    string `query:"health" doc:"Only machines of this health: pending, healthy or unhealthy"`
-		Release   string `query:"release" doc:"Only machines that run this release, by its digest"`
-		Drift     bool   `query:"drift" doc:"Only machines that run something else than was activated"`
-		Offline   bool   `query:"offline" doc:"Only machines that are not heard of"`
+		fleet.PageRequest
+		fleet.MachineFilter
 	}
 	machineReportsIn struct {
-		Paging
+		fleet.PageRequest
 		MachineRef
 	}
 	lifecycleIn struct {
@@ -51,17 +46,7 @@ type (
 
 func (o *operators) machineOperations() {
 	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
-		q := plane.MachineQuery{
-			Cursor: in.Cursor, Limit: in.Limit, Tag: fleet.Tag(in.Tag), Lifecycle: fleet.Lifecycle(in.Lifecycle),
-			Health: fleet.Health(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
-		}
-		switch {
-		case q.Lifecycle != "" && !q.Lifecycle.Valid():
-			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not a lifecycle", in.Lifecycle)
-		case q.Health != "" && !q.Health.Valid():
-			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not pending, healthy or unhealthy", in.Health)
-		}
-		return o.plane.Machines(ctx, q)
+		return o.plane.Machines(ctx, in.MachineFilter, in.PageRequest)
 	})
 	handle(o, "registerMachine", func(ctx context.Context, c plane.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
 		return o.plane.RegisterMachine(ctx, c, in.Body)
@@ -78,7 +63,7 @@ func (o *operators) machineOperations() {
 		if err != nil {
 			return api.Page[fleet.Report]{}, err
 		}
-		return o.plane.MachineReports(ctx, m, plane.Query{Cursor: in.Cursor, Limit: in.Limit})
+		return o.plane.MachineReports(ctx, m, in.PageRequest)
 	})
 	o.machineWrites()
 }

@@ -32,9 +32,8 @@ func (o *operators) trustOperations() {
 }
 
 type releasesIn struct {
-	Paging
-	Line    string `query:"line" doc:"Only releases of this line"`
-	Machine string `query:"machine" doc:"Only releases with an entry for this machine"`
+	fleet.PageRequest
+	fleet.ReleaseFilter
 }
 
 type releaseIn struct {
@@ -49,7 +48,7 @@ type diffIn struct {
 
 func (o *operators) releaseOperations() {
 	handle(o, "listReleases", func(ctx context.Context, _ plane.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
-		return o.plane.ListReleases(ctx, plane.ReleaseQuery{Line: fleet.Line(in.Line), Machine: fleet.MachineID(in.Machine), Cursor: in.Cursor, Limit: in.Limit})
+		return o.plane.Releases(ctx, in.ReleaseFilter, in.PageRequest)
 	})
 	handle(o, "createRelease", func(ctx context.Context, c plane.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
 		return o.plane.CreateRelease(ctx, c, in.Body)

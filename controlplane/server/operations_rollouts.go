@@ -4,7 +4,6 @@ package server
 
 import (
 	"context"
-	"slices"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -25,20 +24,17 @@ func (r RolloutRef) rollout() (fleet.RolloutID, error) {
 
 type (
 	rolloutsIn struct {
-		Paging
-		State   string `query:"state" doc:"Only rollouts in this state"`
-		Release string `query:"release" doc:"Only rollouts of this release, by its digest"`
-		Active  bool   `query:"active" doc:"Only rollouts that have not ended"`
+		fleet.PageRequest
+		fleet.RolloutFilter
 	}
 	rolloutIn struct {
 		Known
 		RolloutRef
 	}
 	assignmentsIn struct {
-		Paging
+		fleet.PageRequest
 		RolloutRef
-		State string `query:"state" doc:"Only machines in this state"`
-		Batch int    `query:"batch" minimum:"-1" default:"-1" doc:"Only machines of this batch, from 0; -1 for all"`
+		fleet.AssignmentFilter
 	}
 	verbIn struct {
 		RolloutRef
@@ -49,11 +45,7 @@ type (
 
 func (o *operators) rolloutOperations() {
 	handle(o, "listRollouts", func(ctx context.Context, _ plane.Caller, in *rolloutsIn) (api.Page[fleet.Rollout], error) {
-		q := plane.RolloutQuery{Cursor: in.Cursor, Limit: in.Limit, State: fleet.RolloutState(in.State), Release: fleet.Digest(in.Release)}
-		if q.State != "" && !q.State.Valid() {
-			return api.Page[fleet.Rollout]{}, fleet.Errorf(fleet.Invalid, "%q is not the state of a rollout", in.State)
-		}
-		return o.rollouts(ctx, q, in.Active)
+		return o.plane.Rollouts(ctx, in.RolloutFilter, in.PageRequest)
 	})
 	handle(o, "createRollout", func(ctx context.Context, c plane.Caller, in *body[api.RolloutRequest]) (api.RolloutDetail, error) {
 		return o.plane.CreateRollout(ctx, c, in.Body)
@@ -70,14 +62,7 @@ func (o *operators) rolloutOperations() {
 		if err != nil {
 			return api.Page[fleet.Assignment]{}, err
 		}
-		q := plane.AssignmentQuery{Cursor: in.Cursor, Limit: in.Limit, State: fleet.AssignmentState(in.State)}
-		if q.State != "" && !q.State.Valid() {
-			return api.Page[fleet.Assignment]{}, fleet.Errorf(fleet.Invalid, "%q is not the state of a machine in a rollout", in.State)
-		}
-		if in.Batch >= 0 {
-			q.Batch = &in.Batch
-		}
-		return o.plane.Assignments(ctx, id, q)
+		return o.plane.Assignments(ctx, id, in.AssignmentFilter, in.PageRequest)
 	})
 	handle(o, "rolloutVerb", o.rolloutVerb)
 	handle(o, "explainRollout", func(ctx context.Context, _ plane.Caller, in *RolloutRef) ([]api.Waiting, error) {
@@ -111,20 +96,4 @@ func (o *operators) rolloutVerb(ctx context.Context, c plane.Caller, in *verbIn)
 		req = *in.Body
 	}
 	return o.plane.RolloutVerb(ctx, c, id, v, req)
-}
-
-// rollouts is a page of rollouts; with active, of those that have not ended.
-// Such a page may be shorter than asked while there are more.
-func (o *operators) rollouts(ctx context.Context, q plane.RolloutQuery, active bool) (api.Page[fleet.Rollout], error) {
-	for {
-		p, err := o.plane.Rollouts(ctx, q)
-		if err != nil || !active {
-			return p, err
-		}
-		p.Items = slices.DeleteFunc(p.Items, func(r fleet.Rollout) bool { return r.State.Final() })
-		if len(p.Items) > 0 || p.Next == "" {
-			return p, nil
-		}
-		q.Cursor = p.Next
-	}
 }

@@ -135,13 +135,18 @@ type tagged[T any] struct {
 }
 
 // handle registers what an operation does. The handler runs only for a caller
-// whose key has the operation's role.
+// whose key has the operation's role, and with a filter that is valid.
 func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
 	op := o.operation(id)
 	for _, c := range change {
 		c(&op)
 	}
 	huma.Register(o.huma, op, func(ctx context.Context, in *I) (*reply[O], error) {
+		if filter, ok := any(in).(interface{ Validate() error }); ok {
+			if err := filter.Validate(); err != nil {
+				return nil, o.fail(ctx, err)
+			}
+		}
 		body, err := fn(ctx, callerOf(ctx), in)
 		if err != nil {
 			return nil, o.fail(ctx, err)

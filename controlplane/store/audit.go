@@ -7,31 +7,25 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// AuditFilter selects audit entries; what is empty does not select. Times are
-// Unix milliseconds, Since included and Until not.
-type AuditFilter struct {
-	After   int64 // seq
-	Limit   int   // entries, at least 1
-	Actor   string
-	Action  string
-	Subject string
-	Since   int64
-	Until   int64
-}
-
-// Audit returns entries in order.
-func (r Reader) Audit(ctx context.Context, f AuditFilter) ([]fleet.AuditEntry, error) {
+// Audit returns a page of the entries, oldest first.
+func (r Reader) Audit(ctx context.Context, f fleet.AuditFilter, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+	after, err := paging.After[int64](p)
+	if err != nil {
+		return api.Page[fleet.AuditEntry]{}, err
+	}
 	entries, err := list(ctx, r.q, scanAudit, `SELECT seq, body, hash FROM audit WHERE seq > $1
 		AND ($2 = '' OR actor = $2) AND ($3 = '' OR action = $3) AND ($4 = '' OR subject = $4)
 		AND at >= $5 AND ($6 = 0 OR at < $6) ORDER BY seq LIMIT $7`,
-		f.After, f.Actor, f.Action, f.Subject, f.Since, f.Until, f.Limit)
+		after, f.Actor, f.Action, f.Subject, f.Since, f.Until, p.Size()+1)
 	if err != nil {
-		return nil, fmt.Errorf("read audit: %w", err)
+		return api.Page[fleet.AuditEntry]{}, fmt.Errorf("read audit: %w", err)
 	}
-	return entries, nil
+	return paging.Cut(entries, p, func(e fleet.AuditEntry) int64 { return e.Seq }), nil
 }
 
 // AuditEntry returns one entry; false if there is none of that number.

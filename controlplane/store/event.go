@@ -10,14 +10,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// EventFilter selects events; what is empty does not select.
-type EventFilter struct {
-	Rollout fleet.RolloutID
-	Machine fleet.MachineID
-}
-
 // Events returns at most limit events after an id, in order.
-func (r Reader) Events(ctx context.Context, after int64, f EventFilter, limit int) ([]api.Event, error) {
+func (r Reader) Events(ctx context.Context, after int64, f fleet.EventFilter, limit int) ([]api.Event, error) {
 	events, err := list(ctx, r.q, scanEvent, `SELECT id, at, body FROM event WHERE id > $1
 		AND ($2 = '' OR rollout_id = $2) AND ($3 = '' OR machine_id = $3) ORDER BY id LIMIT $4`,
 		after, string(f.Rollout), string(f.Machine), limit)
