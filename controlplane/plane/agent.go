@@ -42,7 +42,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		v, changed := p.board.look(machine)
+		v, changed := p.presence.look(machine)
 		m, ok := p.inventory.machine(machine)
 		if !ok {
 			return api.Orders{}, errNoMachine(machine)
@@ -68,7 +68,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 
 // ordersFor is what a machine may do now. One that takes no part in rollouts
 // gets nothing to apply; while the database may be an old copy, nobody does.
-func (p *Plane) ordersFor(m fleet.Machine, v posting) (api.Orders, error) {
+func (p *Plane) ordersFor(m fleet.Machine, v currentAssignment) (api.Orders, error) {
 	var o api.Orders
 	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.epoch.mode() != modeRestored {
 		o = rollout.OrdersFor(v.assignment, v.rollout, p.ms())
@@ -125,7 +125,7 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 		return errNoMachine(machine)
 	}
 	if back := before > 0 && now-before > p.offlineAfterMs(); back {
-		p.comeBack(machine)
+		p.noteReconnected(machine)
 	}
 	m := merge(have, in)
 	if sameStatus(have, m) {
@@ -146,16 +146,16 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 	}
 	p.inventory.putStatus(m)
 	if tell {
-		p.eventBell.ring()
+		p.events.notify()
 	}
 	return nil
 }
 
-// comeBack lets the rollouts of a machine know that it is online again. It is
+// noteReconnected lets the rollouts of a machine know that it is online again. It is
 // a hint: the engine looks again by itself.
-func (p *Plane) comeBack(machine fleet.MachineID) {
-	p.loop.back.add(machine)
-	p.ringInbox()
+func (p *Plane) noteReconnected(machine fleet.MachineID) {
+	p.loop.reconnected.add(machine)
+	p.wakeForInbox()
 }
 
 func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
@@ -236,12 +236,12 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 		return api.ReportsReply{}, err
 	}
 	p.inventory.touch(machine, now)
-	p.ringInbox()
+	p.wakeForInbox()
 	return reply, nil
 }
 
-// welcome tells rollouts of the machines that are online again.
-func (t *turn) welcome(ctx context.Context, back []fleet.MachineID) error {
+// tellReconnected tells rollouts of the machines that are online again.
+func (t *pass) tellReconnected(ctx context.Context, back []fleet.MachineID) error {
 	for _, id := range back {
 		for _, s := range t.p.holding(id) {
 			if err := t.step(ctx, s, rollout.Event{Changed: id}); err != nil {

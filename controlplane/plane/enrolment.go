@@ -39,7 +39,7 @@ func (p *Plane) CreateToken(ctx context.Context, c Caller, id fleet.MachineID, i
 	token := api.Token{
 		Token: TokenPrefix + string(id) + "_" + strings.ToLower(rand.Text()) + "_" + ca, Machine: id, ExpiresAt: p.ms() + life.Milliseconds(),
 	}
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		m, ok := t.machine(id)
 		if !ok {
 			m = fleet.Machine{ID: id, Lifecycle: fleet.Provisioning, Tags: fleet.NewTags(nil, nil), Checks: []fleet.HealthCheckResult{}, CreatedAt: t.now, Version: 1}
@@ -95,7 +95,7 @@ type Issue func(machine fleet.MachineID) (serial string, der []byte, notAfter in
 // first got lost. The error's code is Unauthenticated for a token that is
 // unknown or expired, Conflict for one that another key used (E08).
 func (p *Plane) RedeemToken(ctx context.Context, token string, csrKeyHash fleet.Digest, issue Issue) (der []byte, machine fleet.MachineID, err error) {
-	err = p.act(ctx, func(ctx context.Context, t *turn) error {
+	err = p.act(ctx, func(ctx context.Context, t *pass) error {
 		row, ok, err := t.tx.Token(ctx, fleet.SHA256([]byte(token)))
 		switch {
 		case err != nil:
@@ -119,7 +119,7 @@ func (p *Plane) RedeemToken(ctx context.Context, token string, csrKeyHash fleet.
 	return der, machine, nil
 }
 
-func (t *turn) enroll(ctx context.Context, row store.Token, keyHash fleet.Digest, issue Issue) ([]byte, fleet.MachineID, error) {
+func (t *pass) enroll(ctx context.Context, row store.Token, keyHash fleet.Digest, issue Issue) ([]byte, fleet.MachineID, error) {
 	m, ok := t.machine(row.Machine)
 	if !ok {
 		return nil, "", errNoMachine(row.Machine)
@@ -203,7 +203,7 @@ func (p *Plane) known(ctx context.Context, id fleet.MachineID) (fleet.Machine, e
 	if !id.Valid() {
 		return m, fleet.Errorf(fleet.Forbidden, "%.80q is not a machine id", id)
 	}
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		if m, ok = t.machine(id); ok {
 			return nil // another request was faster
 		}

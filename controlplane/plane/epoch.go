@@ -153,7 +153,7 @@ func (p *Plane) checkEpoch(ctx context.Context, machine fleet.MachineID, echo st
 }
 
 func (p *Plane) enterRestored(ctx context.Context, e epoch) error {
-	return p.act(ctx, func(ctx context.Context, t *turn) error {
+	return p.act(ctx, func(ctx context.Context, t *pass) error {
 		if p.epoch.mode() == modeRestored {
 			return nil
 		}
@@ -166,12 +166,12 @@ func (p *Plane) enterRestored(ctx context.Context, e epoch) error {
 		if err := t.pauseAll(ctx); err != nil {
 			return err
 		}
-		t.after = append(t.after, func() { p.setEpoch(modeRestored, -1); p.board.wakeAll() })
+		t.after = append(t.after, func() { p.setEpoch(modeRestored, -1); p.presence.wakeAll() })
 		return t.audit(ctx, engineActor, fleet.ActionControlPlaneRestored, engineActor, map[string]string{"fleetHasSeen": strconv.FormatInt(e.head.Size, 10)})
 	})
 }
 
-func (t *turn) pauseAll(ctx context.Context) error {
+func (t *pass) pauseAll(ctx context.Context) error {
 	for _, s := range t.p.active {
 		v := rollout.Verb{Verb: api.VerbPause, Actor: engineActor, Reason: "the database is older than what the fleet has seen"}
 		if rollout.Check(*s, v) != nil {
@@ -234,6 +234,6 @@ func (p *Plane) AcceptRestored(ctx context.Context, actor string) error {
 		return err
 	}
 	p.setEpoch(modeNormal, generation)
-	p.board.wakeAll()
+	p.presence.wakeAll()
 	return p.refreshEpoch(ctx)
 }

@@ -23,8 +23,8 @@ const (
 	sweepEvery = time.Hour
 	// retryAfter is how long the loop rests after an error of the store.
 	retryAfter = time.Second
-	// shortestNap keeps a clock that stands still from spinning the loop.
-	shortestNap = 5 * time.Millisecond
+	// shortestWait keeps a clock that stands still from spinning the loop.
+	shortestWait = 5 * time.Millisecond
 
 	dayMs             = 24 * 3600 * 1000
 	eventRetentionMs  = 7 * dayMs
@@ -39,18 +39,18 @@ type command struct {
 }
 
 type loopState struct {
-	stopped chan struct{} // closed when Run has returned
-	failed  bool          // the last try did; of the loop's goroutine
-	back    comebacks
+	stopped     chan struct{} // closed when Run has returned
+	failed      bool          // the last try did; of the loop's goroutine
+	reconnected reconnected
 }
 
-// comebacks are machines that were offline and are not any more.
-type comebacks struct {
+// reconnected are machines that were offline and are online again.
+type reconnected struct {
 	mu  sync.Mutex
 	ids map[fleet.MachineID]bool
 }
 
-func (c *comebacks) add(id fleet.MachineID) {
+func (c *reconnected) add(id fleet.MachineID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ids == nil {
@@ -59,7 +59,7 @@ func (c *comebacks) add(id fleet.MachineID) {
 	c.ids[id] = true
 }
 
-func (c *comebacks) take() []fleet.MachineID {
+func (c *reconnected) take() []fleet.MachineID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ids := slices.Sorted(maps.Keys(c.ids))
@@ -67,14 +67,14 @@ func (c *comebacks) take() []fleet.MachineID {
 	return ids
 }
 
-// act runs fn on the loop's goroutine as one turn: everything fn does is
+// act runs fn on the loop's goroutine as one pass: everything fn does is
 // committed together, and then shown to machines and streams.
-func (p *Plane) act(ctx context.Context, fn func(ctx context.Context, t *turn) error) error {
+func (p *Plane) act(ctx context.Context, fn func(ctx context.Context, t *pass) error) error {
 	c := command{done: make(chan error, 1), run: func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return p.turn(ctx, fn)
+		return p.inPass(ctx, fn)
 	}}
 	select {
 	case p.commands <- c:
@@ -105,7 +105,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	work := time.NewTimer(0)
 	defer work.Stop()
-	p.ringInbox() // what a stop left behind
+	p.wakeForInbox() // what a stop left behind
 	for {
 		again := time.Duration(-1)
 		select {
@@ -127,7 +127,7 @@ func (p *Plane) Run(ctx context.Context) error {
 			again = p.try(ctx, "delete what is old", p.sweep)
 		}
 		if again < 0 {
-			again = p.nap()
+			again = p.untilNextWake()
 		}
 		work.Reset(again)
 	}
@@ -148,7 +148,7 @@ func (p *Plane) mayRun() bool {
 
 // noteStart notes the start in the audit trail.
 func (p *Plane) noteStart(ctx context.Context) error {
-	return p.turn(ctx, func(ctx context.Context, t *turn) error {
+	return p.inPass(ctx, func(ctx context.Context, t *pass) error {
 		return t.audit(ctx, engineActor, fleet.ActionControlPlaneStart, engineActor, map[string]string{"version": p.conf.Version})
 	})
 }
@@ -164,7 +164,7 @@ func (p *Plane) try(ctx context.Context, what string, do func(context.Context) e
 	return retryAfter
 }
 
-func (p *Plane) ringInbox() {
+func (p *Plane) wakeForInbox() {
 	select {
 	case p.inbox <- struct{}{}:
 	default:
@@ -173,7 +173,7 @@ func (p *Plane) ringInbox() {
 
 // nap is how long the loop may rest: until the first rollout wants to be
 // looked at.
-func (p *Plane) nap() time.Duration {
+func (p *Plane) untilNextWake() time.Duration {
 	wake := int64(0)
 	for _, s := range p.active {
 		if w := s.Rollout.WakeAt; w > 0 && (wake == 0 || w < wake) {
@@ -183,15 +183,15 @@ func (p *Plane) nap() time.Duration {
 	if wake == 0 {
 		return sweepEvery
 	}
-	return max(time.Duration(wake-p.ms())*time.Millisecond, shortestNap)
+	return max(time.Duration(wake-p.ms())*time.Millisecond, shortestWait)
 }
 
 // drain applies the reports that wait, then looks at the rollouts that this
-// made due. With more reports than fit it rings for another turn.
+// made due. With more reports than fit it asks for another pass.
 func (p *Plane) drain(ctx context.Context) error {
 	full := false
-	back := p.loop.back.take()
-	err := p.turn(ctx, func(ctx context.Context, t *turn) error {
+	back := p.loop.reconnected.take()
+	err := p.inPass(ctx, func(ctx context.Context, t *pass) error {
 		waiting, err := t.tx.WaitingReports(ctx, drainLimit)
 		if err != nil {
 			return err
@@ -202,13 +202,13 @@ func (p *Plane) drain(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := t.welcome(ctx, back); err != nil || full {
+		if err := t.tellReconnected(ctx, back); err != nil || full {
 			return err
 		}
 		return t.tickDue(ctx)
 	})
 	if err == nil && full {
-		p.ringInbox()
+		p.wakeForInbox()
 	}
 	return err
 }

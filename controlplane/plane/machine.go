@@ -98,11 +98,11 @@ func (p *Plane) RegisterMachine(ctx context.Context, c Caller, in api.MachineReq
 	if err := c.mayTouch(m); err != nil {
 		return fleet.Machine{}, err
 	}
-	err := p.act(ctx, func(ctx context.Context, t *turn) error { return t.register(ctx, m, c.actor(), nil) })
+	err := p.act(ctx, func(ctx context.Context, t *pass) error { return t.register(ctx, m, c.actor(), nil) })
 	return m, err
 }
 
-func (t *turn) register(ctx context.Context, m fleet.Machine, actor string, detail map[string]string) error {
+func (t *pass) register(ctx context.Context, m fleet.Machine, actor string, detail map[string]string) error {
 	if err := t.tx.AddMachine(ctx, m); err != nil {
 		return err
 	}
@@ -111,16 +111,16 @@ func (t *turn) register(ctx context.Context, m fleet.Machine, actor string, deta
 }
 
 // changed takes in a machine's new row.
-func (t *turn) changed(m fleet.Machine) {
+func (t *pass) changed(m fleet.Machine) {
 	t.machines[m.ID] = m
 	t.events = append(t.events, api.Event{At: t.now, Machine: &m})
 }
 
 // update changes what operators set of a machine, and lets the rollouts that
 // hold it know.
-func (p *Plane) update(ctx context.Context, c Caller, id fleet.MachineID, action string, change func(t *turn, m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
+func (p *Plane) update(ctx context.Context, c Caller, id fleet.MachineID, action string, change func(t *pass, m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
 	var out fleet.Machine
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		m, ok := t.machine(id)
 		if !ok {
 			return errNoMachine(id)
@@ -156,7 +156,7 @@ func (p *Plane) update(ctx context.Context, c Caller, id fleet.MachineID, action
 
 // lifecycleChanged lets rollouts know (H10), and ends the certificates of a
 // machine that is gone.
-func (t *turn) lifecycleChanged(ctx context.Context, m fleet.Machine) error {
+func (t *pass) lifecycleChanged(ctx context.Context, m fleet.Machine) error {
 	if m.Lifecycle == fleet.Decommissioned {
 		serials, err := t.tx.RevokeCertificates(ctx, m.ID, t.now)
 		if err != nil {
@@ -187,7 +187,7 @@ func (p *Plane) holding(id fleet.MachineID) []*rollout.State {
 // SetLifecycle moves a machine in its life. A move that there is not has the
 // code Conflict.
 func (p *Plane) SetLifecycle(ctx context.Context, c Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
 		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {
 			return nil, err
 		}
@@ -200,7 +200,7 @@ func (p *Plane) SetLifecycle(ctx context.Context, c Caller, id fleet.MachineID, 
 // SetTags sets the operators' tags of a machine. Rollouts that were planned
 // before do not change (H19).
 func (p *Plane) SetTags(ctx context.Context, c Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineTags, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineTags, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
 		if in.IfVersion != 0 && in.IfVersion != m.Version {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s has version %d, not %d", id, m.Version, in.IfVersion).WithHint("look at it again, then repeat")
 		}
@@ -217,7 +217,7 @@ func (p *Plane) SetTags(ctx context.Context, c Caller, id fleet.MachineID, in ap
 // AdoptMachine accepts a machine that came with a good certificate and no row:
 // it takes part in rollouts from now on.
 func (p *Plane) AdoptMachine(ctx context.Context, c Caller, id fleet.MachineID) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(_ *turn, m *fleet.Machine) (map[string]string, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
 		if m.Lifecycle != fleet.Pending {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
 		}

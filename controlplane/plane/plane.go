@@ -62,17 +62,17 @@ type Plane struct {
 	conf Config
 
 	inventory *inventory
-	board     *board
+	presence  *presence
 	releases  *releaseCache
 	epoch     epochKeeper
 	started   int64 // Unix milliseconds
 
-	trustMu   sync.RWMutex
-	trust     trustState
-	keyMu     sync.Mutex
-	keyUse    map[string]int64 // key id -> last use, not written yet
-	serials   *revokedSerials
-	eventBell bell
+	trustMu sync.RWMutex
+	trust   trustState
+	keyMu   sync.Mutex
+	keyUse  map[string]int64 // key id -> last use, not written yet
+	serials *revokedSerials
+	events  notifier
 
 	// Of the loop's goroutine: rollouts at work, nil to load them anew.
 	active map[fleet.RolloutID]*rollout.State
@@ -103,9 +103,9 @@ func Open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	p := &Plane{
 		st: c.Store, log: c.Log, now: c.Now, conf: c,
-		inventory: newInventory(), board: newBoard(), releases: newReleaseCache(c.Store), serials: newRevokedSerials(),
+		inventory: newInventory(), presence: newPresence(), releases: newReleaseCache(c.Store), serials: newRevokedSerials(),
 		keyUse: map[string]int64{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}),
-		eventBell: newBell(),
+		events: newNotifier(),
 	}
 	p.started = p.ms()
 	p.loop.stopped = make(chan struct{})

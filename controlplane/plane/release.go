@@ -119,7 +119,7 @@ func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.Rele
 // Conflict, and says what uses it, if something does (O12).
 func (p *Plane) DeleteRelease(ctx context.Context, c Caller, digest fleet.Digest) (fleet.Release, error) {
 	var gone fleet.Release
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		r, err := t.tx.Release(ctx, digest)
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func (p *Plane) CreateRollout(ctx context.Context, c Caller, in api.RolloutReque
 		return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
 	}
 	var out api.RolloutDetail
-	err = p.act(ctx, func(ctx context.Context, t *turn) error {
+	err = p.act(ctx, func(ctx context.Context, t *pass) error {
 		s, plan, err := p.plan(ctx, c, in.Spec, release)
 		if err != nil {
 			return err
@@ -156,7 +156,7 @@ func conflicting(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) er
 
 // begin claims the machines of a new rollout, takes its first step, and writes
 // it as it is then.
-func (t *turn) begin(ctx context.Context, s *rollout.State) error {
+func (t *pass) begin(ctx context.Context, s *rollout.State) error {
 	claims, err := t.tx.Claims(ctx)
 	if err != nil {
 		return err
@@ -194,7 +194,7 @@ func (t *turn) begin(ctx context.Context, s *rollout.State) error {
 
 // takeOver ends the claims of other rollouts on the machines of a new one
 // (H17).
-func (t *turn) takeOver(ctx context.Context, s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
+func (t *pass) takeOver(ctx context.Context, s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
 	taken := map[fleet.RolloutID][]fleet.MachineID{}
 	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
 		if other, ok := claims[id]; ok {
@@ -256,7 +256,7 @@ func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, v
 			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
 	}
 	var out api.RolloutDetail
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		s, err := t.state(ctx, id)
 		if err != nil {
 			return err
@@ -282,7 +282,7 @@ func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, v
 
 // mayTouchAll checks a caller who is limited to tags against the machines that
 // a verb is about.
-func (t *turn) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) error {
+func (t *pass) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) error {
 	if len(c.Tags) == 0 {
 		return nil
 	}
@@ -316,7 +316,7 @@ func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting,
 	if err != nil {
 		return nil, err
 	}
-	t := &turn{p: p, now: p.ms()}
+	t := &pass{p: p, now: p.ms()}
 	return rollout.Explain(*s, t.world(), t.now), nil
 }
 
@@ -324,7 +324,7 @@ func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting,
 // should run stays; the code is Conflict.
 func (p *Plane) DeleteRollout(ctx context.Context, c Caller, id fleet.RolloutID) (fleet.Rollout, error) {
 	var gone fleet.Rollout
-	err := p.act(ctx, func(ctx context.Context, t *turn) error {
+	err := p.act(ctx, func(ctx context.Context, t *pass) error {
 		r, err := t.tx.Rollout(ctx, id)
 		if err != nil {
 			return err

@@ -174,7 +174,7 @@ func notNewer(what string, got, have uint64) error {
 func (p *Plane) putDocument(ctx context.Context, c Caller, kind store.DocumentKind, action string, envelope []byte,
 	judge func(trustState) (rootVersion, version uint64, err error),
 ) error {
-	return p.act(ctx, func(ctx context.Context, t *turn) error {
+	return p.act(ctx, func(ctx context.Context, t *pass) error {
 		have, ok, err := t.tx.CurrentDocument(ctx, kind)
 		if err != nil || ok && string(have.Envelope) == string(envelope) {
 			return err
@@ -198,7 +198,7 @@ func (p *Plane) putDocument(ctx context.Context, c Caller, kind store.DocumentKi
 			if err := p.loadTrust(context.WithoutCancel(ctx)); err != nil {
 				p.log.Error("cannot read the new trust documents", "err", err)
 			}
-			p.board.wakeAll()
+			p.presence.wakeAll()
 		})
 		return t.audit(ctx, c.actor(), action, string(kind)+":"+strconv.FormatUint(version, 10), map[string]string{"digest": string(d.Digest)})
 	})

@@ -30,7 +30,7 @@ func (p *Plane) Events(ctx context.Context, after int64, f fleet.EventFilter, id
 			return
 		}
 		for {
-			rang := p.eventBell.wait()
+			rang := p.events.wait()
 			events, err := p.st.Events(ctx, last, f, eventPage)
 			if err != nil {
 				if ctx.Err() == nil {
@@ -67,7 +67,7 @@ func (p *Plane) EventStart(ctx context.Context, after int64) (int64, error) {
 	return after, nil
 }
 
-// await waits for the bell; false if the stream is over.
+// await waits for the notifier; false if the stream is over.
 func (p *Plane) await(ctx context.Context, rang <-chan struct{}, idle time.Duration, yield func(api.Event, error) bool) bool {
 	var tired <-chan time.Time
 	if idle > 0 {

@@ -11,42 +11,42 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// posting is what a rollout has decided about a machine: its assignment, and
+// currentAssignment is what a rollout has decided about a machine: its assignment, and
 // the rollout's row. What that means for the agent at a moment is the engine's
 // to say (rollout.OrdersFor), so that planning and serving agree (H18).
-type posting struct {
+type currentAssignment struct {
 	assignment fleet.Assignment
 	rollout    fleet.Rollout
 }
 
-// board shows each machine its posting and wakes who waits for another one.
-type board struct {
-	mu       sync.Mutex
-	postings map[fleet.MachineID]posting
-	waiters  map[fleet.MachineID]chan struct{}
+// presence shows each machine its posting and wakes who waits for another one.
+type presence struct {
+	mu      sync.Mutex
+	current map[fleet.MachineID]currentAssignment
+	waiters map[fleet.MachineID]chan struct{}
 }
 
-func newBoard() *board {
-	return &board{postings: map[fleet.MachineID]posting{}, waiters: map[fleet.MachineID]chan struct{}{}}
+func newPresence() *presence {
+	return &presence{current: map[fleet.MachineID]currentAssignment{}, waiters: map[fleet.MachineID]chan struct{}{}}
 }
 
 // post shows a machine another posting and wakes it.
-func (b *board) post(id fleet.MachineID, v posting) {
+func (b *presence) post(id fleet.MachineID, v currentAssignment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.postings[id] = v
+	b.current[id] = v
 	b.wake(id)
 }
 
 // clear takes a machine's posting down and wakes it.
-func (b *board) clear(id fleet.MachineID) {
+func (b *presence) clear(id fleet.MachineID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.postings, id)
+	delete(b.current, id)
 	b.wake(id)
 }
 
-func (b *board) wake(id fleet.MachineID) {
+func (b *presence) wake(id fleet.MachineID) {
 	if c, ok := b.waiters[id]; ok {
 		close(c)
 		delete(b.waiters, id)
@@ -54,14 +54,14 @@ func (b *board) wake(id fleet.MachineID) {
 }
 
 // wakeOne makes a machine's long poll look again.
-func (b *board) wakeOne(id fleet.MachineID) {
+func (b *presence) wakeOne(id fleet.MachineID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.wake(id)
 }
 
 // wakeAll makes every long poll look again.
-func (b *board) wakeAll() {
+func (b *presence) wakeAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id := range b.waiters {
@@ -71,7 +71,7 @@ func (b *board) wakeAll() {
 
 // look returns a machine's posting, and a channel that is closed when it may
 // have changed.
-func (b *board) look(id fleet.MachineID) (posting, <-chan struct{}) {
+func (b *presence) look(id fleet.MachineID) (currentAssignment, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c, ok := b.waiters[id]
@@ -79,7 +79,7 @@ func (b *board) look(id fleet.MachineID) (posting, <-chan struct{}) {
 		c = make(chan struct{})
 		b.waiters[id] = c
 	}
-	return b.postings[id], c
+	return b.current[id], c
 }
 
 // etag names what an agent acts on: not the epoch, nor how much time is left.
@@ -97,24 +97,24 @@ func etag(o api.Orders) (string, error) {
 	return fleet.SHA256(b).Short(), nil
 }
 
-// bell wakes all who wait for something to happen.
-type bell struct {
+// notifier wakes all who wait for something to happen.
+type notifier struct {
 	mu *sync.Mutex
 	c  *chan struct{}
 }
 
-func newBell() bell {
+func newNotifier() notifier {
 	c := make(chan struct{})
-	return bell{mu: new(sync.Mutex), c: &c}
+	return notifier{mu: new(sync.Mutex), c: &c}
 }
 
-func (b bell) wait() <-chan struct{} {
+func (b notifier) wait() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return *b.c
 }
 
-func (b bell) ring() {
+func (b notifier) notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(*b.c)

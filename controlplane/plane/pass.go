@@ -14,14 +14,14 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// turn is one transaction of the loop: what it decides is written, and only
+// pass is one transaction of the loop: what it decides is written, and only
 // after the commit seen by anyone.
-type turn struct {
+type pass struct {
 	p   *Plane
 	tx  *store.Tx
 	now int64
 
-	// machines are rows that this turn wrote; the engine sees them already.
+	// machines are rows that this pass wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
@@ -29,15 +29,15 @@ type turn struct {
 	after    []func()                 // run after the commit
 }
 
-// turn runs fn in a transaction. After an error the rollouts in memory are
+// inPass runs fn in a transaction. After an error the rollouts in memory are
 // read anew, so that they are what the store has.
-func (p *Plane) turn(ctx context.Context, fn func(ctx context.Context, t *turn) error) error {
+func (p *Plane) inPass(ctx context.Context, fn func(ctx context.Context, t *pass) error) error {
 	if p.active == nil {
 		if err := p.loadActive(ctx); err != nil {
 			return err
 		}
 	}
-	t := &turn{p: p, now: p.ms(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}}
+	t := &pass{p: p, now: p.ms(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}}
 	err := p.st.Write(ctx, func(tx *store.Tx) error {
 		t.tx = tx
 		if err := fn(ctx, t); err != nil {
@@ -56,7 +56,7 @@ func (p *Plane) turn(ctx context.Context, fn func(ctx context.Context, t *turn) 
 }
 
 // publish shows what was committed.
-func (p *Plane) publish(t *turn) {
+func (p *Plane) publish(t *pass) {
 	for _, m := range t.machines {
 		p.inventory.put(m)
 	}
@@ -67,29 +67,29 @@ func (p *Plane) publish(t *turn) {
 		p.post(id)
 	}
 	for id := range t.machines {
-		p.board.wakeOne(id)
+		p.presence.wakeOne(id)
 	}
 	if len(t.events) > 0 {
-		p.eventBell.ring()
+		p.events.notify()
 	}
 }
 
 // post shows a machine what the rollout that holds it has decided.
 func (p *Plane) post(id fleet.MachineID) {
 	found := false
-	var v posting
+	var v currentAssignment
 	for _, s := range p.active {
 		a, ok := s.Assignments[id]
 		// A machine that was taken over is in two; it has ended in one.
 		if ok && (!found || !a.State.Final()) {
-			v, found = posting{a, s.Rollout}, true
+			v, found = currentAssignment{a, s.Rollout}, true
 		}
 	}
 	if !found {
-		p.board.clear(id)
+		p.presence.clear(id)
 		return
 	}
-	p.board.post(id, v)
+	p.presence.post(id, v)
 }
 
 // loadActive reads the rollouts at work and shows machines what they decided.
@@ -138,7 +138,7 @@ func readState(ctx context.Context, r store.Reader, v fleet.Rollout) (*rollout.S
 }
 
 // state returns a rollout's state, from memory if it is at work.
-func (t *turn) state(ctx context.Context, id fleet.RolloutID) (*rollout.State, error) {
+func (t *pass) state(ctx context.Context, id fleet.RolloutID) (*rollout.State, error) {
 	if s, ok := t.p.active[id]; ok {
 		return s, nil
 	}
@@ -149,8 +149,8 @@ func (t *turn) state(ctx context.Context, id fleet.RolloutID) (*rollout.State, e
 	return readState(ctx, t.tx.Reader, v)
 }
 
-// machine returns a machine as this turn has it.
-func (t *turn) machine(id fleet.MachineID) (fleet.Machine, bool) {
+// machine returns a machine as this pass has it.
+func (t *pass) machine(id fleet.MachineID) (fleet.Machine, bool) {
 	if m, ok := t.machines[id]; ok {
 		return m, true
 	}
@@ -158,7 +158,7 @@ func (t *turn) machine(id fleet.MachineID) (fleet.Machine, bool) {
 }
 
 // world is what the engine may know.
-func (t *turn) world() rollout.World {
+func (t *pass) world() rollout.World {
 	return rollout.World{Since: t.p.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		m, ok := t.machine(id)
 		if !ok {
@@ -172,7 +172,7 @@ func (t *turn) world() rollout.World {
 }
 
 // step lets the engine decide about an event and keeps the result.
-func (t *turn) step(ctx context.Context, s *rollout.State, ev rollout.Event) error {
+func (t *pass) step(ctx context.Context, s *rollout.State, ev rollout.Event) error {
 	res := rollout.Step(*s, ev, t.world(), t.now)
 	before := s.Rollout
 	if res.Rollout != nil {
@@ -195,7 +195,7 @@ func (t *turn) step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 
 // took keeps the rest of a result that is in s already, and notes who has to
 // hear of it.
-func (t *turn) took(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
+func (t *pass) took(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
 	for _, b := range res.Batches {
 		if err := t.tx.PutBatch(ctx, b); err != nil {
 			return err
@@ -218,7 +218,7 @@ func (t *turn) took(ctx context.Context, s *rollout.State, res rollout.Result, b
 }
 
 // announce notes who has to hear of a result.
-func (t *turn) announce(res rollout.Result, before fleet.Rollout, s *rollout.State) {
+func (t *pass) announce(res rollout.Result, before fleet.Rollout, s *rollout.State) {
 	r := s.Rollout
 	if res.Rollout != nil {
 		t.events = append(t.events, api.Event{At: t.now, Rollout: &r})
@@ -245,7 +245,7 @@ func (t *turn) announce(res rollout.Result, before fleet.Rollout, s *rollout.Sta
 
 // settle keeps in memory what is still at work: a rollout that has ended stays
 // until its last machine has finished its switch.
-func (t *turn) settle(s *rollout.State) {
+func (t *pass) settle(s *rollout.State) {
 	if s.Rollout.State.Final() && !busy(s) {
 		delete(t.p.active, s.Rollout.ID)
 		return
@@ -263,7 +263,7 @@ func busy(s *rollout.State) bool {
 }
 
 // tickDue looks at the rollouts whose time has come, in order of their ids.
-func (t *turn) tickDue(ctx context.Context) error {
+func (t *pass) tickDue(ctx context.Context) error {
 	for _, id := range slices.Sorted(maps.Keys(t.p.active)) {
 		s := t.p.active[id]
 		if w := s.Rollout.WakeAt; w == 0 || w > t.now {
@@ -277,7 +277,7 @@ func (t *turn) tickDue(ctx context.Context) error {
 }
 
 // apply gives a report its effect, once.
-func (t *turn) apply(ctx context.Context, in store.Inbox) error {
+func (t *pass) apply(ctx context.Context, in store.Inbox) error {
 	r := in.Report
 	if err := t.tx.MarkApplied(ctx, in.Seq); err != nil {
 		return err
@@ -293,7 +293,7 @@ func (t *turn) apply(ctx context.Context, in store.Inbox) error {
 	return t.step(ctx, s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 }
 
-func (t *turn) auditReport(ctx context.Context, r fleet.Report) error {
+func (t *pass) auditReport(ctx context.Context, r fleet.Report) error {
 	var action string
 	switch r.Kind {
 	case fleet.ReportProgress:
@@ -320,6 +320,6 @@ func (t *turn) auditReport(ctx context.Context, r fleet.Report) error {
 	return t.audit(ctx, "machine:"+string(r.Machine), action, "machine:"+string(r.Machine), detail)
 }
 
-func (t *turn) audit(ctx context.Context, actor, action, subject string, detail map[string]string) error {
+func (t *pass) audit(ctx context.Context, actor, action, subject string, detail map[string]string) error {
 	return t.tx.AddAudit(ctx, fleet.AuditEvent{At: t.now, Actor: actor, Action: action, Subject: subject, Detail: detail})
 }
