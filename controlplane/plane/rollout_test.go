@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -206,22 +206,22 @@ func (w *world) checkStory(id fleet.RolloutID, agents map[fleet.MachineID]*agent
 		if a.State != want || a.Attempt != 1 || len(agents[m].applied) != 1 {
 			w.tb.Errorf("%s is %s in attempt %d, and switched for %v; want %s in attempt 1", m, a.State, a.Attempt, agents[m].applied, want)
 		}
-		outcomes := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, fleet.AuditFilter{Action: fleet.ActionReportOutcome, Subject: "machine:" + string(m)}, fleet.PageRequest{}))
+		outcomes := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: fleet.ActionReportOutcome, Subject: "machine:" + string(m)}, fleet.PageRequest{}))
 		if len(outcomes.Items) != 1 {
 			w.tb.Errorf("%d outcomes of %s in the audit, want 1", len(outcomes.Items), m)
 		}
 	}
 	for _, action := range []string{fleet.ActionRolloutComplete, fleet.ActionRolloutCreate} {
-		if p := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, fleet.AuditFilter{Action: action}, fleet.PageRequest{})); len(p.Items) != 1 {
+		if p := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: action}, fleet.PageRequest{})); len(p.Items) != 1 {
 			w.tb.Errorf("%d entries %s in the audit, want 1", len(p.Items), action)
 		}
 	}
-	opened := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, fleet.AuditFilter{Action: fleet.ActionBatchOpen}, fleet.PageRequest{}))
+	opened := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: fleet.ActionBatchOpen}, fleet.PageRequest{}))
 	if len(opened.Items) != 3 {
 		w.tb.Errorf("%d batches were opened, want 3", len(opened.Items))
 	}
 	w.verifyAudit()
-	if found := must[[]plane.Finding](w.tb)(w.plane().Doctor(ctx)); slices.ContainsFunc(found, func(f plane.Finding) bool { return f.Subject != "trust" }) {
+	if found := must[[]health.Finding](w.tb)(w.plane().Health.Doctor(ctx)); slices.ContainsFunc(found, func(f health.Finding) bool { return f.Subject != "trust" }) {
 		w.tb.Errorf("doctor finds %+v", found)
 	}
 }
@@ -372,7 +372,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 			t.Errorf("%d pauses and %d resumes of a rollout that ended well", done[api.VerbPause], done[api.VerbResume])
 		}
 		for verb, action := range map[api.Verb]string{api.VerbPause: fleet.ActionRolloutPause, api.VerbResume: fleet.ActionRolloutResume} {
-			p := must[api.Page[fleet.AuditEntry]](t)(w.plane().Audit(t.Context(), fleet.AuditFilter{Action: action}, fleet.PageRequest{}))
+			p := must[api.Page[fleet.AuditEntry]](t)(w.plane().History.Audit(t.Context(), fleet.AuditFilter{Action: action}, fleet.PageRequest{}))
 			if len(p.Items) != done[verb] {
 				t.Errorf("%d entries %s, want %d", len(p.Items), action, done[verb])
 			}
@@ -398,7 +398,7 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 			if len(got) > 0 {
 				after = got[len(got)-1]
 			}
-			for e, err := range w.plane().Events(context.Background(), after, fleet.EventFilter{}, time.Second) {
+			for e, err := range w.plane().History.Events(context.Background(), after, fleet.EventFilter{}, time.Second) {
 				if err != nil {
 					t.Error(err)
 					return
@@ -428,7 +428,7 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" || len(got) < 20 {
 			t.Errorf("%d events (-want +got):\n%s", len(got), d)
 		}
-		for _, err := range w.plane().Events(t.Context(), 1_000_000, fleet.EventFilter{}, 0) {
+		for _, err := range w.plane().History.Events(t.Context(), 1_000_000, fleet.EventFilter{}, 0) {
 			wantCode(t, err, fleet.NotFound)
 		}
 	})

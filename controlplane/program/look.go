@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
@@ -104,11 +105,11 @@ func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	return errors.Join(p.AcceptRestored(ctx, "administrator"), p.Close(), st.Close())
+	return errors.Join(p.Epoch.Accept(ctx, "administrator"), p.Close(), st.Close())
 }
 
 // examine asks a plane on the database, opened for reading only.
-func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, error) {
+func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, error) {
 	epoch, err := pki.EpochKey(conf.StateDir)
 	if err != nil {
 		return nil, err
@@ -121,15 +122,15 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, er
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	found, err := p.Doctor(ctx)
+	found, err := p.Health.Doctor(ctx)
 	// The plane is not closed: it would write what it has in memory, and has
 	// nothing.
 	return found, errors.Join(err, st.Close())
 }
 
-func printFindings(w io.Writer, found []plane.Finding, asJSON bool) error {
+func printFindings(w io.Writer, found []health.Finding, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(w).Encode(map[string][]plane.Finding{"findings": found})
+		return json.NewEncoder(w).Encode(map[string][]health.Finding{"findings": found})
 	}
 	for _, f := range found {
 		fmt.Fprintf(w, "%s: %s: %s\n", f.Severity, f.Subject, f.Message)

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/program"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -162,7 +162,7 @@ func TestBackupAndDoctor_WorkWhileItRuns(t *testing.T) {
 	}
 	code, stdout, stderr := run(t.Context(), "doctor", "--config", p.config, "--json")
 	var v struct {
-		Findings []plane.Finding `json:"findings"`
+		Findings []health.Finding `json:"findings"`
 	}
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 0 {
 		t.Errorf("doctor: code %d, %v, %s%s", code, err, stdout, stderr)

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
@@ -117,7 +118,7 @@ func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger)
 	if err != nil {
 		return fleet.Errorf(fleet.Invalid, "root document %s: %w", file, err)
 	}
-	pinned, err := p.Root(ctx)
+	pinned, err := p.Documents.Root(ctx)
 	switch {
 	case fleet.ErrorCode(err) == fleet.NotFound:
 	case err != nil:
@@ -135,7 +136,7 @@ func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger)
 			return nil
 		}
 	}
-	if _, err := p.PutRoot(ctx, plane.Caller{Owner: "configuration", Role: fleet.RoleAdmin}, api.Document{Envelope: b}); err != nil {
+	if _, err := p.Documents.PutRoot(ctx, access.Caller{Owner: "configuration", Role: fleet.RoleAdmin}, api.Document{Envelope: b}); err != nil {
 		return err
 	}
 	log.Info("root document pinned", "file", file, "fleet", root.FleetID, "version", root.Version)
@@ -148,11 +149,11 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 	b, err := os.ReadFile(file)
 	switch {
 	case err == nil:
-		return p.SetBootstrapSecret(ctx, strings.TrimSpace(string(b)))
+		return p.Keys.SetBootstrapSecret(ctx, strings.TrimSpace(string(b)))
 	case !errors.Is(err, fs.ErrNotExist):
 		return fleet.Errorf(fleet.Unavailable, "read bootstrap secret: %w", err).WithHint("run as the user that owns it, or set bootstrap.secretFile")
 	}
-	if has, err := p.HasAdminKey(ctx); err != nil || has {
+	if has, err := p.Keys.HasAdmin(ctx); err != nil || has {
 		return err
 	}
 	secret := rand.Text()
@@ -160,7 +161,7 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 		return err
 	}
 	log.Info("bootstrap secret written; it is good for the first admin key", "file", file)
-	return p.SetBootstrapSecret(ctx, secret)
+	return p.Keys.SetBootstrapSecret(ctx, secret)
 }
 
 // writeSecret writes a private file, whole or not at all.

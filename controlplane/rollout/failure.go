@@ -72,7 +72,7 @@ func (st *step) trip(batch int, why string) {
 		}
 		b.State, b.EndedAt = fleet.BatchReverting, 0
 		st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
-		st.log(engineActor, fleet.ActionRolloutRevert, map[string]string{"why": why})
+		st.log(EngineActor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 		st.withdraw()
 		for _, id := range st.members(batch) {
 			st.orderBack(id)
@@ -80,12 +80,12 @@ func (st *step) trip(batch int, why string) {
 		st.wakeBy(st.now)
 		return
 	case fleet.RevertAll:
-		st.revertAll(engineActor, why)
+		st.revertAll(EngineActor, why)
 		st.wakeBy(st.now)
 		return
 	case fleet.Pause:
 	}
-	st.pause(engineActor, why)
+	st.pause(EngineActor, why)
 }
 
 // pause stops offering. Offers that no machine has taken are withdrawn;
@@ -168,8 +168,8 @@ func (st *step) settle() {
 			continue
 		}
 		b.State, b.EndedAt = fleet.BatchFailed, st.now
-		st.pause(engineActor, b.Why+"; the batch was taken back")
+		st.pause(EngineActor, b.Why+"; the batch was taken back")
 		return
 	}
-	st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, engineActor, st.rollout.Why)
+	st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, EngineActor, st.rollout.Why)
 }

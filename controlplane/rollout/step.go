@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// engineActor is who the audit trail names for what the engine decides.
-	engineActor = "control-plane"
+	// EngineActor is who the audit trail names for what nobody ordered.
+	EngineActor = "control-plane"
 	// comeback is how long machines have, after the control plane is back, to
 	// report what happened while it was down (H15).
 	comeback = 2 * 60 * 1000
@@ -182,7 +182,7 @@ func (st *step) logBatch(action string, i int, why string) {
 	if why != "" {
 		d["why"] = why
 	}
-	st.log(engineActor, action, d)
+	st.log(EngineActor, action, d)
 }
 
 // wakeBy asks for a tick at t or before.

@@ -286,7 +286,7 @@ func (st *step) skippedByHand(batch int) bool {
 func (st *step) complete() {
 	t := st.total()
 	if t.Healthy == 0 {
-		st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, engineActor, "no machine became healthy")
+		st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, EngineActor, "no machine became healthy")
 		return
 	}
 	why := strconv.Itoa(t.Healthy) + " healthy"
@@ -296,7 +296,7 @@ func (st *step) complete() {
 	if t.Skipped > 0 {
 		why += fmt.Sprintf(", %d skipped", t.Skipped)
 	}
-	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, engineActor, why)
+	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, EngineActor, why)
 }
 
 // finish ends the rollout. Machines that were not offered stay as they are,
@@ -404,7 +404,7 @@ func (st *step) supersede(ids []fleet.MachineID) {
 	}
 	maps.DeleteFunc(taken, func(_ fleet.MachineID, live bool) bool { return !live })
 	if len(taken) > 0 && !st.rollout.State.Final() && unfinished(st.total()) == 0 {
-		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, engineActor, "another rollout took its machines over")
+		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, EngineActor, "another rollout took its machines over")
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -139,7 +139,7 @@ func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
 	rec := recordOf(r.Context())
 	ci.WaitMs = min(max(ci.WaitMs, 0), api.MaxWaitMs)
 	// A connection is held no longer than its certificate is good.
-	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.now()).Milliseconds()
+	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.clock.Now()).Milliseconds()
 	ci.WaitMs = min(ci.WaitMs, max(left, 0))
 	if ci.WaitMs > 0 {
 		rec.held = true
@@ -183,7 +183,7 @@ func (s *Server) trustDocument(r *http.Request, _ fleet.MachineID) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	return s.plane.DocumentByDigest(r.Context(), d)
+	return s.plane.Documents.ByDigest(r.Context(), d)
 }
 
 func (s *Server) root(r *http.Request, _ fleet.MachineID) (any, error) {
@@ -191,7 +191,7 @@ func (s *Server) root(r *http.Request, _ fleet.MachineID) (any, error) {
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "the version of a root is a number")
 	}
-	return s.plane.RootVersion(r.Context(), version)
+	return s.plane.Documents.RootVersion(r.Context(), version)
 }
 
 // enroll is the one call without a certificate.
@@ -216,7 +216,7 @@ func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error)
 		return api.Certificate{}, err
 	}
 	rec.caller = string(req.Machine)
-	der, m, err := s.plane.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
+	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
 	if err != nil {
 		return api.Certificate{}, err
 	}
@@ -244,7 +244,7 @@ func (s *Server) renew(r *http.Request, m fleet.MachineID) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.plane.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
+	if err := s.plane.Enrolment.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
 		return nil, err
 	}
 	return s.certificate(der)
@@ -261,12 +261,12 @@ func (s *Server) issues() error {
 
 // issuer signs what req asks for, if it is for the machine that may have it
 // (E08).
-func (s *Server) issuer(req pki.Request) plane.Issue {
+func (s *Server) issuer(req pki.Request) enrolment.Issue {
 	return func(m fleet.MachineID) (serial string, der []byte, notAfter int64, err error) {
 		if req.Machine != m {
 			return "", nil, 0, fleet.Errorf(fleet.Forbidden, "the certificate request is for %s, the token for another machine", req.Machine)
 		}
-		cert, err := s.identity.keys.AgentCA.Agent(req, s.now())
+		cert, err := s.identity.keys.AgentCA.Agent(req, s.clock.Now())
 		if err != nil {
 			return "", nil, 0, err
 		}

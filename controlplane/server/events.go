@@ -53,7 +53,7 @@ func (o *operators) eventOperations() {
 	huma.Register(o.huma, op, func(ctx context.Context, in *eventsIn) (*huma.StreamResponse, error) {
 		start, err := in.start()
 		if err == nil {
-			start, err = o.plane.EventStart(ctx, start)
+			start, err = o.plane.History.EventStart(ctx, start)
 		}
 		if err != nil {
 			return nil, o.fail(ctx, err)
@@ -72,7 +72,7 @@ func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) 
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy must not hold events back
 	ctx, cancel := o.untilDrain(r.Context())
 	defer cancel()
-	if err := writeEvents(w, after, o.now().UnixMilli(), o.plane.Events(ctx, after, f, api.HeartbeatEvery)); err != nil && ctx.Err() == nil {
+	if err := writeEvents(w, after, o.clock.UnixMilli(), o.plane.History.Events(ctx, after, f, api.HeartbeatEvery)); err != nil && ctx.Err() == nil {
 		rec.err = err
 	}
 }

@@ -25,7 +25,7 @@ func (s *Server) healthHandler() http.Handler {
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
 			return
 		}
-		if err := s.plane.Ready(ctx); err != nil {
+		if err := s.plane.Health.Ready(ctx); err != nil {
 			s.log.Warn("not ready", "error", err)
 			http.Error(w, "the database does not answer; the log has more", http.StatusServiceUnavailable)
 			return

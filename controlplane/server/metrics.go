@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -87,7 +88,7 @@ func (f *fleetCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.Descr
 func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	m, err := f.plane.Metrics(ctx)
+	m, err := f.plane.Health.Metrics(ctx)
 	if err != nil {
 		f.log.Warn("fleet not counted for metrics", "error", err)
 		ch <- prometheus.NewInvalidMetric(f.size, err)
@@ -123,7 +124,7 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(f.mode, restored)
 }
 
-func (f *fleetCollector) collectRollouts(m plane.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {
+func (f *fleetCollector) collectRollouts(m health.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {
 	active := 0
 	for _, s := range []fleet.RolloutState{
 		fleet.RolloutScheduled, fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutReverting,

@@ -16,7 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -26,18 +26,18 @@ type auditIn struct {
 }
 
 func (o *operators) auditOperations() {
-	handle(o, "listAudit", func(ctx context.Context, _ plane.Caller, in *auditIn) (api.Page[fleet.AuditEntry], error) {
-		return o.plane.Audit(ctx, in.AuditFilter, in.PageRequest)
+	handle(o, "listAudit", func(ctx context.Context, _ access.Caller, in *auditIn) (api.Page[fleet.AuditEntry], error) {
+		return o.plane.History.Audit(ctx, in.AuditFilter, in.PageRequest)
 	})
-	handle(o, "auditHead", func(ctx context.Context, _ plane.Caller, _ *none) (fleet.AuditHead, error) {
-		return o.plane.AuditHead(ctx)
+	handle(o, "auditHead", func(ctx context.Context, _ access.Caller, _ *none) (fleet.AuditHead, error) {
+		return o.plane.History.AuditHead(ctx)
 	})
 	op := o.operation("exportAudit")
 	op.Responses = streamOf("text/csv", "One line an entry, after a line of names", &huma.Schema{Type: huma.TypeString})
 	huma.Register(o.huma, op, func(ctx context.Context, in *fleet.AuditFilter) (*huma.StreamResponse, error) {
 		// The first page is read before anything is sent, so that what is wrong
 		// with the filter is still told as a problem.
-		first, err := o.plane.Audit(ctx, *in, fleet.PageRequest{Limit: fleet.MaxLimit})
+		first, err := o.plane.History.Audit(ctx, *in, fleet.PageRequest{Limit: fleet.MaxLimit})
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
@@ -59,7 +59,7 @@ func (o *operators) exportAudit(hctx huma.Context, f fleet.AuditFilter, p api.Pa
 		if err = writeAudit(out, p.Items); err != nil || p.Next == "" {
 			break
 		}
-		p, err = o.plane.Audit(r.Context(), f, fleet.PageRequest{Cursor: p.Next, Limit: fleet.MaxLimit})
+		p, err = o.plane.History.Audit(r.Context(), f, fleet.PageRequest{Cursor: p.Next, Limit: fleet.MaxLimit})
 	}
 	if err != nil {
 		rec.err = err

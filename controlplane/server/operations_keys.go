@@ -6,7 +6,7 @@ import (
 	"context"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -24,25 +24,25 @@ type keyIn struct {
 }
 
 func (o *operators) keyOperations() {
-	handle(o, "info", func(ctx context.Context, _ plane.Caller, _ *none) (api.Info, error) {
+	handle(o, "info", func(ctx context.Context, _ access.Caller, _ *none) (api.Info, error) {
 		return o.plane.Info(ctx)
 	})
-	handle(o, "bootstrapKey", func(ctx context.Context, _ plane.Caller, in *body[api.BootstrapRequest]) (api.NewKey, error) {
-		return o.plane.BootstrapKey(ctx, in.Body)
+	handle(o, "bootstrapKey", func(ctx context.Context, _ access.Caller, in *body[api.BootstrapRequest]) (api.NewKey, error) {
+		return o.plane.Keys.Bootstrap(ctx, in.Body)
 	})
-	handle(o, "whoami", func(ctx context.Context, c plane.Caller, _ *none) (fleet.Key, error) {
-		return o.plane.Whoami(ctx, c)
+	handle(o, "whoami", func(ctx context.Context, c access.Caller, _ *none) (fleet.Key, error) {
+		return o.plane.Keys.Own(ctx, c)
 	})
-	handle(o, "listKeys", func(ctx context.Context, _ plane.Caller, in *fleet.PageRequest) (api.Page[fleet.Key], error) {
-		return o.plane.Keys(ctx, *in)
+	handle(o, "listKeys", func(ctx context.Context, _ access.Caller, in *fleet.PageRequest) (api.Page[fleet.Key], error) {
+		return o.plane.Keys.List(ctx, *in)
 	})
-	handle(o, "createKey", func(ctx context.Context, c plane.Caller, in *body[api.KeyRequest]) (api.NewKey, error) {
-		return o.plane.CreateKey(ctx, c, in.Body)
+	handle(o, "createKey", func(ctx context.Context, c access.Caller, in *body[api.KeyRequest]) (api.NewKey, error) {
+		return o.plane.Keys.Create(ctx, c, in.Body)
 	})
-	handle(o, "rotateKey", func(ctx context.Context, c plane.Caller, in *keyIn) (api.NewKey, error) {
-		return o.plane.RotateKey(ctx, c, in.ID)
+	handle(o, "rotateKey", func(ctx context.Context, c access.Caller, in *keyIn) (api.NewKey, error) {
+		return o.plane.Keys.Rotate(ctx, c, in.ID)
 	})
-	handle(o, "revokeKey", func(ctx context.Context, c plane.Caller, in *keyIn) (fleet.Key, error) {
-		return o.plane.RevokeKey(ctx, c, in.ID)
+	handle(o, "revokeKey", func(ctx context.Context, c access.Caller, in *keyIn) (fleet.Key, error) {
+		return o.plane.Keys.Revoke(ctx, c, in.ID)
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"context"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -45,20 +45,20 @@ type (
 )
 
 func (o *operators) machineOperations() {
-	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
+	handle(o, "listMachines", func(ctx context.Context, _ access.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
 		return o.plane.Machines(ctx, in.MachineFilter, in.PageRequest)
 	})
-	handle(o, "registerMachine", func(ctx context.Context, c plane.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
+	handle(o, "registerMachine", func(ctx context.Context, c access.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
 		return o.plane.RegisterMachine(ctx, c, in.Body)
 	})
-	one(o, "getMachine", func(ctx context.Context, _ plane.Caller, in machineIn) (fleet.Machine, error) {
+	one(o, "getMachine", func(ctx context.Context, _ access.Caller, in machineIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
 		}
 		return o.plane.Machine(ctx, m)
 	})
-	handle(o, "machineReports", func(ctx context.Context, _ plane.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
+	handle(o, "machineReports", func(ctx context.Context, _ access.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
 		m, err := in.machine()
 		if err != nil {
 			return api.Page[fleet.Report]{}, err
@@ -69,7 +69,7 @@ func (o *operators) machineOperations() {
 }
 
 func (o *operators) machineWrites() {
-	handle(o, "setLifecycle", func(ctx context.Context, c plane.Caller, in *lifecycleIn) (fleet.Machine, error) {
+	handle(o, "setLifecycle", func(ctx context.Context, c access.Caller, in *lifecycleIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
@@ -80,14 +80,14 @@ func (o *operators) machineWrites() {
 		}
 		return v, err
 	})
-	handle(o, "setTags", func(ctx context.Context, c plane.Caller, in *tagsIn) (fleet.Machine, error) {
+	handle(o, "setTags", func(ctx context.Context, c access.Caller, in *tagsIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
 		}
 		return o.plane.SetTags(ctx, c, m, in.Body)
 	})
-	handle(o, "createToken", func(ctx context.Context, c plane.Caller, in *tokenIn) (api.Token, error) {
+	handle(o, "createToken", func(ctx context.Context, c access.Caller, in *tokenIn) (api.Token, error) {
 		m, err := in.machine()
 		if err != nil {
 			return api.Token{}, err
@@ -99,9 +99,9 @@ func (o *operators) machineWrites() {
 		if in.Body != nil {
 			req = *in.Body
 		}
-		return o.plane.CreateToken(ctx, c, m, req, fleet.SHA256(o.identity.anchor()))
+		return o.plane.Enrolment.CreateToken(ctx, c, m, req, api.CAHash(o.identity.anchor()))
 	})
-	handle(o, "adoptMachine", func(ctx context.Context, c plane.Caller, in *MachineRef) (fleet.Machine, error) {
+	handle(o, "adoptMachine", func(ctx context.Context, c access.Caller, in *MachineRef) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err

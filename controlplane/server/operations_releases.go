@@ -8,26 +8,26 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 func (o *operators) trustOperations() {
-	one(o, "getRoot", func(ctx context.Context, _ plane.Caller, _ Known) (api.Document, error) {
-		return o.plane.Root(ctx)
+	one(o, "getRoot", func(ctx context.Context, _ access.Caller, _ Known) (api.Document, error) {
+		return o.plane.Documents.Root(ctx)
 	})
-	handle(o, "putRoot", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		return o.plane.PutRoot(ctx, c, in.Body)
+	handle(o, "putRoot", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		return o.plane.Documents.PutRoot(ctx, c, in.Body)
 	})
-	handle(o, "putRevocations", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		d, err := o.plane.PutRevocations(ctx, c, in.Body)
+	handle(o, "putRevocations", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		d, err := o.plane.Documents.PutRevocations(ctx, c, in.Body)
 		if err == nil {
 			o.closeRefused("")
 		}
 		return d, err
 	})
-	handle(o, "putTimestamp", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		return o.plane.PutTimestamp(ctx, c, in.Body)
+	handle(o, "putTimestamp", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		return o.plane.Documents.PutTimestamp(ctx, c, in.Body)
 	})
 }
 
@@ -47,20 +47,20 @@ type diffIn struct {
 }
 
 func (o *operators) releaseOperations() {
-	handle(o, "listReleases", func(ctx context.Context, _ plane.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
+	handle(o, "listReleases", func(ctx context.Context, _ access.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
 		return o.plane.Releases(ctx, in.ReleaseFilter, in.PageRequest)
 	})
-	handle(o, "createRelease", func(ctx context.Context, c plane.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
+	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
 		return o.plane.CreateRelease(ctx, c, in.Body)
 	}, func(op *huma.Operation) { op.MaxBodyBytes, op.BodyReadTimeout = maxReleaseBody, releaseTimeout })
-	one(o, "getRelease", func(ctx context.Context, _ plane.Caller, in releaseIn) (api.ReleaseDetail, error) {
+	one(o, "getRelease", func(ctx context.Context, _ access.Caller, in releaseIn) (api.ReleaseDetail, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return api.ReleaseDetail{}, err
 		}
 		return o.plane.Release(ctx, d)
 	})
-	handle(o, "diffReleases", func(ctx context.Context, _ plane.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
+	handle(o, "diffReleases", func(ctx context.Context, _ access.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
 		from, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.ReleaseDiff{}, err
@@ -71,7 +71,7 @@ func (o *operators) releaseOperations() {
 		}
 		return o.plane.DiffReleases(ctx, from, to)
 	})
-	handle(o, "deleteRelease", func(ctx context.Context, c plane.Caller, in *releaseIn) (fleet.Release, error) {
+	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.Release{}, err

@@ -6,7 +6,7 @@ import (
 	"context"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -44,20 +44,20 @@ type (
 )
 
 func (o *operators) rolloutOperations() {
-	handle(o, "listRollouts", func(ctx context.Context, _ plane.Caller, in *rolloutsIn) (api.Page[fleet.Rollout], error) {
+	handle(o, "listRollouts", func(ctx context.Context, _ access.Caller, in *rolloutsIn) (api.Page[fleet.Rollout], error) {
 		return o.plane.Rollouts(ctx, in.RolloutFilter, in.PageRequest)
 	})
-	handle(o, "createRollout", func(ctx context.Context, c plane.Caller, in *body[api.RolloutRequest]) (api.RolloutDetail, error) {
+	handle(o, "createRollout", func(ctx context.Context, c access.Caller, in *body[api.RolloutRequest]) (api.RolloutDetail, error) {
 		return o.plane.CreateRollout(ctx, c, in.Body)
 	})
-	one(o, "getRollout", func(ctx context.Context, _ plane.Caller, in rolloutIn) (api.RolloutDetail, error) {
+	one(o, "getRollout", func(ctx context.Context, _ access.Caller, in rolloutIn) (api.RolloutDetail, error) {
 		id, err := in.rollout()
 		if err != nil {
 			return api.RolloutDetail{}, err
 		}
 		return o.plane.Rollout(ctx, id)
 	})
-	handle(o, "listAssignments", func(ctx context.Context, _ plane.Caller, in *assignmentsIn) (api.Page[fleet.Assignment], error) {
+	handle(o, "listAssignments", func(ctx context.Context, _ access.Caller, in *assignmentsIn) (api.Page[fleet.Assignment], error) {
 		id, err := in.rollout()
 		if err != nil {
 			return api.Page[fleet.Assignment]{}, err
@@ -65,14 +65,14 @@ func (o *operators) rolloutOperations() {
 		return o.plane.Assignments(ctx, id, in.AssignmentFilter, in.PageRequest)
 	})
 	handle(o, "rolloutVerb", o.rolloutVerb)
-	handle(o, "explainRollout", func(ctx context.Context, _ plane.Caller, in *RolloutRef) ([]api.Waiting, error) {
+	handle(o, "explainRollout", func(ctx context.Context, _ access.Caller, in *RolloutRef) ([]api.Waiting, error) {
 		id, err := in.rollout()
 		if err != nil {
 			return nil, err
 		}
 		return o.plane.Explain(ctx, id)
 	})
-	handle(o, "deleteRollout", func(ctx context.Context, c plane.Caller, in *RolloutRef) (fleet.Rollout, error) {
+	handle(o, "deleteRollout", func(ctx context.Context, c access.Caller, in *RolloutRef) (fleet.Rollout, error) {
 		id, err := in.rollout()
 		if err != nil {
 			return fleet.Rollout{}, err
@@ -81,7 +81,7 @@ func (o *operators) rolloutOperations() {
 	})
 }
 
-func (o *operators) rolloutVerb(ctx context.Context, c plane.Caller, in *verbIn) (api.RolloutDetail, error) {
+func (o *operators) rolloutVerb(ctx context.Context, c access.Caller, in *verbIn) (api.RolloutDetail, error) {
 	id, err := in.rollout()
 	if err != nil {
 		return api.RolloutDetail{}, err

@@ -19,7 +19,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -136,7 +136,7 @@ type tagged[T any] struct {
 
 // handle registers what an operation does. The handler runs only for a caller
 // whose key has the operation's role, and with a filter that is valid.
-func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
+func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c access.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
 	op := o.operation(id)
 	for _, c := range change {
 		c(&op)
@@ -157,7 +157,7 @@ func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c pl
 
 // one registers an operation that reads a single thing: the reply has an ETag,
 // and a caller that has it already gets 304.
-func one[I interface{ etag() string }, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in I) (O, error)) {
+func one[I interface{ etag() string }, O any](o *operators, id string, fn func(ctx context.Context, c access.Caller, in I) (O, error)) {
 	huma.Register(o.huma, o.operation(id), func(ctx context.Context, in *I) (*tagged[O], error) {
 		body, err := fn(ctx, callerOf(ctx), *in)
 		if err != nil {
@@ -195,7 +195,7 @@ func (s *Server) refuse(rec *record, err error) *problem {
 		err = fleet.Errorf(fleet.Unavailable, "no answer in time: %w", err)
 	}
 	rec.err = err
-	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.now()) {
+	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.clock.Now()) {
 		return tooMany()
 	}
 	return problemOf(err)
@@ -234,18 +234,18 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 	}
 }
 
-func (s *Server) authenticate(r *http.Request) (plane.Caller, error) {
+func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || key == "" {
-		return plane.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
+		return access.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
 	}
-	return s.plane.Authenticate(r.Context(), strings.TrimSpace(key))
+	return s.plane.Keys.Authenticate(r.Context(), strings.TrimSpace(key))
 }
 
 type callerKey struct{}
 
 // callerOf is who calls; zero for a public operation.
-func callerOf(ctx context.Context) plane.Caller {
-	c, _ := ctx.Value(callerKey{}).(plane.Caller)
+func callerOf(ctx context.Context) access.Caller {
+	c, _ := ctx.Value(callerKey{}).(access.Caller)
 	return c
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/clock"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -34,7 +35,7 @@ type Options struct {
 	Plane    *plane.Plane
 	Identity *Identity
 	Log      *slog.Logger
-	Now      func() time.Time // time.Now if nil
+	Now      clock.Clock
 }
 
 // Server serves a plane.
@@ -42,7 +43,7 @@ type Server struct {
 	plane    *plane.Plane
 	identity *Identity
 	log      *slog.Logger
-	now      func() time.Time
+	clock    clock.Clock
 	metrics  *metrics
 	conns    *conns
 	failures *failures
@@ -94,11 +95,8 @@ func (l Listeners) Close() {
 
 // New prepares a server; it opens nothing.
 func New(o Options) (*Server, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	s := &Server{
-		plane: o.Plane, identity: o.Identity, log: o.Log, now: o.Now,
+		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
 		conns: newConns(), failures: newFailures(),
 	}
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)

@@ -63,6 +63,16 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return j.err
 }
 
+// WriteAudited is Write for a change that the audit trail tells of.
+func (s *Store) WriteAudited(ctx context.Context, event fleet.AuditEvent, fn func(tx *Tx) error) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.AddAudit(ctx, event)
+	})
+}
+
 // serve is the writer: it alone uses s.writer.
 func (s *Store) serve() {
 	defer close(s.stopped)

@@ -6,9 +6,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
@@ -21,15 +22,15 @@ func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.
 	if err != nil {
 		return api.Page[fleet.Machine]{}, err
 	}
-	now := p.ms()
-	items := p.inventory.page(after, page.Size()+1, func(m fleet.Machine) bool {
+	now := p.now()
+	items := p.loop.Inventory.Select(after, page.Size()+1, func(m fleet.Machine) bool {
 		return (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
 			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
-			(!f.Drift || m.Drift) && (!f.Offline || !p.online(m, now))
+			(!f.Drift || m.Drift) && (!f.Offline || !p.loop.Inventory.Online(m, now))
 	})
 	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
 	for i := range out.Items {
-		if err := p.fillDesired(ctx, p.st.Reader, &out.Items[i]); err != nil {
+		if err := p.fillDesired(ctx, p.loop.Store.Reader, &out.Items[i]); err != nil {
 			return api.Page[fleet.Machine]{}, err
 		}
 	}
@@ -38,15 +39,11 @@ func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.
 
 // Machine returns a machine.
 func (p *Plane) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
-	m, ok := p.inventory.machine(id)
+	m, ok := p.loop.Inventory.Machine(id)
 	if !ok {
-		return m, errNoMachine(id)
+		return m, loop.NoMachine(id)
 	}
-	return m, p.fillDesired(ctx, p.st.Reader, &m)
-}
-
-func errNoMachine(id fleet.MachineID) error {
-	return fleet.Errorf(fleet.NotFound, "there is no machine %.80q", id).WithHint("nixfleet machine list shows those there are")
+	return m, p.fillDesired(ctx, p.loop.Store.Reader, &m)
 }
 
 // fillDesired derives what a machine should run; it is never stored.
@@ -72,15 +69,15 @@ func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machin
 
 // MachineReports returns what a machine reported, newest first.
 func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
-	if _, ok := p.inventory.machine(id); !ok {
-		return api.Page[fleet.Report]{}, errNoMachine(id)
+	if _, ok := p.loop.Inventory.Machine(id); !ok {
+		return api.Page[fleet.Report]{}, loop.NoMachine(id)
 	}
-	return p.st.MachineReports(ctx, id, page)
+	return p.loop.Store.MachineReports(ctx, id, page)
 }
 
 // RegisterMachine makes a machine known before it enrols. The error's code is
 // Conflict if it is known already.
-func (p *Plane) RegisterMachine(ctx context.Context, c Caller, in api.MachineRequest) (fleet.Machine, error) {
+func (p *Plane) RegisterMachine(ctx context.Context, c access.Caller, in api.MachineRequest) (fleet.Machine, error) {
 	if !in.ID.Valid() {
 		_, err := fleet.ParseMachineID(string(in.ID))
 		return fleet.Machine{}, err
@@ -91,103 +88,70 @@ func (p *Plane) RegisterMachine(ctx context.Context, c Caller, in api.MachineReq
 	if err := fleet.Pending.CheckMove(in.Lifecycle); err != nil {
 		return fleet.Machine{}, err
 	}
-	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.HealthCheckResult{}, CreatedAt: p.ms(), Version: 1}
+	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.HealthCheckResult{}, CreatedAt: p.now(), Version: 1}
 	if err := fleet.ValidateTags(m.Tags.Operator); err != nil {
 		return fleet.Machine{}, err
 	}
-	if err := c.mayTouch(m); err != nil {
+	if err := c.MayTouch(m); err != nil {
 		return fleet.Machine{}, err
 	}
-	err := p.act(ctx, func(ctx context.Context, t *pass) error { return t.register(ctx, m, c.actor(), nil) })
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error { return pass.Register(ctx, m, c.Actor(), nil) })
 	return m, err
-}
-
-func (t *pass) register(ctx context.Context, m fleet.Machine, actor string, detail map[string]string) error {
-	if err := t.tx.AddMachine(ctx, m); err != nil {
-		return err
-	}
-	t.changed(m)
-	return t.audit(ctx, actor, fleet.ActionMachineRegister, "machine:"+string(m.ID), detail)
-}
-
-// changed takes in a machine's new row.
-func (t *pass) changed(m fleet.Machine) {
-	t.machines[m.ID] = m
-	t.events = append(t.events, api.Event{At: t.now, Machine: &m})
 }
 
 // update changes what operators set of a machine, and lets the rollouts that
 // hold it know.
-func (p *Plane) update(ctx context.Context, c Caller, id fleet.MachineID, action string, change func(t *pass, m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
+func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
 	var out fleet.Machine
-	err := p.act(ctx, func(ctx context.Context, t *pass) error {
-		m, ok := t.machine(id)
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		m, ok := pass.Machine(id)
 		if !ok {
-			return errNoMachine(id)
+			return loop.NoMachine(id)
 		}
-		if err := c.mayTouch(m); err != nil {
+		if err := c.MayTouch(m); err != nil {
 			return err
 		}
 		before := m
-		detail, err := change(t, &m)
+		detail, err := change(&m)
 		if err != nil {
 			return err
 		}
-		if err := c.mayTouch(m); err != nil {
+		if err := c.MayTouch(m); err != nil {
 			return err
 		}
-		if err := t.tx.UpdateMachine(ctx, &m); err != nil {
+		if err := pass.Tx.UpdateMachine(ctx, &m); err != nil {
 			return err
 		}
-		t.changed(m)
-		if err := t.audit(ctx, c.actor(), action, "machine:"+string(id), detail); err != nil {
+		pass.Changed(m)
+		if err := pass.Audit(ctx, c.Actor(), action, "machine:"+string(id), detail); err != nil {
 			return err
 		}
 		if m.Lifecycle != before.Lifecycle {
-			if err := t.lifecycleChanged(ctx, m); err != nil {
+			if err := p.lifecycleChanged(ctx, pass, m); err != nil {
 				return err
 			}
 		}
 		out = m
-		return p.fillDesired(ctx, t.tx.Reader, &out)
+		return p.fillDesired(ctx, pass.Tx.Reader, &out)
 	})
 	return out, err
 }
 
-// lifecycleChanged lets rollouts know (H10), and ends the certificates of a
-// machine that is gone.
-func (t *pass) lifecycleChanged(ctx context.Context, m fleet.Machine) error {
+// lifecycleChanged ends the certificates of a machine that is gone, and lets
+// rollouts know (H10).
+func (p *Plane) lifecycleChanged(ctx context.Context, pass *loop.Pass, m fleet.Machine) error {
 	if m.Lifecycle == fleet.Decommissioned {
-		serials, err := t.tx.RevokeCertificates(ctx, m.ID, t.now)
-		if err != nil {
-			return err
-		}
-		t.after = append(t.after, func() { t.p.serials.add(serials...) })
-	}
-	for _, s := range t.p.holding(m.ID) {
-		if err := t.step(ctx, s, rollout.Event{Changed: m.ID}); err != nil {
+		if err := p.Enrolment.Revoke(ctx, pass, m.ID); err != nil {
 			return err
 		}
 	}
-	return t.tickDue(ctx)
-}
-
-// holding returns the rollouts at work that a machine has a part in.
-func (p *Plane) holding(id fleet.MachineID) []*rollout.State {
-	var states []*rollout.State
-	for _, s := range p.active {
-		if _, ok := s.Assignments[id]; ok {
-			states = append(states, s)
-		}
-	}
-	slices.SortFunc(states, func(a, b *rollout.State) int { return strings.Compare(string(a.Rollout.ID), string(b.Rollout.ID)) })
-	return states
+	return pass.LifecycleChanged(ctx, m.ID)
 }
 
 // SetLifecycle moves a machine in its life. A move that there is not has the
 // code Conflict.
-func (p *Plane) SetLifecycle(ctx context.Context, c Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
+func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(m *fleet.Machine) (map[string]string, error) {
 		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {
 			return nil, err
 		}
@@ -199,8 +163,8 @@ func (p *Plane) SetLifecycle(ctx context.Context, c Caller, id fleet.MachineID, 
 
 // SetTags sets the operators' tags of a machine. Rollouts that were planned
 // before do not change (H19).
-func (p *Plane) SetTags(ctx context.Context, c Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineTags, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
+func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineTags, func(m *fleet.Machine) (map[string]string, error) {
 		if in.IfVersion != 0 && in.IfVersion != m.Version {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s has version %d, not %d", id, m.Version, in.IfVersion).WithHint("look at it again, then repeat")
 		}
@@ -216,8 +180,8 @@ func (p *Plane) SetTags(ctx context.Context, c Caller, id fleet.MachineID, in ap
 
 // AdoptMachine accepts a machine that came with a good certificate and no row:
 // it takes part in rollouts from now on.
-func (p *Plane) AdoptMachine(ctx context.Context, c Caller, id fleet.MachineID) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(_ *pass, m *fleet.Machine) (map[string]string, error) {
+func (p *Plane) AdoptMachine(ctx context.Context, c access.Caller, id fleet.MachineID) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(m *fleet.Machine) (map[string]string, error) {
 		if m.Lifecycle != fleet.Pending {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
 		}
@@ -226,7 +190,7 @@ func (p *Plane) AdoptMachine(ctx context.Context, c Caller, id fleet.MachineID) 
 		}
 		m.Lifecycle = fleet.Active
 		if m.EnrolledAt == 0 {
-			m.EnrolledAt = p.ms()
+			m.EnrolledAt = p.now()
 		}
 		return nil, nil
 	})

@@ -11,6 +11,9 @@ import (
 	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/documents"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -20,20 +23,20 @@ import (
 // same release again gives what was registered. Its sequence must be above its
 // line's newest, and its previousDigest that release; else the code is
 // Conflict.
-func (p *Plane) CreateRelease(ctx context.Context, c Caller, in api.ReleaseRequest) (fleet.Release, error) {
-	root := p.trustNow().root
+func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.ReleaseRequest) (fleet.Release, error) {
+	root := p.Documents.Current().Root
 	if root == nil {
-		return fleet.Release{}, errNoRoot()
+		return fleet.Release{}, documents.ErrNoRoot()
 	}
-	checked, err := trust.CheckRelease(in.Envelope, in.Entries, root, p.ms())
+	checked, err := trust.CheckRelease(in.Envelope, in.Entries, root, p.now())
 	if err != nil {
 		return fleet.Release{}, err
 	}
 	if checked.Header.Sequence > math.MaxInt64 {
 		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
 	}
-	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.ms(), RegisteredBy: c.actor()}
-	err = p.st.Write(ctx, func(tx *store.Tx) error {
+	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
+	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		have, err := tx.Release(ctx, checked.Digest)
 		if err == nil {
 			release = have
@@ -49,7 +52,7 @@ func (p *Plane) CreateRelease(ctx context.Context, c Caller, in api.ReleaseReque
 			return err
 		}
 		return tx.AddAudit(ctx, fleet.AuditEvent{
-			At: release.RegisteredAt, Actor: c.actor(), Action: fleet.ActionReleaseCreate, Subject: "release:" + string(release.Digest),
+			At: release.RegisteredAt, Actor: c.Actor(), Action: fleet.ActionReleaseCreate, Subject: "release:" + string(release.Digest),
 			Detail: map[string]string{
 				"line": string(release.Header.Line), "sequence": fmt.Sprint(release.Header.Sequence), "name": release.Header.Name,
 				"entries": fmt.Sprint(release.Header.Entries.Count),
@@ -83,13 +86,13 @@ func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
 
 // Releases returns releases, newest first.
 func (p *Plane) Releases(ctx context.Context, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
-	return p.st.Releases(ctx, f, page)
+	return p.loop.Store.Releases(ctx, f, page)
 }
 
 // Release returns a release with the bytes that were signed.
 func (p *Plane) Release(ctx context.Context, digest fleet.Digest) (api.ReleaseDetail, error) {
 	var d api.ReleaseDetail
-	err := p.st.Read(ctx, func(r store.Reader) (err error) {
+	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if d.Release, err = r.Release(ctx, digest); err != nil {
 			return err
 		}
@@ -117,14 +120,14 @@ func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.Rele
 
 // DeleteRelease forgets a release that nothing uses. The error's code is
 // Conflict, and says what uses it, if something does (O12).
-func (p *Plane) DeleteRelease(ctx context.Context, c Caller, digest fleet.Digest) (fleet.Release, error) {
+func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet.Digest) (fleet.Release, error) {
 	var gone fleet.Release
-	err := p.act(ctx, func(ctx context.Context, t *pass) error {
-		r, err := t.tx.Release(ctx, digest)
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		r, err := pass.Tx.Release(ctx, digest)
 		if err != nil {
 			return err
 		}
-		users, err := t.tx.ReleaseUsers(ctx, digest)
+		users, err := pass.Tx.ReleaseUsers(ctx, digest)
 		if err != nil {
 			return err
 		}
@@ -132,11 +135,11 @@ func (p *Plane) DeleteRelease(ctx context.Context, c Caller, digest fleet.Digest
 			return fleet.Errorf(fleet.Conflict, "release %s is used by %s", digest.Short(), strings.Join(users, ", "))
 		}
 		gone = r
-		if err := t.tx.DeleteRelease(ctx, digest); err != nil {
+		if err := pass.Tx.DeleteRelease(ctx, digest); err != nil {
 			return err
 		}
-		t.after = append(t.after, func() { p.releases.drop(digest) })
-		return t.audit(ctx, c.actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
+		pass.AfterCommit(func() { p.releases.drop(digest) })
+		return pass.Audit(ctx, c.Actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
 	})
 	return gone, err
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/epoch"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -21,20 +24,21 @@ import (
 // CreateRollout plans a rollout and, unless it is a dry run, starts it. A dry
 // run gives the same answer and writes nothing (O01). The error's code is
 // Conflict, and names the other rollout, if a machine is in one.
-func (p *Plane) CreateRollout(ctx context.Context, c Caller, in api.RolloutRequest) (api.RolloutDetail, error) {
+func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.RolloutRequest) (api.RolloutDetail, error) {
 	release, err := p.releases.release(ctx, in.Spec.Release)
 	if err != nil {
 		return api.RolloutDetail{}, err
 	}
 	if in.DryRun {
 		s, plan, err := p.plan(ctx, c, in.Spec, release)
-		if err == nil && !s.Rollout.Spec.Supersede {
-			var claims map[fleet.MachineID]fleet.RolloutID
-			if claims, err = p.st.Claims(ctx); err == nil {
-				err = conflicting(s, claims)
-			}
-		}
 		if err != nil {
+			return api.RolloutDetail{}, err
+		}
+		claims, err := p.loop.Store.Claims(ctx)
+		if err != nil {
+			return api.RolloutDetail{}, err
+		}
+		if err := loop.CheckClaims(s, claims); err != nil {
 			return api.RolloutDetail{}, err
 		}
 		s.Rollout.ID = ""
@@ -44,12 +48,12 @@ func (p *Plane) CreateRollout(ctx context.Context, c Caller, in api.RolloutReque
 		return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
 	}
 	var out api.RolloutDetail
-	err = p.act(ctx, func(ctx context.Context, t *pass) error {
+	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		s, plan, err := p.plan(ctx, c, in.Spec, release)
 		if err != nil {
 			return err
 		}
-		if err := t.begin(ctx, &s); err != nil {
+		if err := pass.Begin(ctx, &s); err != nil {
 			return err
 		}
 		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches), Plan: &plan}
@@ -59,12 +63,12 @@ func (p *Plane) CreateRollout(ctx context.Context, c Caller, in api.RolloutReque
 }
 
 // plan judges a request as it is now. The dry run and the creation use it.
-func (p *Plane) plan(ctx context.Context, c Caller, spec fleet.RolloutSpec, release *trust.Release) (rollout.State, api.Plan, error) {
-	now := p.ms()
+func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpec, release *trust.Release) (rollout.State, api.Plan, error) {
+	now := p.now()
 	if err := p.mayRollOut(release, now); err != nil {
 		return rollout.State{}, api.Plan{}, err
 	}
-	machines := p.inventory.all()
+	machines := p.loop.Inventory.Machines()
 	current, err := p.currentEntries(ctx, machines)
 	if err != nil {
 		return rollout.State{}, api.Plan{}, err
@@ -74,7 +78,7 @@ func (p *Plane) plan(ctx context.Context, c Caller, spec fleet.RolloutSpec, rele
 		return rollout.State{}, api.Plan{}, fmt.Errorf("name rollout: %w", err)
 	}
 	s, plan, err := rollout.Build(rollout.Input{
-		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.actor(), Now: now,
+		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.Actor(), Now: now,
 		Entries: release.Entries, Machines: machines, Current: current,
 	})
 	if err != nil {
@@ -82,8 +86,8 @@ func (p *Plane) plan(ctx context.Context, c Caller, spec fleet.RolloutSpec, rele
 	}
 	s.Rollout.Version = 1
 	for id := range s.Assignments {
-		m, _ := p.inventory.machine(id)
-		if err := c.mayTouch(m); err != nil {
+		m, _ := p.loop.Inventory.Machine(id)
+		if err := c.MayTouch(m); err != nil {
 			return s, plan, err
 		}
 	}
@@ -92,13 +96,13 @@ func (p *Plane) plan(ctx context.Context, c Caller, spec fleet.RolloutSpec, rele
 
 // mayRollOut refuses what every agent would refuse.
 func (p *Plane) mayRollOut(r *trust.Release, now int64) error {
-	s := p.trustNow()
+	have := p.Documents.Current()
 	switch {
-	case p.epoch.mode() == modeRestored:
-		return errRestored()
+	case p.Epoch.Mode() == epoch.Restored:
+		return epoch.ErrRestored()
 	case r.Header.Expires <= now:
 		return fleet.Errorf(fleet.Refused, "release %s has expired", r.Digest.Short()).WithHint("make it anew: nixfleet release create --from %s", r.Digest.Short())
-	case s.revocations != nil && trust.Revoked(*s.revocations, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
+	case have.Revocations != nil && trust.Revoked(*have.Revocations, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
 		return fleet.Errorf(fleet.Refused, "release %s is revoked", r.Digest.Short())
 	}
 	return nil
@@ -134,99 +138,15 @@ func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (m
 	return current, nil
 }
 
-// conflicting says which machine is in another rollout.
-func conflicting(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
-	taken := map[fleet.RolloutID][]string{}
-	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
-		if other, ok := claims[id]; ok {
-			taken[other] = append(taken[other], string(id))
-		}
-	}
-	if len(taken) == 0 {
-		return nil
-	}
-	other := slices.Min(slices.Collect(maps.Keys(taken)))
-	ids, more := taken[other], ""
-	if len(ids) > 5 {
-		ids, more = ids[:5], fmt.Sprintf(" and %d more", len(ids)-5)
-	}
-	return fleet.Errorf(fleet.Conflict, "rollout %s is at work on %s%s", other, strings.Join(ids, ", "), more).
-		WithHint("wait for it, cancel it, or take the machines over with --supersede")
-}
-
-// begin claims the machines of a new rollout, takes its first step, and writes
-// it as it is then.
-func (t *pass) begin(ctx context.Context, s *rollout.State) error {
-	claims, err := t.tx.Claims(ctx)
-	if err != nil {
-		return err
-	}
-	if !s.Rollout.Spec.Supersede {
-		if err := conflicting(*s, claims); err != nil {
-			return err
-		}
-	}
-	if err := t.takeOver(ctx, *s, claims); err != nil {
-		return err
-	}
-	if err := t.audit(ctx, s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
-		"release": string(s.Rollout.Spec.Release), "name": s.Rollout.Spec.Name, "machines": fmt.Sprint(len(s.Assignments)),
-	}); err != nil {
-		return err
-	}
-	res := rollout.Step(*s, rollout.Event{}, t.world(), t.now)
-	before := s.Rollout
-	s.Apply(res)
-	if err := t.tx.AddRollout(ctx, s.Rollout); err != nil {
-		return err
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
-		if err := t.tx.PutAssignment(ctx, s.Assignments[id]); err != nil {
-			return err
-		}
-		if err := t.tx.Claim(ctx, s.Rollout.ID, id); err != nil {
-			return err
-		}
-	}
-	t.dirty = true
-	return t.took(ctx, s, rollout.Result{Rollout: &s.Rollout, Batches: s.Batches, Assignments: res.Assignments, Audit: res.Audit, Wake: res.Wake, Release: res.Release}, before)
-}
-
-// takeOver ends the claims of other rollouts on the machines of a new one
-// (H17).
-func (t *pass) takeOver(ctx context.Context, s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
-	taken := map[fleet.RolloutID][]fleet.MachineID{}
-	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
-		if other, ok := claims[id]; ok {
-			taken[other] = append(taken[other], id)
-		}
-	}
-	for _, other := range slices.Sorted(maps.Keys(taken)) {
-		o, err := t.state(ctx, other)
-		if err != nil {
-			return err
-		}
-		if err := t.step(ctx, o, rollout.Event{Superseded: taken[other]}); err != nil {
-			return err
-		}
-		for _, id := range taken[other] {
-			if err := t.tx.Unclaim(ctx, other, id); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // Rollouts returns rollouts, newest first.
 func (p *Plane) Rollouts(ctx context.Context, f fleet.RolloutFilter, page fleet.PageRequest) (api.Page[fleet.Rollout], error) {
-	return p.st.Rollouts(ctx, f, page)
+	return p.loop.Store.Rollouts(ctx, f, page)
 }
 
 // Rollout returns a rollout with its batches.
 func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDetail, error) {
 	var d api.RolloutDetail
-	err := p.st.Read(ctx, func(r store.Reader) (err error) {
+	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
 			return err
 		}
@@ -238,7 +158,7 @@ func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDet
 
 // Assignments returns a rollout's machines, by id.
 func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
-	err = p.st.Read(ctx, func(r store.Reader) error {
+	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
 		if _, err := r.Rollout(ctx, id); err != nil {
 			return err
 		}
@@ -250,28 +170,28 @@ func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.Ass
 
 // RolloutVerb does to a rollout what an operator asks. A verb that the
 // rollout's state does not allow has the code Conflict.
-func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
+func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
 	if !verb.Valid() {
 		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "%.40q is not a verb of rollouts", verb).
 			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
 	}
 	var out api.RolloutDetail
-	err := p.act(ctx, func(ctx context.Context, t *pass) error {
-		s, err := t.state(ctx, id)
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		s, err := pass.State(ctx, id)
 		if err != nil {
 			return err
 		}
-		if err := t.mayTouchAll(c, s, in.Machines); err != nil {
+		if err := mayTouchAll(pass, c, s, in.Machines); err != nil {
 			return err
 		}
-		if p.epoch.mode() == modeRestored && verb != api.VerbCancel && verb != api.VerbPause {
-			return errRestored()
+		if p.Epoch.Mode() == epoch.Restored && verb != api.VerbCancel && verb != api.VerbPause {
+			return epoch.ErrRestored()
 		}
-		v := rollout.Verb{Verb: verb, Actor: c.actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
+		v := rollout.Verb{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
 		if err := rollout.Check(*s, v); err != nil {
 			return err
 		}
-		if err := t.step(ctx, s, rollout.Event{Verb: &v}); err != nil {
+		if err := pass.Step(ctx, s, rollout.Event{Verb: &v}); err != nil {
 			return err
 		}
 		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}
@@ -282,7 +202,7 @@ func (p *Plane) RolloutVerb(ctx context.Context, c Caller, id fleet.RolloutID, v
 
 // mayTouchAll checks a caller who is limited to tags against the machines that
 // a verb is about.
-func (t *pass) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) error {
+func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fleet.MachineID) error {
 	if len(c.Tags) == 0 {
 		return nil
 	}
@@ -290,11 +210,11 @@ func (t *pass) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) 
 		named = slices.Sorted(maps.Keys(s.Assignments))
 	}
 	for _, id := range named {
-		m, ok := t.machine(id)
+		m, ok := pass.Machine(id)
 		if !ok {
-			return errNoMachine(id)
+			return loop.NoMachine(id)
 		}
-		if err := c.mayTouch(m); err != nil {
+		if err := c.MayTouch(m); err != nil {
 			return err
 		}
 	}
@@ -305,34 +225,34 @@ func (t *pass) mayTouchAll(c Caller, s *rollout.State, named []fleet.MachineID) 
 // it must.
 func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
 	var s *rollout.State
-	err := p.st.Read(ctx, func(r store.Reader) error {
+	err := p.loop.Store.Read(ctx, func(r store.Reader) error {
 		v, err := r.Rollout(ctx, id)
 		if err != nil {
 			return err
 		}
-		s, err = readState(ctx, r, v)
+		s, err = loop.ReadState(ctx, r, v)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	t := &pass{p: p, now: p.ms()}
-	return rollout.Explain(*s, t.world(), t.now), nil
+	now := p.now()
+	return rollout.Explain(*s, p.loop.World(now), now), nil
 }
 
 // DeleteRollout forgets a rollout that has ended. One that says what a machine
 // should run stays; the code is Conflict.
-func (p *Plane) DeleteRollout(ctx context.Context, c Caller, id fleet.RolloutID) (fleet.Rollout, error) {
+func (p *Plane) DeleteRollout(ctx context.Context, c access.Caller, id fleet.RolloutID) (fleet.Rollout, error) {
 	var gone fleet.Rollout
-	err := p.act(ctx, func(ctx context.Context, t *pass) error {
-		r, err := t.tx.Rollout(ctx, id)
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		r, err := pass.Tx.Rollout(ctx, id)
 		if err != nil {
 			return err
 		}
-		if _, working := p.active[id]; working || !r.State.Final() {
+		if pass.AtWork(id) || !r.State.Final() {
 			return fleet.Errorf(fleet.Conflict, "rollout %s is %s", id, r.State).WithHint("cancel it first")
 		}
-		rest, err := t.tx.LastHealthyIn(ctx, id)
+		rest, err := pass.Tx.LastHealthyIn(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -341,10 +261,10 @@ func (p *Plane) DeleteRollout(ctx context.Context, c Caller, id fleet.RolloutID)
 				WithHint("a later rollout on them frees it")
 		}
 		gone = r
-		if err := t.tx.DeleteRollout(ctx, id); err != nil {
+		if err := pass.Tx.DeleteRollout(ctx, id); err != nil {
 			return err
 		}
-		return t.audit(ctx, c.actor(), fleet.ActionRolloutDelete, "rollout:"+string(id), nil)
+		return pass.Audit(ctx, c.Actor(), fleet.ActionRolloutDelete, "rollout:"+string(id), nil)
 	})
 	return gone, err
 }
