@@ -187,11 +187,11 @@ func (k *Keeper) enterRestored(ctx context.Context, e point) error {
 
 func pauseAll(ctx context.Context, p *loop.Pass) error {
 	for _, s := range p.Active() {
-		v := rollout.Verb{Verb: api.VerbPause, Actor: rollout.EngineActor, Reason: "the database is older than what the fleet has seen"}
+		v := rollout.Command{Verb: api.VerbPause, Actor: rollout.EngineActor, Reason: "the database is older than what the fleet has seen"}
 		if rollout.Check(*s, v) != nil {
 			continue // paused already, reverting or ended
 		}
-		if err := p.Step(ctx, s, rollout.Event{Verb: &v}); err != nil {
+		if err := p.Step(ctx, s, rollout.Event{Command: &v}); err != nil {
 			return err
 		}
 	}

@@ -234,7 +234,7 @@ func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, b
 			return err
 		}
 	}
-	for _, id := range res.Release {
+	for _, id := range res.EndClaims {
 		if err := p.Tx.Unclaim(ctx, s.Rollout.ID, id); err != nil {
 			return err
 		}

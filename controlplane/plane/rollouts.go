@@ -187,11 +187,11 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 		if p.Epoch.Mode() == epoch.Restored && verb != api.VerbCancel && verb != api.VerbPause {
 			return epoch.ErrRestored()
 		}
-		v := rollout.Verb{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
+		v := rollout.Command{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
 		if err := rollout.Check(*s, v); err != nil {
 			return err
 		}
-		if err := pass.Step(ctx, s, rollout.Event{Verb: &v}); err != nil {
+		if err := pass.Step(ctx, s, rollout.Event{Command: &v}); err != nil {
 			return err
 		}
 		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}

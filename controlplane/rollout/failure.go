@@ -17,7 +17,7 @@ func (st *step) judge() {
 	for i := range st.rollout.Batch + 1 {
 		b := st.batches[i]
 		if n, limit := b.Counts.Failed-b.Acknowledged, st.spec().MaxFailures.Tolerates(b.Size); n > limit {
-			st.trip(i, fmt.Sprintf("batch %d: %d of %d machines failed, %d tolerated%s", i+1, n, b.Size, limit, st.blame()))
+			st.failBatch(i, fmt.Sprintf("batch %d: %d of %d machines failed, %d tolerated%s", i+1, n, b.Size, limit, st.cause()))
 			return
 		}
 	}
@@ -26,7 +26,7 @@ func (st *step) judge() {
 	}
 	n, limit := st.total().Failed-st.rollout.Acknowledged, st.spec().MaxFailuresTotal.Tolerates(st.rollout.Machines)
 	if n > limit {
-		st.trip(st.rollout.Batch, fmt.Sprintf("%d of %d machines of the rollout failed, %d tolerated%s", n, st.rollout.Machines, limit, st.blame()))
+		st.failBatch(st.rollout.Batch, fmt.Sprintf("%d of %d machines of the rollout failed, %d tolerated%s", n, st.rollout.Machines, limit, st.cause()))
 	}
 }
 
@@ -37,13 +37,13 @@ func (st *step) judgeProgress() {
 		return
 	}
 	if st.now >= max(st.rollout.ProgressAt, st.world.Since)+p {
-		st.trip(b.Index, fmt.Sprintf("batch %d: %s: no machine became healthy for %s", b.Index+1, fleet.ReasonProgressDeadline, span(p)))
+		st.failBatch(b.Index, fmt.Sprintf("batch %d: %s: no machine became healthy for %s", b.Index+1, fleet.ReasonProgressDeadline, span(p)))
 	}
 }
 
-// blame names the machine that failed last and what it said.
-func (st *step) blame() string {
-	a := st.culprit
+// cause names the machine that failed last and what it said.
+func (st *step) cause() string {
+	a := st.lastFailed
 	if a == nil {
 		return ""
 	}
@@ -57,8 +57,8 @@ func (st *step) blame() string {
 	return s
 }
 
-// trip is what happens when a rollout has failed too often.
-func (st *step) trip(batch int, why string) {
+// failBatch fails a batch and does what the rollout is to do on failure.
+func (st *step) failBatch(batch int, why string) {
 	b := &st.batches[batch]
 	passed := b.State == fleet.BatchPassed
 	if !passed {
@@ -75,7 +75,7 @@ func (st *step) trip(batch int, why string) {
 		st.log(EngineActor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 		st.withdraw()
 		for _, id := range st.members(batch) {
-			st.orderBack(id)
+			st.orderRevert(id)
 		}
 		st.wakeBy(st.now)
 		return
@@ -99,7 +99,7 @@ func (st *step) pause(actor, why string) {
 // withdraw takes back the offers that no machine has answered. OfferedAt stays:
 // a machine that took one unseen is still heard.
 func (st *step) withdraw() {
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		if a.State == fleet.AssignOffered {
 			a.State, a.Deadline = fleet.AssignPending, 0
 			st.put(a)
@@ -114,15 +114,15 @@ func (st *step) revertAll(actor, why string) {
 	st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
 	st.log(actor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 	st.each(st.rollout.Batch, func(a fleet.Assignment) {
-		if !st.orderBack(a.Machine) && a.State.InFlight() {
+		if !st.orderRevert(a.Machine) && a.State.InFlight() {
 			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "it ran the release before this rollout; the rollout was taken back")
 		}
 	})
 }
 
-// orderBack orders a machine back to what ran before this rollout touched it,
+// orderRevert orders a machine back to what ran before this rollout touched it,
 // and reports whether there is anything to take back.
-func (st *step) orderBack(id fleet.MachineID) bool {
+func (st *step) orderRevert(id fleet.MachineID) bool {
 	a, ok := st.assignment(id)
 	if !ok || !revertible(a) {
 		return false
@@ -156,9 +156,9 @@ func revertible(a fleet.Assignment) bool {
 	return a.State.InFlight()
 }
 
-// settle ends the reverting of a batch, or of all, when no machine is on its
+// endReverting ends the reverting of a batch, or of all, when no machine is on its
 // way back any more.
-func (st *step) settle() {
+func (st *step) endReverting() {
 	if st.total().RollingBack > 0 {
 		return
 	}

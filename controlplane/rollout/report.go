@@ -28,7 +28,7 @@ func (st *step) report(r fleet.Report) {
 	default:
 		st.unsuccessful(a, r)
 	}
-	st.nudge()
+	st.wakeIfDue()
 }
 
 // concerns reports whether r is about the assignment's attempt that runs now,

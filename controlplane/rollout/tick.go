@@ -17,14 +17,14 @@ func (st *step) tick() {
 		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
 		st.open(0)
 	}
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		st.expire(a)
 	}
 	if st.rollout.State == fleet.RolloutRunning {
 		st.run()
 	}
 	if st.rollout.State == fleet.RolloutReverting {
-		st.settle()
+		st.endReverting()
 	}
 	st.rollout.WakeAt = st.nextWake()
 }
@@ -32,7 +32,7 @@ func (st *step) tick() {
 // run carries a running rollout as far as it can go now.
 func (st *step) run() {
 	for {
-		for _, a := range st.aside() {
+		for _, a := range st.readmittable() {
 			st.readmit(a)
 		}
 		next := st.queue()
@@ -90,7 +90,7 @@ func (st *step) expire(a fleet.Assignment) {
 // plane's last start leaves machines time to report.
 func (st *step) due(a fleet.Assignment) int64 {
 	if a.OfferedAt < st.world.Since {
-		return max(a.Deadline, st.world.Since+comeback)
+		return max(a.Deadline, st.world.Since+reportGrace)
 	}
 	return a.Deadline
 }
@@ -114,7 +114,7 @@ func (st *step) queue() []fleet.Assignment {
 	if n := st.spec().MaxParallel; n > 0 {
 		free = n - st.total().InFlight
 	}
-	st.idle = 0
+	st.recheckAt = 0
 	var next []fleet.Assignment
 	for i := range st.rollout.Batch + 1 {
 		if st.batches[i].Counts.Pending == 0 {
@@ -143,13 +143,13 @@ func (st *step) admit(a fleet.Assignment) bool {
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle is "+lifecycle(f, known))
 	case f.Online:
 		return true
-	case policy == fleet.OfflineWait || st.now < st.patience(f):
+	case policy == fleet.OfflineWait || st.now < st.offlineDeadline(f):
 		at := st.now + recheck
-		if p := st.patience(f); policy != fleet.OfflineWait {
+		if p := st.offlineDeadline(f); policy != fleet.OfflineWait {
 			at = min(at, p)
 		}
-		if st.idle == 0 || at < st.idle {
-			st.idle = at
+		if st.recheckAt == 0 || at < st.recheckAt {
+			st.recheckAt = at
 		}
 	case policy == fleet.OfflineSkip:
 		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered when it is back while the rollout runs")
@@ -163,15 +163,15 @@ func (st *step) admit(a fleet.Assignment) bool {
 // offline, come back in when that is over.
 func (st *step) readmit(a fleet.Assignment) {
 	f, known := st.world.Machine(a.Machine)
-	if !aside(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
+	if !readmittable(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
 		return
 	}
 	a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
 	st.put(a)
 }
 
-// patience is until when an offline machine is waited for, whatever the policy.
-func (st *step) patience(f Facts) int64 {
+// offlineDeadline is until when an offline machine is waited for, whatever the policy.
+func (st *step) offlineDeadline(f Facts) int64 {
 	return max(f.LastContact, st.world.Since) + st.spec().OfflineAfterMs
 }
 
@@ -310,7 +310,7 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 		default:
 		}
 		if a, _ = st.assignment(a.Machine); a.State.Final() && a.Reason != fleet.ReasonSuperseded {
-			st.release = append(st.release, a.Machine)
+			st.endClaims = append(st.endClaims, a.Machine)
 		}
 	})
 	for i := range st.batches {
@@ -331,16 +331,16 @@ func (st *step) nextWake() int64 {
 			next = t
 		}
 	}
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		at(st.due(a))
 	}
 	if st.rollout.State != fleet.RolloutRunning {
 		return next
 	}
-	if st.idle != 0 {
-		at(st.idle)
+	if st.recheckAt != 0 {
+		at(st.recheckAt)
 	}
-	if len(st.aside()) > 0 {
+	if len(st.readmittable()) > 0 {
 		at(st.now + recheck)
 	}
 	b := st.batches[st.rollout.Batch]
@@ -378,7 +378,7 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	if a, _ = st.assignment(id); a.State == fleet.AssignPending && st.rollout.State == fleet.RolloutRunning {
 		st.wakeBy(st.now)
 	}
-	st.nudge()
+	st.wakeIfDue()
 }
 
 // supersede lets go of machines that another rollout took over. The healthy

@@ -234,7 +234,7 @@ func TestStep_Superseded(t *testing.T) {
 	m.live(m.at(0, 0))
 	m.step(rollout.Event{Superseded: []fleet.MachineID{m.at(0, 0), m.at(1, 0), "m-99"}})
 	m.wantStates("running = passed: healthy | open: superseded offered offered")
-	if err := rollout.Check(m.state, rollout.Verb{Verb: api.VerbRevert, Machines: []fleet.MachineID{m.at(0, 0)}}); fleet.ErrorCode(err) != fleet.Conflict {
+	if err := rollout.Check(m.state, rollout.Command{Verb: api.VerbRevert, Machines: []fleet.MachineID{m.at(0, 0)}}); fleet.ErrorCode(err) != fleet.Conflict {
 		t.Errorf("revert of a machine of another rollout: %v", err)
 	}
 	m.live(m.at(1, 1))
