@@ -82,7 +82,7 @@ const (
 	VerbApprove Verb = "approve" // let the waiting batch open
 	VerbRetry   Verb = "retry"   // another attempt of machines that failed or were skipped
 	VerbSkip    Verb = "skip"    // go on without these machines
-	VerbRevert  Verb = "revert"  // take switched machines back to what ran before
+	VerbRevert  Verb = "revert"  // order switched machines to roll back
 )
 
 // Valid reports whether v is one of the verbs.
@@ -170,7 +170,7 @@ type TagsRequest struct {
 // TokenRequest asks for an enrolment token.
 type TokenRequest struct {
 	TTLSeconds int64 `json:"ttlSeconds,omitempty"` // 24 h if 0
-	Replace    bool  `json:"replace,omitempty"`    // the name lives already: its certificate ends when the token is used
+	Replace    bool  `json:"replace,omitempty"`    // the name is in use: its certificate ends when the token is used
 }
 
 // Token is an enrolment token: `nft_<name>_<secret>_<server CA's sha256>`.

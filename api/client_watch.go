@@ -41,8 +41,8 @@ func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) it
 			case !more || ctx.Err() != nil:
 				return
 			case fleet.ErrorCode(err) == fleet.NotFound && after > 0:
-				// The log does not go back that far any more, or the database
-				// is an older copy. The next connection begins with an event
+				// The log does not have it any more, or the database is an
+				// older copy. The next connection begins with an event
 				// that says to read the state anew.
 				after = 0
 				continue

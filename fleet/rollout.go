@@ -101,8 +101,8 @@ type OnFailure string
 // What a rollout does on failure.
 const (
 	Pause       OnFailure = "pause"        // offer nothing more, wait for an operator
-	RevertBatch OnFailure = "revert-batch" // take the failing batch back, then pause
-	RevertAll   OnFailure = "revert-all"   // take all switched machines back; the rollout has failed
+	RevertBatch OnFailure = "revert-batch" // revert the failing batch, then pause
+	RevertAll   OnFailure = "revert-all"   // revert all switched machines; the rollout has failed
 )
 
 // Valid reports whether f is one of the three.
@@ -251,9 +251,9 @@ const (
 	RolloutScheduled  RolloutState = "scheduled"  // created; the engine has not begun
 	RolloutRunning    RolloutState = "running"    // batches open and pass
 	RolloutPaused     RolloutState = "paused"     // offers nothing more until an operator resumes or ends it; running work ends
-	RolloutReverting  RolloutState = "reverting"  // switched machines are taken back
+	RolloutReverting  RolloutState = "reverting"  // switched machines are reverted
 	RolloutCompleted  RolloutState = "completed"  // every batch has passed, with no more failures than are tolerated
-	RolloutFailed     RolloutState = "failed"     // its machines were taken back, or none of them became healthy
+	RolloutFailed     RolloutState = "failed"     // its machines were reverted, or none of them became healthy
 	RolloutCancelled  RolloutState = "cancelled"  // ended by an operator; each machine stays on what it runs
 	RolloutSuperseded RolloutState = "superseded" // a later rollout took its machines over
 )
@@ -287,7 +287,7 @@ const (
 	BatchGated     BatchState = "gated"     // soaked; waits for what must hold before it passes, such as an approval
 	BatchPassed    BatchState = "passed"    // the next one may open
 	BatchFailed    BatchState = "failed"    // more failures than are tolerated, or the rollout ended first
-	BatchReverting BatchState = "reverting" // its switched machines are taken back
+	BatchReverting BatchState = "reverting" // its switched machines are reverted
 )
 
 // Valid reports whether s is one of the states.

@@ -192,7 +192,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 			t.Fatalf("the enrolled machine is %+v", m)
 		}
 		_, err = token(false)
-		wantCode(t, err, fleet.Conflict) // a living name
+		wantCode(t, err, fleet.Conflict) // a name in use
 		late := must[string](t)(token(true))
 		rest(25 * time.Hour)
 		_, _, err = w.plane().Enrolment.RedeemToken(ctx, late, keyB, issue)

@@ -380,7 +380,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 	})
 }
 
-// A reader of events who comes back after a restart has each event once and in
+// A reader of events who reconnects after a restart has each event once and in
 // order.
 func TestEvents_LoseNothingOverARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {

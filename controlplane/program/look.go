@@ -26,7 +26,7 @@ func backupCommand(file *string) *cobra.Command {
 		Use:   "backup DEST",
 		Short: "Copy the database to a new file, also while the control plane runs",
 		Long: "Copy the database to a new file, also while the control plane runs.\n\n" +
-			"The keys are files beside it in stateDir (*.pem, *.key) and belong into the same backup.",
+			"The keys are files beside it in stateDir (*.pem, *.key) and belong in the same backup.",
 		Example: "  nixfleet-control-plane backup /var/backups/nixfleet-2030-01-31.db",
 		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -29,7 +29,7 @@ type Input struct {
 
 // Build checks what an operator asks for and makes the frozen plan: who takes
 // part, who does not and why (H11), and the batches. An error's code is
-// Invalid, and nothing that it lets through makes no sense later (H14).
+// Invalid; what passes here is not found invalid later (H14).
 //
 // Tags are those of the entry in this release and those of operators.
 func Build(in Input) (State, api.Plan, error) {

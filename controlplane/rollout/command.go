@@ -10,8 +10,8 @@ import (
 )
 
 // Check returns nil if the verb is possible now; else an error that says what
-// is, whose code is Conflict, or NotFound and Invalid for machines that make
-// no sense.
+// is, whose code is Conflict, or NotFound and Invalid for machines that it
+// cannot be about.
 func Check(state State, c Command) error {
 	r := state.Rollout
 	if !c.Verb.Valid() {
@@ -22,7 +22,7 @@ func Check(state State, c Command) error {
 		return fleet.Errorf(fleet.Conflict, "rollout %s is %s", r.ID, r.State).WithHint("it has ended; create another one")
 	}
 	if r.State == fleet.RolloutReverting {
-		return fleet.Errorf(fleet.Conflict, "rollout %s is taking machines back", r.ID).
+		return fleet.Errorf(fleet.Conflict, "rollout %s is reverting machines", r.ID).
 			WithHint("it ends by itself; rollout explain shows the deadline of each machine")
 	}
 	switch c.Verb {
@@ -93,7 +93,7 @@ func applicable(v api.Verb) string {
 	case api.VerbSkip:
 		return "machines that wait, are at work or failed can be skipped"
 	case api.VerbRevert:
-		return "machines that this rollout switched can be taken back"
+		return "machines that this rollout switched can be reverted"
 	case api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove:
 	}
 	return ""
@@ -131,7 +131,7 @@ func (st *step) command(c Command) {
 		st.logCommand(fleet.ActionRolloutSkip, c, ids)
 	case api.VerbRevert:
 		if len(c.Machines) == 0 {
-			st.revertAll(c.Actor, orElse(c.Reason, "taken back by "+c.Actor))
+			st.revertAll(c.Actor, orElse(c.Reason, "reverted by "+c.Actor))
 			return
 		}
 		ids := st.targets(c)

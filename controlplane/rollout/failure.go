@@ -8,8 +8,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// judge stops the rollout as soon as failures exceed what is tolerated, with
-// machines still pending or at work (H04).
+// judge stops the rollout as soon as failures exceed what is tolerated, also
+// when machines are still pending or at work (H04).
 func (st *step) judge() {
 	if st.rollout.State != fleet.RolloutRunning {
 		return
@@ -68,7 +68,7 @@ func (st *step) failBatch(batch int, why string) {
 	switch st.spec().OnFailure {
 	case fleet.RevertBatch:
 		if passed {
-			break // its successor is at work: there is no batch to take back alone
+			break // its successor is at work: this batch cannot be reverted alone
 		}
 		b.State, b.EndedAt = fleet.BatchReverting, 0
 		st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
@@ -96,8 +96,8 @@ func (st *step) pause(actor, why string) {
 	st.log(actor, fleet.ActionRolloutPause, map[string]string{"why": why})
 }
 
-// withdraw takes back the offers that no machine has answered. OfferedAt stays:
-// a machine that took one unseen is still heard.
+// withdraw withdraws the offers that no machine has answered. OfferedAt stays:
+// a report of a machine that took one unseen still counts.
 func (st *step) withdraw() {
 	for _, a := range st.atWork() {
 		if a.State == fleet.AssignOffered {
@@ -108,20 +108,20 @@ func (st *step) withdraw() {
 	}
 }
 
-// revertAll takes every machine that this rollout switched back; the rollout
-// has failed when that is done.
+// revertAll reverts every machine that this rollout switched. The rollout has
+// failed when that is done.
 func (st *step) revertAll(actor, why string) {
 	st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
 	st.log(actor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 	st.each(st.rollout.Batch, func(a fleet.Assignment) {
 		if !st.orderRevert(a.Machine) && a.State.InFlight() {
-			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "it ran the release before this rollout; the rollout was taken back")
+			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "it ran the release before this rollout; the rollout was reverted")
 		}
 	})
 }
 
-// orderRevert orders a machine back to what ran before this rollout touched it,
-// and reports whether there is anything to take back.
+// orderRevert orders a machine to roll back to what ran before this rollout
+// touched it, and reports whether there is anything to revert.
 func (st *step) orderRevert(id fleet.MachineID) bool {
 	a, ok := st.assignment(id)
 	if !ok || !revertible(a) {
@@ -168,7 +168,7 @@ func (st *step) endReverting() {
 			continue
 		}
 		b.State, b.EndedAt = fleet.BatchFailed, st.now
-		st.pause(EngineActor, b.Why+"; the batch was taken back")
+		st.pause(EngineActor, b.Why+"; the batch was reverted")
 		return
 	}
 	st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, EngineActor, st.rollout.Why)

@@ -12,13 +12,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// index follows from a State's rows. It spares a tick the look at machines
-// that nothing can happen to.
+// index follows from a State's rows. With it a tick skips machines that nothing
+// can happen to.
 type index struct {
 	order        [][]fleet.MachineID // of each batch, in the order of the plan
 	pending      [][]fleet.MachineID // of each batch, in order, a superset of those pending
 	atWork       map[fleet.MachineID]bool
-	readmittable map[fleet.MachineID]bool // skipped, and may come back by themselves
+	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
 }
 
 // indexed returns the state's index, a new one if it has none yet.
@@ -54,12 +54,13 @@ func set(m map[fleet.MachineID]bool, id fleet.MachineID, in bool) {
 	}
 }
 
-// atWork reports whether a machine is at work, or on its way back.
+// atWork reports whether a machine is at work, or rolls back.
 func atWork(a fleet.Assignment) bool {
 	return a.State.InFlight() || a.State.RollingBack()
 }
 
-// readmittable reports whether a skipped machine comes back in by itself.
+// readmittable reports whether a machine is skipped only until the cause is
+// over.
 func readmittable(a fleet.Assignment) bool {
 	return a.State == fleet.AssignSkipped && (a.Reason == fleet.ReasonOffline || a.Reason == fleet.ReasonLifecycle)
 }
@@ -83,7 +84,7 @@ func (s *State) Apply(r Result) {
 	for _, b := range r.Batches {
 		s.Batches[b.Index] = b
 	}
-	again := map[int]bool{} // batches to which machines came back
+	again := map[int]bool{} // batches with machines that are pending again
 	for _, a := range r.Assignments {
 		if a.State == fleet.AssignPending && s.Assignments[a.Machine].State != fleet.AssignPending {
 			again[a.Batch] = true

@@ -9,8 +9,8 @@ import (
 )
 
 // report takes in what a machine says of its attempt. Reports of anything but
-// the present attempt count for nothing (H01), and a failure is never taken
-// back by a later success (H02).
+// the present attempt have no effect (H01), and a later success does not undo a
+// failure (H02).
 func (st *step) report(r fleet.Report) {
 	a, ok := st.assignment(r.Machine)
 	if !ok || !st.concerns(r, a) {
@@ -32,7 +32,7 @@ func (st *step) report(r fleet.Report) {
 }
 
 // concerns reports whether r is about the assignment's attempt that runs now,
-// or about a healthy machine that went back after all.
+// or about a healthy machine that rolled back after all.
 func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 	if r.Rollout != st.rollout.ID || !a.EverOffered || r.Attempt != a.Attempt || r.Digest != a.Digest {
 		return false

@@ -53,7 +53,7 @@ type World struct {
 	Machine func(fleet.MachineID) (Facts, bool)
 	// Since is when the control plane began to listen, Unix milliseconds.
 	// What ran out while it was down is judged only once machines had time to
-	// come back and tell.
+	// reconnect and report.
 	Since int64
 }
 

@@ -120,7 +120,7 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 	m.audit = append(m.audit, res.Audit...)
 	for _, id := range res.EndClaims {
 		if m.released[id] {
-			m.t.Fatalf("%s was let go twice", id)
+			m.t.Fatalf("%s was released twice", id)
 		}
 		m.released[id] = true
 	}

@@ -15,8 +15,8 @@ import (
 const (
 	// EngineActor is who the audit trail names for what nobody ordered.
 	EngineActor = "control-plane"
-	// reportGrace is how long machines have, after the control plane is back, to
-	// report what happened while it was down (H15).
+	// reportGrace is how long machines have, after the control plane is up
+	// again, to report what happened while it was down (H15).
 	reportGrace = 2 * 60 * 1000
 	// recheck bounds how long a machine that is online again can be missed if
 	// nobody says so.

@@ -152,7 +152,7 @@ func (st *step) admit(a fleet.Assignment) bool {
 			st.recheckAt = at
 		}
 	case policy == fleet.OfflineSkip:
-		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered when it is back while the rollout runs")
+		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered if it is online again while the rollout runs")
 	default:
 		st.end(a, fleet.AssignFailed, fleet.ReasonOffline, "offline "+sinceContact(f))
 	}
@@ -160,7 +160,7 @@ func (st *step) admit(a fleet.Assignment) bool {
 }
 
 // readmit lets a machine that was left out for its lifecycle, or for being
-// offline, come back in when that is over.
+// offline, take part again when that is over.
 func (st *step) readmit(a fleet.Assignment) {
 	f, known := st.world.Machine(a.Machine)
 	if !readmittable(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
@@ -177,7 +177,7 @@ func (st *step) offlineDeadline(f Facts) int64 {
 
 func sinceContact(f Facts) string {
 	if f.LastContact == 0 {
-		return "since ever"
+		return "and never seen"
 	}
 	return "since " + date(f.LastContact)
 }
@@ -261,7 +261,7 @@ func (st *step) absent(b *fleet.Batch) string {
 }
 
 // gate says why a soaked batch does not pass yet, "" if it does. The last
-// batch has nothing behind it to keep back.
+// batch has nothing after it to hold up.
 func (st *step) gate(b *fleet.Batch) string {
 	switch {
 	case b.Approved || b.Index+1 == len(st.batches):
@@ -301,7 +301,7 @@ func (st *step) complete() {
 
 // finish ends the rollout. Machines that were not offered stay as they are,
 // and so do those that switched; one in the middle of a switch ends by itself
-// and is let go then.
+// and its claim ends then.
 func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 	st.each(len(st.batches)-1, func(a fleet.Assignment) {
 		switch a.State {
@@ -359,8 +359,8 @@ func (st *step) nextWake() int64 {
 	return next
 }
 
-// machineChanged looks at one machine whose lifecycle changed or that is back
-// online; what follows for others is left to the tick.
+// machineChanged looks at one machine whose lifecycle changed or that is online
+// again; what follows for others is left to the tick.
 func (st *step) machineChanged(id fleet.MachineID) {
 	a, ok := st.assignment(id)
 	if !ok || a.Batch > st.rollout.Batch || st.rollout.State == fleet.RolloutScheduled {
@@ -381,8 +381,8 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	st.wakeIfDue()
 }
 
-// supersede lets go of machines that another rollout took over. The healthy
-// ones stay so in the books, and are out of reach for a revert.
+// supersede ends this rollout's part in machines that another one took over.
+// Healthy ones keep their state, and cannot be reverted any more.
 func (st *step) supersede(ids []fleet.MachineID) {
 	taken := map[fleet.MachineID]bool{}
 	for _, id := range ids {

@@ -58,7 +58,7 @@ func TestEnroll_RefusesATokenThatIsNotGood(t *testing.T) {
 	wantCode(t, "used before", enroll(tok, "web-01"), fleet.Conflict)
 	wantCode(t, "unknown", enroll("nft_web-01_0123456789abcdef_"+api.CAHash(nil), "web-01"), fleet.Unauthenticated)
 	_, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
-	wantCode(t, "a living name without replace", err, fleet.Conflict)
+	wantCode(t, "a name in use without replace", err, fleet.Conflict)
 
 	late := w.token(admin, "web-03")
 	w.advance(25 * time.Hour)
@@ -178,7 +178,7 @@ func (w *world) holding(m *api.AgentClient, ci api.CheckIn) <-chan error {
 }
 
 // E07: once a machine is shut out its open connection ends too, and a resumed
-// session does not bring it back.
+// session does not restore it.
 func TestAgents_AreShutOutAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -15,7 +15,7 @@ type Token struct {
 	Machine   fleet.MachineID
 	CreatedAt int64 // Unix milliseconds, as the others
 	ExpiresAt int64
-	Replaces  bool // may end the certificates of a living machine
+	Replaces  bool // may end the certificates of an enrolled machine
 	UsedAt    int64
 	KeyHash   fleet.Digest // of the first request's public key
 	// Certificate is the answer to that request, DER.

@@ -127,7 +127,7 @@ func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
 // machines that run it.
 func (r Reader) ReleaseUsers(ctx context.Context, digest fleet.Digest) ([]string, error) {
 	users, err := list(ctx, r.q, column[string], `SELECT 'rollout ' || id FROM rollout WHERE release_digest = $1
-		UNION ALL SELECT 'rollout ' || rollout_id || ' (to go back to on ' || machine_id || ')' FROM assignment WHERE previous_digest = $1
+		UNION ALL SELECT 'rollout ' || rollout_id || ' (to roll back to on ' || machine_id || ')' FROM assignment WHERE previous_digest = $1
 			AND rollout_id IN (SELECT rollout_id FROM claim)
 		UNION ALL SELECT 'machine ' || id FROM machine WHERE runs_release = $1
 		LIMIT 10`, string(digest))

@@ -388,7 +388,7 @@ func TestBackup_IsAWholeStore(t *testing.T) {
 	}
 }
 
-func TestRows_ComeBackAsTheyWere(t *testing.T) {
+func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx, "r1", "r2") })
 	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, Approved: true, ApprovedBy: "key:bob"}

@@ -35,7 +35,7 @@ type job struct {
 // Other writes may share the transaction; each has its own savepoint, so that
 // an error of one undoes that one alone. fn must not keep tx, and must not
 // call Write. After ctx has ended, Write still says what became of an fn that
-// had begun. Errors of fn come back as they are; Unavailable means closed.
+// had begun. Errors of fn are returned as they are; Unavailable means closed.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	j := &job{write: fn, done: make(chan struct{})}
 	if s.writer == nil {
