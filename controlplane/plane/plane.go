@@ -81,8 +81,11 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{loop: l, conf: c, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l), releases: newReleaseCache(c.Store)}
+	p := &Plane{loop: l, conf: c, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
 	l.OnFlush(p.Keys.Flush)
+	if p.releases, err = newReleaseCache(c.Store); err != nil {
+		return nil, err
+	}
 	if p.Documents, err = documents.Open(ctx, l); err != nil {
 		return nil, err
 	}

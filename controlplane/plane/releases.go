@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
@@ -161,84 +160,4 @@ func (p *Plane) BundleFor(ctx context.Context, machine fleet.MachineID, digest f
 		return nil, fmt.Errorf("encode bundle: %w", err)
 	}
 	return b, nil
-}
-
-// cachedReleases is how many releases are kept with their trees. A fleet moves
-// between two or three at a time.
-const cachedReleases = 8
-
-// releaseCache keeps the releases that were used last, with their trees.
-type releaseCache struct {
-	st    *store.Store
-	mu    sync.Mutex
-	byID  map[fleet.Digest]*trust.Release
-	order []fleet.Digest // least recently used first
-}
-
-func newReleaseCache(st *store.Store) *releaseCache {
-	return &releaseCache{st: st, byID: map[fleet.Digest]*trust.Release{}}
-}
-
-// release returns a registered release. It was checked when it came; agents
-// check it again.
-func (c *releaseCache) release(ctx context.Context, digest fleet.Digest) (*trust.Release, error) {
-	c.mu.Lock()
-	r, ok := c.byID[digest]
-	c.mu.Unlock()
-	if ok {
-		c.put(r)
-		return r, nil
-	}
-	r = &trust.Release{Digest: digest}
-	err := c.st.Read(ctx, func(s store.Reader) error {
-		v, err := s.Release(ctx, digest)
-		if err != nil {
-			return err
-		}
-		r.Header = v.Header
-		if r.Envelope, err = s.ReleaseEnvelope(ctx, digest); err != nil {
-			return err
-		}
-		r.Raw, err = s.ReleaseEntries(ctx, digest)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.Entries = make([]fleet.Entry, len(r.Raw))
-	for i, raw := range r.Raw {
-		if err := json.Unmarshal(raw, &r.Entries[i]); err != nil {
-			return nil, fmt.Errorf("read entry %d of release %s: %w", i, digest.Short(), err)
-		}
-	}
-	r.Tree = trust.NewTree(r.Raw)
-	c.put(r)
-	return r, nil
-}
-
-func (c *releaseCache) put(r *trust.Release) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.remove(r.Digest)
-	c.byID[r.Digest] = r
-	c.order = append(c.order, r.Digest)
-	if len(c.order) > cachedReleases {
-		c.remove(c.order[0])
-	}
-}
-
-func (c *releaseCache) drop(digest fleet.Digest) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.remove(digest)
-}
-
-func (c *releaseCache) remove(digest fleet.Digest) {
-	delete(c.byID, digest)
-	for i, d := range c.order {
-		if d == digest {
-			c.order = append(c.order[:i:i], c.order[i+1:]...)
-			return
-		}
-	}
 }

@@ -95,9 +95,13 @@ func (l Listeners) Close() {
 
 // New prepares a server; it opens nothing.
 func New(o Options) (*Server, error) {
+	failures, err := newFailures()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), failures: newFailures(),
+		conns: newConns(), failures: failures,
 	}
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
 	s.draining, s.drain = context.WithCancel(context.Background())
