@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/server"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -157,27 +157,9 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 		return err
 	}
 	secret := rand.Text()
-	if err := writeSecret(file, secret); err != nil {
-		return err
+	if err := atomicfile.Write(file, []byte(secret+"\n"), 0o600); err != nil {
+		return fleet.Errorf(fleet.Unavailable, "bootstrap secret: %w", err)
 	}
 	log.Info("bootstrap secret written; it is good for the first admin key", "file", file)
 	return p.Keys.SetBootstrapSecret(ctx, secret)
-}
-
-// writeSecret writes a private file, whole or not at all.
-func writeSecret(file, secret string) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".bootstrap-*") // mode 0600
-	if err != nil {
-		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
-	}
-	_, err = f.WriteString(secret + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
-	}
-	return nil
 }
