@@ -48,7 +48,7 @@ func (s *Server) agentHandler() http.Handler {
 
 // agent lets only machines pass whose certificate is good now, and answers
 // with what fn returns: []byte as it is, anything else as JSON.
-func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
@@ -63,7 +63,7 @@ func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) 
 		}
 		rec.caller = string(m)
 		s.conns.seen(r.Context(), m, r.TLS)
-		v, err := fn(withWriter(r, w), m)
+		v, err := fn(w, r, m)
 		s.answer(w, rec, v, err)
 	}
 }
@@ -93,18 +93,10 @@ func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
 	_ = rc.SetWriteDeadline(now.Add(write))
 }
 
-type writerKey struct{}
-
-func withWriter(r *http.Request, w http.ResponseWriter) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), writerKey{}, w))
-}
-
-// decode reads a body. Fields that are unknown are let pass, unlike
-// operators': an agent may be newer than its control plane, and must not lose
-// it for that. Once the body is read, the read deadline ends: it would cut a
-// long poll.
-func (s *Server) decode(r *http.Request, limit int64, v any) error {
-	w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
+// decode reads a body. Unknown fields pass, unlike operators': an agent may be
+// newer than its control plane, and must not lose it for that. Once the body is
+// read, the read deadline ends: it would cut a long poll.
+func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -128,9 +120,9 @@ func own(certificate, claimed fleet.MachineID) error {
 	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
 }
 
-func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var ci api.CheckIn
-	if err := s.decode(r, maxCheckIn, &ci); err != nil {
+	if err := decode(w, r, maxCheckIn, &ci); err != nil {
 		return nil, err
 	}
 	if err := own(m, ci.Machine); err != nil {
@@ -145,7 +137,6 @@ func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
 		rec.held = true
 		s.metrics.longPolls.Inc()
 		defer s.metrics.longPolls.Dec()
-		w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
 	}
 	ctx, cancel := s.untilDrain(r.Context())
@@ -157,9 +148,9 @@ func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
 	return orders, err
 }
 
-func (s *Server) reports(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var in api.Reports
-	if err := s.decode(r, maxReports, &in); err != nil {
+	if err := decode(w, r, maxReports, &in); err != nil {
 		return nil, err
 	}
 	for _, rep := range in.Reports {
@@ -170,7 +161,7 @@ func (s *Server) reports(r *http.Request, m fleet.MachineID) (any, error) {
 	return s.plane.SubmitReports(r.Context(), m, in.Reports)
 }
 
-func (s *Server) release(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) release(_ http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	d, err := fleet.ParseDigest(r.PathValue("digest"))
 	if err != nil {
 		return nil, err
@@ -178,7 +169,7 @@ func (s *Server) release(r *http.Request, m fleet.MachineID) (any, error) {
 	return s.plane.BundleFor(r.Context(), m, d)
 }
 
-func (s *Server) trustDocument(r *http.Request, _ fleet.MachineID) (any, error) {
+func (s *Server) trustDocument(_ http.ResponseWriter, r *http.Request, _ fleet.MachineID) (any, error) {
 	d, err := fleet.ParseDigest(r.PathValue("digest"))
 	if err != nil {
 		return nil, err
@@ -186,7 +177,7 @@ func (s *Server) trustDocument(r *http.Request, _ fleet.MachineID) (any, error) 
 	return s.plane.Documents.ByDigest(r.Context(), d)
 }
 
-func (s *Server) root(r *http.Request, _ fleet.MachineID) (any, error) {
+func (s *Server) root(_ http.ResponseWriter, r *http.Request, _ fleet.MachineID) (any, error) {
 	version, err := strconv.ParseUint(r.PathValue("version"), 10, 64)
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "the version of a root is a number")
@@ -199,13 +190,13 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	rec := recordOf(r.Context())
 	rec.operation = "enroll"
 	s.deadlines(w, agentWriteTime)
-	cert, err := s.enrolled(withWriter(r, w), rec)
+	cert, err := s.enrolled(w, r, rec)
 	s.answer(w, rec, cert, err)
 }
 
-func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error) {
+func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (api.Certificate, error) {
 	var in api.EnrollRequest
-	if err := s.decode(r, maxCSR, &in); err != nil {
+	if err := decode(w, r, maxCSR, &in); err != nil {
 		return api.Certificate{}, err
 	}
 	if err := s.issues(); err != nil {
@@ -225,9 +216,9 @@ func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error)
 	return s.certificate(der)
 }
 
-func (s *Server) renew(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var in api.RenewRequest
-	if err := s.decode(r, maxCSR, &in); err != nil {
+	if err := decode(w, r, maxCSR, &in); err != nil {
 		return nil, err
 	}
 	if err := s.issues(); err != nil {
