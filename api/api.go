@@ -4,7 +4,8 @@
 // list of operations, what agents and operators send and get, how errors
 // travel, and a client for each side.
 //
-// It imports fleet and the standard library only, and never decides anything.
+// It imports fleet, a library for back-off and the standard library only, and
+// never decides anything.
 package api
 
 import (

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -33,7 +32,7 @@ const (
 // the fleet on seeing it, and the events that follow, leave no gap.
 func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		wait := firstBackOff
+		between := newPauses()
 		for ctx.Err() == nil {
 			last := after
 			more, err := c.stream(ctx, &after, f, yield)
@@ -51,16 +50,11 @@ func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) it
 				return
 			}
 			if after != last {
-				wait = firstBackOff
+				between.reset()
 			}
-			pause := wait/2 + rand.N(wait/2)
-			if d, ok := RetryAfter(err); ok {
-				pause = d
-			}
-			if !sleep(ctx, pause) {
+			if !between.wait(ctx, err) {
 				return
 			}
-			wait = min(2*wait, maxBackOff)
 		}
 	}
 }
