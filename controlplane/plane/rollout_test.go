@@ -242,9 +242,9 @@ func TestCreateRollout_DryRunWritesNothing(t *testing.T) {
 		if d.Plan == nil || len(d.Plan.LeftOut) == 0 || d.Plan.LeftOut[0].Machine != "web-02" || d.Plan.Changes.Machines != 1 {
 			t.Errorf("plan %+v", d.Plan)
 		}
-		real := must[api.RolloutDetail](t)(w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)}))
-		if d := cmp.Diff(d.Plan, real.Plan); d != "" {
-			t.Errorf("the creation does otherwise than the dry run (-dry +real):\n%s", d)
+		created := must[api.RolloutDetail](t)(w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)}))
+		if d := cmp.Diff(d.Plan, created.Plan); d != "" {
+			t.Errorf("the creation does otherwise than the dry run (-dry +created):\n%s", d)
 		}
 		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest), DryRun: true})
 		wantCode(t, err, fleet.Conflict)

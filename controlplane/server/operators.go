@@ -39,9 +39,9 @@ type operators struct {
 	done map[string]bool // operations that have a handler
 }
 
-// operatorHandler registers every operation of api.Operations, and returns
-// the handler and the OpenAPI document.
-func (s *Server) operatorHandler() (http.Handler, []byte, error) {
+// operatorHandler serves every operation of api.Operations, and the OpenAPI
+// document.
+func (s *Server) operatorHandler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	o := &operators{Server: s, done: map[string]bool{}}
 	o.huma = humago.New(mux, humaConfig())
@@ -54,12 +54,12 @@ func (s *Server) operatorHandler() (http.Handler, []byte, error) {
 	o.eventOperations()
 	for _, op := range api.Operations {
 		if !o.done[op.ID] {
-			return nil, nil, fmt.Errorf("operation %s has no handler", op.ID)
+			return nil, fmt.Errorf("operation %s has no handler", op.ID)
 		}
 	}
 	document, err := o.document()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -69,7 +69,7 @@ func (s *Server) operatorHandler() (http.Handler, []byte, error) {
 		problemOf(fleet.Errorf(fleet.NotFound, "there is no operation at %s", r.URL.Path).
 			WithHint("/api/v1/openapi.json lists them")).write(w)
 	})
-	return s.observe("operators", mux), document, nil
+	return s.observe("operators", mux), nil
 }
 
 func humaConfig() huma.Config {

@@ -47,7 +47,6 @@ type Server struct {
 	metrics  *metrics
 	conns    *conns
 	failures *failures
-	document []byte // OpenAPI
 
 	operators, agents, health *http.Server
 
@@ -107,11 +106,10 @@ func New(o Options) (*Server, error) {
 	s.draining, s.drain = context.WithCancel(context.Background())
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
 
-	operators, document, err := s.operatorHandler()
+	operators, err := s.operatorHandler()
 	if err != nil {
 		return nil, err
 	}
-	s.document = document
 	s.operators = &http.Server{
 		Handler: operators, ErrorLog: errorLog, TLSConfig: s.operatorTLS(),
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -128,9 +126,6 @@ func New(o Options) (*Server, error) {
 	}
 	return s, nil
 }
-
-// OpenAPI returns the document that describes the operators' API, as JSON.
-func (s *Server) OpenAPI() []byte { return s.document }
 
 // Serve serves until ctx ends, then lets calls finish, but long polls and
 // event streams, which it ends. It closes the listeners. It returns nil after
