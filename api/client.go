@@ -30,7 +30,7 @@ const (
 // redirect, so that a key or a report never travels on (E09).
 type caller struct {
 	base      string // without the last slash
-	key       string // API key, or "" when TLS says who calls
+	key       string // API key, or "" when a client certificate is the credential
 	userAgent string
 	http      *http.Client
 }

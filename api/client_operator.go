@@ -92,7 +92,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return get[Info](ctx, c, "/api/v1/info", nil)
 }
 
-// BootstrapKey trades the one-time secret for the first admin key. It needs no
+// BootstrapKey exchanges the one-time secret for the first admin key. It needs no
 // key.
 func (c *Client) BootstrapKey(ctx context.Context, req BootstrapRequest) (NewKey, error) {
 	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/bootstrap", req)
@@ -189,13 +189,13 @@ func (c *Client) MachineReports(ctx context.Context, m fleet.MachineID, p fleet.
 	return get[Page[fleet.Report]](ctx, c, "/api/v1/machines/"+id(m)+"/reports", pageQuery(p))
 }
 
-// SetLifecycle moves a machine in its life.
+// SetLifecycle sets a machine's lifecycle.
 func (c *Client) SetLifecycle(ctx context.Context, m fleet.MachineID, l fleet.Lifecycle) (fleet.Machine, error) {
 	return put[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m)+"/lifecycle", LifecycleRequest{Lifecycle: l})
 }
 
 // SetTags sets the operators' tags of a machine. It is not repeated, since a
-// second go would meet the version that the first one left.
+// second try would find the version that the first one left.
 func (c *Client) SetTags(ctx context.Context, m fleet.MachineID, req TagsRequest) (fleet.Machine, error) {
 	return send[fleet.Machine](ctx, c, http.MethodPut, "/api/v1/machines/"+id(m)+"/tags", req)
 }
@@ -235,8 +235,8 @@ func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req
 	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
 }
 
-// ExplainRollout says of everything in a rollout that has not ended why, and by
-// when it must.
+// ExplainRollout says why a rollout, its batches and its machines have not
+// ended, and by when they must.
 func (c *Client) ExplainRollout(ctx context.Context, r fleet.RolloutID) ([]Waiting, error) {
 	return get[[]Waiting](ctx, c, "/api/v1/rollouts/"+id(r)+"/waiting", nil)
 }

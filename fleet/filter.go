@@ -30,11 +30,11 @@ func (p PageRequest) Size() int {
 // MachineFilter selects machines. An empty field does not select.
 type MachineFilter struct {
 	Tag       Tag       `query:"tag" doc:"Only machines with this tag"` // among the effective ones
-	Lifecycle Lifecycle `query:"lifecycle" doc:"Only machines at this stage of their life"`
+	Lifecycle Lifecycle `query:"lifecycle" doc:"Only machines with this lifecycle"`
 	Health    Health    `query:"health" doc:"Only machines of this health: pending, healthy or unhealthy"`
 	Release   Digest    `query:"release" doc:"Only machines that run this release, by its digest"`
 	Drift     bool      `query:"drift" doc:"Only machines that run something else than was activated"`
-	Offline   bool      `query:"offline" doc:"Only machines that are not heard of"`
+	Offline   bool      `query:"offline" doc:"Only machines that are offline"`
 }
 
 // Validate reports the first thing wrong with f; the code is Invalid.

@@ -141,7 +141,7 @@ type HealthCheckResult struct {
 // machine is healthy or not.
 type Health string
 
-// What is said of a machine's health.
+// The values of a machine's health.
 const (
 	HealthPending Health = "pending"   // a required check has not passed yet, or there is none
 	Healthy       Health = "healthy"   // every required check passes

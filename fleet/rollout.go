@@ -121,7 +121,7 @@ type OfflinePolicy string
 // holds no slot.
 const (
 	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
-	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is back
+	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is online again
 	OfflineFail OfflinePolicy = "fail" // counts as failed
 )
 
@@ -152,7 +152,7 @@ type RolloutSpec struct {
 	OfflineAfterMs   int64         `json:"offlineAfterMs"` // how long a machine may be offline before Offline applies
 	Approve          bool          `json:"approve,omitempty"`
 
-	MinHealthyMs       int64 `json:"minHealthyMs"`       // checks green for so long
+	MinHealthyMs       int64 `json:"minHealthyMs"`       // how long the required checks have to pass
 	HealthyDeadlineMs  int64 `json:"healthyDeadlineMs"`  // from offered to healthy
 	ProgressDeadlineMs int64 `json:"progressDeadlineMs"` // reset at each newly healthy machine; 0: none
 	SoakMs             int64 `json:"soakMs"`             // wait after a batch before its gate
@@ -309,8 +309,8 @@ const (
 	AssignFetching       AssignmentState = "fetching"        // copies the closure from a cache and verifies it
 	AssignApplying       AssignmentState = "applying"        // switches
 	AssignAwaitingReboot AssignmentState = "awaiting-reboot" // is the boot default; runs after a reboot
-	AssignVerifying      AssignmentState = "verifying"       // switched; its checks have to be green for minHealthy
-	AssignHealthy        AssignmentState = "healthy"         // runs the release and is well
+	AssignVerifying      AssignmentState = "verifying"       // switched; its required checks have to pass for minHealthy
+	AssignHealthy        AssignmentState = "healthy"         // runs the release, and its required checks pass
 	AssignHeld           AssignmentState = "held"            // waits for something outside the rollout
 	AssignFailed         AssignmentState = "failed"          // never switched, or not healthy in time
 	AssignRefused        AssignmentState = "refused"         // the machine's trust rules forbid the release

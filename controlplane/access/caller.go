@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package access knows who calls: API keys, and what their holders may do.
+// Package access authenticates operators by their API keys, and says what they
+// may do.
 //
 // It never looks at machines itself, and grants no authority over what they
 // run: that comes from signed releases.
@@ -12,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Caller is an operator who was recognized.
+// Caller is an operator who was authenticated.
 type Caller struct {
 	Owner string
 	KeyID string

@@ -101,7 +101,7 @@ func (k *Keys) Bootstrap(ctx context.Context, in api.BootstrapRequest) (api.NewK
 	return key, nil
 }
 
-// Authenticate recognizes an operator by an API key. The error's code is
+// Authenticate returns the operator who holds an API key. The error's code is
 // Unauthenticated for one that is unknown, expired or revoked (E09).
 func (k *Keys) Authenticate(ctx context.Context, bearer string) (Caller, error) {
 	refused := fleet.Errorf(fleet.Unauthenticated, "the API key is unknown, expired or revoked").WithHint("ask an admin for a new key: nixfleet key create")

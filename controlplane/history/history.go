@@ -44,7 +44,7 @@ const eventPage = 500
 // kept, -1 for those from now on. One that is older than the log, or newer,
 // ends with code NotFound: the reader has to read the state anew. When idle is
 // not 0, a zero Event comes after so long without an event, so that a stream
-// can show that it lives.
+// can send a heartbeat.
 func (l *Log) Events(ctx context.Context, after int64, f fleet.EventFilter, idle time.Duration) iter.Seq2[api.Event, error] {
 	return func(yield func(api.Event, error) bool) {
 		last, err := l.EventStart(ctx, after)

@@ -117,7 +117,7 @@ func (l *Loop) Close() error {
 		close(l.closing)
 		l.runMu.Unlock()
 		l.running.Wait()
-		// Nobody's context: the process is on its way out.
+		// No caller's context: the process is about to end.
 		err = l.flush(context.Background())
 	})
 	return err

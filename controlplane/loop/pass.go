@@ -221,8 +221,7 @@ func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 	return p.keep(ctx, s, res, before)
 }
 
-// keep writes the rest of a result that is in s already, and notes who has to
-// hear of it.
+// keep writes the rest of a result that is in s already, and announces it.
 func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
 	for _, b := range res.Batches {
 		if err := p.Tx.PutBatch(ctx, b); err != nil {
@@ -249,7 +248,8 @@ func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, b
 	return nil
 }
 
-// announce notes who has to hear of a result.
+// announce notes the events of a result, and the machines whose orders may
+// have changed.
 func (p *Pass) announce(res rollout.Result, before fleet.Rollout, s *rollout.State) {
 	r := s.Rollout
 	if res.Rollout != nil {

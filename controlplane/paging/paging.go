@@ -3,7 +3,7 @@
 // Package paging cuts lists into pages. A cursor is the key of the item that a
 // page ended with, so that what is added or removed meanwhile shifts nothing.
 //
-// It never reads a list: who does asks for one item more than the page's size.
+// It never reads a list: its callers do, with one item more than the page's size.
 package paging
 
 import (

@@ -20,9 +20,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
-// The files below the control plane's state directory. A key lies in one file
-// with its certificate, so that there is no moment in which one is there
-// without the other.
+// The files below the control plane's state directory. A key shares a file with
+// its certificate, so that neither ever exists without the other.
 const (
 	serverCAFile = "server-ca.key.pem"
 	agentCAFile  = "agent-ca.key.pem"
@@ -34,7 +33,7 @@ const (
 	CAFile = "ca.pem"
 )
 
-// Keys is all that the control plane holds in secret, but its database.
+// Keys are the control plane's secrets, except what its database holds.
 type Keys struct {
 	ServerCA  Authority
 	AgentCA   Authority
@@ -79,8 +78,8 @@ func Load(dir string, names []string, now time.Time) (*Keys, error) {
 	return k, nil
 }
 
-// Server returns the server certificate with its chain. It is issued anew, and
-// kept, when it is near its end or the names have changed.
+// Server returns the server certificate with its chain. It is issued anew,
+// and kept, when it is near its end or the names have changed.
 func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -112,7 +112,7 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 	})
 }
 
-func TestCheckIn_RefusesWhatMakesNoSense(t *testing.T) {
+func TestCheckIn_RefusesWhatIsInvalid(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01")
 	for name, tc := range map[string]struct {

@@ -22,7 +22,7 @@ import (
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
 	select {
-	case <-p.loop.Closing(): // else an agent would ask again and again, without a rest
+	case <-p.loop.Closing(): // else an agent would ask again at once
 		return api.Orders{}, loop.ErrClosed()
 	default:
 	}
@@ -208,8 +208,8 @@ func notable(a, b fleet.Machine) bool {
 const maxReports = 1000
 
 // SubmitReports keeps a machine's reports and returns when they are durable.
-// A report that came before is accepted again and has no second effect. One
-// that is malformed is rejected, and holds up no other.
+// A report that came before is accepted again and has no second effect. A
+// malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
 	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
 	if len(reports) > maxReports {

@@ -148,8 +148,8 @@ func (p *Plane) lifecycleChanged(ctx context.Context, pass *loop.Pass, m fleet.M
 	return pass.LifecycleChanged(ctx, m.ID)
 }
 
-// SetLifecycle moves a machine in its life. A move that there is not has the
-// code Conflict.
+// SetLifecycle sets a machine's lifecycle. The error's code is Conflict for a
+// move that there is not.
 func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
 	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(m *fleet.Machine) (map[string]string, error) {
 		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {

@@ -110,7 +110,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 	})
 }
 
-func TestRollout_RevertTakesMachinesBack(t *testing.T) {
+func TestRollout_RevertRollsMachinesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()

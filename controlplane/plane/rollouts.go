@@ -168,8 +168,8 @@ func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.Ass
 	return out, err
 }
 
-// RolloutVerb does to a rollout what an operator asks. A verb that the
-// rollout's state does not allow has the code Conflict.
+// RolloutVerb carries out an operator's verb. The error's code is Conflict for
+// one that the rollout's state does not allow.
 func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
 	if !verb.Valid() {
 		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "%.40q is not a verb of rollouts", verb).
@@ -221,8 +221,8 @@ func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fle
 	return nil
 }
 
-// Explain says of everything in a rollout that has not ended why, and by when
-// it must.
+// Explain says why a rollout, its batches and its machines have not ended, and
+// by when they must.
 func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
 	var s *rollout.State
 	err := p.loop.Store.Read(ctx, func(r store.Reader) error {
@@ -240,8 +240,8 @@ func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting,
 	return rollout.Explain(*s, p.loop.World(now), now), nil
 }
 
-// DeleteRollout forgets a rollout that has ended. One that says what a machine
-// should run stays; the code is Conflict.
+// DeleteRollout forgets a rollout that has ended. The error's code is Conflict
+// for one from which a machine's desired release derives.
 func (p *Plane) DeleteRollout(ctx context.Context, c access.Caller, id fleet.RolloutID) (fleet.Rollout, error) {
 	var gone fleet.Rollout
 	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {

@@ -80,7 +80,7 @@ func doctorCommand(file *string) *cobra.Command {
 			}
 			for _, f := range found {
 				if f.Severity == "error" {
-					return fleet.Errorf(fleet.Conflict, "the control plane is not well: %s", f.Message).WithHint("%s", f.Hint)
+					return fleet.Errorf(fleet.Conflict, "the control plane has a problem: %s", f.Message).WithHint("%s", f.Hint)
 				}
 			}
 			return nil
@@ -108,7 +108,7 @@ func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
 	return errors.Join(p.Epoch.Accept(ctx, "administrator"), p.Close(), st.Close())
 }
 
-// examine asks a plane on the database, opened for reading only.
+// examine looks at the database, opened for reading only.
 func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, error) {
 	epoch, err := pki.EpochKey(conf.StateDir)
 	if err != nil {
@@ -123,8 +123,7 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, e
 		return nil, errors.Join(err, st.Close())
 	}
 	found, err := p.Health.Doctor(ctx)
-	// The plane is not closed: it would write what it has in memory, and has
-	// nothing.
+	// The plane is not closed: that writes what is in memory, and nothing is.
 	return found, errors.Join(err, st.Close())
 }
 

@@ -85,7 +85,7 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
-// known refuses what is not a command.
+// known refuses an unknown command.
 func known(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -127,7 +127,7 @@ func configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Look at a configuration", Args: known, RunE: help}
 	c.AddCommand(&cobra.Command{
 		Use:     "check FILE",
-		Short:   "Say whether a configuration is good",
+		Short:   "Check a configuration",
 		Example: "  nixfleet-control-plane config check /etc/nixfleet/control-plane.toml",
 		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -108,7 +108,7 @@ func (p place) client(key string) *api.Client {
 	return c
 }
 
-func TestRun_TradesTheBootstrapSecretAndKeepsTheKey(t *testing.T) {
+func TestRun_ExchangesTheBootstrapSecretAndKeepsTheKey(t *testing.T) {
 	p := newPlace(t)
 	stop := p.up()
 	file := filepath.Join(p.dir, "bootstrap-secret")

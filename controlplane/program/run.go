@@ -28,8 +28,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Run is a control plane from its start to its orderly end, which comes when
-// ctx ends. What is wrong at the start is one error that says what to do.
+// Run runs a control plane until ctx ends. What is wrong at the start is one
+// error that says what to do.
 func Run(ctx context.Context, conf config.ControlPlane, version string, log *slog.Logger) error {
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
@@ -73,7 +73,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		// It outlives ctx: calls that are let finish may need it.
+		// It outlives ctx: calls that finish may need it.
 		if err := p.Run(context.WithoutCancel(ctx)); err != nil {
 			cancel(fmt.Errorf("run the engine: %w", err))
 		}
@@ -105,7 +105,7 @@ func notify(log *slog.Logger, state string) {
 }
 
 // pinRoot pins the root document that the configuration names, or follows to it.
-// An older version than the pinned one means nothing: the chain only goes on.
+// An older version than the pinned one is ignored: the chain only goes on.
 func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger) error {
 	if file == "" {
 		return nil

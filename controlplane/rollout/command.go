@@ -9,9 +9,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Check returns nil if the verb is possible now; else an error that says what
-// is, whose code is Conflict, or NotFound and Invalid for machines that it
-// cannot be about.
+// Check returns nil if the command is possible now. Else the error says what is:
+// its code is Conflict, or NotFound or Invalid for the machines that it names.
 func Check(state State, c Command) error {
 	r := state.Rollout
 	if !c.Verb.Valid() {
@@ -72,7 +71,7 @@ func checkMachines(state State, c Command) error {
 	return fleet.Errorf(fleet.Conflict, "%s: rollout %s has no machine for that", c.Verb, state.Rollout.ID).WithHint("%s", applicable(c.Verb))
 }
 
-// applies reports whether retry, skip or revert can be done to a machine.
+// applies reports whether a machine can be retried, skipped or reverted.
 func applies(v api.Verb, a fleet.Assignment) bool {
 	switch v {
 	case api.VerbRetry:
@@ -99,8 +98,7 @@ func applicable(v api.Verb) string {
 	return ""
 }
 
-// command carries out what Check let through. What follows from it, the tick
-// does.
+// command carries out what Check accepted. The tick does what follows from it.
 func (st *step) command(c Command) {
 	switch c.Verb {
 	case api.VerbPause:
@@ -142,7 +140,7 @@ func (st *step) command(c Command) {
 	}
 }
 
-// targets are the machines of a verb in the order of the plan.
+// targets are the machines of a command in the order of the plan.
 func (st *step) targets(c Command) []fleet.MachineID {
 	named := make(map[fleet.MachineID]bool, len(c.Machines))
 	for _, id := range c.Machines {
@@ -175,8 +173,8 @@ func (st *step) resume(c Command) {
 	st.logCommand(fleet.ActionRolloutResume, c, nil)
 }
 
-// retry sends a machine through once more. What it was before this rollout
-// stays on record (H06).
+// retry makes a machine pending once more. What ran before this rollout stays
+// on record (H06).
 func (st *step) retry(id fleet.MachineID) {
 	a, _ := st.assignment(id)
 	if a.State.Failure() {

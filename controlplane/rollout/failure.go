@@ -30,7 +30,7 @@ func (st *step) judge() {
 	}
 }
 
-// judgeProgress stops a rollout whose open batch stands still for too long.
+// judgeProgress stops a rollout whose open batch makes no progress for too long.
 func (st *step) judgeProgress() {
 	p, b := st.spec().ProgressDeadlineMs, st.batches[st.rollout.Batch]
 	if st.rollout.State != fleet.RolloutRunning || p == 0 || b.State != fleet.BatchOpen || unfinished(b.Counts) == 0 {
@@ -41,7 +41,7 @@ func (st *step) judgeProgress() {
 	}
 }
 
-// cause names the machine that failed last and what it said.
+// cause names the machine that failed last, its reason and its message.
 func (st *step) cause() string {
 	a := st.lastFailed
 	if a == nil {
@@ -156,8 +156,8 @@ func revertible(a fleet.Assignment) bool {
 	return a.State.InFlight()
 }
 
-// endReverting ends the reverting of a batch, or of all, when no machine is on its
-// way back any more.
+// endReverting ends the reverting of a batch, or of all, when no machine rolls
+// back any more.
 func (st *step) endReverting() {
 	if st.total().RollingBack > 0 {
 		return

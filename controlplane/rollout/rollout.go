@@ -52,12 +52,12 @@ type World struct {
 	// was deleted, H10).
 	Machine func(fleet.MachineID) (Facts, bool)
 	// Since is when the control plane began to listen, Unix milliseconds.
-	// What ran out while it was down is judged only once machines had time to
-	// reconnect and report.
+	// Deadlines that passed while it was down count only once machines had time
+	// to reconnect and report.
 	Since int64
 }
 
-// Facts are what matters of a machine.
+// Facts are what the engine knows of a machine.
 type Facts struct {
 	Lifecycle   fleet.Lifecycle
 	LastContact int64 // Unix milliseconds; 0: never

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// EngineActor is who the audit trail names for what nobody ordered.
+	// EngineActor is the audit trail's actor of what no operator ordered.
 	EngineActor = "control-plane"
 	// reportGrace is how long machines have, after the control plane is up
 	// again, to report what happened while it was down (H15).
 	reportGrace = 2 * 60 * 1000
-	// recheck bounds how long a machine that is online again can be missed if
-	// nobody says so.
+	// recheck bounds how long a machine that is online again can be missed when
+	// its event gets lost.
 	recheck = 30 * 1000
 )
 
@@ -57,8 +57,7 @@ func Step(state State, ev Event, w World, now int64) Result {
 	return st.result()
 }
 
-// step is the work sheet of one call of Step: state is only read, what changes
-// is beside it.
+// step is one call of Step: state is only read, what changes is beside it.
 type step struct {
 	state State
 	world World

@@ -129,7 +129,7 @@ func TestStep_MinHealthyIsCheckedAgain(t *testing.T) {
 }
 
 // H02: unhealthy is sticky within an attempt.
-func TestStep_FailureIsNotTakenBack(t *testing.T) {
+func TestStep_FailureIsNeverUndone(t *testing.T) {
 	m := newSim(t, 2, spec("1", "100%"))
 	m.settle()
 	id := m.at(0, 0)
@@ -224,7 +224,7 @@ func TestStep_RecordsThePreviousSystemOnce(t *testing.T) {
 	}
 }
 
-func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
+func TestStep_RevertAllRevertsEverySwitchedMachine(t *testing.T) {
 	s := spec("1", "2", "100%")
 	s.OnFailure = fleet.RevertAll
 	m := newSim(t, 4, s)

@@ -46,8 +46,8 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agent lets only machines pass whose certificate is good now, and answers
-// with what fn returns: []byte as it is, anything else as JSON.
+// agent serves machines whose certificate is good now. It answers with what fn
+// returns: []byte as it is, anything else as JSON.
 func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
@@ -55,7 +55,7 @@ func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Reque
 		s.deadlines(w, agentWriteTime)
 		m, err := s.machineOf(r.Context(), r.TLS)
 		if err != nil {
-			// What was good when the connection was made is not any more.
+			// The certificate has ended since the connection was made.
 			w.Header().Set("Connection", "close")
 			rec.err = err
 			problemOf(err).write(w)
@@ -81,7 +81,7 @@ func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the machine may be gone; it will ask again
+	_, _ = w.Write(body) // a machine that did not get it asks again
 }
 
 // deadlines bounds how long a request may take to come in and its reply to go
@@ -112,7 +112,7 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	return nil
 }
 
-// own refuses a machine that speaks of another one (E07).
+// own refuses a machine whose request is for another one (E07).
 func own(certificate, claimed fleet.MachineID) error {
 	if certificate == claimed {
 		return nil
@@ -211,7 +211,7 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 	if err != nil {
 		return api.Certificate{}, err
 	}
-	// With --replace the certificate that the name had has ended.
+	// A token with Replace has ended the certificate that the machine had.
 	s.closeRefused(m)
 	return s.certificate(der)
 }
@@ -241,7 +241,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID
 	return s.certificate(der)
 }
 
-// issues refuses to make certificates where another CA does.
+// issues returns an error if another CA makes the machines' certificates.
 func (s *Server) issues() error {
 	if s.identity.issues {
 		return nil
@@ -250,8 +250,7 @@ func (s *Server) issues() error {
 		WithHint("machines' certificates come from the CA in its tls.clientCaFile")
 }
 
-// issuer signs what req asks for, if it is for the machine that may have it
-// (E08).
+// issuer signs what req asks for, if it is for the token's machine (E08).
 func (s *Server) issuer(req pki.Request) enrolment.Issue {
 	return func(m fleet.MachineID) (serial string, der []byte, notAfter int64, err error) {
 		if req.Machine != m {
@@ -265,7 +264,7 @@ func (s *Server) issuer(req pki.Request) enrolment.Issue {
 	}
 }
 
-// certificate is what a machine gets for its request.
+// certificate is the reply to a machine's certificate request.
 func (s *Server) certificate(der []byte) (api.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-func TestEnroll_BuysACertificateForAWeek(t *testing.T) {
+func TestEnroll_GetsACertificateForAWeek(t *testing.T) {
 	w := newWorld(t)
 	admin := w.admin()
 	tok := must[api.TokenParts](t)(api.ParseToken(w.token(admin, "web-01")))
@@ -100,7 +100,7 @@ func TestEnroll_InParallelOneKeyWins(t *testing.T) {
 	}
 }
 
-// E07: who has no certificate, or one of another CA, gets nothing.
+// E07: a caller without a certificate, or with one of another CA, gets nothing.
 func TestAgents_WantACertificateOfTheirCA(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.machine(nil, nil).CheckIn(t.Context(), checkIn("web-01"))

@@ -19,8 +19,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// streamWrite is how long one write to a stream may take: a reader that does
-// not read is let go.
+// streamWrite is how long one write to a stream may take. Then the stream is
+// cut: its reader does not read.
 const streamWrite = 10 * time.Second
 
 type eventsIn struct {
@@ -29,8 +29,7 @@ type eventsIn struct {
 	fleet.EventFilter
 }
 
-// start is the event after which the stream begins; -1
-// means that it begins with what happens from here on.
+// start is the event after which the stream begins; -1 for those from now on.
 func (in *eventsIn) start() (int64, error) {
 	after := in.After
 	if in.LastEventID != "" {
@@ -77,7 +76,7 @@ func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) 
 	}
 }
 
-// writeEvents writes the event that says that the stream stands, then events
+// writeEvents writes the event that says that the stream has begun, then events
 // as they come. A zero event becomes a heartbeat.
 func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.Event, error]) error {
 	rc := http.NewResponseController(w)

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// healthHandler serves what a supervisor and a Prometheus ask: without TLS and
-// without a key, so that its listener belongs on loopback.
+// healthHandler serves supervisors and Prometheus, without TLS and without a
+// key: its listener belongs on loopback.
 func (s *Server) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -35,8 +35,8 @@ func (o *operators) auditOperations() {
 	op := o.operation("exportAudit")
 	op.Responses = streamOf("text/csv", "One line an entry, after a line of names", &huma.Schema{Type: huma.TypeString})
 	huma.Register(o.huma, op, func(ctx context.Context, in *fleet.AuditFilter) (*huma.StreamResponse, error) {
-		// The first page is read before anything is sent, so that what is wrong
-		// with the filter is still told as a problem.
+		// The first page is read before anything is sent, so that an error can
+		// still become a problem.
 		first, err := o.plane.History.Audit(ctx, *in, fleet.PageRequest{Limit: fleet.MaxLimit})
 		if err != nil {
 			return nil, o.fail(ctx, err)
@@ -63,8 +63,8 @@ func (o *operators) exportAudit(hctx huma.Context, f fleet.AuditFilter, p api.Pa
 	}
 	if err != nil {
 		rec.err = err
-		// The status is sent already: a cut connection is how the reader can
-		// tell that there is more.
+		// The status is sent already: a cut connection tells the reader that the
+		// list is not whole.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -88,8 +88,8 @@ func writeAudit(out *csv.Writer, entries []fleet.AuditEntry) error {
 	return out.Error()
 }
 
-// writeCSV writes a line that no spreadsheet takes for formulas: cells that
-// begin as one get an apostrophe before them.
+// writeCSV writes a line in which no spreadsheet finds a formula: a cell that
+// begins as one gets an apostrophe before it.
 func writeCSV(out *csv.Writer, cells []string) error {
 	for i, c := range cells {
 		if c != "" && strings.ContainsRune("=+-@\t\r\n|", rune(c[0])) {
@@ -99,7 +99,7 @@ func writeCSV(out *csv.Writer, cells []string) error {
 	return out.Write(cells)
 }
 
-// streamOf describes a reply that is no JSON.
+// streamOf describes a reply that is not JSON.
 func streamOf(mediaType, description string, schema *huma.Schema) map[string]*huma.Response {
 	return map[string]*huma.Response{"200": {Description: description, Content: map[string]*huma.MediaType{mediaType: {Schema: schema}}}}
 }

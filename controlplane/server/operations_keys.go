@@ -10,11 +10,10 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// none is the input of an operation that takes none, and the reply of one that
-// has nothing to say.
+// none is the input of an operation that takes none.
 type none struct{}
 
-// body is the part of an input that is a body which must be there.
+// body is the part of an input that is a required body.
 type body[T any] struct {
 	Body T
 }

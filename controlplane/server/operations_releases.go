@@ -42,8 +42,8 @@ type releaseIn struct {
 }
 
 type diffIn struct {
-	Digest string `path:"digest" doc:"Release to come from"`
-	Other  string `path:"other" doc:"Release to go to"`
+	Digest string `path:"digest" doc:"The release to compare with"`
+	Other  string `path:"other" doc:"The other release"`
 }
 
 func (o *operators) releaseOperations() {

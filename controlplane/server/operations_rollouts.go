@@ -88,7 +88,7 @@ func (o *operators) rolloutVerb(ctx context.Context, c access.Caller, in *verbIn
 	}
 	v := api.Verb(in.Verb)
 	if !v.Valid() {
-		return api.RolloutDetail{}, fleet.Errorf(fleet.NotFound, "%q is not something to do with a rollout", in.Verb).
+		return api.RolloutDetail{}, fleet.Errorf(fleet.NotFound, "%q is not a verb of rollouts", in.Verb).
 			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
 	}
 	var req api.VerbRequest

@@ -23,7 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Limits of what an operator may send, in bytes and time.
+// Limits of an operator's request, in bytes and time.
 const (
 	maxBody        = 1 << 20
 	maxReleaseBody = 64 << 20
@@ -95,7 +95,7 @@ func unmarshalStrict(b []byte, v any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("there is more after the JSON value")
+		return fmt.Errorf("more text after the JSON value")
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func (o *operators) fail(ctx context.Context, err error) error {
 	return huma.ErrorWithHeaders(p, p.headers())
 }
 
-// refuse notes err in the record and returns what its caller sees of it.
+// refuse notes err in the record and returns the problem that the caller gets.
 func (s *Server) refuse(rec *record, err error) *problem {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = fleet.Errorf(fleet.Unavailable, "no answer in time: %w", err)
@@ -201,8 +201,8 @@ func (s *Server) refuse(rec *record, err error) *problem {
 	return problemOf(err)
 }
 
-// require lets only keys of op's role pass, before anything else of the
-// request is looked at (E09).
+// require refuses a key without op's role, before it looks at anything else of
+// the request (E09).
 func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
@@ -225,7 +225,7 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 			return
 		}
 		ctx = huma.WithValue(ctx, callerKey{}, c)
-		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader
+		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
 			limited, cancel := context.WithTimeout(ctx.Context(), limit)
 			defer cancel()
 			ctx = huma.WithContext(ctx, limited)
@@ -244,7 +244,7 @@ func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
 
 type callerKey struct{}
 
-// callerOf is who calls; zero for a public operation.
+// callerOf returns the caller of an operation; zero for a public one.
 func callerOf(ctx context.Context) access.Caller {
 	c, _ := ctx.Value(callerKey{}).(access.Caller)
 	return c

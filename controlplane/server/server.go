@@ -5,7 +5,7 @@
 // wire.
 //
 // It decides nothing about machines or rollouts and holds no state but open
-// connections: that is plane's work.
+// connections: that is the work of plane and its rooms.
 package server
 
 import (
@@ -26,8 +26,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// drainLimit is how long calls may take to end after the control plane was
-// told to stop. Long polls and event streams end at once.
+// drainLimit is how long calls may take to end when the control plane stops.
+// Long polls and event streams end at once.
 const drainLimit = 10 * time.Second
 
 // Options is what a Server is made of.
@@ -127,9 +127,9 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Serve serves until ctx ends, then lets calls finish, but long polls and
-// event streams, which it ends. It closes the listeners. It returns nil after
-// an orderly end.
+// Serve serves until ctx ends. Then it ends long polls and event streams, lets
+// other calls finish and closes the listeners. It returns nil after an orderly
+// end.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer l.Close()
 	ctx, cancel := context.WithCancelCause(ctx)

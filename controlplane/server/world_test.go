@@ -149,7 +149,7 @@ func (w *world) operator(key string) *api.Client {
 	return c
 }
 
-// admin trades the bootstrap secret for a key.
+// admin exchanges the bootstrap secret for a key.
 func (w *world) admin() *api.Client {
 	w.tb.Helper()
 	k := must[api.NewKey](w.tb)(w.operator("").BootstrapKey(w.ctx(), api.BootstrapRequest{Secret: bootstrapSecret, Owner: "root"}))

@@ -52,7 +52,8 @@ func (r Reader) AuditHead(ctx context.Context) (fleet.AuditHead, error) {
 	return h, nil
 }
 
-// AddAudit appends an event to the chain, in the transaction of what it tells.
+// AddAudit appends an event to the chain, in the transaction of the change that
+// it describes.
 func (t *Tx) AddAudit(ctx context.Context, e fleet.AuditEvent) error {
 	body, err := json.Marshal(e)
 	if err != nil {
@@ -70,8 +71,8 @@ func (t *Tx) AddAudit(ctx context.Context, e fleet.AuditEvent) error {
 	return nil
 }
 
-// VerifyAudit checks the whole chain, and that the columns that entries are
-// found by say what the entries say. The error names the first bad entry; its
+// VerifyAudit checks the whole chain, and that the columns for filters agree
+// with the entries. The error names the first bad entry; its
 // code is Conflict (E10). A tail that was cut off shows only in a checkpoint
 // kept elsewhere.
 func (r Reader) VerifyAudit(ctx context.Context) (fleet.AuditHead, error) {
@@ -112,7 +113,7 @@ func (a auditRow) check(chain *fleet.AuditChain) error {
 		return err
 	}
 	if event.At != a.event.At || event.Actor != a.event.Actor || event.Action != a.event.Action || event.Subject != a.event.Subject {
-		return fleet.Errorf(fleet.Conflict, "audit entry %d was altered: its columns do not say what its body says", a.entry.Seq)
+		return fleet.Errorf(fleet.Conflict, "audit entry %d was altered: its columns do not agree with its body", a.entry.Seq)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func scanEvent(r row) (e api.Event, err error) {
 }
 
 // EventRange returns the ids of the oldest event that is kept and of the
-// newest; both are 0 if there was none ever.
+// newest; both are 0 if there never was one.
 func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error) {
 	ids, _, err := first(ctx, r.q, func(r row) (ids [2]int64, err error) { return ids, r.Scan(&ids[0], &ids[1]) },
 		`SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM event`)
@@ -43,8 +43,8 @@ func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error
 	return ids[0], ids[1], nil
 }
 
-// AddEvents appends events in the transaction of what they tell; it gives them
-// their ids.
+// AddEvents appends events in the transaction of the change that they describe;
+// it gives them their ids.
 func (t *Tx) AddEvents(ctx context.Context, events []api.Event) error {
 	if len(events) == 0 {
 		return nil

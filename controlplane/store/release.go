@@ -73,7 +73,7 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 	return entries, nil
 }
 
-// LineHead is the newest release that a line ever had.
+// LineHead is the newest release that a line has had.
 type LineHead struct {
 	Sequence fleet.Sequence
 	Digest   fleet.Digest
