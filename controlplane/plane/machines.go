@@ -186,7 +186,7 @@ func (p *Plane) AdoptMachine(ctx context.Context, c access.Caller, id fleet.Mach
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
 		}
 		if m.LastContact == 0 {
-			return nil, fleet.Errorf(fleet.Conflict, "machine %s has never been heard of", id).WithHint("enrol it: nixfleet machine token %s", id)
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s has never checked in", id).WithHint("enrol it: nixfleet machine token %s", id)
 		}
 		m.Lifecycle = fleet.Active
 		if m.EnrolledAt == 0 {

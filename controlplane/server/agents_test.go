@@ -158,7 +158,7 @@ func TestAgents_SpeakForThemselvesOnly(t *testing.T) {
 	_, err = web.Renew(t.Context(), api.RenewRequest{CSR: csr(t, "db-01", newKey(t))})
 	wantCode(t, "renewal", err, fleet.Forbidden)
 	if m := must[fleet.Machine](t)(admin.Machine(t.Context(), "db-01")); m.LastContact != 0 {
-		t.Error("db-01 was heard of without having spoken")
+		t.Error("db-01 has a last contact and never called")
 	}
 }
 
