@@ -11,7 +11,7 @@ const (
 	PathReports   = "/agent/v1/reports"    // POST Reports -> ReportsReply
 	PathRelease   = "/agent/v1/releases/"  // GET + digest -> trust bundle for this machine
 	PathDocument  = "/agent/v1/documents/" // GET + digest -> envelope
-	PathRoot      = "/agent/v1/roots/"     // GET + version -> envelope, for who follows the chain
+	PathRoot      = "/agent/v1/roots/"     // GET + version -> envelope, to follow the chain
 	PathEvidence  = "/agent/v1/evidence"
 	PathEnroll    = "/agent/v1/enroll"
 	PathRenew     = "/agent/v1/renew"

@@ -4,7 +4,8 @@
 // list of operations, what agents and operators send and get, how errors
 // travel, and a client for each side.
 //
-// It imports fleet and the standard library only, and never decides anything.
+// It imports fleet, a library for back-off and the standard library only, and
+// never decides anything.
 package api
 
 import (
@@ -51,7 +52,7 @@ var Operations = [...]Operation{
 	{"registerMachine", http.MethodPost, "/api/v1/machines", fleet.RoleAdmin, 201, "Make a machine known before it enrols"},
 	{"getMachine", http.MethodGet, "/api/v1/machines/{id}", fleet.RoleReadonly, 200, "A machine"},
 	{"machineReports", http.MethodGet, "/api/v1/machines/{id}/reports", fleet.RoleReadonly, 200, "What a machine reported, newest first"},
-	{"setLifecycle", http.MethodPut, "/api/v1/machines/{id}/lifecycle", fleet.RoleAdmin, 200, "Move a machine in its life"},
+	{"setLifecycle", http.MethodPut, "/api/v1/machines/{id}/lifecycle", fleet.RoleAdmin, 200, "Set a machine's lifecycle"},
 	{"setTags", http.MethodPut, "/api/v1/machines/{id}/tags", fleet.RoleAdmin, 200, "Set the operators' tags of a machine"},
 	{"createToken", http.MethodPost, "/api/v1/machines/{id}/token", fleet.RoleAdmin, 201, "One-time enrolment token; shown once"},
 	{"adoptMachine", http.MethodPost, "/api/v1/machines/{id}/adopt", fleet.RoleAdmin, 200, "Accept a machine that came with a good certificate"},
@@ -82,7 +83,7 @@ const (
 	VerbApprove Verb = "approve" // let the waiting batch open
 	VerbRetry   Verb = "retry"   // another attempt of machines that failed or were skipped
 	VerbSkip    Verb = "skip"    // go on without these machines
-	VerbRevert  Verb = "revert"  // take switched machines back to what ran before
+	VerbRevert  Verb = "revert"  // order switched machines to roll back
 )
 
 // Valid reports whether v is one of the verbs.
@@ -109,7 +110,7 @@ type Info struct {
 	Time    int64  `json:"time"`    // Unix milliseconds
 }
 
-// BootstrapRequest trades the one-time secret for the first admin key.
+// BootstrapRequest exchanges the one-time secret for the first admin key.
 type BootstrapRequest struct {
 	Secret string `json:"secret"`
 	Owner  string `json:"owner"`
@@ -155,7 +156,7 @@ type MachineRequest struct {
 	Tags      []fleet.Tag     `json:"tags,omitempty"`
 }
 
-// LifecycleRequest moves a machine in its life.
+// LifecycleRequest sets a machine's lifecycle.
 type LifecycleRequest struct {
 	Lifecycle fleet.Lifecycle `json:"lifecycle"`
 }
@@ -170,7 +171,7 @@ type TagsRequest struct {
 // TokenRequest asks for an enrolment token.
 type TokenRequest struct {
 	TTLSeconds int64 `json:"ttlSeconds,omitempty"` // 24 h if 0
-	Replace    bool  `json:"replace,omitempty"`    // the name lives already: its certificate ends when the token is used
+	Replace    bool  `json:"replace,omitempty"`    // the name is in use: its certificate ends when the token is used
 }
 
 // Token is an enrolment token: `nft_<name>_<secret>_<server CA's sha256>`.
@@ -194,7 +195,7 @@ type Plan struct {
 	Changes fleet.PlanSummary   `json:"changes"`
 }
 
-// LeftOut is a machine that a rollout does not take along.
+// LeftOut is a machine that takes no part in a rollout.
 type LeftOut struct {
 	Machine fleet.MachineID `json:"machine"`
 	Why     string          `json:"why"`
@@ -226,7 +227,7 @@ type VerbRequest struct {
 
 // Event is a change, as the event stream tells it. Exactly one of the pointers
 // is set; none in the first event of a connection, which says that the stream
-// stands.
+// has begun.
 type Event struct {
 	ID         int64             `json:"id"` // rises; a stream can be resumed after it
 	At         int64             `json:"at"`

@@ -10,11 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,20 +21,16 @@ import (
 
 // Limits of what a client reads and of how long it tries.
 const (
-	maxReply     = 96 << 20 // a release with its entries, in base64
-	maxProblem   = 64 << 10
-	maxTries     = 4
-	firstBackOff = 250 * time.Millisecond
-	maxBackOff   = 10 * time.Second
-	// maxRetryAfter bounds what a Retry-After header may ask for.
-	maxRetryAfter = 10 * time.Minute
+	maxReply   = 96 << 20 // a release with its entries, in base64
+	maxProblem = 64 << 10
+	maxTries   = 4
 )
 
 // caller sends calls to one control plane and to no other host: it follows no
 // redirect, so that a key or a report never travels on (E09).
 type caller struct {
 	base      string // without the last slash
-	key       string // API key, or "" when TLS says who calls
+	key       string // API key, or "" when a client certificate is the credential
 	userAgent string
 	http      *http.Client
 }
@@ -84,20 +78,15 @@ func (c *caller) do(ctx context.Context, k call, out any) error {
 		}
 		body = b
 	}
-	wait := firstBackOff
+	between := newPauses()
 	for try := 1; ; try++ {
 		err := c.try(ctx, k, body, out)
 		if err == nil || !k.again || try == maxTries || fleet.ErrorCode(err) != fleet.Unavailable || ctx.Err() != nil {
 			return err
 		}
-		pause := wait/2 + rand.N(wait/2)
-		if after, ok := RetryAfter(err); ok {
-			pause = after
-		}
-		if !sleep(ctx, pause) {
+		if !between.wait(ctx, err) {
 			return err
 		}
-		wait = min(2*wait, maxBackOff)
 	}
 }
 
@@ -212,47 +201,4 @@ func (c *caller) unreachable(err error) error {
 		return e.WithHint("is the control plane running, and is its address right?")
 	}
 	return e
-}
-
-// retryLater is the cause of an error that came with a Retry-After.
-type retryLater struct{ after time.Duration }
-
-func (r *retryLater) Error() string { return "try again in " + r.after.String() }
-
-// RetryAfter returns how long the control plane asked to wait before the call
-// that ended with err is repeated, and whether it asked (A16).
-func RetryAfter(err error) (time.Duration, bool) {
-	var r *retryLater
-	if errors.As(err, &r) {
-		return r.after, true
-	}
-	return 0, false
-}
-
-// retryAfter reads the header: seconds, or an HTTP date.
-func retryAfter(header string, now time.Time) (time.Duration, bool) {
-	if header == "" {
-		return 0, false
-	}
-	d := time.Duration(0)
-	if s, err := strconv.Atoi(header); err == nil && s >= 0 && s < 1<<30 {
-		d = time.Duration(s) * time.Second
-	} else if t, err := http.ParseTime(header); err == nil {
-		d = max(0, t.Sub(now))
-	} else {
-		return 0, false
-	}
-	return min(d, maxRetryAfter), true
-}
-
-// sleep waits for d and reports whether ctx lasted.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -110,7 +110,7 @@ func (a *AgentClient) Root(ctx context.Context, version uint64) ([]byte, error) 
 	return b, err
 }
 
-// Enroll buys the machine's first certificate with a token. A repeat with the
+// Enroll exchanges a token for the machine's first certificate. A repeat with the
 // same key gets the same certificate.
 func (a *AgentClient) Enroll(ctx context.Context, req EnrollRequest) (Certificate, error) {
 	var c Certificate

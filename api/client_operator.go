@@ -92,7 +92,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return get[Info](ctx, c, "/api/v1/info", nil)
 }
 
-// BootstrapKey trades the one-time secret for the first admin key. It needs no
+// BootstrapKey exchanges the one-time secret for the first admin key. It needs no
 // key.
 func (c *Client) BootstrapKey(ctx context.Context, req BootstrapRequest) (NewKey, error) {
 	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/bootstrap", req)
@@ -104,8 +104,8 @@ func (c *Client) Whoami(ctx context.Context) (fleet.Key, error) {
 }
 
 // Keys lists API keys, without their secrets.
-func (c *Client) Keys(ctx context.Context, p PageQuery) (Page[fleet.Key], error) {
-	return get[Page[fleet.Key]](ctx, c, "/api/v1/keys", p.values())
+func (c *Client) Keys(ctx context.Context, p fleet.PageRequest) (Page[fleet.Key], error) {
+	return get[Page[fleet.Key]](ctx, c, "/api/v1/keys", pageQuery(p))
 }
 
 // CreateKey makes an API key.
@@ -144,8 +144,8 @@ func (c *Client) PutTimestamp(ctx context.Context, envelope []byte) (Document, e
 }
 
 // Releases lists releases, newest first.
-func (c *Client) Releases(ctx context.Context, q ReleaseQuery) (Page[fleet.Release], error) {
-	return get[Page[fleet.Release]](ctx, c, "/api/v1/releases", q.values())
+func (c *Client) Releases(ctx context.Context, f fleet.ReleaseFilter, p fleet.PageRequest) (Page[fleet.Release], error) {
+	return get[Page[fleet.Release]](ctx, c, "/api/v1/releases", pageQuery(p, f))
 }
 
 // CreateRelease registers a signed release.
@@ -170,8 +170,8 @@ func (c *Client) DeleteRelease(ctx context.Context, d fleet.Digest) error {
 }
 
 // Machines lists machines by id.
-func (c *Client) Machines(ctx context.Context, q MachineQuery) (Page[fleet.Machine], error) {
-	return get[Page[fleet.Machine]](ctx, c, "/api/v1/machines", q.values())
+func (c *Client) Machines(ctx context.Context, f fleet.MachineFilter, p fleet.PageRequest) (Page[fleet.Machine], error) {
+	return get[Page[fleet.Machine]](ctx, c, "/api/v1/machines", pageQuery(p, f))
 }
 
 // RegisterMachine makes a machine known before it enrols.
@@ -185,17 +185,17 @@ func (c *Client) Machine(ctx context.Context, m fleet.MachineID) (fleet.Machine,
 }
 
 // MachineReports lists what a machine reported, newest first.
-func (c *Client) MachineReports(ctx context.Context, m fleet.MachineID, p PageQuery) (Page[fleet.Report], error) {
-	return get[Page[fleet.Report]](ctx, c, "/api/v1/machines/"+id(m)+"/reports", p.values())
+func (c *Client) MachineReports(ctx context.Context, m fleet.MachineID, p fleet.PageRequest) (Page[fleet.Report], error) {
+	return get[Page[fleet.Report]](ctx, c, "/api/v1/machines/"+id(m)+"/reports", pageQuery(p))
 }
 
-// SetLifecycle moves a machine in its life.
+// SetLifecycle sets a machine's lifecycle.
 func (c *Client) SetLifecycle(ctx context.Context, m fleet.MachineID, l fleet.Lifecycle) (fleet.Machine, error) {
 	return put[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m)+"/lifecycle", LifecycleRequest{Lifecycle: l})
 }
 
 // SetTags sets the operators' tags of a machine. It is not repeated, since a
-// second go would meet the version that the first one left.
+// second try would find the version that the first one left.
 func (c *Client) SetTags(ctx context.Context, m fleet.MachineID, req TagsRequest) (fleet.Machine, error) {
 	return send[fleet.Machine](ctx, c, http.MethodPut, "/api/v1/machines/"+id(m)+"/tags", req)
 }
@@ -211,8 +211,8 @@ func (c *Client) AdoptMachine(ctx context.Context, m fleet.MachineID) (fleet.Mac
 }
 
 // Rollouts lists rollouts, newest first.
-func (c *Client) Rollouts(ctx context.Context, q RolloutQuery) (Page[fleet.Rollout], error) {
-	return get[Page[fleet.Rollout]](ctx, c, "/api/v1/rollouts", q.values())
+func (c *Client) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.PageRequest) (Page[fleet.Rollout], error) {
+	return get[Page[fleet.Rollout]](ctx, c, "/api/v1/rollouts", pageQuery(p, f))
 }
 
 // CreateRollout starts a rollout, or only plans it.
@@ -226,8 +226,8 @@ func (c *Client) Rollout(ctx context.Context, r fleet.RolloutID) (RolloutDetail,
 }
 
 // Assignments lists a rollout's machines, by batch and id.
-func (c *Client) Assignments(ctx context.Context, r fleet.RolloutID, p PageQuery) (Page[fleet.Assignment], error) {
-	return get[Page[fleet.Assignment]](ctx, c, "/api/v1/rollouts/"+id(r)+"/assignments", p.values())
+func (c *Client) Assignments(ctx context.Context, r fleet.RolloutID, f fleet.AssignmentFilter, p fleet.PageRequest) (Page[fleet.Assignment], error) {
+	return get[Page[fleet.Assignment]](ctx, c, "/api/v1/rollouts/"+id(r)+"/assignments", pageQuery(p, f))
 }
 
 // RolloutVerb does something to a rollout.
@@ -235,8 +235,8 @@ func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req
 	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
 }
 
-// ExplainRollout says of everything in a rollout that has not ended why, and by
-// when it must.
+// ExplainRollout says why a rollout, its batches and its machines have not
+// ended, and by when they must.
 func (c *Client) ExplainRollout(ctx context.Context, r fleet.RolloutID) ([]Waiting, error) {
 	return get[[]Waiting](ctx, c, "/api/v1/rollouts/"+id(r)+"/waiting", nil)
 }
@@ -247,8 +247,8 @@ func (c *Client) DeleteRollout(ctx context.Context, r fleet.RolloutID) error {
 }
 
 // Audit lists the audit trail, oldest first.
-func (c *Client) Audit(ctx context.Context, q AuditQuery) (Page[fleet.AuditEntry], error) {
-	return get[Page[fleet.AuditEntry]](ctx, c, "/api/v1/audit", q.values())
+func (c *Client) Audit(ctx context.Context, f fleet.AuditFilter, p fleet.PageRequest) (Page[fleet.AuditEntry], error) {
+	return get[Page[fleet.AuditEntry]](ctx, c, "/api/v1/audit", pageQuery(p, f))
 }
 
 // AuditHead returns the size and head of the audit chain.
@@ -256,11 +256,9 @@ func (c *Client) AuditHead(ctx context.Context) (fleet.AuditHead, error) {
 	return get[fleet.AuditHead](ctx, c, "/api/v1/audit/head", nil)
 }
 
-// ExportAudit writes the selected audit trail to w as CSV, whole: of the
-// query, cursor and limit mean nothing.
-func (c *Client) ExportAudit(ctx context.Context, q AuditQuery, w io.Writer) error {
-	q.PageQuery = PageQuery{}
-	res, err := c.c.send(ctx, call{method: http.MethodGet, path: "/api/v1/audit.csv", query: q.values()}, nil)
+// ExportAudit writes the selected audit trail to w as CSV.
+func (c *Client) ExportAudit(ctx context.Context, f fleet.AuditFilter, w io.Writer) error {
+	res, err := c.c.send(ctx, call{method: http.MethodGet, path: "/api/v1/audit.csv", query: query(f)}, nil)
 	if err != nil {
 		return err
 	}
@@ -273,11 +271,11 @@ func (c *Client) ExportAudit(ctx context.Context, q AuditQuery, w io.Writer) err
 
 // All iterates over the items of every page that list returns, from the first
 // on. An error ends it.
-func All[T any](ctx context.Context, list func(context.Context, PageQuery) (Page[T], error)) func(yield func(T, error) bool) {
+func All[T any](ctx context.Context, list func(context.Context, fleet.PageRequest) (Page[T], error)) func(yield func(T, error) bool) {
 	return func(yield func(T, error) bool) {
-		q := PageQuery{Limit: MaxLimit}
+		p := fleet.PageRequest{Limit: fleet.MaxLimit}
 		for {
-			page, err := list(ctx, q)
+			page, err := list(ctx, p)
 			if err != nil {
 				var none T
 				yield(none, err)
@@ -291,7 +289,7 @@ func All[T any](ctx context.Context, list func(context.Context, PageQuery) (Page
 			if page.Next == "" {
 				return
 			}
-			q.Cursor = page.Next
+			p.Cursor = page.Next
 		}
 	}
 }

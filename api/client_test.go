@@ -171,7 +171,7 @@ func TestWatch_ResumesAfterALostConnection(t *testing.T) {
 		fmt.Fprint(w, "id: 6\ndata: {\"id\":6}\n\n")
 	})
 	var got []int64
-	for e, err := range c.Watch(t.Context(), 0, api.EventQuery{Rollout: "r1"}) {
+	for e, err := range c.Watch(t.Context(), 0, fleet.EventFilter{Rollout: "r1"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +193,7 @@ func TestWatch_BeginsAnewWhereTheLogEnds(t *testing.T) {
 		}
 		fmt.Fprint(w, "id: 3\ndata: {\"id\":3}\n\n")
 	})
-	for e, err := range c.Watch(t.Context(), 900, api.EventQuery{}) {
+	for e, err := range c.Watch(t.Context(), 900, fleet.EventFilter{}) {
 		if err != nil || e.ID != 3 {
 			t.Errorf("got event %d, %v; want 3", e.ID, err)
 		}
@@ -206,7 +206,7 @@ func TestWatch_EndsWithAnErrorThatATryWillNotMend(t *testing.T) {
 		problem(w, fleet.Errorf(fleet.Unauthenticated, "the key is revoked"))
 	})
 	n := 0
-	for _, err := range c.Watch(t.Context(), 0, api.EventQuery{}) {
+	for _, err := range c.Watch(t.Context(), 0, fleet.EventFilter{}) {
 		if n++; fleet.ErrorCode(err) != fleet.Unauthenticated {
 			t.Errorf("got %v, want an unauthenticated error", err)
 		}
@@ -216,10 +216,36 @@ func TestWatch_EndsWithAnErrorThatATryWillNotMend(t *testing.T) {
 	}
 }
 
+func TestClient_SendsWhatAFilterSelects(t *testing.T) {
+	var got string
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.URL.RawQuery
+		fmt.Fprint(w, "{}")
+	})
+	for want, list := range map[string]func() error{
+		"": func() error {
+			_, err := c.Assignments(t.Context(), "r1", fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{})
+			return err
+		},
+		"batch=0&cursor=b&limit=7&state=held": func() error {
+			_, err := c.Assignments(t.Context(), "r1", fleet.AssignmentFilter{State: fleet.AssignHeld}, fleet.PageRequest{Cursor: "b", Limit: 7})
+			return err
+		},
+		"drift=true&lifecycle=active": func() error {
+			_, err := c.Machines(t.Context(), fleet.MachineFilter{Lifecycle: fleet.Active, Drift: true}, fleet.PageRequest{})
+			return err
+		},
+	} {
+		if err := list(); err != nil || got != want {
+			t.Errorf("got query %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
 func TestAll_ReadsEveryPage(t *testing.T) {
 	pages := map[string]api.Page[int]{"": {Items: []int{1, 2}, Next: "b"}, "b": {Items: []int{3}}}
 	var got []int
-	for v, err := range api.All(t.Context(), func(_ context.Context, q api.PageQuery) (api.Page[int], error) { return pages[q.Cursor], nil }) {
+	for v, err := range api.All(t.Context(), func(_ context.Context, p fleet.PageRequest) (api.Page[int], error) { return pages[p.Cursor], nil }) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -31,18 +30,18 @@ const (
 // it ends when ctx does, or with an error that another try would not mend. The
 // first event of each connection has an id and nothing else: what is read of
 // the fleet on seeing it, and the events that follow, leave no gap.
-func (c *Client) Watch(ctx context.Context, after int64, q EventQuery) iter.Seq2[Event, error] {
+func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		wait := firstBackOff
+		between := newPauses()
 		for ctx.Err() == nil {
 			last := after
-			more, err := c.stream(ctx, &after, q, yield)
+			more, err := c.stream(ctx, &after, f, yield)
 			switch {
 			case !more || ctx.Err() != nil:
 				return
 			case fleet.ErrorCode(err) == fleet.NotFound && after > 0:
-				// The log does not go back that far any more, or the database
-				// is an older copy. The next connection begins with an event
+				// The log does not have it any more, or the database is an
+				// older copy. The next connection begins with an event
 				// that says to read the state anew.
 				after = 0
 				continue
@@ -51,23 +50,18 @@ func (c *Client) Watch(ctx context.Context, after int64, q EventQuery) iter.Seq2
 				return
 			}
 			if after != last {
-				wait = firstBackOff
+				between.reset()
 			}
-			pause := wait/2 + rand.N(wait/2)
-			if d, ok := RetryAfter(err); ok {
-				pause = d
-			}
-			if !sleep(ctx, pause) {
+			if !between.wait(ctx, err) {
 				return
 			}
-			wait = min(2*wait, maxBackOff)
 		}
 	}
 }
 
 // stream reads one connection until it breaks. More is false when the reader
 // has had enough.
-func (c *Client) stream(ctx context.Context, after *int64, q EventQuery, yield func(Event, error) bool) (more bool, err error) {
+func (c *Client) stream(ctx context.Context, after *int64, f fleet.EventFilter, yield func(Event, error) bool) (more bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A stream that says nothing for three heartbeats is dead, also when TCP
@@ -75,9 +69,10 @@ func (c *Client) stream(ctx context.Context, after *int64, q EventQuery, yield f
 	quiet := time.AfterFunc(quietLimit, cancel)
 	defer quiet.Stop()
 
-	query := q.values()
-	setInt(query, "after", *after)
-	res, err := c.c.send(ctx, call{method: http.MethodGet, path: "/api/v1/events", query: query}, nil)
+	from := struct {
+		After int64 `query:"after"`
+	}{*after}
+	res, err := c.c.send(ctx, call{method: http.MethodGet, path: "/api/v1/events", query: query(f, from)}, nil)
 	if err != nil {
 		return true, err
 	}

@@ -22,8 +22,8 @@ type Problem struct {
 	Hint   string     `json:"hint,omitempty"`
 }
 
-// NewProblem turns err into what a caller may see of it: an error that is not
-// a fleet.Error is a fault of ours, and its text stays in our log.
+// NewProblem returns the problem that a caller gets for err. An error that is
+// not a fleet.Error is a fault of ours: its text stays in our log.
 func NewProblem(err error) Problem {
 	code := fleet.ErrorCode(err)
 	p := Problem{Status: Status(code), Code: code, Detail: "internal error; the control plane's log has it"}
@@ -34,7 +34,7 @@ func NewProblem(err error) Problem {
 	return p
 }
 
-// Err turns a problem back into the error that it was made from.
+// Err returns the error that a problem was made from.
 func (p Problem) Err() error {
 	code := p.Code
 	if !code.Valid() {

@@ -13,7 +13,7 @@ type Code string
 // The error codes. Each maps to one HTTP status (api.Status) and one CLI exit
 // code.
 const (
-	Invalid         Code = "invalid"         // the input makes no sense: fix it and try again
+	Invalid         Code = "invalid"         // the input breaks a rule: fix it and try again
 	Unauthenticated Code = "unauthenticated" // no credential, or one that is unknown, expired or revoked
 	Forbidden       Code = "forbidden"       // a known caller who may not do this
 	NotFound        Code = "not-found"       // no such thing

@@ -48,7 +48,7 @@ type HealthCheck struct {
 	Retries            int     `json:"retries"`            // failures in a row, after the first, that are forgiven
 	StartPeriodSeconds float64 `json:"startPeriodSeconds"` // after the switch, in which failures do not count
 	Successes          int     `json:"successes"`          // in a row, until the check passes
-	Required           bool    `json:"required"`           // its failure takes the machine back
+	Required           bool    `json:"required"`           // its failure rolls the machine back
 }
 
 // Validate reports the first thing wrong with c; the code is Invalid.
@@ -141,7 +141,7 @@ type HealthCheckResult struct {
 // machine is healthy or not.
 type Health string
 
-// What is said of a machine's health.
+// The values of a machine's health.
 const (
 	HealthPending Health = "pending"   // a required check has not passed yet, or there is none
 	Healthy       Health = "healthy"   // every required check passes

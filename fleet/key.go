@@ -9,7 +9,7 @@ type Role string
 const (
 	RoleReadonly Role = "readonly" // look at everything but keys
 	RoleDeploy   Role = "deploy"   // register releases, run rollouts
-	RoleAdmin    Role = "admin"    // machines' lives, keys, trust documents
+	RoleAdmin    Role = "admin"    // machines, keys, trust documents
 )
 
 // Valid reports whether r is one of the roles.

@@ -57,7 +57,7 @@ const (
 	AgentFetching    AgentState = "fetching"     // copies a closure from a cache and verifies it
 	AgentApplying    AgentState = "applying"     // switches to a system; the watchdog is armed
 	AgentVerifying   AgentState = "verifying"    // runs the checks and confirms that it reaches the network
-	AgentRollingBack AgentState = "rolling-back" // goes back to the last good system
+	AgentRollingBack AgentState = "rolling-back" // activates the previous system
 	AgentReporting   AgentState = "reporting"    // an attempt has ended; its report is being queued
 )
 

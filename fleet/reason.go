@@ -2,7 +2,7 @@
 
 package fleet
 
-// Reason says why a machine refused, held, failed or went back: one closed
+// Reason says why a machine refused, held, failed or rolled back: one closed
 // list, the same on the wire, in the store and in --json. Released reasons
 // never change their meaning.
 type Reason string
@@ -10,7 +10,7 @@ type Reason string
 // Reasons of the trust rules. Each ends in a refusal, a report and an
 // unchanged system.
 const (
-	ReasonMalformed       Reason = "malformed"         // not strict JSON, or a value that makes no sense
+	ReasonMalformed       Reason = "malformed"         // not strict JSON, or an invalid value
 	ReasonTooLarge        Reason = "too-large"         // a document, entry or list beyond its limit
 	ReasonCriticalField   Reason = "critical-field"    // crit names a field that this version does not know
 	ReasonWrongType       Reason = "wrong-type"        // the envelope's payloadType is that of another kind of document
@@ -44,7 +44,7 @@ const (
 	ReasonRevertRepeated  Reason = "revert-repeated"   // a revert order for a digest that was reverted before
 	ReasonRevertLate      Reason = "revert-late"       // a revert order after the signed window
 	ReasonRevertUnknown   Reason = "revert-unknown"    // a revert order for a release that is not the one running here
-	ReasonNoLastGood      Reason = "no-last-good"      // no earlier system is recorded to go back to
+	ReasonNoLastGood      Reason = "no-last-good"      // no earlier system is recorded to roll back to
 )
 
 // Reasons of an attempt on a machine.
@@ -63,12 +63,12 @@ const (
 	ReasonCheckFailed    Reason = "check-failed"      // a required check failed after its retries
 	ReasonCheckTimeout   Reason = "check-timeout"     // a required check did not pass in time
 	ReasonNoNetwork      Reason = "no-network"        // nothing that answered before the switch answered after it
-	ReasonWatchdog       Reason = "watchdog"          // the watchdog took the machine back: the new system's agent did not confirm in time
+	ReasonWatchdog       Reason = "watchdog"          // the watchdog rolled the machine back: the new system's agent did not confirm in time
 	ReasonInterrupted    Reason = "interrupted"       // the machine lost power or the agent was killed; the old system runs
 	ReasonBootedOld      Reason = "booted-old"        // the machine booted another system than the one staged
 	ReasonHeldLocally    Reason = "held-locally"      // a file in /run/nixfleet/inhibit.d holds it
 	ReasonRebootNeeded   Reason = "reboot-needed"     // kernel, initrd, parameters or inhibitors changed
-	ReasonRevertOrdered  Reason = "revert-ordered"    // the control plane ordered it back
+	ReasonRevertOrdered  Reason = "revert-ordered"    // the control plane ordered the machine to roll back
 	ReasonPreviousFailed Reason = "previous-failed"   // the previous system's own activation failed
 	ReasonChangedLocally Reason = "changed-locally"   // someone switched the machine by hand
 )

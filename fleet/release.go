@@ -64,7 +64,7 @@ type EntriesRef struct {
 // Policy is what a signer fixes for the agents, in milliseconds.
 type Policy struct {
 	// ConfirmWindowMs is how long a switched machine has to prove that it
-	// reaches the network before its watchdog takes it back.
+	// reaches the network before its watchdog rolls it back.
 	ConfirmWindowMs int64 `json:"confirmWindowMs"`
 	// RevertWindowMs is how long after activation a revert order is obeyed,
 	// and the floor stays at the last good release.

@@ -101,8 +101,8 @@ type OnFailure string
 // What a rollout does on failure.
 const (
 	Pause       OnFailure = "pause"        // offer nothing more, wait for an operator
-	RevertBatch OnFailure = "revert-batch" // take the failing batch back, then pause
-	RevertAll   OnFailure = "revert-all"   // take all switched machines back; the rollout has failed
+	RevertBatch OnFailure = "revert-batch" // revert the failing batch, then pause
+	RevertAll   OnFailure = "revert-all"   // revert all switched machines; the rollout has failed
 )
 
 // Valid reports whether f is one of the three.
@@ -121,7 +121,7 @@ type OfflinePolicy string
 // holds no slot.
 const (
 	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
-	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is back
+	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is online again
 	OfflineFail OfflinePolicy = "fail" // counts as failed
 )
 
@@ -152,7 +152,7 @@ type RolloutSpec struct {
 	OfflineAfterMs   int64         `json:"offlineAfterMs"` // how long a machine may be offline before Offline applies
 	Approve          bool          `json:"approve,omitempty"`
 
-	MinHealthyMs       int64 `json:"minHealthyMs"`       // checks green for so long
+	MinHealthyMs       int64 `json:"minHealthyMs"`       // how long the required checks have to pass
 	HealthyDeadlineMs  int64 `json:"healthyDeadlineMs"`  // from offered to healthy
 	ProgressDeadlineMs int64 `json:"progressDeadlineMs"` // reset at each newly healthy machine; 0: none
 	SoakMs             int64 `json:"soakMs"`             // wait after a batch before its gate
@@ -251,9 +251,9 @@ const (
 	RolloutScheduled  RolloutState = "scheduled"  // created; the engine has not begun
 	RolloutRunning    RolloutState = "running"    // batches open and pass
 	RolloutPaused     RolloutState = "paused"     // offers nothing more until an operator resumes or ends it; running work ends
-	RolloutReverting  RolloutState = "reverting"  // switched machines are taken back
+	RolloutReverting  RolloutState = "reverting"  // switched machines are reverted
 	RolloutCompleted  RolloutState = "completed"  // every batch has passed, with no more failures than are tolerated
-	RolloutFailed     RolloutState = "failed"     // its machines were taken back, or none of them became healthy
+	RolloutFailed     RolloutState = "failed"     // its machines were reverted, or none of them became healthy
 	RolloutCancelled  RolloutState = "cancelled"  // ended by an operator; each machine stays on what it runs
 	RolloutSuperseded RolloutState = "superseded" // a later rollout took its machines over
 )
@@ -287,7 +287,7 @@ const (
 	BatchGated     BatchState = "gated"     // soaked; waits for what must hold before it passes, such as an approval
 	BatchPassed    BatchState = "passed"    // the next one may open
 	BatchFailed    BatchState = "failed"    // more failures than are tolerated, or the rollout ended first
-	BatchReverting BatchState = "reverting" // its switched machines are taken back
+	BatchReverting BatchState = "reverting" // its switched machines are reverted
 )
 
 // Valid reports whether s is one of the states.
@@ -309,8 +309,8 @@ const (
 	AssignFetching       AssignmentState = "fetching"        // copies the closure from a cache and verifies it
 	AssignApplying       AssignmentState = "applying"        // switches
 	AssignAwaitingReboot AssignmentState = "awaiting-reboot" // is the boot default; runs after a reboot
-	AssignVerifying      AssignmentState = "verifying"       // switched; its checks have to be green for minHealthy
-	AssignHealthy        AssignmentState = "healthy"         // runs the release and is well
+	AssignVerifying      AssignmentState = "verifying"       // switched; its required checks have to pass for minHealthy
+	AssignHealthy        AssignmentState = "healthy"         // runs the release, and its required checks pass
 	AssignHeld           AssignmentState = "held"            // waits for something outside the rollout
 	AssignFailed         AssignmentState = "failed"          // never switched, or not healthy in time
 	AssignRefused        AssignmentState = "refused"         // the machine's trust rules forbid the release

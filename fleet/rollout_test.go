@@ -23,7 +23,7 @@ func TestParseAmount(t *testing.T) {
 		b, err := json.Marshal(a)
 		var back fleet.Amount
 		if err != nil || json.Unmarshal(b, &back) != nil || back != a {
-			t.Errorf("%q travels as %s and comes back as %v", good, b, back)
+			t.Errorf("%q travels as %s and is read as %v", good, b, back)
 		}
 	}
 	for _, bad := range []string{"", "%", "-1", "+1", "01", "1.5", "101%", "200001", "1%%", " 1", "1 %", "٣", "1e3", "0x1", "many", "99999999999999999999"} {

@@ -56,7 +56,7 @@ func plausibleGlob(g string) bool {
 	})
 }
 
-// Match reports whether the term, its `!` aside, is about the machine.
+// Match reports whether the term, without its `!`, is about the machine.
 func (t Term) Match(id MachineID, tags []Tag) bool {
 	if t.Tag != "" {
 		return slices.Contains(tags, t.Tag)

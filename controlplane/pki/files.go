@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
-// The files below the control plane's state directory. A key lies in one file
-// with its certificate, so that there is no moment in which one is there
-// without the other.
+// The files below the control plane's state directory. A key shares a file with
+// its certificate, so that neither ever exists without the other.
 const (
 	serverCAFile = "server-ca.key.pem"
 	agentCAFile  = "agent-ca.key.pem"
@@ -33,7 +33,7 @@ const (
 	CAFile = "ca.pem"
 )
 
-// Keys is all that the control plane holds in secret, but its database.
+// Keys are the control plane's secrets, except what its database holds.
 type Keys struct {
 	ServerCA  Authority
 	AgentCA   Authority
@@ -78,8 +78,8 @@ func Load(dir string, names []string, now time.Time) (*Keys, error) {
 	return k, nil
 }
 
-// Server returns the server certificate with its chain. It is issued anew, and
-// kept, when it is near its end or the names have changed.
+// Server returns the server certificate with its chain. It is issued anew,
+// and kept, when it is near its end or the names have changed.
 func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -195,61 +195,28 @@ func readPrivate(file string) ([]byte, error) {
 	return b, nil
 }
 
-// create writes a new private file, whole or not at all. One that exists by
-// then is left as it is.
+// create writes a new private file. One that exists by then is left as it is.
 func create(file string, b []byte) error {
-	tmp, err := writeTemp(file, b, 0o600)
-	if err != nil {
-		return err
+	if err := atomicfile.Create(file, b, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return unwritable(err)
 	}
-	defer os.Remove(tmp)
-	if err := os.Link(tmp, file); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fleet.Errorf(fleet.Unavailable, "create key file: %w", err)
-	}
-	return syncDir(filepath.Dir(file))
+	return nil
 }
 
-// replace writes a file in place of the one there, whole or not at all. The
-// same content is not written again.
+// replace writes a file in place of the one there. The same content is not
+// written again.
 func replace(file string, b []byte, mode fs.FileMode) error {
 	if old, err := os.ReadFile(file); err == nil && string(old) == string(b) {
 		return nil
 	}
-	tmp, err := writeTemp(file, b, mode)
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		_ = os.Remove(tmp)
-		return fleet.Errorf(fleet.Unavailable, "replace file: %w", err)
-	}
-	return syncDir(filepath.Dir(file))
-}
-
-// writeTemp writes b durably beside file and returns where.
-func writeTemp(file string, b []byte, mode fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return "", fleet.Errorf(fleet.Unavailable, "create key file: %w", err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return "", fleet.Errorf(fleet.Unavailable, "write key file: %w", err)
-	}
-	return f.Name(), nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fleet.Errorf(fleet.Unavailable, "sync directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fleet.Errorf(fleet.Unavailable, "sync directory %s: %w", dir, err)
+	if err := atomicfile.Write(file, b, mode); err != nil {
+		return unwritable(err)
 	}
 	return nil
+}
+
+func unwritable(err error) error {
+	return fleet.Errorf(fleet.Unavailable, "key file: %w", err).WithHint("run as the user that owns stateDir; is its disk full?")
 }
 
 // EpochKey reads the epoch key of an existing directory, for looking only. The

@@ -6,7 +6,7 @@
 //
 // What it issues is decided by pure functions with the time as a parameter;
 // Load keeps the keys as files. A certificate from here says which machine
-// calls. It never gives a right to deploy: that is the release signers' alone.
+// calls. It grants no authority to deploy: only the release signers do.
 package pki
 
 import (

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -112,7 +112,7 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 	})
 }
 
-func TestCheckIn_RefusesWhatMakesNoSense(t *testing.T) {
+func TestCheckIn_RefusesWhatIsInvalid(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01")
 	for name, tc := range map[string]struct {
@@ -145,7 +145,7 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 			t.Fatalf("reply %+v", reply)
 		}
 	}
-	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", plane.Query{}))
+	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", fleet.PageRequest{}))
 	if len(reports.Items) != 1 || len(reports.Items[0].Message) > fleet.MaxMessage {
 		t.Fatalf("reports %+v", reports)
 	}
@@ -165,7 +165,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		}
 		keyA, keyB := fleet.SHA256([]byte("a")), fleet.SHA256([]byte("b"))
 		token := func(replace bool) (string, error) {
-			tok, err := w.plane().CreateToken(ctx, alice, "web-01", api.TokenRequest{Replace: replace}, fleet.SHA256([]byte("ca")))
+			tok, err := w.plane().Enrolment.CreateToken(ctx, alice, "web-01", api.TokenRequest{Replace: replace}, api.CAHash([]byte("ca")))
 			return tok.Token, err
 		}
 		first := must[string](t)(token(false))
@@ -173,60 +173,60 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 			t.Fatalf("with its token out the machine is %s", m.Lifecycle)
 		}
 		wrongName := errors.New("the request is for another name")
-		if _, _, err := w.plane().RedeemToken(ctx, first, keyA, func(fleet.MachineID) (string, []byte, int64, error) { return "", nil, 0, wrongName }); !errors.Is(err, wrongName) {
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, func(fleet.MachineID) (string, []byte, int64, error) { return "", nil, 0, wrongName }); !errors.Is(err, wrongName) {
 			t.Fatalf("a request that is refused: %v", err)
 		}
-		der, m, err := w.plane().RedeemToken(ctx, first, keyA, issue)
+		der, m, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, issue)
 		if err != nil || m != "web-01" || string(der) != "certificate 1 of web-01" {
 			t.Fatalf("%q %s %v", der, m, err)
 		}
-		again, _, err := w.plane().RedeemToken(ctx, first, keyA, issue)
+		again, _, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, issue)
 		if err != nil || string(again) != string(der) {
 			t.Fatalf("the same key again: %q %v, want the same answer", again, err)
 		}
-		_, _, err = w.plane().RedeemToken(ctx, first, keyB, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first, keyB, issue)
 		wantCode(t, err, fleet.Conflict)
-		_, _, err = w.plane().RedeemToken(ctx, first+"x", keyA, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first+"x", keyA, issue)
 		wantCode(t, err, fleet.Unauthenticated)
 		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, "web-01")); m.Lifecycle != fleet.Active || m.EnrolledAt == 0 {
 			t.Fatalf("the enrolled machine is %+v", m)
 		}
 		_, err = token(false)
-		wantCode(t, err, fleet.Conflict) // a living name
+		wantCode(t, err, fleet.Conflict) // a name in use
 		late := must[string](t)(token(true))
 		rest(25 * time.Hour)
-		_, _, err = w.plane().RedeemToken(ctx, late, keyB, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, late, keyB, issue)
 		wantCode(t, err, fleet.Unauthenticated)
-		if err := w.plane().CertificateStatus(ctx, "01", "web-01"); err != nil {
+		if err := w.plane().Enrolment.CertificateStatus(ctx, "01", "web-01"); err != nil {
 			t.Fatalf("a token that expired ended the certificate: %v", err)
 		}
 		replace := must[string](t)(token(true))
-		if _, _, err := w.plane().RedeemToken(ctx, replace, keyB, issue); err != nil {
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, replace, keyB, issue); err != nil {
 			t.Fatal(err)
 		}
-		wantCode(t, w.plane().CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
+		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
 		w.restart()
-		wantCode(t, w.plane().CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
-		if err := w.plane().CertificateStatus(ctx, "02", "web-01"); err != nil {
+		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "01", "web-01"), fleet.Forbidden)
+		if err := w.plane().Enrolment.CertificateStatus(ctx, "02", "web-01"); err != nil {
 			t.Fatal(err)
 		}
 		must[fleet.Machine](t)(w.plane().SetLifecycle(ctx, alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
-		wantCode(t, w.plane().CertificateStatus(ctx, "02", "web-01"), fleet.Forbidden)
-		wantCode(t, w.plane().RecordCertificate(ctx, "web-01", "09", 1), fleet.Forbidden)
+		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "02", "web-01"), fleet.Forbidden)
+		wantCode(t, w.plane().Enrolment.RecordCertificate(ctx, "web-01", "09", 1), fleet.Forbidden)
 	})
 }
 
 // E08: a token that is used with two keys at the same moment.
 func TestRedeemToken_InParallelGivesOneCertificate(t *testing.T) {
 	w := newWorld(t)
-	tok := must[api.Token](t)(w.plane().CreateToken(t.Context(), alice, "web-01", api.TokenRequest{}, fleet.SHA256(nil)))
+	tok := must[api.Token](t)(w.plane().Enrolment.CreateToken(t.Context(), alice, "web-01", api.TokenRequest{}, api.CAHash(nil)))
 	var issued atomic.Int64
 	var errs [8]error
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
 			key := fleet.SHA256([]byte{byte(i)})
-			_, _, errs[i] = w.plane().RedeemToken(t.Context(), tok.Token, key, func(fleet.MachineID) (string, []byte, int64, error) {
+			_, _, errs[i] = w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, key, func(fleet.MachineID) (string, []byte, int64, error) {
 				return fmt.Sprint(issued.Add(1)), []byte("certificate"), time.Now().Add(time.Hour).UnixMilli(), nil
 			})
 		})
@@ -255,7 +255,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		w.fleetOf("web-01")
 		digest := w.register("web-01")
 		backup := w.path + ".backup"
-		if err := w.plane().Backup(t.Context(), backup); err != nil {
+		if err := w.store.Backup(t.Context(), backup); err != nil {
 			t.Fatal(err)
 		}
 		id := w.rollOut(digest)
@@ -284,10 +284,10 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)})
 		wantCode(t, err, fleet.Conflict)
 		w.restart()
-		if found := must[[]plane.Finding](t)(w.plane().Doctor(t.Context())); w.mode() != "restored" || len(found) == 0 || found[0].Subject != "database" {
+		if found := must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context())); w.mode() != "restored" || len(found) == 0 || found[0].Subject != "database" {
 			t.Fatalf("after a restart the mode is %s, doctor finds %+v", w.mode(), found)
 		}
-		if err := w.plane().AcceptRestored(t.Context(), "key:alice"); err != nil {
+		if err := w.plane().Epoch.Accept(t.Context(), "key:alice"); err != nil {
 			t.Fatal(err)
 		}
 		must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in)) // still the old echo
@@ -309,7 +309,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 			t.Fatalf("adopted, it is %s", m.Lifecycle)
 		}
 		in.Epoch = "9.9.ffff.ffff" // not one of ours: nobody can stop the fleet by making one up
-		if err := w.plane().AcceptRestored(t.Context(), "key:alice"); err != nil {
+		if err := w.plane().Epoch.Accept(t.Context(), "key:alice"); err != nil {
 			t.Fatal(err)
 		}
 		if must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in)); w.mode() != "normal" {

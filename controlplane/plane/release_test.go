@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -43,8 +44,8 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		rest(time.Second)
 		must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, third))
 
-		page := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(ctx, plane.ReleaseQuery{Limit: 2}))
-		rest := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(ctx, plane.ReleaseQuery{Limit: 2, Cursor: page.Next}))
+		page := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2}))
+		rest := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2, Cursor: page.Next}))
 		var sequences []uint64
 		for _, r := range append(page.Items, rest.Items...) {
 			sequences = append(sequences, r.Header.Sequence)
@@ -80,7 +81,7 @@ func TestCreateRelease_RefusesForgeries(t *testing.T) {
 			t.Errorf("%s: reason %q, want %q (%v)", name, got, tc.want, err)
 		}
 	}
-	if page := must[api.Page[fleet.Release]](t)(w.plane().ListReleases(t.Context(), plane.ReleaseQuery{})); len(page.Items) != 0 {
+	if page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), fleet.ReleaseFilter{}, fleet.PageRequest{})); len(page.Items) != 0 {
 		t.Errorf("a refused release was kept: %+v", page.Items)
 	}
 	// O12: one that nothing uses goes, and its sequence is not given again.
@@ -105,13 +106,13 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		in.WaitMs = 0
 		o := must[api.Orders](t)(w.plane().CheckIn(ctx, "web-01", in))
 
-		_, err := w.plane().PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(3, w.root)})
+		_, err := w.plane().Documents.PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(3, w.root)})
 		wantCode(t, err, fleet.Refused) // version 2 is missing
-		_, err = w.plane().PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(2, generate(t, "mallory"))})
+		_, err = w.plane().Documents.PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(2, generate(t, "mallory"))})
 		wantCode(t, err, fleet.Refused)
-		must[api.Document](t)(w.plane().PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(2, w.root)}))
+		must[api.Document](t)(w.plane().Documents.PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(2, w.root)}))
 		for version := range uint64(3) {
-			_, err := w.plane().RootVersion(ctx, version)
+			_, err := w.plane().Documents.RootVersion(ctx, version)
 			if (version == 0) != (err != nil) {
 				t.Errorf("root version %d: %v", version, err)
 			}
@@ -123,28 +124,28 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		if time.Since(start) != 0 || o.Documents.Root == "" {
 			t.Errorf("the new root reached the agent after %s: %+v", time.Since(start), o.Documents)
 		}
-		must[[]byte](t)(w.plane().DocumentByDigest(ctx, o.Documents.Root))
+		must[[]byte](t)(w.plane().Documents.ByDigest(ctx, o.Documents.Root))
 
 		revoke := func(version uint64, releases ...fleet.Digest) []byte {
 			return w.sign(fleet.TypeRevocations, must[[]byte](t)(trust.NewRevocations(fleet.Revocations{
 				FleetID: "acme", Version: version, SignedAt: time.Now().UnixMilli(), Releases: releases, Certificates: []string{"0a"},
 			})), w.root)
 		}
-		must[api.Document](t)(w.plane().PutRevocations(ctx, alice, api.Document{Envelope: revoke(2, digest)}))
-		_, err = w.plane().PutRevocations(ctx, alice, api.Document{Envelope: revoke(1)})
+		must[api.Document](t)(w.plane().Documents.PutRevocations(ctx, alice, api.Document{Envelope: revoke(2, digest)}))
+		_, err = w.plane().Documents.PutRevocations(ctx, alice, api.Document{Envelope: revoke(1)})
 		wantCode(t, err, fleet.Conflict)
 		w.restart()
 		_, err = w.plane().CreateRollout(ctx, alice, api.RolloutRequest{Spec: spec(digest)})
 		wantCode(t, err, fleet.Refused) // H18: the agents would refuse it
-		wantCode(t, w.plane().CertificateStatus(ctx, "0a", "web-01"), fleet.Forbidden)
+		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "0a", "web-01"), fleet.Forbidden)
 		stamp := func(version uint64, revocations fleet.Digest) []byte {
 			return w.sign(fleet.TypeTimestamp, must[[]byte](t)(trust.NewTimestamp(fleet.Timestamp{
 				FleetID: "acme", Version: version, SignedAt: time.Now().UnixMilli(), Expires: time.Now().Add(time.Hour).UnixMilli(), Revocations: revocations,
 			})), w.root)
 		}
-		_, err = w.plane().PutTimestamp(ctx, alice, api.Document{Envelope: stamp(1, digest)})
+		_, err = w.plane().Documents.PutTimestamp(ctx, alice, api.Document{Envelope: stamp(1, digest)})
 		wantCode(t, err, fleet.Conflict) // names a list that is not there
-		must[api.Document](t)(w.plane().PutTimestamp(ctx, alice, api.Document{Envelope: stamp(1, "")}))
+		must[api.Document](t)(w.plane().Documents.PutTimestamp(ctx, alice, api.Document{Envelope: stamp(1, "")}))
 		in.WaitMs = 0
 		if o = must[api.Orders](t)(w.plane().CheckIn(ctx, "web-01", in)); o.Documents.Timestamp == "" || o.Documents.Revocations == "" {
 			t.Errorf("documents %+v", o.Documents)
@@ -157,11 +158,11 @@ func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := t.Context()
-		if err := w.plane().SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
+		if err := w.plane().Keys.SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
 			t.Fatal(err)
 		}
 		boot := func(secret string) (api.NewKey, error) {
-			return w.plane().BootstrapKey(ctx, api.BootstrapRequest{Secret: secret, Owner: "root@example.org"})
+			return w.plane().Keys.Bootstrap(ctx, api.BootstrapRequest{Secret: secret, Owner: "root@example.org"})
 		}
 		_, err := boot("another secret of a length")
 		wantCode(t, err, fleet.Unauthenticated)
@@ -169,35 +170,35 @@ func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
 		_, err = boot("a secret of some length")
 		wantCode(t, err, fleet.Unauthenticated)
 		w.restart()
-		if err := w.plane().SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
+		if err := w.plane().Keys.SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
 			t.Fatal(err)
 		}
 		_, err = boot("a secret of some length")
 		wantCode(t, err, fleet.Unauthenticated) // also not after a restart
-		admin := must[plane.Caller](t)(w.plane().Authenticate(ctx, first.Secret))
+		admin := must[access.Caller](t)(w.plane().Keys.Authenticate(ctx, first.Secret))
 		if admin.Role != fleet.RoleAdmin || admin.Owner != "root@example.org" {
 			t.Fatalf("caller %+v", admin)
 		}
-		_, err = w.plane().RevokeKey(ctx, admin, first.Key.ID)
+		_, err = w.plane().Keys.Revoke(ctx, admin, first.Key.ID)
 		wantCode(t, err, fleet.Conflict) // the last admin key
 
-		short := must[api.NewKey](t)(w.plane().CreateKey(ctx, admin, api.KeyRequest{Owner: "bob", Role: fleet.RoleDeploy, ExpiresAt: time.Now().Add(time.Hour).UnixMilli()}))
-		must[plane.Caller](t)(w.plane().Authenticate(ctx, short.Secret))
-		rotated := must[api.NewKey](t)(w.plane().RotateKey(ctx, admin, short.Key.ID))
-		_, err = w.plane().Authenticate(ctx, short.Secret)
+		short := must[api.NewKey](t)(w.plane().Keys.Create(ctx, admin, api.KeyRequest{Owner: "bob", Role: fleet.RoleDeploy, ExpiresAt: time.Now().Add(time.Hour).UnixMilli()}))
+		must[access.Caller](t)(w.plane().Keys.Authenticate(ctx, short.Secret))
+		rotated := must[api.NewKey](t)(w.plane().Keys.Rotate(ctx, admin, short.Key.ID))
+		_, err = w.plane().Keys.Authenticate(ctx, short.Secret)
 		wantCode(t, err, fleet.Unauthenticated)
-		must[plane.Caller](t)(w.plane().Authenticate(ctx, rotated.Secret))
+		must[access.Caller](t)(w.plane().Keys.Authenticate(ctx, rotated.Secret))
 		rest(2 * time.Hour)
-		_, err = w.plane().Authenticate(ctx, rotated.Secret)
+		_, err = w.plane().Keys.Authenticate(ctx, rotated.Secret)
 		wantCode(t, err, fleet.Unauthenticated)
 
-		long := must[api.NewKey](t)(w.plane().CreateKey(ctx, admin, api.KeyRequest{Owner: "carol", Role: fleet.RoleReadonly}))
-		must[fleet.Key](t)(w.plane().RevokeKey(ctx, admin, long.Key.ID))
-		_, err = w.plane().Authenticate(ctx, long.Secret)
+		long := must[api.NewKey](t)(w.plane().Keys.Create(ctx, admin, api.KeyRequest{Owner: "carol", Role: fleet.RoleReadonly}))
+		must[fleet.Key](t)(w.plane().Keys.Revoke(ctx, admin, long.Key.ID))
+		_, err = w.plane().Keys.Authenticate(ctx, long.Secret)
 		wantCode(t, err, fleet.Unauthenticated)
-		_, err = w.plane().Authenticate(ctx, fleet.KeyPrefix+"guess")
+		_, err = w.plane().Keys.Authenticate(ctx, fleet.KeyPrefix+"guess")
 		wantCode(t, err, fleet.Unauthenticated)
-		b, err := w.store.Keys(ctx)
+		b, err := w.store.AllKeys(ctx)
 		if err != nil || len(b) != 3 || b[0].LastUsed == 0 {
 			t.Errorf("keys %+v %v: want three, and when the first was used", b, err)
 		}
@@ -213,7 +214,7 @@ func TestCaller_WithTagsTouchesTheirMachinesOnly(t *testing.T) {
 	w.fleetOf("web-01", "db-01")
 	must[fleet.Machine](t)(w.plane().SetTags(ctx, alice, "web-01", api.TagsRequest{Tags: []fleet.Tag{"web"}}))
 	digest := w.register("web-01", "db-01")
-	bob := plane.Caller{Owner: "bob", Role: fleet.RoleAdmin, Tags: []fleet.Tag{"web"}}
+	bob := access.Caller{Owner: "bob", Role: fleet.RoleAdmin, Tags: []fleet.Tag{"web"}}
 	for name, do := range map[string]func() error{
 		"roll out to all": func() error {
 			_, err := w.plane().CreateRollout(ctx, bob, api.RolloutRequest{Spec: spec(digest)})
@@ -232,11 +233,11 @@ func TestCaller_WithTagsTouchesTheirMachinesOnly(t *testing.T) {
 			return err
 		},
 		"token": func() error {
-			_, err := w.plane().CreateToken(ctx, bob, "db-01", api.TokenRequest{}, digest)
+			_, err := w.plane().Enrolment.CreateToken(ctx, bob, "db-01", api.TokenRequest{}, api.CAHash(nil))
 			return err
 		},
 		"key without tags": func() error {
-			_, err := w.plane().CreateKey(ctx, bob, api.KeyRequest{Owner: "eve", Role: fleet.RoleAdmin})
+			_, err := w.plane().Keys.Create(ctx, bob, api.KeyRequest{Owner: "eve", Role: fleet.RoleAdmin})
 			return err
 		},
 	} {
@@ -251,7 +252,7 @@ func TestCaller_WithTagsTouchesTheirMachinesOnly(t *testing.T) {
 func TestDoctor_FindsAnAlteredAudit(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01", "web-02")
-	if found := must[[]plane.Finding](t)(w.plane().Doctor(t.Context())); len(found) != 1 || found[0].Subject != "trust" {
+	if found := must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context())); len(found) != 1 || found[0].Subject != "trust" {
 		t.Fatalf("a new control plane has findings other than its missing root: %+v", found)
 	}
 	w.stop()
@@ -264,8 +265,8 @@ func TestDoctor_FindsAnAlteredAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
-	found := must[[]plane.Finding](t)(w.plane().Doctor(t.Context()))
-	if !slices.ContainsFunc(found, func(f plane.Finding) bool { return f.Subject == "audit" && strings.Contains(f.Message, "entry 2 ") }) {
+	found := must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context()))
+	if !slices.ContainsFunc(found, func(f health.Finding) bool { return f.Subject == "audit" && strings.Contains(f.Message, "entry 2 ") }) {
 		t.Errorf("findings %+v do not name entry 2", found)
 	}
 }
@@ -279,7 +280,7 @@ func TestMetrics_CountTheFleet(t *testing.T) {
 	in := quiet(w, "web-01").checkIn()
 	in.WaitMs, in.Drift = 0, true
 	must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
-	m := must[plane.Metrics](t)(w.plane().Metrics(t.Context()))
+	m := must[health.Metrics](t)(w.plane().Health.Metrics(t.Context()))
 	if m.Machines[fleet.Active] != 3 || m.Machines[fleet.Pending] != 1 || m.Online != 1 || m.Drift != 1 ||
 		m.Health[fleet.Healthy] != 1 || m.Rollouts[fleet.RolloutRunning] != 1 || m.AuditEntries == 0 {
 		t.Errorf("metrics %+v", m)

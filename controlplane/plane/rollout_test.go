@@ -16,8 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
-	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -111,7 +110,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 	})
 }
 
-func TestRollout_RevertTakesMachinesBack(t *testing.T) {
+func TestRollout_RevertRollsMachinesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pin()
@@ -207,22 +206,22 @@ func (w *world) checkStory(id fleet.RolloutID, agents map[fleet.MachineID]*agent
 		if a.State != want || a.Attempt != 1 || len(agents[m].applied) != 1 {
 			w.tb.Errorf("%s is %s in attempt %d, and switched for %v; want %s in attempt 1", m, a.State, a.Attempt, agents[m].applied, want)
 		}
-		outcomes := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, plane.AuditQuery{Action: fleet.ActionReportOutcome, Subject: "machine:" + string(m)}))
+		outcomes := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: fleet.ActionReportOutcome, Subject: "machine:" + string(m)}, fleet.PageRequest{}))
 		if len(outcomes.Items) != 1 {
 			w.tb.Errorf("%d outcomes of %s in the audit, want 1", len(outcomes.Items), m)
 		}
 	}
 	for _, action := range []string{fleet.ActionRolloutComplete, fleet.ActionRolloutCreate} {
-		if p := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, plane.AuditQuery{Action: action})); len(p.Items) != 1 {
+		if p := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: action}, fleet.PageRequest{})); len(p.Items) != 1 {
 			w.tb.Errorf("%d entries %s in the audit, want 1", len(p.Items), action)
 		}
 	}
-	opened := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().Audit(ctx, plane.AuditQuery{Action: fleet.ActionBatchOpen}))
+	opened := must[api.Page[fleet.AuditEntry]](w.tb)(w.plane().History.Audit(ctx, fleet.AuditFilter{Action: fleet.ActionBatchOpen}, fleet.PageRequest{}))
 	if len(opened.Items) != 3 {
 		w.tb.Errorf("%d batches were opened, want 3", len(opened.Items))
 	}
 	w.verifyAudit()
-	if found := must[[]plane.Finding](w.tb)(w.plane().Doctor(ctx)); slices.ContainsFunc(found, func(f plane.Finding) bool { return f.Subject != "trust" }) {
+	if found := must[[]health.Finding](w.tb)(w.plane().Health.Doctor(ctx)); slices.ContainsFunc(found, func(f health.Finding) bool { return f.Subject != "trust" }) {
 		w.tb.Errorf("doctor finds %+v", found)
 	}
 }
@@ -243,9 +242,9 @@ func TestCreateRollout_DryRunWritesNothing(t *testing.T) {
 		if d.Plan == nil || len(d.Plan.LeftOut) == 0 || d.Plan.LeftOut[0].Machine != "web-02" || d.Plan.Changes.Machines != 1 {
 			t.Errorf("plan %+v", d.Plan)
 		}
-		real := must[api.RolloutDetail](t)(w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)}))
-		if d := cmp.Diff(d.Plan, real.Plan); d != "" {
-			t.Errorf("the creation does otherwise than the dry run (-dry +real):\n%s", d)
+		created := must[api.RolloutDetail](t)(w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)}))
+		if d := cmp.Diff(d.Plan, created.Plan); d != "" {
+			t.Errorf("the creation does otherwise than the dry run (-dry +created):\n%s", d)
 		}
 		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest), DryRun: true})
 		wantCode(t, err, fleet.Conflict)
@@ -373,7 +372,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 			t.Errorf("%d pauses and %d resumes of a rollout that ended well", done[api.VerbPause], done[api.VerbResume])
 		}
 		for verb, action := range map[api.Verb]string{api.VerbPause: fleet.ActionRolloutPause, api.VerbResume: fleet.ActionRolloutResume} {
-			p := must[api.Page[fleet.AuditEntry]](t)(w.plane().Audit(t.Context(), plane.AuditQuery{Action: action}))
+			p := must[api.Page[fleet.AuditEntry]](t)(w.plane().History.Audit(t.Context(), fleet.AuditFilter{Action: action}, fleet.PageRequest{}))
 			if len(p.Items) != done[verb] {
 				t.Errorf("%d entries %s, want %d", len(p.Items), action, done[verb])
 			}
@@ -381,7 +380,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 	})
 }
 
-// A reader of events who comes back after a restart has each event once and in
+// A reader of events who reconnects after a restart has each event once and in
 // order.
 func TestEvents_LoseNothingOverARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -399,7 +398,7 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 			if len(got) > 0 {
 				after = got[len(got)-1]
 			}
-			for e, err := range w.plane().Events(context.Background(), plane.EventQuery{After: after, Idle: time.Second}) {
+			for e, err := range w.plane().History.Events(context.Background(), after, fleet.EventFilter{}, time.Second) {
 				if err != nil {
 					t.Error(err)
 					return
@@ -421,7 +420,7 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 		w.stop()
 		<-read
 		w.start()
-		all := must[[]api.Event](t)(w.store.Events(t.Context(), 0, store.EventFilter{}, 10_000))
+		all := must[[]api.Event](t)(w.store.Events(t.Context(), 0, fleet.EventFilter{}, 10_000))
 		want := []int64{}
 		for _, e := range all {
 			want = append(want, e.ID)
@@ -429,7 +428,7 @@ func TestEvents_LoseNothingOverARestart(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" || len(got) < 20 {
 			t.Errorf("%d events (-want +got):\n%s", len(got), d)
 		}
-		for _, err := range w.plane().Events(t.Context(), plane.EventQuery{After: 1_000_000}) {
+		for _, err := range w.plane().History.Events(t.Context(), 1_000_000, fleet.EventFilter{}, 0) {
 			wantCode(t, err, fleet.NotFound)
 		}
 	})

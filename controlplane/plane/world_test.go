@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -30,7 +31,7 @@ func bubble(t *testing.T, test func(t *testing.T)) { synctest.Test(t, test) }
 // rest lets the fake clock of a bubble go on; no real time passes.
 func rest(d time.Duration) { time.Sleep(d) }
 
-var alice = plane.Caller{Owner: "alice", KeyID: "k1", Role: fleet.RoleAdmin}
+var alice = access.Caller{Owner: "alice", KeyID: "k1", Role: fleet.RoleAdmin}
 
 // world is a control plane on a real SQLite file, with the keys to sign for
 // its fleet.
@@ -133,7 +134,7 @@ func (w *world) plane() *plane.Plane {
 // pin pins the root, which the first release needs.
 func (w *world) pin() {
 	w.tb.Helper()
-	must[api.Document](w.tb)(w.plane().PutRoot(w.tb.Context(), alice, api.Document{Envelope: w.rootDocument(1, w.root)}))
+	must[api.Document](w.tb)(w.plane().Documents.PutRoot(w.tb.Context(), alice, api.Document{Envelope: w.rootDocument(1, w.root)}))
 }
 
 func (w *world) rootDocument(version uint64, signers ...trust.Signer) []byte {
@@ -233,7 +234,7 @@ func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutD
 
 func (w *world) assignments(id fleet.RolloutID) map[fleet.MachineID]fleet.Assignment {
 	w.tb.Helper()
-	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, plane.AssignmentQuery{Limit: 1000}))
+	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
 	out := map[fleet.MachineID]fleet.Assignment{}
 	for _, a := range page.Items {
 		out[a.Machine] = a

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
@@ -72,7 +73,7 @@ func (p *program) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := p.Print(map[string][]plane.Finding{"findings": found}, func(w io.Writer) { findingsText(w, found) }); err != nil {
+			if err := p.Print(map[string][]health.Finding{"findings": found}, func(w io.Writer) { findingsText(w, found) }); err != nil {
 				return err
 			}
 			for _, f := range found {
@@ -102,11 +103,11 @@ func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
-	return errors.Join(p.AcceptRestored(ctx, "administrator"), p.Close(), st.Close())
+	return errors.Join(p.Epoch.Accept(ctx, "administrator"), p.Close(), st.Close())
 }
 
-// examine asks a plane on the database, opened for reading only.
-func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, error) {
+// examine looks at the database, opened for reading only.
+func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, error) {
 	epoch, err := pki.EpochKey(conf.StateDir)
 	if err != nil {
 		return nil, err
@@ -119,13 +120,12 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]plane.Finding, er
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	found, err := p.Doctor(ctx)
-	// The plane is not closed: it would write what it has in memory, and has
-	// nothing.
+	found, err := p.Health.Doctor(ctx)
+	// The plane is not closed: that writes what is in memory, and nothing is.
 	return found, errors.Join(err, st.Close())
 }
 
-func findingsText(w io.Writer, found []plane.Finding) {
+func findingsText(w io.Writer, found []health.Finding) {
 	for _, f := range found {
 		fmt.Fprintf(w, "%s: %s: %s\n", f.Severity, f.Subject, f.Message)
 		if f.Hint != "" {

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/program"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/command"
@@ -109,7 +109,7 @@ func (p place) client(key string) *api.Client {
 	return c
 }
 
-func TestRun_TradesTheBootstrapSecretAndKeepsTheKey(t *testing.T) {
+func TestRun_ExchangesTheBootstrapSecretAndKeepsTheKey(t *testing.T) {
 	p := newPlace(t)
 	stop := p.up()
 	file := filepath.Join(p.dir, "bootstrap-secret")
@@ -163,7 +163,7 @@ func TestBackupAndDoctor_WorkWhileItRuns(t *testing.T) {
 	}
 	code, stdout, stderr := run(t.Context(), "doctor", "--config", p.config, "--json")
 	var v struct {
-		Findings []plane.Finding `json:"findings"`
+		Findings []health.Finding `json:"findings"`
 	}
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 0 {
 		t.Errorf("doctor: code %d, %v, %s%s", code, err, stdout, stderr)

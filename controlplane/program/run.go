@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -18,17 +17,19 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Run is a control plane from its start to its orderly end, which comes when
-// ctx ends. What is wrong at the start is one error that says what to do.
+// Run runs a control plane until ctx ends. What is wrong at the start is one
+// error that says what to do.
 func Run(ctx context.Context, conf config.ControlPlane, version string, log *slog.Logger) error {
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
@@ -72,7 +73,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		// It outlives ctx: calls that are let finish may need it.
+		// It outlives ctx: calls that finish may need it.
 		if err := p.Run(context.WithoutCancel(ctx)); err != nil {
 			cancel(fmt.Errorf("run the engine: %w", err))
 		}
@@ -104,7 +105,7 @@ func notify(log *slog.Logger, state string) {
 }
 
 // pinRoot pins the root document that the configuration names, or follows to it.
-// An older version than the pinned one means nothing: the chain only goes on.
+// An older version than the pinned one is ignored: the chain only goes on.
 func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger) error {
 	if file == "" {
 		return nil
@@ -117,7 +118,7 @@ func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger)
 	if err != nil {
 		return fleet.Errorf(fleet.Invalid, "root document %s: %w", file, err)
 	}
-	pinned, err := p.Root(ctx)
+	pinned, err := p.Documents.Root(ctx)
 	switch {
 	case fleet.ErrorCode(err) == fleet.NotFound:
 	case err != nil:
@@ -135,7 +136,7 @@ func pinRoot(ctx context.Context, p *plane.Plane, file string, log *slog.Logger)
 			return nil
 		}
 	}
-	if _, err := p.PutRoot(ctx, plane.Caller{Owner: "configuration", Role: fleet.RoleAdmin}, api.Document{Envelope: b}); err != nil {
+	if _, err := p.Documents.PutRoot(ctx, access.Caller{Owner: "configuration", Role: fleet.RoleAdmin}, api.Document{Envelope: b}); err != nil {
 		return err
 	}
 	log.Info("root document pinned", "file", file, "fleet", root.FleetID, "version", root.Version)
@@ -148,41 +149,17 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 	b, err := os.ReadFile(file)
 	switch {
 	case err == nil:
-		return p.SetBootstrapSecret(ctx, strings.TrimSpace(string(b)))
+		return p.Keys.SetBootstrapSecret(ctx, strings.TrimSpace(string(b)))
 	case !errors.Is(err, fs.ErrNotExist):
 		return fleet.Errorf(fleet.Unavailable, "read bootstrap secret: %w", err).WithHint("run as the user that owns it, or set bootstrap.secretFile")
 	}
-	keys, err := p.ListKeys(ctx)
-	if err != nil {
+	if has, err := p.Keys.HasAdmin(ctx); err != nil || has {
 		return err
-	}
-	for _, k := range keys {
-		if k.Role == fleet.RoleAdmin && k.RevokedAt == 0 {
-			return nil
-		}
 	}
 	secret := rand.Text()
-	if err := writeSecret(file, secret); err != nil {
-		return err
+	if err := atomicfile.Write(file, []byte(secret+"\n"), 0o600); err != nil {
+		return fleet.Errorf(fleet.Unavailable, "bootstrap secret: %w", err)
 	}
 	log.Info("bootstrap secret written; it is good for the first admin key", "file", file)
-	return p.SetBootstrapSecret(ctx, secret)
-}
-
-// writeSecret writes a private file, whole or not at all.
-func writeSecret(file, secret string) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".bootstrap-*") // mode 0600
-	if err != nil {
-		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
-	}
-	_, err = f.WriteString(secret + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fleet.Errorf(fleet.Unavailable, "write bootstrap secret: %w", err)
-	}
-	return nil
+	return p.Keys.SetBootstrapSecret(ctx, secret)
 }

@@ -22,14 +22,14 @@ type Input struct {
 
 	Entries  []fleet.Entry   // of Spec.Release
 	Machines []fleet.Machine // every machine known
-	// Current has the entry that a machine runs, where it is known; it serves
-	// to say which machines need a reboot.
+	// Current has the entry that a machine runs, where it is known. It tells
+	// which machines need a reboot.
 	Current map[fleet.MachineID]fleet.Entry
 }
 
 // Build checks what an operator asks for and makes the frozen plan: who takes
 // part, who does not and why (H11), and the batches. An error's code is
-// Invalid, and nothing that it lets through makes no sense later (H14).
+// Invalid; what passes here is not found invalid later (H14).
 //
 // Tags are those of the entry in this release and those of operators.
 func Build(in Input) (State, api.Plan, error) {
@@ -120,7 +120,7 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 	}
 	slices.SortFunc(leftOut, func(a, b api.LeftOut) int { return cmp.Compare(a.Machine, b.Machine) })
 	if len(members) == 0 {
-		return nil, nil, nobody(leftOut)
+		return nil, nil, errNoMachine(leftOut)
 	}
 	ids := make([]fleet.MachineID, len(members))
 	byID := make(map[fleet.MachineID]member, len(members))
@@ -145,14 +145,14 @@ func whyNot(m fleet.Machine, known bool) string {
 	return ""
 }
 
-// names reports whether an operator meant this machine: a selector without a
-// plain term means what the release has.
+// names reports whether a selector names this machine: one without a plain term
+// selects from the release only.
 func names(sel fleet.Selector, id fleet.MachineID, tags []fleet.Tag) bool {
 	plain := slices.ContainsFunc(sel, func(t fleet.Term) bool { return !t.Not })
 	return plain && sel.Match(id, tags)
 }
 
-func nobody(leftOut []api.LeftOut) error {
+func errNoMachine(leftOut []api.LeftOut) error {
 	err := fleet.Errorf(fleet.Invalid, "rollout: no machine can take part")
 	if len(leftOut) == 0 {
 		return err.WithHint("the selector leaves out every machine of the release")

@@ -109,8 +109,8 @@ func TestBuild_CountsRebootsWhereTheRunningSystemIsKnown(t *testing.T) {
 	}
 }
 
-// H14: what makes no sense is refused at creation, with a message that names it.
-func TestBuild_RefusesNonsense(t *testing.T) {
+// H14: what is invalid is refused at creation, with a message that names it.
+func TestBuild_RefusesWhatIsInvalid(t *testing.T) {
 	for name, tt := range map[string]struct {
 		edit func(*rollout.Input)
 		want string

@@ -8,8 +8,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// judge stops the rollout as soon as failures exceed what is tolerated, with
-// machines still pending or at work (H04).
+// judge stops the rollout as soon as failures exceed what is tolerated, also
+// when machines are still pending or at work (H04).
 func (st *step) judge() {
 	if st.rollout.State != fleet.RolloutRunning {
 		return
@@ -17,7 +17,7 @@ func (st *step) judge() {
 	for i := range st.rollout.Batch + 1 {
 		b := st.batches[i]
 		if n, limit := b.Counts.Failed-b.Acknowledged, st.spec().MaxFailures.Tolerates(b.Size); n > limit {
-			st.trip(i, fmt.Sprintf("batch %d: %d of %d machines failed, %d tolerated%s", i+1, n, b.Size, limit, st.blame()))
+			st.failBatch(i, fmt.Sprintf("batch %d: %d of %d machines failed, %d tolerated%s", i+1, n, b.Size, limit, st.cause()))
 			return
 		}
 	}
@@ -26,24 +26,24 @@ func (st *step) judge() {
 	}
 	n, limit := st.total().Failed-st.rollout.Acknowledged, st.spec().MaxFailuresTotal.Tolerates(st.rollout.Machines)
 	if n > limit {
-		st.trip(st.rollout.Batch, fmt.Sprintf("%d of %d machines of the rollout failed, %d tolerated%s", n, st.rollout.Machines, limit, st.blame()))
+		st.failBatch(st.rollout.Batch, fmt.Sprintf("%d of %d machines of the rollout failed, %d tolerated%s", n, st.rollout.Machines, limit, st.cause()))
 	}
 }
 
-// judgeProgress stops a rollout whose open batch stands still for too long.
+// judgeProgress stops a rollout whose open batch makes no progress for too long.
 func (st *step) judgeProgress() {
 	p, b := st.spec().ProgressDeadlineMs, st.batches[st.rollout.Batch]
 	if st.rollout.State != fleet.RolloutRunning || p == 0 || b.State != fleet.BatchOpen || unfinished(b.Counts) == 0 {
 		return
 	}
 	if st.now >= max(st.rollout.ProgressAt, st.world.Since)+p {
-		st.trip(b.Index, fmt.Sprintf("batch %d: %s: no machine became healthy for %s", b.Index+1, fleet.ReasonProgressDeadline, span(p)))
+		st.failBatch(b.Index, fmt.Sprintf("batch %d: %s: no machine became healthy for %s", b.Index+1, fleet.ReasonProgressDeadline, span(p)))
 	}
 }
 
-// blame names the machine that failed last and what it said.
-func (st *step) blame() string {
-	a := st.culprit
+// cause names the machine that failed last, its reason and its message.
+func (st *step) cause() string {
+	a := st.lastFailed
 	if a == nil {
 		return ""
 	}
@@ -57,8 +57,8 @@ func (st *step) blame() string {
 	return s
 }
 
-// trip is what happens when a rollout has failed too often.
-func (st *step) trip(batch int, why string) {
+// failBatch fails a batch and does what the rollout is to do on failure.
+func (st *step) failBatch(batch int, why string) {
 	b := &st.batches[batch]
 	passed := b.State == fleet.BatchPassed
 	if !passed {
@@ -68,24 +68,24 @@ func (st *step) trip(batch int, why string) {
 	switch st.spec().OnFailure {
 	case fleet.RevertBatch:
 		if passed {
-			break // its successor is at work: there is no batch to take back alone
+			break // its successor is at work: this batch cannot be reverted alone
 		}
 		b.State, b.EndedAt = fleet.BatchReverting, 0
 		st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
-		st.log(engineActor, fleet.ActionRolloutRevert, map[string]string{"why": why})
+		st.log(EngineActor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 		st.withdraw()
 		for _, id := range st.members(batch) {
-			st.orderBack(id)
+			st.orderRevert(id)
 		}
 		st.wakeBy(st.now)
 		return
 	case fleet.RevertAll:
-		st.revertAll(engineActor, why)
+		st.revertAll(EngineActor, why)
 		st.wakeBy(st.now)
 		return
 	case fleet.Pause:
 	}
-	st.pause(engineActor, why)
+	st.pause(EngineActor, why)
 }
 
 // pause stops offering. Offers that no machine has taken are withdrawn;
@@ -96,10 +96,10 @@ func (st *step) pause(actor, why string) {
 	st.log(actor, fleet.ActionRolloutPause, map[string]string{"why": why})
 }
 
-// withdraw takes back the offers that no machine has answered. OfferedAt stays:
-// a machine that took one unseen is still heard.
+// withdraw withdraws the offers that no machine has answered. OfferedAt stays:
+// a report of a machine that took one unseen still counts.
 func (st *step) withdraw() {
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		if a.State == fleet.AssignOffered {
 			a.State, a.Deadline = fleet.AssignPending, 0
 			st.put(a)
@@ -108,21 +108,21 @@ func (st *step) withdraw() {
 	}
 }
 
-// revertAll takes every machine that this rollout switched back; the rollout
-// has failed when that is done.
+// revertAll reverts every machine that this rollout switched. The rollout has
+// failed when that is done.
 func (st *step) revertAll(actor, why string) {
 	st.rollout.State, st.rollout.Why = fleet.RolloutReverting, why
 	st.log(actor, fleet.ActionRolloutRevert, map[string]string{"why": why})
 	st.each(st.rollout.Batch, func(a fleet.Assignment) {
-		if !st.orderBack(a.Machine) && a.State.InFlight() {
-			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "it ran the release before this rollout; the rollout was taken back")
+		if !st.orderRevert(a.Machine) && a.State.InFlight() {
+			st.end(a, fleet.AssignSkipped, fleet.ReasonCancelled, "it ran the release before this rollout; the rollout was reverted")
 		}
 	})
 }
 
-// orderBack orders a machine back to what ran before this rollout touched it,
-// and reports whether there is anything to take back.
-func (st *step) orderBack(id fleet.MachineID) bool {
+// orderRevert orders a machine to roll back to what ran before this rollout
+// touched it, and reports whether there is anything to revert.
+func (st *step) orderRevert(id fleet.MachineID) bool {
 	a, ok := st.assignment(id)
 	if !ok || !revertible(a) {
 		return false
@@ -156,9 +156,9 @@ func revertible(a fleet.Assignment) bool {
 	return a.State.InFlight()
 }
 
-// settle ends the reverting of a batch, or of all, when no machine is on its
-// way back any more.
-func (st *step) settle() {
+// endReverting ends the reverting of a batch, or of all, when no machine rolls
+// back any more.
+func (st *step) endReverting() {
 	if st.total().RollingBack > 0 {
 		return
 	}
@@ -168,8 +168,8 @@ func (st *step) settle() {
 			continue
 		}
 		b.State, b.EndedAt = fleet.BatchFailed, st.now
-		st.pause(engineActor, b.Why+"; the batch was taken back")
+		st.pause(EngineActor, b.Why+"; the batch was reverted")
 		return
 	}
-	st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, engineActor, st.rollout.Why)
+	st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, EngineActor, st.rollout.Why)
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// index follows from a State's rows. It spares a tick the look at machines
-// that nothing can happen to.
+// index follows from a State's rows. With it a tick skips machines that nothing
+// can happen to.
 type index struct {
-	order   [][]fleet.MachineID // of each batch, in the order of the plan
-	pending [][]fleet.MachineID // of each batch, in order, a superset of those pending
-	busy    map[fleet.MachineID]bool
-	aside   map[fleet.MachineID]bool // skipped, and may come back by themselves
+	order        [][]fleet.MachineID // of each batch, in the order of the plan
+	pending      [][]fleet.MachineID // of each batch, in order, a superset of those pending
+	atWork       map[fleet.MachineID]bool
+	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
 }
 
 // indexed returns the state's index, a new one if it has none yet.
@@ -28,7 +28,7 @@ func (s *State) indexed() *index {
 	}
 	x := &index{
 		order: make([][]fleet.MachineID, len(s.Batches)), pending: make([][]fleet.MachineID, len(s.Batches)),
-		busy: map[fleet.MachineID]bool{}, aside: map[fleet.MachineID]bool{},
+		atWork: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
 	}
 	for id, a := range s.Assignments {
 		x.order[a.Batch] = append(x.order[a.Batch], id)
@@ -42,8 +42,8 @@ func (s *State) indexed() *index {
 }
 
 func (x *index) note(a fleet.Assignment) {
-	set(x.busy, a.Machine, busy(a))
-	set(x.aside, a.Machine, aside(a))
+	set(x.atWork, a.Machine, atWork(a))
+	set(x.readmittable, a.Machine, readmittable(a))
 }
 
 func set(m map[fleet.MachineID]bool, id fleet.MachineID, in bool) {
@@ -54,13 +54,14 @@ func set(m map[fleet.MachineID]bool, id fleet.MachineID, in bool) {
 	}
 }
 
-// busy reports whether a machine is at work, or on its way back.
-func busy(a fleet.Assignment) bool {
+// atWork reports whether a machine is at work, or rolls back.
+func atWork(a fleet.Assignment) bool {
 	return a.State.InFlight() || a.State.RollingBack()
 }
 
-// aside reports whether a skipped machine comes back in by itself.
-func aside(a fleet.Assignment) bool {
+// readmittable reports whether a machine is skipped only until the cause is
+// over.
+func readmittable(a fleet.Assignment) bool {
 	return a.State == fleet.AssignSkipped && (a.Reason == fleet.ReasonOffline || a.Reason == fleet.ReasonLifecycle)
 }
 
@@ -83,7 +84,7 @@ func (s *State) Apply(r Result) {
 	for _, b := range r.Batches {
 		s.Batches[b.Index] = b
 	}
-	again := map[int]bool{} // batches to which machines came back
+	again := map[int]bool{} // batches with machines that are pending again
 	for _, a := range r.Assignments {
 		if a.State == fleet.AssignPending && s.Assignments[a.Machine].State != fleet.AssignPending {
 			again[a.Batch] = true
@@ -119,9 +120,9 @@ func (st *step) indexed() *index {
 	return st.index
 }
 
-// those returns the machines of a set of the index, as it is after the changes
+// matching returns the machines of a set of the index, as it is after the changes
 // of this step, by name.
-func (st *step) those(set map[fleet.MachineID]bool, in func(fleet.Assignment) bool) []fleet.Assignment {
+func (st *step) matching(set map[fleet.MachineID]bool, in func(fleet.Assignment) bool) []fleet.Assignment {
 	ids := slices.AppendSeq(make([]fleet.MachineID, 0, len(set)+len(st.changed)), maps.Keys(set))
 	for id := range st.changed {
 		if !set[id] {
@@ -138,8 +139,10 @@ func (st *step) those(set map[fleet.MachineID]bool, in func(fleet.Assignment) bo
 	return list
 }
 
-func (st *step) busy() []fleet.Assignment  { return st.those(st.indexed().busy, busy) }
-func (st *step) aside() []fleet.Assignment { return st.those(st.indexed().aside, aside) }
+func (st *step) atWork() []fleet.Assignment { return st.matching(st.indexed().atWork, atWork) }
+func (st *step) readmittable() []fleet.Assignment {
+	return st.matching(st.indexed().readmittable, readmittable)
+}
 
 // sortByHash puts machines into the order of a release's plan: as good as
 // random, so that canaries differ from release to release, and the same each

@@ -57,7 +57,7 @@ func moves() []func(*sim) {
 		func(m *sim) { m.sleepTo(max(m.now, m.state.Rollout.WakeAt)) },
 	}
 	for _, v := range []api.Verb{api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove, api.VerbRetry, api.VerbRevert} {
-		list = append(list, func(m *sim) { m.step(rollout.Event{Verb: &rollout.Verb{Verb: v, Actor: "key:bob"}}) })
+		list = append(list, func(m *sim) { m.step(rollout.Event{Command: &rollout.Command{Verb: v, Actor: "key:bob"}}) })
 	}
 	for _, id := range []fleet.MachineID{"m-00", "m-01"} {
 		list = append(list,
@@ -68,7 +68,7 @@ func moves() []func(*sim) {
 			func(m *sim) { m.changed(id, as(fleet.Maintenance)) },
 			func(m *sim) { m.changed(id, as(fleet.Active)) },
 			func(m *sim) {
-				m.step(rollout.Event{Verb: &rollout.Verb{Verb: api.VerbSkip, Actor: "key:bob", Machines: []fleet.MachineID{id}}})
+				m.step(rollout.Event{Command: &rollout.Command{Verb: api.VerbSkip, Actor: "key:bob", Machines: []fleet.MachineID{id}}})
 			},
 			func(m *sim) { m.step(rollout.Event{Superseded: []fleet.MachineID{id}}) },
 		)

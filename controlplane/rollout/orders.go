@@ -10,8 +10,8 @@ import (
 )
 
 // OrdersFor is what a machine's agent may do now for the rollout that claims
-// it: prefetch, apply or revert, or nothing. Serving asks it and nothing else,
-// and it only follows what Step decided, so an agent never gets what the plan
+// it: prefetch, apply or revert, or nothing. It only follows what Step decided,
+// and check-ins are answered with it alone, so an agent never gets what the plan
 // refuses (H18).
 func OrdersFor(a fleet.Assignment, r fleet.Rollout, now int64) api.Orders {
 	var o api.Orders
@@ -46,9 +46,9 @@ func Desired(claim, healthy *fleet.Assignment) *fleet.Desired {
 	return &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
 }
 
-// Explain says of everything in a rollout that has not ended why, and by when
-// it must: the rollout, then its opened batches, each with its machines.
-// Machines of batches that are not open share their batch's line.
+// Explain says why a rollout has not ended, and by when it must: the rollout,
+// then its opened batches, each with its machines. Machines of batches that are
+// not open share their batch's line.
 func Explain(state State, w World, now int64) []api.Waiting {
 	r := state.Rollout
 	lines := []api.Waiting{}

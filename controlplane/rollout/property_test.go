@@ -41,8 +41,8 @@ func (d driver) machine() fleet.MachineID {
 	return machineID(rapid.IntRange(0, d.state.Rollout.Machines-1).Draw(d.r, "machine"))
 }
 
-// busy draws a machine that is at work, or any.
-func (d driver) busy() fleet.MachineID {
+// atWork draws a machine that is at work, or any.
+func (d driver) atWork() fleet.MachineID {
 	var ids []fleet.MachineID
 	for id, a := range d.state.Assignments {
 		if a.State.InFlight() || a.State.RollingBack() {
@@ -53,7 +53,7 @@ func (d driver) busy() fleet.MachineID {
 		return d.machine()
 	}
 	slices.Sort(ids)
-	return rapid.SampledFrom(ids).Draw(d.r, "busy")
+	return rapid.SampledFrom(ids).Draw(d.r, "at work")
 }
 
 func (d driver) actions() map[string]func(*rapid.T) {
@@ -64,14 +64,14 @@ func (d driver) actions() map[string]func(*rapid.T) {
 		},
 		"tick": func(*rapid.T) { d.tick() },
 		"progress": func(r *rapid.T) {
-			d.progress(d.busy(), rapid.SampledFrom([]fleet.AssignmentState{
+			d.progress(d.atWork(), rapid.SampledFrom([]fleet.AssignmentState{
 				fleet.AssignFetching, fleet.AssignApplying, fleet.AssignAwaitingReboot, fleet.AssignVerifying, fleet.AssignRollingBack, fleet.AssignReverting,
 			}).Draw(r, "phase"))
 		},
-		"live":  func(*rapid.T) { d.live(d.busy()) },
-		"live2": func(*rapid.T) { d.live(d.busy()) },
+		"live":  func(*rapid.T) { d.live(d.atWork()) },
+		"live2": func(*rapid.T) { d.live(d.atWork()) },
 		"fail": func(r *rapid.T) {
-			rep := d.backReport(d.busy(), fleet.ReasonCheckFailed)
+			rep := d.backReport(d.atWork(), fleet.ReasonCheckFailed)
 			rep.Outcome = rapid.SampledFrom([]fleet.Outcome{
 				fleet.OutcomeRolledBack, fleet.OutcomeReverted, fleet.OutcomeFailed, fleet.OutcomeRefused, fleet.OutcomeRollbackFailed, fleet.OutcomeRevertFailed,
 			}).Draw(r, "outcome")
@@ -84,14 +84,14 @@ func (d driver) actions() map[string]func(*rapid.T) {
 			}
 		},
 		"verb": func(r *rapid.T) {
-			v := rollout.Verb{Actor: "key:bob", Verb: rapid.SampledFrom([]api.Verb{
+			v := rollout.Command{Actor: "key:bob", Verb: rapid.SampledFrom([]api.Verb{
 				api.VerbPause, api.VerbResume, api.VerbResume, api.VerbCancel, api.VerbApprove, api.VerbApprove, api.VerbRetry, api.VerbSkip, api.VerbRevert,
 			}).Draw(r, "verb")}
 			if rapid.Bool().Draw(r, "named") {
 				v.Machines = []fleet.MachineID{d.machine()}
 			}
 			refused := rollout.Check(d.state, v) != nil
-			res := d.step(rollout.Event{Verb: &v})
+			res := d.step(rollout.Event{Command: &v})
 			if refused && (res.Rollout != nil || res.Batches != nil || res.Assignments != nil || res.Audit != nil) {
 				r.Fatalf("%s was refused and changed something", v.Verb)
 			}
@@ -127,7 +127,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 
 // forged reports success in a way that must not count (H01, H05).
 func (d driver) forged(r *rapid.T) {
-	rep := d.liveReport(d.busy())
+	rep := d.liveReport(d.atWork())
 	switch rapid.IntRange(0, 8).Draw(r, "forgery") {
 	case 0:
 		rep.Rollout = "r0"
@@ -178,16 +178,16 @@ func (m *sim) obey() {
 	for range 40 * m.state.Rollout.Machines {
 		m.settle()
 		for _, v := range []api.Verb{api.VerbResume, api.VerbApprove} {
-			if v := (rollout.Verb{Verb: v, Actor: "key:bob"}); rollout.Check(m.state, v) == nil {
-				m.step(rollout.Event{Verb: &v})
+			if v := (rollout.Command{Verb: v, Actor: "key:bob"}); rollout.Check(m.state, v) == nil {
+				m.step(rollout.Event{Command: &v})
 				m.settle()
 			}
 		}
-		busy := false
+		ordered := false
 		for i := range m.state.Rollout.Machines {
 			id := machineID(i)
 			orders := rollout.OrdersFor(m.a(id), m.state.Rollout, m.now)
-			busy = busy || orders.Apply != nil || orders.Revert != nil
+			ordered = ordered || orders.Apply != nil || orders.Revert != nil
 			if orders.Apply != nil {
 				m.live(id)
 			} else if orders.Revert != nil {
@@ -198,7 +198,7 @@ func (m *sim) obey() {
 		if m.state.Rollout.State.Final() && w == 0 {
 			return
 		}
-		if !busy && w != 0 {
+		if !ordered && w != 0 {
 			m.sleepTo(w)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // report takes in what a machine says of its attempt. Reports of anything but
-// the present attempt count for nothing (H01), and a failure is never taken
-// back by a later success (H02).
+// the present attempt have no effect (H01), and a later success does not undo a
+// failure (H02).
 func (st *step) report(r fleet.Report) {
 	a, ok := st.assignment(r.Machine)
 	if !ok || !st.concerns(r, a) {
@@ -28,11 +28,11 @@ func (st *step) report(r fleet.Report) {
 	default:
 		st.unsuccessful(a, r)
 	}
-	st.nudge()
+	st.wakeIfDue()
 }
 
 // concerns reports whether r is about the assignment's attempt that runs now,
-// or about a healthy machine that went back after all.
+// or about a healthy machine that rolled back after all.
 func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 	if r.Rollout != st.rollout.ID || !a.EverOffered || r.Attempt != a.Attempt || r.Digest != a.Digest {
 		return false
@@ -41,8 +41,8 @@ func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 	switch {
 	case r.StorePath == a.StorePath:
 	case r.Outcome == fleet.OutcomeRefused || r.StorePath == "" && !success:
-		// A machine that refuses, or has not got so far, need not know the
-		// path; it passes no gate by that.
+		// A machine that refuses, or ends before it knows the path, need not
+		// name it: no gate passes by that.
 	default:
 		return false
 	}
@@ -62,7 +62,7 @@ func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 	case a.State.RollingBack() || r.Phase == a.State:
 		return
 	case r.Phase.RollingBack():
-		// Nobody ordered it, whatever the machine calls it. Its outcome follows.
+		// It was not ordered, whatever the machine calls it. Its outcome follows.
 		r.Phase = fleet.AssignRollingBack
 		a.Reason, a.Message = r.Reason, r.Message
 	case !r.Phase.InFlight():
@@ -129,7 +129,7 @@ func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
 	ordered := a.State == fleet.AssignReverting
 	state := failureState(r.Outcome)
 	if ordered {
-		// Whatever kept it from rolling back: what counts is what runs now.
+		// Whatever was reported: what counts is what runs now.
 		state = fleet.AssignRevertFailed
 		if r.Outcome.OnPrevious() || r.Running != "" && r.Running != a.StorePath && r.BootDefault != a.StorePath {
 			state = fleet.AssignReverted
@@ -145,7 +145,7 @@ func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
 	}
 	st.end(a, state, reason, r.Message)
 	if ordered && state == fleet.AssignReverted {
-		// It did as it was told: no failure of the release.
+		// It obeyed: no failure of the release.
 		st.batches[a.Batch].Acknowledged++
 		st.rollout.Acknowledged++
 	}

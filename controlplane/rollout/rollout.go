@@ -28,8 +28,8 @@ type State struct {
 type Event struct {
 	ID string
 	// Exactly one of these is set; a zero Event is a tick.
-	Report *fleet.Report // from a machine's outbox
-	Verb   *Verb         // from an operator
+	Report  *fleet.Report // from a machine's outbox
+	Command *Command      // from an operator
 	// Superseded names machines that another rollout has taken over.
 	Superseded []fleet.MachineID
 	// Changed names a machine whose lifecycle changed (H10), or that is online
@@ -37,8 +37,8 @@ type Event struct {
 	Changed fleet.MachineID
 }
 
-// Verb is what an operator asks of a rollout.
-type Verb struct {
+// Command is what an operator orders for a rollout.
+type Command struct {
 	Verb     api.Verb
 	Actor    string
 	Machines []fleet.MachineID // empty: all that it can apply to
@@ -52,12 +52,12 @@ type World struct {
 	// was deleted, H10).
 	Machine func(fleet.MachineID) (Facts, bool)
 	// Since is when the control plane began to listen, Unix milliseconds.
-	// What ran out while it was down is judged only once machines had time to
-	// come back and tell.
+	// Deadlines that passed while it was down count only once machines had time
+	// to reconnect and report.
 	Since int64
 }
 
-// Facts are what matters of a machine.
+// Facts are what the engine knows of a machine.
 type Facts struct {
 	Lifecycle   fleet.Lifecycle
 	LastContact int64 // Unix milliseconds; 0: never
@@ -75,6 +75,6 @@ type Result struct {
 	Audit       []fleet.AuditEvent
 	// Wake lists machines whose orders changed: their long polls end.
 	Wake []fleet.MachineID
-	// Release lists machines whose claim by this rollout ends.
-	Release []fleet.MachineID
+	// EndClaims lists machines whose claim by this rollout ends.
+	EndClaims []fleet.MachineID
 }

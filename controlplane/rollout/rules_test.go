@@ -24,7 +24,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	if r.State.Final() != (r.EndedAt != 0) || r.State == fleet.RolloutPaused && r.Why == "" {
 		m.t.Fatalf("rollout %s ended at %d, why %q", r.State, r.EndedAt, r.Why)
 	}
-	tick := ev.Report == nil && ev.Verb == nil && ev.Superseded == nil && ev.Changed == ""
+	tick := ev.Report == nil && ev.Command == nil && ev.Superseded == nil && ev.Changed == ""
 	if tick && r.WakeAt != 0 && r.WakeAt <= m.now {
 		m.t.Fatalf("a tick at %d asks for another at %d", m.now, r.WakeAt)
 	}

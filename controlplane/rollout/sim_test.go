@@ -118,9 +118,9 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 	m.state.Apply(res)
 	m.last = res
 	m.audit = append(m.audit, res.Audit...)
-	for _, id := range res.Release {
+	for _, id := range res.EndClaims {
 		if m.released[id] {
-			m.t.Fatalf("%s was let go twice", id)
+			m.t.Fatalf("%s was released twice", id)
 		}
 		m.released[id] = true
 	}
@@ -245,11 +245,11 @@ func (m *sim) backReport(id fleet.MachineID, reason fleet.Reason) fleet.Report {
 
 func (m *sim) verb(v api.Verb, ids ...fleet.MachineID) {
 	m.t.Helper()
-	verb := rollout.Verb{Verb: v, Actor: "key:bob", Machines: ids}
+	verb := rollout.Command{Verb: v, Actor: "key:bob", Machines: ids}
 	if err := rollout.Check(m.state, verb); err != nil {
 		m.t.Fatalf("%s: %v", v, err)
 	}
-	m.step(rollout.Event{Verb: &verb})
+	m.step(rollout.Event{Command: &verb})
 	m.settle()
 }
 

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// engineActor is who the audit trail names for what the engine decides.
-	engineActor = "control-plane"
-	// comeback is how long machines have, after the control plane is back, to
-	// report what happened while it was down (H15).
-	comeback = 2 * 60 * 1000
-	// recheck bounds how long a machine that is online again can be missed if
-	// nobody says so.
+	// EngineActor is the audit trail's actor of what no operator ordered.
+	EngineActor = "control-plane"
+	// reportGrace is how long machines have, after the control plane is up
+	// again, to report what happened while it was down (H15).
+	reportGrace = 2 * 60 * 1000
+	// recheck bounds how long a machine that is online again can be missed when
+	// its event gets lost.
 	recheck = 30 * 1000
 )
 
@@ -42,11 +42,11 @@ func Step(state State, ev Event, w World, now int64) Result {
 		st.report(*ev.Report)
 	case ev.Changed != "":
 		st.machineChanged(ev.Changed)
-	case ev.Verb != nil:
-		if Check(state, *ev.Verb) != nil {
+	case ev.Command != nil:
+		if Check(state, *ev.Command) != nil {
 			return Result{}
 		}
-		st.verb(*ev.Verb)
+		st.command(*ev.Command)
 		st.tick()
 	case len(ev.Superseded) > 0:
 		st.supersede(ev.Superseded)
@@ -57,8 +57,7 @@ func Step(state State, ev Event, w World, now int64) Result {
 	return st.result()
 }
 
-// step is the work sheet of one call of Step: state is only read, what changes
-// is beside it.
+// step is one call of Step: state is only read, what changes is beside it.
 type step struct {
 	state State
 	world World
@@ -70,13 +69,13 @@ type step struct {
 	index   *index
 	// requeued is set once a machine became pending in this step.
 	requeued bool
-	// idle is when to look at pending machines again that are not there now.
-	idle int64
+	// recheckAt is when to look at pending machines again that are not there now.
+	recheckAt int64
 
-	audit   []fleet.AuditEvent
-	wake    map[fleet.MachineID]bool
-	release []fleet.MachineID
-	culprit *fleet.Assignment // the machine that failed last in this step
+	audit      []fleet.AuditEvent
+	wake       map[fleet.MachineID]bool
+	endClaims  []fleet.MachineID
+	lastFailed *fleet.Assignment // the machine that failed last in this step
 }
 
 func (st *step) result() Result {
@@ -94,8 +93,8 @@ func (st *step) result() Result {
 		return cmp.Compare(a.Machine, b.Machine)
 	})
 	res.Wake = slices.Sorted(maps.Keys(st.wake))
-	slices.Sort(st.release)
-	res.Release = st.release
+	slices.Sort(st.endClaims)
+	res.EndClaims = st.endClaims
 	return res
 }
 
@@ -137,10 +136,10 @@ func (st *step) end(a fleet.Assignment, s fleet.AssignmentState, reason fleet.Re
 	a.Deadline, a.EndedAt = 0, st.now
 	st.put(a)
 	if s.Failure() {
-		st.culprit = &a
+		st.lastFailed = &a
 	}
 	if st.rollout.State.Final() && s != fleet.AssignSuperseded {
-		st.release = append(st.release, a.Machine)
+		st.endClaims = append(st.endClaims, a.Machine)
 	}
 }
 
@@ -182,7 +181,7 @@ func (st *step) logBatch(action string, i int, why string) {
 	if why != "" {
 		d["why"] = why
 	}
-	st.log(engineActor, action, d)
+	st.log(EngineActor, action, d)
 }
 
 // wakeBy asks for a tick at t or before.
@@ -192,9 +191,9 @@ func (st *step) wakeBy(t int64) {
 	}
 }
 
-// nudge asks for a tick after a machine's state changed, if there is something
+// wakeIfDue asks for a tick after a machine's state changed, if there is something
 // for it to do.
-func (st *step) nudge() {
+func (st *step) wakeIfDue() {
 	if st.rollout.State.Final() {
 		return
 	}

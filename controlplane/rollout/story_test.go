@@ -129,7 +129,7 @@ func TestStep_MinHealthyIsCheckedAgain(t *testing.T) {
 }
 
 // H02: unhealthy is sticky within an attempt.
-func TestStep_FailureIsNotTakenBack(t *testing.T) {
+func TestStep_FailureIsNeverUndone(t *testing.T) {
 	m := newSim(t, 2, spec("1", "100%"))
 	m.settle()
 	id := m.at(0, 0)
@@ -146,7 +146,7 @@ func TestStep_FailureIsNotTakenBack(t *testing.T) {
 	m.wantStates("running = open: offered | waiting: pending")
 }
 
-// A machine that goes back by itself while its batch soaks is a failure.
+// A machine that rolls back by itself while its batch soaks is a failure.
 func TestStep_FailureWhileSoakingCounts(t *testing.T) {
 	s := spec("1", "100%")
 	s.SoakMs = minute
@@ -195,7 +195,7 @@ func TestStep_FailuresOfAllBatchesAreCountedTogether(t *testing.T) {
 	m.wantStates("completed = passed: rolled-back healthy | passed: rolled-back healthy | passed: healthy healthy")
 }
 
-// H06: a machine goes back to what ran before this rollout touched it, also
+// H06: a machine rolls back to what ran before this rollout touched it, also
 // after pause, resume, a retry and a second failure.
 func TestStep_RecordsThePreviousSystemOnce(t *testing.T) {
 	s := spec()
@@ -224,7 +224,7 @@ func TestStep_RecordsThePreviousSystemOnce(t *testing.T) {
 	}
 }
 
-func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
+func TestStep_RevertAllRevertsEverySwitchedMachine(t *testing.T) {
 	s := spec("1", "2", "100%")
 	s.OnFailure = fleet.RevertAll
 	m := newSim(t, 4, s)
@@ -245,7 +245,7 @@ func TestStep_RevertAllTakesEverySwitchedMachineBack(t *testing.T) {
 }
 
 // A machine that was offered the release and said nothing may have switched:
-// it is told to go back too, and so is one that ran out of time.
+// it is ordered to roll back too, and so is one that ran out of time.
 func TestStep_RevertReachesMachinesThatSaidNothing(t *testing.T) {
 	s := spec()
 	s.OnFailure, s.MaxFailures = fleet.RevertBatch, fleet.Amount{N: 1}
@@ -264,7 +264,7 @@ func TestStep_RevertReachesMachinesThatSaidNothing(t *testing.T) {
 	m.wantStates("paused = failed: reverted rolled-back reverted")
 }
 
-// A machine that refuses the order to go back is judged by what it runs.
+// A machine that refuses the order to roll back is judged by what it runs.
 func TestStep_RefusedRevertIsJudgedByWhatRuns(t *testing.T) {
 	for _, tt := range []struct {
 		running fleet.StorePath

@@ -17,14 +17,14 @@ func (st *step) tick() {
 		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
 		st.open(0)
 	}
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		st.expire(a)
 	}
 	if st.rollout.State == fleet.RolloutRunning {
 		st.run()
 	}
 	if st.rollout.State == fleet.RolloutReverting {
-		st.settle()
+		st.endReverting()
 	}
 	st.rollout.WakeAt = st.nextWake()
 }
@@ -32,7 +32,7 @@ func (st *step) tick() {
 // run carries a running rollout as far as it can go now.
 func (st *step) run() {
 	for {
-		for _, a := range st.aside() {
+		for _, a := range st.readmittable() {
 			st.readmit(a)
 		}
 		next := st.queue()
@@ -90,7 +90,7 @@ func (st *step) expire(a fleet.Assignment) {
 // plane's last start leaves machines time to report.
 func (st *step) due(a fleet.Assignment) int64 {
 	if a.OfferedAt < st.world.Since {
-		return max(a.Deadline, st.world.Since+comeback)
+		return max(a.Deadline, st.world.Since+reportGrace)
 	}
 	return a.Deadline
 }
@@ -114,7 +114,7 @@ func (st *step) queue() []fleet.Assignment {
 	if n := st.spec().MaxParallel; n > 0 {
 		free = n - st.total().InFlight
 	}
-	st.idle = 0
+	st.recheckAt = 0
 	var next []fleet.Assignment
 	for i := range st.rollout.Batch + 1 {
 		if st.batches[i].Counts.Pending == 0 {
@@ -143,16 +143,16 @@ func (st *step) admit(a fleet.Assignment) bool {
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle is "+lifecycle(f, known))
 	case f.Online:
 		return true
-	case policy == fleet.OfflineWait || st.now < st.patience(f):
+	case policy == fleet.OfflineWait || st.now < st.offlineDeadline(f):
 		at := st.now + recheck
-		if p := st.patience(f); policy != fleet.OfflineWait {
+		if p := st.offlineDeadline(f); policy != fleet.OfflineWait {
 			at = min(at, p)
 		}
-		if st.idle == 0 || at < st.idle {
-			st.idle = at
+		if st.recheckAt == 0 || at < st.recheckAt {
+			st.recheckAt = at
 		}
 	case policy == fleet.OfflineSkip:
-		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered when it is back while the rollout runs")
+		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered if it is online again while the rollout runs")
 	default:
 		st.end(a, fleet.AssignFailed, fleet.ReasonOffline, "offline "+sinceContact(f))
 	}
@@ -160,24 +160,24 @@ func (st *step) admit(a fleet.Assignment) bool {
 }
 
 // readmit lets a machine that was left out for its lifecycle, or for being
-// offline, come back in when that is over.
+// offline, take part again when that is over.
 func (st *step) readmit(a fleet.Assignment) {
 	f, known := st.world.Machine(a.Machine)
-	if !aside(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
+	if !readmittable(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
 		return
 	}
 	a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
 	st.put(a)
 }
 
-// patience is until when an offline machine is waited for, whatever the policy.
-func (st *step) patience(f Facts) int64 {
+// offlineDeadline is until when an offline machine is waited for, whatever the policy.
+func (st *step) offlineDeadline(f Facts) int64 {
 	return max(f.LastContact, st.world.Since) + st.spec().OfflineAfterMs
 }
 
 func sinceContact(f Facts) string {
 	if f.LastContact == 0 {
-		return "since ever"
+		return "and never seen"
 	}
 	return "since " + date(f.LastContact)
 }
@@ -261,7 +261,7 @@ func (st *step) absent(b *fleet.Batch) string {
 }
 
 // gate says why a soaked batch does not pass yet, "" if it does. The last
-// batch has nothing behind it to keep back.
+// batch has nothing after it to hold up.
 func (st *step) gate(b *fleet.Batch) string {
 	switch {
 	case b.Approved || b.Index+1 == len(st.batches):
@@ -286,7 +286,7 @@ func (st *step) skippedByHand(batch int) bool {
 func (st *step) complete() {
 	t := st.total()
 	if t.Healthy == 0 {
-		st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, engineActor, "no machine became healthy")
+		st.finish(fleet.RolloutFailed, fleet.ActionRolloutFail, EngineActor, "no machine became healthy")
 		return
 	}
 	why := strconv.Itoa(t.Healthy) + " healthy"
@@ -296,12 +296,12 @@ func (st *step) complete() {
 	if t.Skipped > 0 {
 		why += fmt.Sprintf(", %d skipped", t.Skipped)
 	}
-	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, engineActor, why)
+	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, EngineActor, why)
 }
 
 // finish ends the rollout. Machines that were not offered stay as they are,
 // and so do those that switched; one in the middle of a switch ends by itself
-// and is let go then.
+// and its claim ends then.
 func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 	st.each(len(st.batches)-1, func(a fleet.Assignment) {
 		switch a.State {
@@ -310,7 +310,7 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 		default:
 		}
 		if a, _ = st.assignment(a.Machine); a.State.Final() && a.Reason != fleet.ReasonSuperseded {
-			st.release = append(st.release, a.Machine)
+			st.endClaims = append(st.endClaims, a.Machine)
 		}
 	})
 	for i := range st.batches {
@@ -331,16 +331,16 @@ func (st *step) nextWake() int64 {
 			next = t
 		}
 	}
-	for _, a := range st.busy() {
+	for _, a := range st.atWork() {
 		at(st.due(a))
 	}
 	if st.rollout.State != fleet.RolloutRunning {
 		return next
 	}
-	if st.idle != 0 {
-		at(st.idle)
+	if st.recheckAt != 0 {
+		at(st.recheckAt)
 	}
-	if len(st.aside()) > 0 {
+	if len(st.readmittable()) > 0 {
 		at(st.now + recheck)
 	}
 	b := st.batches[st.rollout.Batch]
@@ -359,8 +359,8 @@ func (st *step) nextWake() int64 {
 	return next
 }
 
-// machineChanged looks at one machine whose lifecycle changed or that is back
-// online; what follows for others is left to the tick.
+// machineChanged looks at one machine whose lifecycle changed or that is online
+// again; what follows for others is left to the tick.
 func (st *step) machineChanged(id fleet.MachineID) {
 	a, ok := st.assignment(id)
 	if !ok || a.Batch > st.rollout.Batch || st.rollout.State == fleet.RolloutScheduled {
@@ -378,11 +378,11 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	if a, _ = st.assignment(id); a.State == fleet.AssignPending && st.rollout.State == fleet.RolloutRunning {
 		st.wakeBy(st.now)
 	}
-	st.nudge()
+	st.wakeIfDue()
 }
 
-// supersede lets go of machines that another rollout took over. The healthy
-// ones stay so in the books, and are out of reach for a revert.
+// supersede ends this rollout's part in machines that another one took over.
+// Healthy ones keep their state, and cannot be reverted any more.
 func (st *step) supersede(ids []fleet.MachineID) {
 	taken := map[fleet.MachineID]bool{}
 	for _, id := range ids {
@@ -404,7 +404,7 @@ func (st *step) supersede(ids []fleet.MachineID) {
 	}
 	maps.DeleteFunc(taken, func(_ fleet.MachineID, live bool) bool { return !live })
 	if len(taken) > 0 && !st.rollout.State.Final() && unfinished(st.total()) == 0 {
-		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, engineActor, "another rollout took its machines over")
+		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, EngineActor, "another rollout took its machines over")
 	}
 }
 

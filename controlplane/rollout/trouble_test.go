@@ -15,7 +15,7 @@ import (
 )
 
 // H10: a machine that is put into maintenance, decommissioned or deleted on
-// the way is left out; one that is active again comes back in.
+// the way is left out; one that is active again takes part again.
 func TestStep_LifecycleChangesOnTheWay(t *testing.T) {
 	m := newSim(t, 6, spec("1", "100%"))
 	m.settle()
@@ -77,12 +77,12 @@ func TestStep_OfflineMachines(t *testing.T) {
 		if policy == fleet.OfflineFail {
 			continue
 		}
-		m.live(gone, m.at(1, 0)) // back in time: it catches up
+		m.live(gone, m.at(1, 0)) // online in time: it catches up
 		m.wantStates("completed = passed: healthy healthy | passed: healthy")
 	}
 }
 
-// H12: one that never came back is listed, and does not keep the rollout open.
+// H12: one that never reconnected is listed, and does not keep the rollout open.
 func TestStep_SkippedOfflineMachineStaysBehind(t *testing.T) {
 	s := spec()
 	s.Offline = fleet.OfflineSkip
@@ -114,7 +114,7 @@ func TestStep_OfflineMachinesAndSlots(t *testing.T) {
 	m.wantStates("paused = failed: pending failed pending")
 }
 
-// H12: should nobody say that a machine is back, the engine sees it itself.
+// H12: should nobody say that a machine is online again, the engine sees it.
 func TestStep_FindsMachinesThatAreBack(t *testing.T) {
 	m := newSim(t, 1, spec())
 	m.changed("m-00", offline)
@@ -234,7 +234,7 @@ func TestStep_Superseded(t *testing.T) {
 	m.live(m.at(0, 0))
 	m.step(rollout.Event{Superseded: []fleet.MachineID{m.at(0, 0), m.at(1, 0), "m-99"}})
 	m.wantStates("running = passed: healthy | open: superseded offered offered")
-	if err := rollout.Check(m.state, rollout.Verb{Verb: api.VerbRevert, Machines: []fleet.MachineID{m.at(0, 0)}}); fleet.ErrorCode(err) != fleet.Conflict {
+	if err := rollout.Check(m.state, rollout.Command{Verb: api.VerbRevert, Machines: []fleet.MachineID{m.at(0, 0)}}); fleet.ErrorCode(err) != fleet.Conflict {
 		t.Errorf("revert of a machine of another rollout: %v", err)
 	}
 	m.live(m.at(1, 1))
@@ -384,7 +384,7 @@ func TestStep_BatchWithoutAHealthyMachineAsks(t *testing.T) {
 	m.verb(api.VerbApprove)
 	m.wantStates("running = passed: skipped | open: offered")
 
-	late.changed(m.at(0, 0), online) // the canary is back: it answers the question
+	late.changed(m.at(0, 0), online) // the canary is online again: it answers the question
 	late.wantStates("running = gated: offered | waiting: pending")
 	late.live(m.at(0, 0))
 	late.wantStates("running = passed: healthy | open: offered")
@@ -410,8 +410,8 @@ func TestStep_StragglersAreLeftBehindNotForgotten(t *testing.T) {
 	m.wantStates("completed = passed: healthy healthy failed | passed: healthy")
 }
 
-// A batch that passed is not taken back for a straggler: there is none at work
-// that could be taken back alone.
+// A batch that passed is not reverted for a straggler: there is none at work
+// that could be reverted alone.
 func TestStep_FailureOfAStragglerPauses(t *testing.T) {
 	s := spec("2", "100%")
 	s.StragglerMs, s.OnFailure = minute, fleet.RevertBatch
@@ -465,7 +465,7 @@ func TestStep_NothingHealthyIsNotCompleted(t *testing.T) {
 	m.wantStates("failed = passed: rolled-back rolled-back")
 }
 
-// An operator who takes one machine back is not told that the release failed.
+// An operator who reverts one machine is not told that the release failed.
 func TestStep_RevertOfOneMachineIsNoFailure(t *testing.T) {
 	m := newSim(t, 3, spec("1", "100%"))
 	m.settle()

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -46,16 +46,16 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agent lets only machines pass whose certificate is good now, and answers
-// with what fn returns: []byte as it is, anything else as JSON.
-func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+// agent serves machines whose certificate is good now. It answers with what fn
+// returns: []byte as it is, anything else as JSON.
+func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
 		s.deadlines(w, agentWriteTime)
 		m, err := s.machineOf(r.Context(), r.TLS)
 		if err != nil {
-			// What was good when the connection was made is not any more.
+			// The certificate has ended since the connection was made.
 			w.Header().Set("Connection", "close")
 			rec.err = err
 			problemOf(err).write(w)
@@ -63,7 +63,7 @@ func (s *Server) agent(name string, fn func(r *http.Request, m fleet.MachineID) 
 		}
 		rec.caller = string(m)
 		s.conns.seen(r.Context(), m, r.TLS)
-		v, err := fn(withWriter(r, w), m)
+		v, err := fn(w, r, m)
 		s.answer(w, rec, v, err)
 	}
 }
@@ -81,7 +81,7 @@ func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // the machine may be gone; it will ask again
+	_, _ = w.Write(body) // a machine that did not get it asks again
 }
 
 // deadlines bounds how long a request may take to come in and its reply to go
@@ -93,18 +93,10 @@ func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
 	_ = rc.SetWriteDeadline(now.Add(write))
 }
 
-type writerKey struct{}
-
-func withWriter(r *http.Request, w http.ResponseWriter) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), writerKey{}, w))
-}
-
-// decode reads a body. Fields that are unknown are let pass, unlike
-// operators': an agent may be newer than its control plane, and must not lose
-// it for that. Once the body is read, the read deadline ends: it would cut a
-// long poll.
-func (s *Server) decode(r *http.Request, limit int64, v any) error {
-	w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
+// decode reads a body. Unknown fields pass, unlike operators': an agent may be
+// newer than its control plane, and must not lose it for that. Once the body is
+// read, the read deadline ends: it would cut a long poll.
+func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -120,7 +112,7 @@ func (s *Server) decode(r *http.Request, limit int64, v any) error {
 	return nil
 }
 
-// own refuses a machine that speaks of another one (E07).
+// own refuses a machine whose request is for another one (E07).
 func own(certificate, claimed fleet.MachineID) error {
 	if certificate == claimed {
 		return nil
@@ -128,9 +120,9 @@ func own(certificate, claimed fleet.MachineID) error {
 	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
 }
 
-func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var ci api.CheckIn
-	if err := s.decode(r, maxCheckIn, &ci); err != nil {
+	if err := decode(w, r, maxCheckIn, &ci); err != nil {
 		return nil, err
 	}
 	if err := own(m, ci.Machine); err != nil {
@@ -139,13 +131,12 @@ func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
 	rec := recordOf(r.Context())
 	ci.WaitMs = min(max(ci.WaitMs, 0), api.MaxWaitMs)
 	// A connection is held no longer than its certificate is good.
-	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.now()).Milliseconds()
+	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.clock.Now()).Milliseconds()
 	ci.WaitMs = min(ci.WaitMs, max(left, 0))
 	if ci.WaitMs > 0 {
 		rec.held = true
 		s.metrics.longPolls.Inc()
 		defer s.metrics.longPolls.Dec()
-		w, _ := r.Context().Value(writerKey{}).(http.ResponseWriter)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
 	}
 	ctx, cancel := s.untilDrain(r.Context())
@@ -157,9 +148,9 @@ func (s *Server) checkIn(r *http.Request, m fleet.MachineID) (any, error) {
 	return orders, err
 }
 
-func (s *Server) reports(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var in api.Reports
-	if err := s.decode(r, maxReports, &in); err != nil {
+	if err := decode(w, r, maxReports, &in); err != nil {
 		return nil, err
 	}
 	for _, rep := range in.Reports {
@@ -170,7 +161,7 @@ func (s *Server) reports(r *http.Request, m fleet.MachineID) (any, error) {
 	return s.plane.SubmitReports(r.Context(), m, in.Reports)
 }
 
-func (s *Server) release(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) release(_ http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	d, err := fleet.ParseDigest(r.PathValue("digest"))
 	if err != nil {
 		return nil, err
@@ -178,20 +169,20 @@ func (s *Server) release(r *http.Request, m fleet.MachineID) (any, error) {
 	return s.plane.BundleFor(r.Context(), m, d)
 }
 
-func (s *Server) trustDocument(r *http.Request, _ fleet.MachineID) (any, error) {
+func (s *Server) trustDocument(_ http.ResponseWriter, r *http.Request, _ fleet.MachineID) (any, error) {
 	d, err := fleet.ParseDigest(r.PathValue("digest"))
 	if err != nil {
 		return nil, err
 	}
-	return s.plane.DocumentByDigest(r.Context(), d)
+	return s.plane.Documents.ByDigest(r.Context(), d)
 }
 
-func (s *Server) root(r *http.Request, _ fleet.MachineID) (any, error) {
+func (s *Server) root(_ http.ResponseWriter, r *http.Request, _ fleet.MachineID) (any, error) {
 	version, err := strconv.ParseUint(r.PathValue("version"), 10, 64)
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "the version of a root is a number")
 	}
-	return s.plane.RootVersion(r.Context(), version)
+	return s.plane.Documents.RootVersion(r.Context(), version)
 }
 
 // enroll is the one call without a certificate.
@@ -199,13 +190,13 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	rec := recordOf(r.Context())
 	rec.operation = "enroll"
 	s.deadlines(w, agentWriteTime)
-	cert, err := s.enrolled(withWriter(r, w), rec)
+	cert, err := s.enrolled(w, r, rec)
 	s.answer(w, rec, cert, err)
 }
 
-func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error) {
+func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (api.Certificate, error) {
 	var in api.EnrollRequest
-	if err := s.decode(r, maxCSR, &in); err != nil {
+	if err := decode(w, r, maxCSR, &in); err != nil {
 		return api.Certificate{}, err
 	}
 	if err := s.issues(); err != nil {
@@ -216,18 +207,18 @@ func (s *Server) enrolled(r *http.Request, rec *record) (api.Certificate, error)
 		return api.Certificate{}, err
 	}
 	rec.caller = string(req.Machine)
-	der, m, err := s.plane.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
+	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
 	if err != nil {
 		return api.Certificate{}, err
 	}
-	// With --replace the certificate that the name had has ended.
+	// A token with Replace has ended the certificate that the machine had.
 	s.closeRefused(m)
 	return s.certificate(der)
 }
 
-func (s *Server) renew(r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	var in api.RenewRequest
-	if err := s.decode(r, maxCSR, &in); err != nil {
+	if err := decode(w, r, maxCSR, &in); err != nil {
 		return nil, err
 	}
 	if err := s.issues(); err != nil {
@@ -244,13 +235,13 @@ func (s *Server) renew(r *http.Request, m fleet.MachineID) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.plane.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
+	if err := s.plane.Enrolment.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
 		return nil, err
 	}
 	return s.certificate(der)
 }
 
-// issues refuses to make certificates where another CA does.
+// issues returns an error if another CA makes the machines' certificates.
 func (s *Server) issues() error {
 	if s.identity.issues {
 		return nil
@@ -259,14 +250,13 @@ func (s *Server) issues() error {
 		WithHint("machines' certificates come from the CA in its tls.clientCaFile")
 }
 
-// issuer signs what req asks for, if it is for the machine that may have it
-// (E08).
-func (s *Server) issuer(req pki.Request) plane.Issue {
+// issuer signs what req asks for, if it is for the token's machine (E08).
+func (s *Server) issuer(req pki.Request) enrolment.Issue {
 	return func(m fleet.MachineID) (serial string, der []byte, notAfter int64, err error) {
 		if req.Machine != m {
 			return "", nil, 0, fleet.Errorf(fleet.Forbidden, "the certificate request is for %s, the token for another machine", req.Machine)
 		}
-		cert, err := s.identity.keys.AgentCA.Agent(req, s.now())
+		cert, err := s.identity.keys.AgentCA.Agent(req, s.clock.Now())
 		if err != nil {
 			return "", nil, 0, err
 		}
@@ -274,7 +264,7 @@ func (s *Server) issuer(req pki.Request) plane.Issue {
 	}
 }
 
-// certificate is what a machine gets for its request.
+// certificate is the reply to a machine's certificate request.
 func (s *Server) certificate(der []byte) (api.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

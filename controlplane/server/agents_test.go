@@ -21,7 +21,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-func TestEnroll_BuysACertificateForAWeek(t *testing.T) {
+func TestEnroll_GetsACertificateForAWeek(t *testing.T) {
 	w := newWorld(t)
 	admin := w.admin()
 	tok := must[api.TokenParts](t)(api.ParseToken(w.token(admin, "web-01")))
@@ -58,7 +58,7 @@ func TestEnroll_RefusesATokenThatIsNotGood(t *testing.T) {
 	wantCode(t, "used before", enroll(tok, "web-01"), fleet.Conflict)
 	wantCode(t, "unknown", enroll("nft_web-01_0123456789abcdef_"+api.CAHash(nil), "web-01"), fleet.Unauthenticated)
 	_, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
-	wantCode(t, "a living name without replace", err, fleet.Conflict)
+	wantCode(t, "a name in use without replace", err, fleet.Conflict)
 
 	late := w.token(admin, "web-03")
 	w.advance(25 * time.Hour)
@@ -100,7 +100,7 @@ func TestEnroll_InParallelOneKeyWins(t *testing.T) {
 	}
 }
 
-// E07: who has no certificate, or one of another CA, gets nothing.
+// E07: a caller without a certificate, or with one of another CA, gets nothing.
 func TestAgents_WantACertificateOfTheirCA(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.machine(nil, nil).CheckIn(t.Context(), checkIn("web-01"))
@@ -158,7 +158,7 @@ func TestAgents_SpeakForThemselvesOnly(t *testing.T) {
 	_, err = web.Renew(t.Context(), api.RenewRequest{CSR: csr(t, "db-01", newKey(t))})
 	wantCode(t, "renewal", err, fleet.Forbidden)
 	if m := must[fleet.Machine](t)(admin.Machine(t.Context(), "db-01")); m.LastContact != 0 {
-		t.Error("db-01 was heard of without having spoken")
+		t.Error("db-01 has a last contact and never called")
 	}
 }
 
@@ -178,7 +178,7 @@ func (w *world) holding(m *api.AgentClient, ci api.CheckIn) <-chan error {
 }
 
 // E07: once a machine is shut out its open connection ends too, and a resumed
-// session does not bring it back.
+// session does not restore it.
 func TestAgents_AreShutOutAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -405,7 +405,7 @@ func TestStop_EndsLongPollsAndStreams(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		first := true
-		for range admin.Watch(ctx, 0, api.EventQuery{}) {
+		for range admin.Watch(ctx, 0, fleet.EventFilter{}) {
 			if first {
 				close(streaming)
 				first = false

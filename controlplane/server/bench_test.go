@@ -76,7 +76,7 @@ func BenchmarkCheckIn(b *testing.B) {
 					i := rand.N(len(clients))
 					ci := says[i]
 					if bench.change {
-						ci.Waiting = fmt.Sprint("turn ", n)
+						ci.Waiting = fmt.Sprint("round ", n)
 					}
 					began := time.Now()
 					if _, err := clients[i].CheckIn(w.ctx(), ci); err != nil {

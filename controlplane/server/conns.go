@@ -12,14 +12,15 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// conns knows the agents' open connections, so that those of a machine that
-// was shut out are closed, long poll and all (E07).
+// conns has the agents' open connections, so that those of a refused machine
+// can be closed, with its long poll (E07).
 type conns struct {
 	mu    sync.Mutex
 	peers map[net.Conn]peer
 }
 
-// peer is who made a request on a connection; zero before the first.
+// peer is the machine at the other end of a connection; zero before its first
+// request.
 type peer struct {
 	machine fleet.MachineID
 	tls     *tls.ConnectionState
@@ -46,7 +47,7 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// seen notes who makes requests on the connection of ctx.
+// seen notes the machine at the other end of ctx's connection.
 func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
 	if !ok {
@@ -59,7 +60,7 @@ func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionS
 	}
 }
 
-// closeIf closes the connections of machines that bad says yes to, and returns
+// closeIf closes the connections of machines for which bad is true, and returns
 // how many.
 func (c *conns) closeIf(bad func(peer) bool) int {
 	c.mu.Lock()

@@ -16,23 +16,20 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// streamWrite is how long one write to a stream may take: a reader that does
-// not read is let go.
+// streamWrite is how long one write to a stream may take. Then the stream is
+// cut: its reader does not read.
 const streamWrite = 10 * time.Second
 
 type eventsIn struct {
 	After       int64  `query:"after" minimum:"0" doc:"Id of the last event that the caller has; 0 for those from now on"`
 	LastEventID string `header:"Last-Event-ID" doc:"As after, by which browsers resume"`
-	Rollout     string `query:"rollout" doc:"Only events of this rollout"`
-	Machine     string `query:"machine" doc:"Only events of this machine"`
+	fleet.EventFilter
 }
 
-// start is the event after which the stream begins; -1
-// means that it begins with what happens from here on.
+// start is the event after which the stream begins; -1 for those from now on.
 func (in *eventsIn) start() (int64, error) {
 	after := in.After
 	if in.LastEventID != "" {
@@ -55,18 +52,18 @@ func (o *operators) eventOperations() {
 	huma.Register(o.huma, op, func(ctx context.Context, in *eventsIn) (*huma.StreamResponse, error) {
 		start, err := in.start()
 		if err == nil {
-			start, err = o.plane.EventStart(ctx, start)
+			start, err = o.plane.History.EventStart(ctx, start)
 		}
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
-		q := plane.EventQuery{After: start, Rollout: fleet.RolloutID(in.Rollout), Machine: fleet.MachineID(in.Machine), Idle: api.HeartbeatEvery}
-		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, q) }}, nil
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, start, in.EventFilter) }}, nil
 	})
 }
 
-// stream writes events until the reader is gone or the server stops.
-func (o *operators) stream(hctx huma.Context, q plane.EventQuery) {
+// stream writes the events after a given one until the reader is gone or the
+// server stops.
+func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
@@ -74,12 +71,12 @@ func (o *operators) stream(hctx huma.Context, q plane.EventQuery) {
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy must not hold events back
 	ctx, cancel := o.untilDrain(r.Context())
 	defer cancel()
-	if err := writeEvents(w, q.After, o.now().UnixMilli(), o.plane.Events(ctx, q)); err != nil && ctx.Err() == nil {
+	if err := writeEvents(w, after, o.clock.UnixMilli(), o.plane.History.Events(ctx, after, f, api.HeartbeatEvery)); err != nil && ctx.Err() == nil {
 		rec.err = err
 	}
 }
 
-// writeEvents writes the event that says that the stream stands, then events
+// writeEvents writes the event that says that the stream has begun, then events
 // as they come. A zero event becomes a heartbeat.
 func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.Event, error]) error {
 	rc := http.NewResponseController(w)

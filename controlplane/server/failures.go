@@ -4,9 +4,9 @@ package server
 
 import (
 	"net"
-	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -15,17 +15,19 @@ import (
 const (
 	failureBurst    = 20
 	failuresPerSec  = 0.5
-	failureMaxAddrs = 4096
+	failureMaxAddrs = 4096 // that are remembered: those that failed last
 )
 
 // failures counts failed authentications by address. A good credential is
 // never refused for them: an attacker must not lock operators out.
 type failures struct {
-	mu    sync.Mutex
-	addrs map[string]*rate.Limiter
+	addrs *lru.Cache[string, *rate.Limiter]
 }
 
-func newFailures() *failures { return &failures{addrs: map[string]*rate.Limiter{}} }
+func newFailures() (*failures, error) {
+	c, err := lru.New[string, *rate.Limiter](failureMaxAddrs)
+	return &failures{addrs: c}, err
+}
 
 // add counts a failure and reports whether the address has had too many.
 func (f *failures) add(remote string, now time.Time) (tooMany bool) {
@@ -33,15 +35,12 @@ func (f *failures) add(remote string, now time.Time) (tooMany bool) {
 	if err != nil {
 		host = remote
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l, ok := f.addrs[host]
+	l, ok := f.addrs.Get(host)
 	if !ok {
-		if len(f.addrs) >= failureMaxAddrs { // forget all rather than grow
-			clear(f.addrs)
-		}
 		l = rate.NewLimiter(failuresPerSec, failureBurst)
-		f.addrs[host] = l
+		if first, known, _ := f.addrs.PeekOrAdd(host, l); known {
+			l = first
+		}
 	}
 	return !l.AllowN(now, 1)
 }

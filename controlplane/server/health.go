@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// healthHandler serves what a supervisor and a Prometheus ask: without TLS and
-// without a key, so that its listener belongs on loopback.
+// healthHandler serves supervisors and Prometheus, without TLS and without a
+// key: its listener belongs on loopback.
 func (s *Server) healthHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -25,7 +25,7 @@ func (s *Server) healthHandler() http.Handler {
 			http.Error(w, "stopping", http.StatusServiceUnavailable)
 			return
 		}
-		if err := s.plane.Ready(ctx); err != nil {
+		if err := s.plane.Health.Ready(ctx); err != nil {
 			s.log.Warn("not ready", "error", err)
 			http.Error(w, "the database does not answer; the log has more", http.StatusServiceUnavailable)
 			return

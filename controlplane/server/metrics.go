@@ -11,12 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// metrics are what /metrics tells: requests as they come, and the state of
-// the fleet, read when someone asks.
+// metrics are what /metrics serves: requests, counted as they come, and the
+// state of the fleet, read at each scrape.
 type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
@@ -66,15 +67,15 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 	}
 	return &fleetCollector{
 		plane: p, log: log,
-		size:           desc("fleet_size", "Machines that are known, but those decommissioned."),
+		size:           desc("fleet_size", "Machines that are known, without those decommissioned."),
 		lifecycle:      desc("machines", "Machines by lifecycle.", "lifecycle"),
-		health:         desc("machines_health", "Active machines by health; unknown for those that never said.", "health"),
-		online:         desc("machines_online", "Machines that are heard of."),
+		health:         desc("machines_health", "Active machines by health; unknown for those that never reported it.", "health"),
+		online:         desc("machines_online", "Machines that are online."),
 		drift:          desc("machines_drift", "Machines that run something else than their agent activated."),
-		lastSeen:       desc("machine_last_seen_timestamp_seconds", "When a machine was last heard of; 0 for never.", "machine"),
+		lastSeen:       desc("machine_last_seen_timestamp_seconds", "Last contact of a machine; 0 for never.", "machine"),
 		rollouts:       desc("rollouts", "Rollouts that are kept, by state.", "state"),
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
-		waiting:        desc("reports_waiting", "Reports that are kept and not looked at yet, at most 1000."),
+		waiting:        desc("reports_waiting", "Reports in the inbox, at most 1000."),
 		audit:          desc("audit_entries", "Size of the audit chain."),
 		mode:           desc("restored_mode", "1 while the database is older than what the fleet has seen."),
 	}
@@ -87,7 +88,7 @@ func (f *fleetCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.Descr
 func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	m, err := f.plane.Metrics(ctx)
+	m, err := f.plane.Health.Metrics(ctx)
 	if err != nil {
 		f.log.Warn("fleet not counted for metrics", "error", err)
 		ch <- prometheus.NewInvalidMetric(f.size, err)
@@ -123,7 +124,7 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(f.mode, restored)
 }
 
-func (f *fleetCollector) collectRollouts(m plane.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {
+func (f *fleetCollector) collectRollouts(m health.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {
 	active := 0
 	for _, s := range []fleet.RolloutState{
 		fleet.RolloutScheduled, fleet.RolloutRunning, fleet.RolloutPaused, fleet.RolloutReverting,
@@ -137,7 +138,7 @@ func (f *fleetCollector) collectRollouts(m plane.Metrics, gauge func(*prometheus
 	gauge(f.rolloutsActive, float64(active))
 }
 
-// promLog is where promhttp reports.
+// promLog takes the errors of promhttp.
 type promLog struct{ log *slog.Logger }
 
 // Println is for promhttp.Logger.

@@ -13,13 +13,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// record is what is known of a request when it ends, for log and metrics.
+// record is what log and metrics need of a request.
 type record struct {
 	operation string
 	remote    string
 	caller    string // owner of the key, or machine
 	err       error
-	held      bool // a long poll or a stream: its duration says nothing
+	held      bool // a long poll or a stream: its duration is not measured
 	status    int
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 )
 
-// document is the OpenAPI document of what was registered. Errors are
-// described as what they are, which is not what huma thinks they are.
+// document is the OpenAPI document of what was registered. Errors are described
+// as problems; huma describes its own error type.
 func (o *operators) document() ([]byte, error) {
 	doc := o.huma.OpenAPI()
 	schemas := doc.Components.Schemas
@@ -32,8 +32,7 @@ func (o *operators) document() ([]byte, error) {
 	all := schemas.Map()
 	delete(all, "ErrorModel")
 	delete(all, "ErrorDetail")
-	// A rollout says what it leaves out as the defaults; asking for one needs
-	// the release only.
+	// Of a rollout's spec only the release is required; the rest has defaults.
 	if spec, ok := all["RolloutSpec"]; ok {
 		spec.Required = []string{"release"}
 	}

@@ -16,67 +16,36 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// AuditFilter is the part of an input that selects audit entries.
-type AuditFilter struct {
-	Actor   string `query:"actor" doc:"Only what this one did, such as key:alice"`
-	Action  string `query:"action" doc:"Only this action"`
-	Subject string `query:"subject" doc:"Only what was done to this, such as machine:web-01"`
-	Since   int64  `query:"since" minimum:"0" doc:"From this time on, Unix milliseconds"`
-	Until   int64  `query:"until" minimum:"0" doc:"Before this time, Unix milliseconds"`
-}
-
-func (f AuditFilter) query(limit int) plane.AuditQuery {
-	return plane.AuditQuery{Actor: f.Actor, Action: f.Action, Subject: f.Subject, Since: f.Since, Until: f.Until, Limit: limit}
-}
-
 type auditIn struct {
-	Paging
-	AuditFilter
+	fleet.PageRequest
+	fleet.AuditFilter
 }
 
 func (o *operators) auditOperations() {
-	handle(o, "listAudit", func(ctx context.Context, _ plane.Caller, in *auditIn) (api.Page[fleet.AuditEntry], error) {
-		q := in.query(in.Limit)
-		if in.Cursor != "" {
-			after, err := strconv.ParseInt(in.Cursor, 10, 64)
-			if err != nil {
-				return api.Page[fleet.AuditEntry]{}, fleet.Errorf(fleet.Invalid, "the cursor is not one of this list")
-			}
-			q.After = after
-		}
-		return o.audit(ctx, q)
+	handle(o, "listAudit", func(ctx context.Context, _ access.Caller, in *auditIn) (api.Page[fleet.AuditEntry], error) {
+		return o.plane.History.Audit(ctx, in.AuditFilter, in.PageRequest)
 	})
-	handle(o, "auditHead", func(ctx context.Context, _ plane.Caller, _ *none) (fleet.AuditHead, error) {
-		return o.plane.AuditHead(ctx)
+	handle(o, "auditHead", func(ctx context.Context, _ access.Caller, _ *none) (fleet.AuditHead, error) {
+		return o.plane.History.AuditHead(ctx)
 	})
 	op := o.operation("exportAudit")
 	op.Responses = streamOf("text/csv", "One line an entry, after a line of names", &huma.Schema{Type: huma.TypeString})
-	huma.Register(o.huma, op, func(ctx context.Context, in *AuditFilter) (*huma.StreamResponse, error) {
-		// The first page is read before anything is sent, so that what is wrong
-		// with the query is still told as a problem.
-		q := in.query(api.MaxLimit)
-		first, err := o.audit(ctx, q)
+	huma.Register(o.huma, op, func(ctx context.Context, in *fleet.AuditFilter) (*huma.StreamResponse, error) {
+		// The first page is read before anything is sent, so that an error can
+		// still become a problem.
+		first, err := o.plane.History.Audit(ctx, *in, fleet.PageRequest{Limit: fleet.MaxLimit})
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
-		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.exportAudit(hctx, q, first) }}, nil
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.exportAudit(hctx, *in, first) }}, nil
 	})
 }
 
-// audit is a page of the trail. Its cursor is the seq that it ends with.
-func (o *operators) audit(ctx context.Context, q plane.AuditQuery) (api.Page[fleet.AuditEntry], error) {
-	p, err := o.plane.Audit(ctx, q)
-	if n := len(p.Items); err == nil && n == q.Limit {
-		p.Next = strconv.FormatInt(p.Items[n-1].Seq, 10)
-	}
-	return p, err
-}
-
-func (o *operators) exportAudit(hctx huma.Context, q plane.AuditQuery, p api.Page[fleet.AuditEntry]) {
+func (o *operators) exportAudit(hctx huma.Context, f fleet.AuditFilter, p api.Page[fleet.AuditEntry]) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
@@ -90,13 +59,12 @@ func (o *operators) exportAudit(hctx huma.Context, q plane.AuditQuery, p api.Pag
 		if err = writeAudit(out, p.Items); err != nil || p.Next == "" {
 			break
 		}
-		q.After = p.Items[len(p.Items)-1].Seq
-		p, err = o.audit(r.Context(), q)
+		p, err = o.plane.History.Audit(r.Context(), f, fleet.PageRequest{Cursor: p.Next, Limit: fleet.MaxLimit})
 	}
 	if err != nil {
 		rec.err = err
-		// The status is sent already: a cut connection is how the reader can
-		// tell that there is more.
+		// The status is sent already: a cut connection tells the reader that the
+		// list is not whole.
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -120,8 +88,8 @@ func writeAudit(out *csv.Writer, entries []fleet.AuditEntry) error {
 	return out.Error()
 }
 
-// writeCSV writes a line that no spreadsheet takes for formulas: cells that
-// begin as one get an apostrophe before them.
+// writeCSV writes a line in which no spreadsheet finds a formula: a cell that
+// begins as one gets an apostrophe before it.
 func writeCSV(out *csv.Writer, cells []string) error {
 	for i, c := range cells {
 		if c != "" && strings.ContainsRune("=+-@\t\r\n|", rune(c[0])) {
@@ -131,7 +99,7 @@ func writeCSV(out *csv.Writer, cells []string) error {
 	return out.Write(cells)
 }
 
-// streamOf describes a reply that is no JSON.
+// streamOf describes a reply that is not JSON.
 func streamOf(mediaType, description string, schema *huma.Schema) map[string]*huma.Response {
 	return map[string]*huma.Response{"200": {Description: description, Content: map[string]*huma.MediaType{mediaType: {Schema: schema}}}}
 }

@@ -4,24 +4,16 @@ package server
 
 import (
 	"context"
-	"slices"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// none is the input of an operation that takes none, and the reply of one that
-// has nothing to say.
+// none is the input of an operation that takes none.
 type none struct{}
 
-// Paging is the part of an input that asks for a page of a list.
-type Paging struct {
-	Cursor string `query:"cursor" maxLength:"200" doc:"Next of the page before"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Items of a page"`
-}
-
-// body is the part of an input that is a body which must be there.
+// body is the part of an input that is a required body.
 type body[T any] struct {
 	Body T
 }
@@ -31,46 +23,25 @@ type keyIn struct {
 }
 
 func (o *operators) keyOperations() {
-	handle(o, "info", func(ctx context.Context, _ plane.Caller, _ *none) (api.Info, error) {
+	handle(o, "info", func(ctx context.Context, _ access.Caller, _ *none) (api.Info, error) {
 		return o.plane.Info(ctx)
 	})
-	handle(o, "bootstrapKey", func(ctx context.Context, _ plane.Caller, in *body[api.BootstrapRequest]) (api.NewKey, error) {
-		return o.plane.BootstrapKey(ctx, in.Body)
+	handle(o, "bootstrapKey", func(ctx context.Context, _ access.Caller, in *body[api.BootstrapRequest]) (api.NewKey, error) {
+		return o.plane.Keys.Bootstrap(ctx, in.Body)
 	})
-	handle(o, "whoami", func(ctx context.Context, c plane.Caller, _ *none) (fleet.Key, error) {
-		return o.plane.Whoami(ctx, c)
+	handle(o, "whoami", func(ctx context.Context, c access.Caller, _ *none) (fleet.Key, error) {
+		return o.plane.Keys.Own(ctx, c)
 	})
-	handle(o, "listKeys", func(ctx context.Context, _ plane.Caller, in *Paging) (api.Page[fleet.Key], error) {
-		keys, err := o.plane.ListKeys(ctx)
-		if err != nil {
-			return api.Page[fleet.Key]{}, err
-		}
-		return pageOfKeys(keys, in.Cursor, in.Limit)
+	handle(o, "listKeys", func(ctx context.Context, _ access.Caller, in *fleet.PageRequest) (api.Page[fleet.Key], error) {
+		return o.plane.Keys.List(ctx, *in)
 	})
-	handle(o, "createKey", func(ctx context.Context, c plane.Caller, in *body[api.KeyRequest]) (api.NewKey, error) {
-		return o.plane.CreateKey(ctx, c, in.Body)
+	handle(o, "createKey", func(ctx context.Context, c access.Caller, in *body[api.KeyRequest]) (api.NewKey, error) {
+		return o.plane.Keys.Create(ctx, c, in.Body)
 	})
-	handle(o, "rotateKey", func(ctx context.Context, c plane.Caller, in *keyIn) (api.NewKey, error) {
-		return o.plane.RotateKey(ctx, c, in.ID)
+	handle(o, "rotateKey", func(ctx context.Context, c access.Caller, in *keyIn) (api.NewKey, error) {
+		return o.plane.Keys.Rotate(ctx, c, in.ID)
 	})
-	handle(o, "revokeKey", func(ctx context.Context, c plane.Caller, in *keyIn) (fleet.Key, error) {
-		return o.plane.RevokeKey(ctx, c, in.ID)
+	handle(o, "revokeKey", func(ctx context.Context, c access.Caller, in *keyIn) (fleet.Key, error) {
+		return o.plane.Keys.Revoke(ctx, c, in.ID)
 	})
-}
-
-// pageOfKeys is the page after the key that cursor names. Keys are few enough
-// to be read whole.
-func pageOfKeys(keys []fleet.Key, cursor string, limit int) (api.Page[fleet.Key], error) {
-	if cursor != "" {
-		i := slices.IndexFunc(keys, func(k fleet.Key) bool { return k.ID == cursor })
-		if i < 0 {
-			return api.Page[fleet.Key]{}, fleet.Errorf(fleet.Invalid, "the cursor is not one of this list")
-		}
-		keys = keys[i+1:]
-	}
-	p := api.Page[fleet.Key]{Items: keys}
-	if len(keys) > limit {
-		p.Items, p.Next = keys[:limit], keys[limit-1].ID
-	}
-	return p, nil
 }

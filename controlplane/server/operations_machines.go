@@ -6,7 +6,7 @@ import (
 	"context"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -23,16 +23,11 @@ type (
 		MachineRef
 	}
 	machinesIn struct {
-		Paging
-		Tag       string `query:"tag" doc:"Only machines with this tag"`
-		Lifecycle string `query:"lifecycle" doc:"Only machines at this stage of their life"`
-		Health    string `query:"health" doc:"Only machines of this health: pending, healthy or unhealthy"`
-		Release   string `query:"release" doc:"Only machines that run this release, by its digest"`
-		Drift     bool   `query:"drift" doc:"Only machines that run something else than was activated"`
-		Offline   bool   `query:"offline" doc:"Only machines that are not heard of"`
+		fleet.PageRequest
+		fleet.MachineFilter
 	}
 	machineReportsIn struct {
-		Paging
+		fleet.PageRequest
 		MachineRef
 	}
 	lifecycleIn struct {
@@ -50,41 +45,31 @@ type (
 )
 
 func (o *operators) machineOperations() {
-	handle(o, "listMachines", func(ctx context.Context, _ plane.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
-		q := plane.MachineQuery{
-			Cursor: in.Cursor, Limit: in.Limit, Tag: fleet.Tag(in.Tag), Lifecycle: fleet.Lifecycle(in.Lifecycle),
-			Health: fleet.Health(in.Health), Release: fleet.Digest(in.Release), Drift: in.Drift, Offline: in.Offline,
-		}
-		switch {
-		case q.Lifecycle != "" && !q.Lifecycle.Valid():
-			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not a lifecycle", in.Lifecycle)
-		case q.Health != "" && !q.Health.Valid():
-			return api.Page[fleet.Machine]{}, fleet.Errorf(fleet.Invalid, "%q is not pending, healthy or unhealthy", in.Health)
-		}
-		return o.plane.Machines(ctx, q)
+	handle(o, "listMachines", func(ctx context.Context, _ access.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
+		return o.plane.Machines(ctx, in.MachineFilter, in.PageRequest)
 	})
-	handle(o, "registerMachine", func(ctx context.Context, c plane.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
+	handle(o, "registerMachine", func(ctx context.Context, c access.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
 		return o.plane.RegisterMachine(ctx, c, in.Body)
 	})
-	one(o, "getMachine", func(ctx context.Context, _ plane.Caller, in machineIn) (fleet.Machine, error) {
+	one(o, "getMachine", func(ctx context.Context, _ access.Caller, in machineIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
 		}
 		return o.plane.Machine(ctx, m)
 	})
-	handle(o, "machineReports", func(ctx context.Context, _ plane.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
+	handle(o, "machineReports", func(ctx context.Context, _ access.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
 		m, err := in.machine()
 		if err != nil {
 			return api.Page[fleet.Report]{}, err
 		}
-		return o.plane.MachineReports(ctx, m, plane.Query{Cursor: in.Cursor, Limit: in.Limit})
+		return o.plane.MachineReports(ctx, m, in.PageRequest)
 	})
 	o.machineWrites()
 }
 
 func (o *operators) machineWrites() {
-	handle(o, "setLifecycle", func(ctx context.Context, c plane.Caller, in *lifecycleIn) (fleet.Machine, error) {
+	handle(o, "setLifecycle", func(ctx context.Context, c access.Caller, in *lifecycleIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
@@ -95,14 +80,14 @@ func (o *operators) machineWrites() {
 		}
 		return v, err
 	})
-	handle(o, "setTags", func(ctx context.Context, c plane.Caller, in *tagsIn) (fleet.Machine, error) {
+	handle(o, "setTags", func(ctx context.Context, c access.Caller, in *tagsIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
 		}
 		return o.plane.SetTags(ctx, c, m, in.Body)
 	})
-	handle(o, "createToken", func(ctx context.Context, c plane.Caller, in *tokenIn) (api.Token, error) {
+	handle(o, "createToken", func(ctx context.Context, c access.Caller, in *tokenIn) (api.Token, error) {
 		m, err := in.machine()
 		if err != nil {
 			return api.Token{}, err
@@ -114,9 +99,9 @@ func (o *operators) machineWrites() {
 		if in.Body != nil {
 			req = *in.Body
 		}
-		return o.plane.CreateToken(ctx, c, m, req, fleet.SHA256(o.identity.anchor()))
+		return o.plane.Enrolment.CreateToken(ctx, c, m, req, api.CAHash(o.identity.anchor()))
 	})
-	handle(o, "adoptMachine", func(ctx context.Context, c plane.Caller, in *MachineRef) (fleet.Machine, error) {
+	handle(o, "adoptMachine", func(ctx context.Context, c access.Caller, in *MachineRef) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err

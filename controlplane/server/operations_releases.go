@@ -8,33 +8,32 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 func (o *operators) trustOperations() {
-	one(o, "getRoot", func(ctx context.Context, _ plane.Caller, _ Known) (api.Document, error) {
-		return o.plane.Root(ctx)
+	one(o, "getRoot", func(ctx context.Context, _ access.Caller, _ Known) (api.Document, error) {
+		return o.plane.Documents.Root(ctx)
 	})
-	handle(o, "putRoot", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		return o.plane.PutRoot(ctx, c, in.Body)
+	handle(o, "putRoot", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		return o.plane.Documents.PutRoot(ctx, c, in.Body)
 	})
-	handle(o, "putRevocations", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		d, err := o.plane.PutRevocations(ctx, c, in.Body)
+	handle(o, "putRevocations", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		d, err := o.plane.Documents.PutRevocations(ctx, c, in.Body)
 		if err == nil {
 			o.closeRefused("")
 		}
 		return d, err
 	})
-	handle(o, "putTimestamp", func(ctx context.Context, c plane.Caller, in *body[api.Document]) (api.Document, error) {
-		return o.plane.PutTimestamp(ctx, c, in.Body)
+	handle(o, "putTimestamp", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		return o.plane.Documents.PutTimestamp(ctx, c, in.Body)
 	})
 }
 
 type releasesIn struct {
-	Paging
-	Line    string `query:"line" doc:"Only releases of this line"`
-	Machine string `query:"machine" doc:"Only releases with an entry for this machine"`
+	fleet.PageRequest
+	fleet.ReleaseFilter
 }
 
 type releaseIn struct {
@@ -43,25 +42,25 @@ type releaseIn struct {
 }
 
 type diffIn struct {
-	Digest string `path:"digest" doc:"Release to come from"`
-	Other  string `path:"other" doc:"Release to go to"`
+	Digest string `path:"digest" doc:"The release to compare with"`
+	Other  string `path:"other" doc:"The other release"`
 }
 
 func (o *operators) releaseOperations() {
-	handle(o, "listReleases", func(ctx context.Context, _ plane.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
-		return o.plane.ListReleases(ctx, plane.ReleaseQuery{Line: fleet.Line(in.Line), Machine: fleet.MachineID(in.Machine), Cursor: in.Cursor, Limit: in.Limit})
+	handle(o, "listReleases", func(ctx context.Context, _ access.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
+		return o.plane.Releases(ctx, in.ReleaseFilter, in.PageRequest)
 	})
-	handle(o, "createRelease", func(ctx context.Context, c plane.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
+	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
 		return o.plane.CreateRelease(ctx, c, in.Body)
 	}, func(op *huma.Operation) { op.MaxBodyBytes, op.BodyReadTimeout = maxReleaseBody, releaseTimeout })
-	one(o, "getRelease", func(ctx context.Context, _ plane.Caller, in releaseIn) (api.ReleaseDetail, error) {
+	one(o, "getRelease", func(ctx context.Context, _ access.Caller, in releaseIn) (api.ReleaseDetail, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return api.ReleaseDetail{}, err
 		}
 		return o.plane.Release(ctx, d)
 	})
-	handle(o, "diffReleases", func(ctx context.Context, _ plane.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
+	handle(o, "diffReleases", func(ctx context.Context, _ access.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
 		from, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.ReleaseDiff{}, err
@@ -72,7 +71,7 @@ func (o *operators) releaseOperations() {
 		}
 		return o.plane.DiffReleases(ctx, from, to)
 	})
-	handle(o, "deleteRelease", func(ctx context.Context, c plane.Caller, in *releaseIn) (fleet.Release, error) {
+	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.Release{}, err

@@ -19,11 +19,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Limits of what an operator may send, in bytes and time.
+// Limits of an operator's request, in bytes and time.
 const (
 	maxBody        = 1 << 20
 	maxReleaseBody = 64 << 20
@@ -39,9 +39,9 @@ type operators struct {
 	done map[string]bool // operations that have a handler
 }
 
-// operatorHandler registers every operation of api.Operations, and returns
-// the handler and the OpenAPI document.
-func (s *Server) operatorHandler() (http.Handler, []byte, error) {
+// operatorHandler serves every operation of api.Operations, and the OpenAPI
+// document.
+func (s *Server) operatorHandler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	o := &operators{Server: s, done: map[string]bool{}}
 	o.huma = humago.New(mux, humaConfig())
@@ -54,12 +54,12 @@ func (s *Server) operatorHandler() (http.Handler, []byte, error) {
 	o.eventOperations()
 	for _, op := range api.Operations {
 		if !o.done[op.ID] {
-			return nil, nil, fmt.Errorf("operation %s has no handler", op.ID)
+			return nil, fmt.Errorf("operation %s has no handler", op.ID)
 		}
 	}
 	document, err := o.document()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -69,7 +69,7 @@ func (s *Server) operatorHandler() (http.Handler, []byte, error) {
 		problemOf(fleet.Errorf(fleet.NotFound, "there is no operation at %s", r.URL.Path).
 			WithHint("/api/v1/openapi.json lists them")).write(w)
 	})
-	return s.observe("operators", mux), document, nil
+	return s.observe("operators", mux), nil
 }
 
 func humaConfig() huma.Config {
@@ -95,7 +95,7 @@ func unmarshalStrict(b []byte, v any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("there is more after the JSON value")
+		return fmt.Errorf("more text after the JSON value")
 	}
 	return nil
 }
@@ -135,13 +135,18 @@ type tagged[T any] struct {
 }
 
 // handle registers what an operation does. The handler runs only for a caller
-// whose key has the operation's role.
-func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
+// whose key has the operation's role, and with a filter that is valid.
+func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c access.Caller, in *I) (O, error), change ...func(*huma.Operation)) {
 	op := o.operation(id)
 	for _, c := range change {
 		c(&op)
 	}
 	huma.Register(o.huma, op, func(ctx context.Context, in *I) (*reply[O], error) {
+		if filter, ok := any(in).(interface{ Validate() error }); ok {
+			if err := filter.Validate(); err != nil {
+				return nil, o.fail(ctx, err)
+			}
+		}
 		body, err := fn(ctx, callerOf(ctx), in)
 		if err != nil {
 			return nil, o.fail(ctx, err)
@@ -152,7 +157,7 @@ func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c pl
 
 // one registers an operation that reads a single thing: the reply has an ETag,
 // and a caller that has it already gets 304.
-func one[I interface{ etag() string }, O any](o *operators, id string, fn func(ctx context.Context, c plane.Caller, in I) (O, error)) {
+func one[I interface{ etag() string }, O any](o *operators, id string, fn func(ctx context.Context, c access.Caller, in I) (O, error)) {
 	huma.Register(o.huma, o.operation(id), func(ctx context.Context, in *I) (*tagged[O], error) {
 		body, err := fn(ctx, callerOf(ctx), *in)
 		if err != nil {
@@ -184,20 +189,20 @@ func (o *operators) fail(ctx context.Context, err error) error {
 	return huma.ErrorWithHeaders(p, p.headers())
 }
 
-// refuse notes err in the record and returns what its caller sees of it.
+// refuse notes err in the record and returns the problem that the caller gets.
 func (s *Server) refuse(rec *record, err error) *problem {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = fleet.Errorf(fleet.Unavailable, "no answer in time: %w", err)
 	}
 	rec.err = err
-	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.now()) {
+	if fleet.ErrorCode(err) == fleet.Unauthenticated && s.failures.add(rec.remote, s.clock.Now()) {
 		return tooMany()
 	}
 	return problemOf(err)
 }
 
-// require lets only keys of op's role pass, before anything else of the
-// request is looked at (E09).
+// require refuses a key without op's role, before it looks at anything else of
+// the request (E09).
 func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
@@ -220,7 +225,7 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 			return
 		}
 		ctx = huma.WithValue(ctx, callerKey{}, c)
-		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader
+		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
 			limited, cancel := context.WithTimeout(ctx.Context(), limit)
 			defer cancel()
 			ctx = huma.WithContext(ctx, limited)
@@ -229,18 +234,18 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 	}
 }
 
-func (s *Server) authenticate(r *http.Request) (plane.Caller, error) {
+func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || key == "" {
-		return plane.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
+		return access.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
 	}
-	return s.plane.Authenticate(r.Context(), strings.TrimSpace(key))
+	return s.plane.Keys.Authenticate(r.Context(), strings.TrimSpace(key))
 }
 
 type callerKey struct{}
 
-// callerOf is who calls; zero for a public operation.
-func callerOf(ctx context.Context) plane.Caller {
-	c, _ := ctx.Value(callerKey{}).(plane.Caller)
+// callerOf returns the caller of an operation; zero for a public one.
+func callerOf(ctx context.Context) access.Caller {
+	c, _ := ctx.Value(callerKey{}).(access.Caller)
 	return c
 }

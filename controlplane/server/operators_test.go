@@ -68,7 +68,8 @@ func TestOpenAPI_DescribesExactlyTheOperations(t *testing.T) {
 			Responses   map[string]json.RawMessage `json:"responses"`
 		} `json:"paths"`
 	}
-	if err := json.Unmarshal(w.server.OpenAPI(), &doc); err != nil {
+	_, served := w.raw("GET", "/api/v1/openapi.json", "", "")
+	if err := json.Unmarshal(served, &doc); err != nil {
 		t.Fatal(err)
 	}
 	var got, want []string
@@ -94,7 +95,7 @@ func TestOpenAPI_DescribesExactlyTheOperations(t *testing.T) {
 }
 
 func TestOpenAPI_IsTheOneInTheDocumentation(t *testing.T) {
-	got := newWorld(t).server.OpenAPI()
+	_, got := newWorld(t).raw("GET", "/api/v1/openapi.json", "", "")
 	if *update {
 		if err := os.WriteFile(openAPIFile, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -260,7 +261,7 @@ func TestAuditCSV_IsWhole(t *testing.T) {
 	admin := w.admin()
 	w.as(admin, fleet.RoleDeploy)
 	var out bytes.Buffer
-	if err := admin.ExportAudit(t.Context(), api.AuditQuery{}, &out); err != nil {
+	if err := admin.ExportAudit(t.Context(), fleet.AuditFilter{}, &out); err != nil {
 		t.Fatal(err)
 	}
 	rows := must[[][]string](t)(csv.NewReader(&out).ReadAll())
@@ -281,10 +282,10 @@ func TestMachines_ComeInPages(t *testing.T) {
 		want = append(want, m)
 	}
 	var got []fleet.MachineID
-	q := api.MachineQuery{PageQuery: api.PageQuery{Limit: 3}}
+	q := fleet.PageRequest{Limit: 3}
 	pages := 0
 	for {
-		p := must[api.Page[fleet.Machine]](t)(admin.Machines(t.Context(), q))
+		p := must[api.Page[fleet.Machine]](t)(admin.Machines(t.Context(), fleet.MachineFilter{}, q))
 		pages++
 		for _, m := range p.Items {
 			got = append(got, m.ID)
@@ -306,7 +307,7 @@ func TestWatch_TellsChangesInOrder(t *testing.T) {
 		must[fleet.Machine](t)(admin.RegisterMachine(t.Context(), api.MachineRequest{ID: m}))
 	}
 	var got []fleet.MachineID
-	for e, err := range admin.Watch(t.Context(), 0, api.EventQuery{}) {
+	for e, err := range admin.Watch(t.Context(), 0, fleet.EventFilter{}) {
 		switch {
 		case err != nil:
 			t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// problem is an api.Problem as huma wants its errors.
+// problem is an api.Problem in the shape of huma's errors.
 type problem struct {
 	api.Problem
 }
@@ -23,17 +23,17 @@ func (p *problem) Error() string             { return p.Detail }
 func (p *problem) GetStatus() int            { return p.Status }
 func (p *problem) ContentType(string) string { return api.ProblemType }
 
-// problemOf is what a caller sees of err.
+// problemOf is the problem that a caller gets for err.
 func problemOf(err error) *problem {
 	return &problem{Problem: api.NewProblem(err)}
 }
 
-// retrySeconds is what a caller is told when a part is down or busy.
+// retrySeconds is the Retry-After of a part that is down or busy.
 const retrySeconds = 2
 
-// tooMany answers a caller who fails to authenticate again and again.
+// tooMany answers an address with too many failed authentications.
 func tooMany() *problem {
-	p := problemOf(fleet.Errorf(fleet.Unavailable, "too many failed attempts from this address").WithHint("wait a minute; a good key is let in meanwhile"))
+	p := problemOf(fleet.Errorf(fleet.Unavailable, "too many failed attempts from this address").WithHint("wait a minute; a valid key works meanwhile"))
 	p.Status, p.Title = http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
 	return p
 }
@@ -60,9 +60,9 @@ func (p *problem) write(w http.ResponseWriter) {
 	_ = json.NewEncoder(w).Encode(p.Problem) // the caller may be gone
 }
 
-// mapHumaErrors is a huma.Transformer. It gives what huma finds wrong with a
-// request (a bad parameter, JSON, an unknown field) the shape of our problems.
-// What was sent is not repeated: it may hold secrets.
+// mapHumaErrors is a huma.Transformer. It makes problems of huma's own errors: a
+// bad parameter, bad JSON, an unknown field. They do not quote the request,
+// which may hold secrets.
 func mapHumaErrors(_ huma.Context, _ string, v any) (any, error) {
 	switch e := v.(type) {
 	case *problem:

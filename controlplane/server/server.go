@@ -5,7 +5,7 @@
 // wire.
 //
 // It decides nothing about machines or rollouts and holds no state but open
-// connections: that is plane's work.
+// connections: that is the work of plane and its rooms.
 package server
 
 import (
@@ -22,11 +22,12 @@ import (
 
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/clock"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// drainLimit is how long calls may take to end after the control plane was
-// told to stop. Long polls and event streams end at once.
+// drainLimit is how long calls may take to end when the control plane stops.
+// Long polls and event streams end at once.
 const drainLimit = 10 * time.Second
 
 // Options is what a Server is made of.
@@ -34,7 +35,7 @@ type Options struct {
 	Plane    *plane.Plane
 	Identity *Identity
 	Log      *slog.Logger
-	Now      func() time.Time // time.Now if nil
+	Now      clock.Clock
 }
 
 // Server serves a plane.
@@ -42,11 +43,10 @@ type Server struct {
 	plane    *plane.Plane
 	identity *Identity
 	log      *slog.Logger
-	now      func() time.Time
+	clock    clock.Clock
 	metrics  *metrics
 	conns    *conns
 	failures *failures
-	document []byte // OpenAPI
 
 	operators, agents, health *http.Server
 
@@ -94,22 +94,22 @@ func (l Listeners) Close() {
 
 // New prepares a server; it opens nothing.
 func New(o Options) (*Server, error) {
-	if o.Now == nil {
-		o.Now = time.Now
+	failures, err := newFailures()
+	if err != nil {
+		return nil, err
 	}
 	s := &Server{
-		plane: o.Plane, identity: o.Identity, log: o.Log, now: o.Now,
-		conns: newConns(), failures: newFailures(),
+		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
+		conns: newConns(), failures: failures,
 	}
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
 
-	operators, document, err := s.operatorHandler()
+	operators, err := s.operatorHandler()
 	if err != nil {
 		return nil, err
 	}
-	s.document = document
 	s.operators = &http.Server{
 		Handler: operators, ErrorLog: errorLog, TLSConfig: s.operatorTLS(),
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -127,12 +127,9 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// OpenAPI returns the document that describes the operators' API, as JSON.
-func (s *Server) OpenAPI() []byte { return s.document }
-
-// Serve serves until ctx ends, then lets calls finish, but long polls and
-// event streams, which it ends. It closes the listeners. It returns nil after
-// an orderly end.
+// Serve serves until ctx ends. Then it ends long polls and event streams, lets
+// other calls finish and closes the listeners. It returns nil after an orderly
+// end.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer l.Close()
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -15,8 +15,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// Identity is how the control plane shows who it is, and which certificates it
-// takes from machines.
+// Identity is the control plane's own certificate, and what it verifies
+// machines' certificates with.
 type Identity struct {
 	keys      *pki.Keys
 	own       *tls.Certificate // instead of one by keys
@@ -67,19 +67,19 @@ func (id *Identity) anchor() []byte {
 }
 
 func (s *Server) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.identity.certificate(s.now())
+	return s.identity.certificate(s.clock.Now())
 }
 
 func (s *Server) operatorTLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.getCertificate, Time: s.now}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.getCertificate, Time: s.clock.Now}
 }
 
-// agentTLS asks for a client certificate; only enrolment does without one,
-// which the handlers see to. Its session tickets are sealed with keys that
-// change with the day, so that the configuration does too.
+// agentTLS asks for a client certificate. Only enrolment needs none; the
+// handlers check that. Its session tickets are sealed with keys that change with
+// the day, and so does the configuration.
 func (s *Server) agentTLS() *tls.Config {
 	base := &tls.Config{
-		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.now, NextProtos: []string{"http/1.1"},
+		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.identity.clientCAs,
 		VerifyConnection: s.verifyConnection,
 	}
@@ -90,7 +90,7 @@ func (s *Server) agentTLS() *tls.Config {
 	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		now := s.now()
+		now := s.clock.Now()
 		if day := now.UTC().Format(time.DateOnly); day != today {
 			keys, err := pki.TicketKeys(s.identity.keys.TicketKey, now)
 			if err != nil {
@@ -116,7 +116,7 @@ func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 	return err
 }
 
-// machineOf says which machine is at the other end. The error's code is
+// machineOf returns the machine at the other end. The error's code is
 // Unauthenticated without a certificate, or with one that is expired or
 // revoked; it runs for each request, since connections outlive certificates.
 func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.MachineID, error) {
@@ -129,9 +129,9 @@ func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.
 	switch {
 	case !m.Valid():
 		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
-	case s.now().After(cert.NotAfter):
+	case s.clock.Now().After(cert.NotAfter):
 		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s has expired", m).
-			WithHint("enrol the machine again, with a token for --replace")
+			WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", m)
 	}
-	return m, s.plane.CertificateStatus(ctx, pki.Serial(cert), m)
+	return m, s.plane.Enrolment.CertificateStatus(ctx, pki.Serial(cert), m)
 }

@@ -100,7 +100,7 @@ func (w *world) start() {
 	identity := must[*server.Identity](w.tb)(server.NewIdentity(w.tls, w.keys))
 	w.store = must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: filepath.Join(w.dir, "nixfleet.db")}))
 	w.plane = must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: w.store, Log: log, Now: w.now, Version: "test", EpochKey: w.keys.EpochKey}))
-	if err := w.plane.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {
+	if err := w.plane.Keys.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {
 		w.tb.Fatal(err)
 	}
 	w.server = must[*server.Server](w.tb)(server.New(server.Options{Plane: w.plane, Identity: identity, Log: log, Now: w.now}))
@@ -149,7 +149,7 @@ func (w *world) operator(key string) *api.Client {
 	return c
 }
 
-// admin trades the bootstrap secret for a key.
+// admin exchanges the bootstrap secret for a key.
 func (w *world) admin() *api.Client {
 	w.tb.Helper()
 	k := must[api.NewKey](w.tb)(w.operator("").BootstrapKey(w.ctx(), api.BootstrapRequest{Secret: bootstrapSecret, Owner: "root"}))

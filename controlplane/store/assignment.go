@@ -6,33 +6,35 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
-
-// AssignmentFilter selects a rollout's assignments by machine id; what is
-// empty does not select.
-type AssignmentFilter struct {
-	Rollout fleet.RolloutID
-	State   fleet.AssignmentState
-	Batch   int // -1: all
-	After   fleet.MachineID
-	Limit   int // 0: all
-}
 
 const assignmentColumns = `rollout_id, machine_id, batch, state, why, attempt, digest, store_path, previous_digest, previous_path,
 	outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered`
 
-// Assignments returns assignments of a rollout by machine id.
-func (r Reader) Assignments(ctx context.Context, f AssignmentFilter) ([]fleet.Assignment, error) {
-	limit := f.Limit
-	if limit == 0 {
-		limit = fleet.MaxEntries
+// Assignments returns a page of a rollout's assignments by machine id.
+func (r Reader) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, p fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+	after, err := paging.After[fleet.MachineID](p)
+	if err != nil {
+		return api.Page[fleet.Assignment]{}, err
 	}
 	assignments, err := list(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE rollout_id = $1
 		AND ($2 = '' OR state = $2) AND ($3 < 0 OR batch = $3) AND machine_id > $4 ORDER BY machine_id LIMIT $5`,
-		string(f.Rollout), string(f.State), f.Batch, string(f.After), limit)
+		string(id), string(f.State), f.Batch, string(after), p.Size()+1)
 	if err != nil {
-		return nil, fmt.Errorf("read assignments of %s: %w", f.Rollout, err)
+		return api.Page[fleet.Assignment]{}, fmt.Errorf("read assignments of %s: %w", id, err)
+	}
+	return paging.Cut(assignments, p, func(a fleet.Assignment) fleet.MachineID { return a.Machine }), nil
+}
+
+// AllAssignments returns all assignments of a rollout by machine id.
+func (r Reader) AllAssignments(ctx context.Context, id fleet.RolloutID) ([]fleet.Assignment, error) {
+	assignments, err := list(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE rollout_id = $1
+		ORDER BY machine_id`, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("read assignments of %s: %w", id, err)
 	}
 	return assignments, nil
 }

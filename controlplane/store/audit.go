@@ -7,31 +7,25 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// AuditFilter selects audit entries; what is empty does not select. Times are
-// Unix milliseconds, Since included and Until not.
-type AuditFilter struct {
-	After   int64 // seq
-	Limit   int   // entries, at least 1
-	Actor   string
-	Action  string
-	Subject string
-	Since   int64
-	Until   int64
-}
-
-// Audit returns entries in order.
-func (r Reader) Audit(ctx context.Context, f AuditFilter) ([]fleet.AuditEntry, error) {
+// Audit returns a page of the entries, oldest first.
+func (r Reader) Audit(ctx context.Context, f fleet.AuditFilter, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+	after, err := paging.After[int64](p)
+	if err != nil {
+		return api.Page[fleet.AuditEntry]{}, err
+	}
 	entries, err := list(ctx, r.q, scanAudit, `SELECT seq, body, hash FROM audit WHERE seq > $1
 		AND ($2 = '' OR actor = $2) AND ($3 = '' OR action = $3) AND ($4 = '' OR subject = $4)
 		AND at >= $5 AND ($6 = 0 OR at < $6) ORDER BY seq LIMIT $7`,
-		f.After, f.Actor, f.Action, f.Subject, f.Since, f.Until, f.Limit)
+		after, f.Actor, f.Action, f.Subject, f.Since, f.Until, p.Size()+1)
 	if err != nil {
-		return nil, fmt.Errorf("read audit: %w", err)
+		return api.Page[fleet.AuditEntry]{}, fmt.Errorf("read audit: %w", err)
 	}
-	return entries, nil
+	return paging.Cut(entries, p, func(e fleet.AuditEntry) int64 { return e.Seq }), nil
 }
 
 // AuditEntry returns one entry; false if there is none of that number.
@@ -58,7 +52,8 @@ func (r Reader) AuditHead(ctx context.Context) (fleet.AuditHead, error) {
 	return h, nil
 }
 
-// AddAudit appends an event to the chain, in the transaction of what it tells.
+// AddAudit appends an event to the chain, in the transaction of the change that
+// it describes.
 func (t *Tx) AddAudit(ctx context.Context, e fleet.AuditEvent) error {
 	body, err := json.Marshal(e)
 	if err != nil {
@@ -76,8 +71,8 @@ func (t *Tx) AddAudit(ctx context.Context, e fleet.AuditEvent) error {
 	return nil
 }
 
-// VerifyAudit checks the whole chain, and that the columns that entries are
-// found by say what the entries say. The error names the first bad entry; its
+// VerifyAudit checks the whole chain, and that the columns for filters agree
+// with the entries. The error names the first bad entry; its
 // code is Conflict (E10). A tail that was cut off shows only in a checkpoint
 // kept elsewhere.
 func (r Reader) VerifyAudit(ctx context.Context) (fleet.AuditHead, error) {
@@ -118,7 +113,7 @@ func (a auditRow) check(chain *fleet.AuditChain) error {
 		return err
 	}
 	if event.At != a.event.At || event.Actor != a.event.Actor || event.Action != a.event.Action || event.Subject != a.event.Subject {
-		return fleet.Errorf(fleet.Conflict, "audit entry %d was altered: its columns do not say what its body says", a.entry.Seq)
+		return fleet.Errorf(fleet.Conflict, "audit entry %d was altered: its columns do not agree with its body", a.entry.Seq)
 	}
 	return nil
 }

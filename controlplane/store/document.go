@@ -9,7 +9,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// DocumentKind is a kind of trust document that the control plane hands on.
+// DocumentKind is a kind of trust document that the control plane serves.
 type DocumentKind string
 
 // The kinds of trust document.
@@ -19,7 +19,7 @@ const (
 	Timestamp   DocumentKind = "timestamp"
 )
 
-// Document is a signed trust document as it came.
+// Document is a signed trust document as it was handed in.
 type Document struct {
 	Kind DocumentKind
 	// RootVersion is the root that it was checked against; a root's own is its
@@ -60,8 +60,8 @@ func (r Reader) document(ctx context.Context, query string, args ...any) (Docume
 	return d, ok, nil
 }
 
-// AddDocument keeps a new version. The caller has seen to it that it is newer
-// than the current one.
+// AddDocument keeps a new version. The caller has checked that it is newer than
+// the current one.
 func (t *Tx) AddDocument(ctx context.Context, d Document) error {
 	if _, err := t.exec(ctx, `INSERT INTO document (`+documentColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		string(d.Kind), int64(d.RootVersion), int64(d.Version), string(d.Digest), string(d.Envelope), d.AddedAt, d.AddedBy); err != nil {

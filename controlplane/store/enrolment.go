@@ -15,7 +15,7 @@ type Token struct {
 	Machine   fleet.MachineID
 	CreatedAt int64 // Unix milliseconds, as the others
 	ExpiresAt int64
-	Replaces  bool // may end the certificates of a living machine
+	Replaces  bool // may end the certificates of an enrolled machine
 	UsedAt    int64
 	KeyHash   fleet.Digest // of the first request's public key
 	// Certificate is the answer to that request, DER.
@@ -88,8 +88,8 @@ type Certificate struct {
 	RevokedAt int64
 }
 
-// RevokedCertificates returns the revoked certificates that are still in their
-// time at now.
+// RevokedCertificates returns the revoked certificates that are not
+// expired at now.
 func (r Reader) RevokedCertificates(ctx context.Context, now int64) ([]Certificate, error) {
 	list, err := list(ctx, r.q, scanCertificate, `SELECT serial, machine_id, issued_at, not_after, revoked_at FROM certificate
 		WHERE revoked_at > 0 AND not_after > $1 ORDER BY serial`, now)
@@ -112,7 +112,7 @@ func (t *Tx) AddCertificate(ctx context.Context, c Certificate) error {
 	return nil
 }
 
-// RevokeCertificates ends a machine's certificates that are in their time and
+// RevokeCertificates ends a machine's certificates that have not expired and
 // returns their serials.
 func (t *Tx) RevokeCertificates(ctx context.Context, machine fleet.MachineID, at int64) ([]string, error) {
 	serials, err := list(ctx, t.q, column[string], `UPDATE certificate SET revoked_at = $1

@@ -10,14 +10,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// EventFilter selects events; what is empty does not select.
-type EventFilter struct {
-	Rollout fleet.RolloutID
-	Machine fleet.MachineID
-}
-
 // Events returns at most limit events after an id, in order.
-func (r Reader) Events(ctx context.Context, after int64, f EventFilter, limit int) ([]api.Event, error) {
+func (r Reader) Events(ctx context.Context, after int64, f fleet.EventFilter, limit int) ([]api.Event, error) {
 	events, err := list(ctx, r.q, scanEvent, `SELECT id, at, body FROM event WHERE id > $1
 		AND ($2 = '' OR rollout_id = $2) AND ($3 = '' OR machine_id = $3) ORDER BY id LIMIT $4`,
 		after, string(f.Rollout), string(f.Machine), limit)
@@ -39,7 +33,7 @@ func scanEvent(r row) (e api.Event, err error) {
 }
 
 // EventRange returns the ids of the oldest event that is kept and of the
-// newest; both are 0 if there was none ever.
+// newest; both are 0 if there never was one.
 func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error) {
 	ids, _, err := first(ctx, r.q, func(r row) (ids [2]int64, err error) { return ids, r.Scan(&ids[0], &ids[1]) },
 		`SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM event`)
@@ -49,8 +43,8 @@ func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error
 	return ids[0], ids[1], nil
 }
 
-// AddEvents appends events in the transaction of what they tell; it gives them
-// their ids.
+// AddEvents appends events in the transaction of the change that they describe;
+// it gives them their ids.
 func (t *Tx) AddEvents(ctx context.Context, events []api.Event) error {
 	if len(events) == 0 {
 		return nil

@@ -6,13 +6,29 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 const keyColumns = `id, owner, role, tags, created_at, expires_at, revoked_at, last_used`
 
-// Keys returns all API keys, oldest first.
-func (r Reader) Keys(ctx context.Context) ([]fleet.Key, error) {
+// Keys returns a page of the API keys, oldest first.
+func (r Reader) Keys(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Key], error) {
+	after, err := paging.After[paging.TimeKey](p)
+	if err != nil {
+		return api.Page[fleet.Key]{}, err
+	}
+	keys, err := list(ctx, r.q, scanKey, `SELECT `+keyColumns+` FROM api_key
+		WHERE created_at > $1 OR created_at = $1 AND id > $2 ORDER BY created_at, id LIMIT $3`, after.At, after.ID, p.Size()+1)
+	if err != nil {
+		return api.Page[fleet.Key]{}, fmt.Errorf("list keys: %w", err)
+	}
+	return paging.Cut(keys, p, func(k fleet.Key) paging.TimeKey { return paging.TimeKey{At: k.CreatedAt, ID: k.ID} }), nil
+}
+
+// AllKeys returns all API keys, oldest first.
+func (r Reader) AllKeys(ctx context.Context) ([]fleet.Key, error) {
 	keys, err := list(ctx, r.q, scanKey, `SELECT `+keyColumns+` FROM api_key ORDER BY created_at, id`)
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)

@@ -88,7 +88,7 @@ func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
 	return nil
 }
 
-// UpdateMachineStatus writes what the agent said of itself.
+// UpdateMachineStatus writes what the agent reports of its machine.
 func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
 	tags, err := text(m.Tags.Signed)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestMigrate_RenamesWhatTheVersionBeforeWrote(t *testing.T) {
 	openAt(t, path, 12, before...)
 	s := open(t, path)
 	got := map[fleet.MachineID][3]string{}
-	rows, err := s.Assignments(t.Context(), AssignmentFilter{Rollout: "r1", Batch: -1})
+	rows, err := s.AllAssignments(t.Context(), "r1")
 	if err != nil {
 		t.Fatal(err)
 	}

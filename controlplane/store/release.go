@@ -6,33 +6,29 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// ReleaseFilter selects releases, newest first; what is empty does not select.
-type ReleaseFilter struct {
-	Line    fleet.Line
-	Machine fleet.MachineID // has an entry
-	// BeforeAt and Before are the last of the page before.
-	BeforeAt int64
-	Before   fleet.Digest
-	Limit    int // releases, at least 1
-}
-
 const releaseColumns = `digest, header, registered_at, registered_by`
 
-// Releases returns a page of releases.
-func (r Reader) Releases(ctx context.Context, f ReleaseFilter) ([]fleet.Release, error) {
+// Releases returns a page of releases, newest first.
+func (r Reader) Releases(ctx context.Context, f fleet.ReleaseFilter, p fleet.PageRequest) (api.Page[fleet.Release], error) {
+	before, err := paging.After[paging.TimeKey](p)
+	if err != nil {
+		return api.Page[fleet.Release]{}, err
+	}
 	releases, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release
 		WHERE ($1 = '' OR line = $1)
 		AND ($2 = '' OR EXISTS (SELECT 1 FROM release_entry WHERE release_digest = digest AND machine_id = $2))
 		AND ($3 = 0 OR registered_at < $3 OR registered_at = $3 AND digest < $4)
 		ORDER BY registered_at DESC, digest DESC LIMIT $5`,
-		string(f.Line), string(f.Machine), f.BeforeAt, string(f.Before), f.Limit)
+		string(f.Line), string(f.Machine), before.At, before.ID, p.Size()+1)
 	if err != nil {
-		return nil, fmt.Errorf("list releases: %w", err)
+		return api.Page[fleet.Release]{}, fmt.Errorf("list releases: %w", err)
 	}
-	return releases, nil
+	return paging.Cut(releases, p, func(v fleet.Release) paging.TimeKey { return paging.TimeKey{At: v.RegisteredAt, ID: string(v.Digest)} }), nil
 }
 
 // Release returns a release. The error's code is NotFound if there is none.
@@ -77,7 +73,7 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 	return entries, nil
 }
 
-// LineHead is the newest release that a line ever had.
+// LineHead is the newest release that a line has had.
 type LineHead struct {
 	Sequence fleet.Sequence
 	Digest   fleet.Digest
@@ -131,7 +127,7 @@ func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
 // machines that run it.
 func (r Reader) ReleaseUsers(ctx context.Context, digest fleet.Digest) ([]string, error) {
 	users, err := list(ctx, r.q, column[string], `SELECT 'rollout ' || id FROM rollout WHERE release_digest = $1
-		UNION ALL SELECT 'rollout ' || rollout_id || ' (to go back to on ' || machine_id || ')' FROM assignment WHERE previous_digest = $1
+		UNION ALL SELECT 'rollout ' || rollout_id || ' (to roll back to on ' || machine_id || ')' FROM assignment WHERE previous_digest = $1
 			AND rollout_id IN (SELECT rollout_id FROM claim)
 		UNION ALL SELECT 'machine ' || id FROM machine WHERE runs_release = $1
 		LIMIT 10`, string(digest))

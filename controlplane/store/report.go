@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -40,15 +42,23 @@ func (r Reader) WaitingReports(ctx context.Context, limit int) ([]Inbox, error) 
 	return reports, nil
 }
 
-// MachineReports returns at most limit reports of a machine, newest first,
-// before a seq if that is not 0.
-func (r Reader) MachineReports(ctx context.Context, id fleet.MachineID, before int64, limit int) ([]Inbox, error) {
-	reports, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report WHERE machine_id = $1 AND ($2 = 0 OR seq < $2)
-		ORDER BY seq DESC LIMIT $3`, string(id), before, limit)
+// MachineReports returns a page of a machine's reports, newest first.
+func (r Reader) MachineReports(ctx context.Context, id fleet.MachineID, p fleet.PageRequest) (api.Page[fleet.Report], error) {
+	before, err := paging.After[int64](p)
 	if err != nil {
-		return nil, fmt.Errorf("read reports of %s: %w", id, err)
+		return api.Page[fleet.Report]{}, err
 	}
-	return reports, nil
+	rows, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report WHERE machine_id = $1 AND ($2 = 0 OR seq < $2)
+		ORDER BY seq DESC LIMIT $3`, string(id), before, p.Size()+1)
+	if err != nil {
+		return api.Page[fleet.Report]{}, fmt.Errorf("read reports of %s: %w", id, err)
+	}
+	page := paging.Cut(rows, p, func(v Inbox) int64 { return v.Seq })
+	reports := make([]fleet.Report, len(page.Items))
+	for i, v := range page.Items {
+		reports[i] = v.Report
+	}
+	return api.Page[fleet.Report]{Items: reports, Next: page.Next}, nil
 }
 
 func scanInbox(r row) (v Inbox, err error) {

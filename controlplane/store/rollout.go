@@ -6,34 +6,29 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// RolloutFilter selects rollouts, newest first; what is empty does not select.
-type RolloutFilter struct {
-	State   fleet.RolloutState
-	Active  bool // those that have not ended
-	Release fleet.Digest
-	// BeforeAt and Before are the last of the page before.
-	BeforeAt int64
-	Before   fleet.RolloutID
-	Limit    int // rollouts, at least 1
-}
-
 const rolloutColumns = `id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version`
 
-// Rollouts returns a page of rollouts.
-func (r Reader) Rollouts(ctx context.Context, f RolloutFilter) ([]fleet.Rollout, error) {
+// Rollouts returns a page of rollouts, newest first.
+func (r Reader) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+	before, err := paging.After[paging.TimeKey](p)
+	if err != nil {
+		return api.Page[fleet.Rollout]{}, err
+	}
 	rollouts, err := list(ctx, r.q, scanRollout, `SELECT `+rolloutColumns+` FROM rollout
 		WHERE ($1 = '' OR state = $1) AND ($2 = '' OR release_digest = $2)
 		AND ($3 = 0 OR state IN ('scheduled', 'running', 'paused', 'reverting'))
 		AND ($4 = 0 OR created_at < $4 OR created_at = $4 AND id < $5)
 		ORDER BY created_at DESC, id DESC LIMIT $6`,
-		string(f.State), string(f.Release), bit(f.Active), f.BeforeAt, string(f.Before), f.Limit)
+		string(f.State), string(f.Release), bit(f.Active), before.At, before.ID, p.Size()+1)
 	if err != nil {
-		return nil, fmt.Errorf("list rollouts: %w", err)
+		return api.Page[fleet.Rollout]{}, fmt.Errorf("list rollouts: %w", err)
 	}
-	return rollouts, nil
+	return paging.Cut(rollouts, p, func(v fleet.Rollout) paging.TimeKey { return paging.TimeKey{At: v.CreatedAt, ID: string(v.ID)} }), nil
 }
 
 // ActiveRollouts returns the rollouts that have not ended, or still hold a

@@ -340,8 +340,8 @@ func TestReports_AreKeptOnceAndAppliedOnce(t *testing.T) {
 		t.Fatal("a report was applied twice")
 	}
 	write(t, s, func(tx *Tx) error { return tx.DeleteReportsBefore(ctx, 1000) })
-	left, err := s.MachineReports(ctx, "web-01", 0, 10)
-	if err != nil || len(left) != 1 || left[0].Report.ID != "2" {
+	left, err := s.MachineReports(ctx, "web-01", fleet.PageRequest{})
+	if err != nil || len(left.Items) != 1 || left.Items[0].ID != "2" {
 		t.Fatalf("retention left %+v %v: only what was applied may go", left, err)
 	}
 }
@@ -355,14 +355,14 @@ func TestEvents_KeepTheirIDsAfterRetention(t *testing.T) {
 	write(t, s, func(tx *Tx) error { return tx.DeleteEventsBefore(ctx, 100) })
 	write(t, s, func(tx *Tx) error { return tx.AddEvents(ctx, event(2)) })
 	var ids []int64
-	all, err := s.Events(ctx, 0, EventFilter{}, 10)
+	all, err := s.Events(ctx, 0, fleet.EventFilter{}, 10)
 	for _, e := range all {
 		ids = append(ids, e.ID)
 	}
 	if err != nil || !slices.Equal(ids, []int64{2, 3, 4}) {
 		t.Fatalf("ids %v (%v), want 2 3 4", ids, err)
 	}
-	some, err := s.Events(ctx, 2, EventFilter{Rollout: "r1"}, 10)
+	some, err := s.Events(ctx, 2, fleet.EventFilter{Rollout: "r1"}, 10)
 	if err != nil || len(some) != 1 || some[0].ID != 3 || some[0].At != 2 || some[0].Rollout.ID != "r1" {
 		t.Fatalf("events of r1 after 2: %+v %v", some, err)
 	}
@@ -388,7 +388,7 @@ func TestBackup_IsAWholeStore(t *testing.T) {
 	}
 }
 
-func TestRows_ComeBackAsTheyWere(t *testing.T) {
+func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx, "r1", "r2") })
 	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, Approved: true, ApprovedBy: "key:bob"}
@@ -407,7 +407,7 @@ func TestRows_ComeBackAsTheyWere(t *testing.T) {
 	if d := cmp.Diff([]fleet.Batch{batch}, batches); d != "" || err != nil {
 		t.Fatalf("batch (-want +got): %v\n%s", err, d)
 	}
-	assignments, err := s.Assignments(ctx, AssignmentFilter{Rollout: "r1", Batch: -1})
+	assignments, err := s.AllAssignments(ctx, "r1")
 	if d := cmp.Diff([]fleet.Assignment{a}, assignments); d != "" || err != nil {
 		t.Fatalf("assignment (-want +got): %v\n%s", err, d)
 	}

@@ -24,7 +24,7 @@ type Tx struct {
 // job is a write on its way through the writer.
 type job struct {
 	write func(*Tx) error
-	// taken is set by whoever comes first: the writer that runs it, or the
+	// taken is set by the first of two: the writer that runs the job, or the
 	// caller that gives up.
 	taken atomic.Bool
 	err   error
@@ -34,8 +34,8 @@ type job struct {
 // Write runs fn in a transaction and returns after its COMMIT is on the disk.
 // Other writes may share the transaction; each has its own savepoint, so that
 // an error of one undoes that one alone. fn must not keep tx, and must not
-// call Write. After ctx has ended, Write still says what became of an fn that
-// had begun. Errors of fn come back as they are; Unavailable means closed.
+// call Write. After ctx has ended, Write still returns the result of an fn that
+// had begun. Errors of fn are returned as they are; Unavailable means closed.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	j := &job{write: fn, done: make(chan struct{})}
 	if s.writer == nil {
@@ -63,6 +63,16 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return j.err
 }
 
+// WriteAudited is Write with an entry of the audit trail.
+func (s *Store) WriteAudited(ctx context.Context, event fleet.AuditEvent, fn func(tx *Tx) error) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.AddAudit(ctx, event)
+	})
+}
+
 // serve is the writer: it alone uses s.writer.
 func (s *Store) serve() {
 	defer close(s.stopped)
@@ -76,7 +86,7 @@ func (s *Store) serve() {
 	}
 }
 
-// gather takes along the writes that wait already.
+// gather adds the writes that wait already.
 func (s *Store) gather(first *job) []*job {
 	group := []*job{first}
 	for len(group) < maxGroup {
@@ -108,7 +118,7 @@ type writer struct {
 }
 
 // maxStatement bounds the text of a statement that is kept: longer ones are
-// made for one occasion.
+// used once.
 const maxStatement = 4096
 
 func (w *writer) transact(ctx context.Context, group []*job) (err error) {
@@ -164,8 +174,8 @@ func (w *writer) statement(ctx context.Context, query string) (*sql.Stmt, error)
 	return st, err
 }
 
-// ExecContext and QueryContext run statements to their end whatever becomes of
-// a caller's context: SQLite answers an interrupted write by rolling back the
+// ExecContext and QueryContext run statements to their end, also when the
+// caller's context ends: SQLite answers an interrupted write by rolling back the
 // whole transaction.
 func (w *writer) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	ctx = context.WithoutCancel(ctx)

@@ -37,7 +37,7 @@ type auditLine struct {
 }
 
 func (a *app) auditListCmd() *cobra.Command {
-	var q api.AuditQuery
+	var f fleet.AuditFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List what was done, oldest first", Example: "  nixfleet audit list --action rollout.create",
 		Args: cobra.NoArgs,
@@ -46,9 +46,8 @@ func (a *app) auditListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			entries, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.AuditEntry], error) {
-				q.PageQuery = p
-				return c.Audit(ctx, q)
+			entries, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+				return c.Audit(ctx, f, p)
 			})
 			if err != nil {
 				return err
@@ -70,9 +69,9 @@ func (a *app) auditListCmd() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&q.Actor, "actor", "", "only what this actor did")
-	c.Flags().StringVar(&q.Action, "action", "", "only this action")
-	c.Flags().StringVar(&q.Subject, "subject", "", "only what was done to this subject")
+	c.Flags().StringVar(&f.Actor, "actor", "", "only what this actor did")
+	c.Flags().StringVar(&f.Action, "action", "", "only this action")
+	c.Flags().StringVar(&f.Subject, "subject", "", "only what was done to this subject")
 	return c
 }
 
@@ -116,8 +115,8 @@ comparing with an earlier checkpoint: this command keeps the last one of each co
 			}
 			var chain fleet.AuditChain
 			matched := seen == nil || seen.Size == 0
-			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.AuditEntry], error) {
-				return c.Audit(ctx, api.AuditQuery{PageQuery: p})
+			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+				return c.Audit(ctx, fleet.AuditFilter{}, p)
 			}) {
 				if err != nil {
 					return err
@@ -159,7 +158,7 @@ func (a *app) auditExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.ExportAudit(cmd.Context(), api.AuditQuery{}, a.Stdout)
+			return c.ExportAudit(cmd.Context(), fleet.AuditFilter{}, a.Stdout)
 		},
 	}
 }

@@ -100,7 +100,7 @@ func (a *app) keyListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			keys, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Key], error) { return c.Keys(ctx, p) })
+			keys, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Key], error) { return c.Keys(ctx, p) })
 			if err != nil {
 				return err
 			}

@@ -23,23 +23,22 @@ func (a *app) machineCmd() *cobra.Command {
 }
 
 func (a *app) machineListCmd() *cobra.Command {
-	var q api.MachineQuery
 	var tag, lifecycle string
 	c := &cobra.Command{
 		Use: "list", Short: "List machines: what they should run, what they run, their health",
 		Example: "  nixfleet machine list --tag web",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q.Tag, q.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
-			if lifecycle != "" && !q.Lifecycle.Valid() {
+			f := fleet.MachineFilter{Tag: fleet.Tag(tag), Lifecycle: fleet.Lifecycle(lifecycle)}
+			if lifecycle != "" && !f.Lifecycle.Valid() {
 				return command.Usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Machine], error) {
-				return c.Machines(ctx, api.MachineQuery{Tag: q.Tag, Lifecycle: q.Lifecycle, PageQuery: p})
+			list, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Machine], error) {
+				return c.Machines(ctx, f, p)
 			})
 			if err != nil {
 				return err
@@ -78,7 +77,7 @@ func (a *app) machineShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			reports, err := c.MachineReports(cmd.Context(), id, api.PageQuery{Limit: 10})
+			reports, err := c.MachineReports(cmd.Context(), id, fleet.PageRequest{Limit: 10})
 			if err != nil {
 				return err
 			}

@@ -36,8 +36,8 @@ func (a *app) releaseListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
-				return c.Releases(ctx, api.ReleaseQuery{Line: fleet.Line(line), PageQuery: p})
+			list, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Release], error) {
+				return c.Releases(ctx, fleet.ReleaseFilter{Line: fleet.Line(line)}, p)
 			})
 			if err != nil {
 				return err
@@ -159,8 +159,8 @@ func (a *app) findRelease(ctx context.Context, c *api.Client, word string) (flee
 	}
 	var named, found []fleet.Release
 	short := strings.TrimPrefix(word, "sha256:")
-	for r, err := range api.All(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
-		return c.Releases(ctx, api.ReleaseQuery{PageQuery: p})
+	for r, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Release], error) {
+		return c.Releases(ctx, fleet.ReleaseFilter{}, p)
 	}) {
 		if err != nil {
 			return fleet.Release{}, err

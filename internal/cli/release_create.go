@@ -270,7 +270,7 @@ func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, sig
 
 // latest is the newest release of a line, or nil.
 func latest(ctx context.Context, c *api.Client, line fleet.Line) (*fleet.Release, error) {
-	page, err := c.Releases(ctx, api.ReleaseQuery{Line: line, PageQuery: api.PageQuery{Limit: 1}})
+	page, err := c.Releases(ctx, fleet.ReleaseFilter{Line: line}, fleet.PageRequest{Limit: 1})
 	if err != nil || len(page.Items) == 0 {
 		return nil, err
 	}

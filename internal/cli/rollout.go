@@ -210,8 +210,8 @@ func (a *app) rolloutListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := all(cmd.Context(), func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Rollout], error) {
-				return c.Rollouts(ctx, api.RolloutQuery{Active: active, PageQuery: p})
+			list, err := all(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+				return c.Rollouts(ctx, fleet.RolloutFilter{Active: active}, p)
 			})
 			if err != nil {
 				return err
@@ -262,8 +262,8 @@ func viewRollout(ctx context.Context, c *api.Client, id fleet.RolloutID) (rollou
 	if err != nil {
 		return rolloutView{}, err
 	}
-	list, err := all(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Assignment], error) {
-		return c.Assignments(ctx, id, p)
+	list, err := all(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+		return c.Assignments(ctx, id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, p)
 	})
 	return rolloutView{d, list}, err
 }
@@ -367,8 +367,8 @@ func (a *app) rolloutArg(ctx context.Context, argv []string) (*api.Client, fleet
 		word = argv[0]
 	}
 	var found []fleet.RolloutID
-	for r, err := range api.All(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Rollout], error) {
-		return c.Rollouts(ctx, api.RolloutQuery{PageQuery: p})
+	for r, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+		return c.Rollouts(ctx, fleet.RolloutFilter{}, p)
 	}) {
 		if err != nil {
 			return nil, "", err

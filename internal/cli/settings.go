@@ -282,7 +282,7 @@ func first(values ...string) string {
 }
 
 // all collects every page of a list.
-func all[T any](ctx context.Context, list func(context.Context, api.PageQuery) (api.Page[T], error)) ([]T, error) {
+func all[T any](ctx context.Context, list func(context.Context, fleet.PageRequest) (api.Page[T], error)) ([]T, error) {
 	out := []T{}
 	for v, err := range api.All(ctx, list) {
 		if err != nil {

@@ -74,7 +74,7 @@ func (a *app) follow(ctx context.Context, c *api.Client, id fleet.RolloutID, tim
 // rollout that ended earlier is noticed at the first event.
 func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (rolloutView, error) {
 	t := &teller{app: a, begin: time.Now(), last: map[string]string{}}
-	for e, err := range c.Watch(ctx, 0, api.EventQuery{Rollout: id}) {
+	for e, err := range c.Watch(ctx, 0, fleet.EventFilter{Rollout: id}) {
 		if err != nil {
 			return rolloutView{}, err
 		}

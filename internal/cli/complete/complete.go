@@ -139,7 +139,7 @@ func beginning(word string, names []cobra.Completion) []cobra.Completion {
 }
 
 // some are the first items of a list: all there are, or what came in time.
-func some[T any](ctx context.Context, list func(context.Context, api.PageQuery) (api.Page[T], error)) []T {
+func some[T any](ctx context.Context, list func(context.Context, fleet.PageRequest) (api.Page[T], error)) []T {
 	var out []T
 	for v, err := range api.All(ctx, list) {
 		if err != nil || len(out) == maxCompletions {
@@ -151,8 +151,8 @@ func some[T any](ctx context.Context, list func(context.Context, api.PageQuery) 
 }
 
 func machines(ctx context.Context, c *api.Client) []fleet.Machine {
-	return some(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Machine], error) {
-		return c.Machines(ctx, api.MachineQuery{PageQuery: p})
+	return some(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Machine], error) {
+		return c.Machines(ctx, fleet.MachineFilter{}, p)
 	})
 }
 
@@ -186,8 +186,8 @@ func selectorTerms(ctx context.Context, c *api.Client) []cobra.Completion {
 // digests.
 func releaseNames(ctx context.Context, c *api.Client) []cobra.Completion {
 	out := []cobra.Completion{described("latest", "the newest release")}
-	for _, r := range some(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Release], error) {
-		return c.Releases(ctx, api.ReleaseQuery{PageQuery: p})
+	for _, r := range some(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Release], error) {
+		return c.Releases(ctx, fleet.ReleaseFilter{}, p)
 	}) {
 		what := fmt.Sprintf("%s %d of %s", r.Header.Line, r.Header.Sequence, time.UnixMilli(r.RegisteredAt).Format(time.DateOnly))
 		if r.Header.Name != "" {
@@ -200,8 +200,8 @@ func releaseNames(ctx context.Context, c *api.Client) []cobra.Completion {
 
 func rolloutNames(ctx context.Context, c *api.Client) []cobra.Completion {
 	var out []cobra.Completion
-	for _, r := range some(ctx, func(ctx context.Context, p api.PageQuery) (api.Page[fleet.Rollout], error) {
-		return c.Rollouts(ctx, api.RolloutQuery{PageQuery: p})
+	for _, r := range some(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+		return c.Rollouts(ctx, fleet.RolloutFilter{}, p)
 	}) {
 		out = append(out, described(string(r.ID), "%s %s %s", r.State, r.Spec.Release.Short(), r.Spec.Name))
 		if r.Spec.Name != "" {

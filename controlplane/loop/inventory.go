@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package plane
+package loop
 
 import (
-	"context"
 	"slices"
 	"sync"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// inventory has every machine's row in memory, with the last contact that may
-// not be written yet. Rows come in after their write was committed.
-type inventory struct {
+// Inventory has every machine's row in memory, with the last contact that may
+// not be written yet. A row is taken in after its write was committed.
+type Inventory struct {
+	offlineAfterMs int64
+
 	mu       sync.RWMutex
 	machines map[fleet.MachineID]fleet.Machine
 	ids      []fleet.MachineID // sorted
@@ -20,23 +21,19 @@ type inventory struct {
 	contacts map[fleet.MachineID]int64
 }
 
-func newInventory() *inventory {
-	return &inventory{machines: map[fleet.MachineID]fleet.Machine{}, contacts: map[fleet.MachineID]int64{}}
-}
-
-func (p *Plane) loadMachines(ctx context.Context) error {
-	machines, err := p.st.Machines(ctx)
-	if err != nil {
-		return err
+func newInventory(machines []fleet.Machine, offlineAfterMs int64) *Inventory {
+	v := &Inventory{
+		offlineAfterMs: offlineAfterMs,
+		machines:       make(map[fleet.MachineID]fleet.Machine, len(machines)), contacts: map[fleet.MachineID]int64{},
 	}
 	for _, m := range machines {
-		p.inventory.put(m)
+		v.put(m)
 	}
-	return nil
+	return v
 }
 
-// machine returns a machine's row, without Desired.
-func (v *inventory) machine(id fleet.MachineID) (fleet.Machine, bool) {
+// Machine returns a machine's row, without Desired.
+func (v *Inventory) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	m, ok := v.machines[id]
@@ -44,7 +41,7 @@ func (v *inventory) machine(id fleet.MachineID) (fleet.Machine, bool) {
 }
 
 // put takes in what operators set of a machine; a new machine comes in whole.
-func (v *inventory) put(m fleet.Machine) {
+func (v *Inventory) put(m fleet.Machine) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	have, ok := v.machines[m.ID]
@@ -59,8 +56,8 @@ func (v *inventory) put(m fleet.Machine) {
 	v.machines[m.ID] = have
 }
 
-// putStatus takes in what an agent said of its machine.
-func (v *inventory) putStatus(m fleet.Machine) {
+// PutStatus takes in what an agent says of its machine.
+func (v *Inventory) PutStatus(m fleet.Machine) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	have, ok := v.machines[m.ID]
@@ -73,23 +70,28 @@ func (v *inventory) putStatus(m fleet.Machine) {
 	v.machines[m.ID] = m
 }
 
-// touch notes a sign of life and returns the machine, and when it gave the
-// last one before; false for a machine that is not known.
-func (v *inventory) touch(id fleet.MachineID, at int64) (m fleet.Machine, before int64, ok bool) {
+// Touch notes a contact. It returns the machine, and whether it was offline
+// until now; false for a machine that is not known.
+func (v *Inventory) Touch(id fleet.MachineID, at int64) (m fleet.Machine, wasOffline, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if m, ok = v.machines[id]; !ok {
-		return m, 0, false
+	if m, known = v.machines[id]; !known {
+		return m, false, false
 	}
-	before = m.LastContact
+	before := m.LastContact
 	m.LastContact = max(at, before)
 	v.machines[id] = m
 	v.contacts[id] = m.LastContact
-	return m, before, true
+	return m, before > 0 && at-before > v.offlineAfterMs, true
+}
+
+// Online reports whether a machine is there: it has not missed three polls.
+func (v *Inventory) Online(m fleet.Machine, now int64) bool {
+	return m.LastContact > 0 && now-m.LastContact <= v.offlineAfterMs
 }
 
 // takeContacts hands over the contacts to write.
-func (v *inventory) takeContacts() map[fleet.MachineID]int64 {
+func (v *Inventory) takeContacts() map[fleet.MachineID]int64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c := v.contacts
@@ -97,8 +99,8 @@ func (v *inventory) takeContacts() map[fleet.MachineID]int64 {
 	return c
 }
 
-// all returns every machine by id.
-func (v *inventory) all() []fleet.Machine {
+// Machines returns every machine by id.
+func (v *Inventory) Machines() []fleet.Machine {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	out := make([]fleet.Machine, len(v.ids))
@@ -108,8 +110,8 @@ func (v *inventory) all() []fleet.Machine {
 	return out
 }
 
-// page returns at most limit machines after an id that match, by id.
-func (v *inventory) page(after fleet.MachineID, limit int, match func(fleet.Machine) bool) []fleet.Machine {
+// Select returns at most limit machines after an id that match, by id.
+func (v *Inventory) Select(after fleet.MachineID, limit int, match func(fleet.Machine) bool) []fleet.Machine {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	out := []fleet.Machine{}
@@ -123,13 +125,4 @@ func (v *inventory) page(after fleet.MachineID, limit int, match func(fleet.Mach
 		}
 	}
 	return out
-}
-
-// offlineAfterMs is when a machine counts as offline: three polls missed.
-func (p *Plane) offlineAfterMs() int64 {
-	return 3000 * int64(max(p.conf.PollSeconds, p.conf.WaitSeconds))
-}
-
-func (p *Plane) online(m fleet.Machine, now int64) bool {
-	return m.LastContact > 0 && now-m.LastContact <= p.offlineAfterMs()
 }

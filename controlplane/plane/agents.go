@@ -4,11 +4,15 @@ package plane
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/enrolment"
+	"github.com/arcanesys/nixfleet/controlplane/epoch"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -18,17 +22,17 @@ import (
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
 	select {
-	case <-p.closing: // else an agent would ask again and again, without a rest
-		return api.Orders{}, errClosed()
+	case <-p.loop.Closing(): // else an agent would ask again at once
+		return api.Orders{}, loop.ErrClosed()
 	default:
 	}
 	if err := cleanCheckIn(machine, &in); err != nil {
 		return api.Orders{}, err
 	}
-	if _, err := p.known(ctx, machine); err != nil {
+	if err := p.Enrolment.Admit(ctx, machine); err != nil {
 		return api.Orders{}, err
 	}
-	if err := p.checkEpoch(ctx, machine, in.Epoch); err != nil {
+	if err := p.Epoch.Check(ctx, machine, in.Epoch); err != nil {
 		return api.Orders{}, err
 	}
 	if err := p.takeIn(ctx, machine, in); err != nil {
@@ -42,15 +46,15 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		v, changed := p.board.look(machine)
-		m, ok := p.inventory.machine(machine)
+		current, changed := p.loop.Presence.Current(machine)
+		m, ok := p.loop.Inventory.Machine(machine)
 		if !ok {
-			return api.Orders{}, errNoMachine(machine)
+			return api.Orders{}, loop.NoMachine(machine)
 		}
-		if err := mayTalk(m); err != nil {
+		if err := enrolment.CheckContact(m); err != nil {
 			return api.Orders{}, err
 		}
-		o, err := p.ordersFor(m, v)
+		o, err := p.ordersFor(m, current)
 		if err != nil || o.Etag != have || wait <= 0 {
 			return o, err
 		}
@@ -58,8 +62,8 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-changed:
 		case <-timeout.C:
 			wait = 0
-		case <-p.closing:
-			return api.Orders{}, errClosed()
+		case <-p.loop.Closing():
+			return api.Orders{}, loop.ErrClosed()
 		case <-ctx.Done():
 			return api.Orders{}, ctx.Err()
 		}
@@ -67,22 +71,37 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 }
 
 // ordersFor is what a machine may do now. One that takes no part in rollouts
-// gets nothing to apply; while the database may be an old copy, nobody does.
-func (p *Plane) ordersFor(m fleet.Machine, v posting) (api.Orders, error) {
+// gets nothing to apply; nor does any while the database may be an old copy.
+func (p *Plane) ordersFor(m fleet.Machine, current loop.CurrentAssignment) (api.Orders, error) {
 	var o api.Orders
-	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.epoch.mode() != modeRestored {
-		o = rollout.OrdersFor(v.assignment, v.rollout, p.ms())
+	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.Epoch.Mode() != epoch.Restored {
+		o = current.Orders(p.now())
 	}
-	o.Documents = p.trustNow().documents
+	o.Documents = p.Documents.Current().Digests
 	o.PollAfterMs, o.WaitMs = int64(p.conf.PollSeconds)*1000, int64(p.conf.WaitSeconds)*1000
-	o.Epoch = p.epoch.token()
+	o.Epoch = p.Epoch.Token()
 	tag, err := etag(o)
 	o.Etag = tag
 	return o, err
 }
 
-// cleanCheckIn cuts what an agent says to its limits and refuses what makes no
-// sense.
+// etag names what an agent acts on: not the epoch, nor how much time is left.
+func etag(o api.Orders) (string, error) {
+	o.Epoch = ""
+	if o.Apply != nil {
+		apply := *o.Apply
+		apply.DeadlineMs = 0
+		o.Apply = &apply
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return "", fmt.Errorf("encode orders: %w", err)
+	}
+	return fleet.SHA256(b).Short(), nil
+}
+
+// cleanCheckIn cuts what an agent says to its limits and refuses what is
+// invalid.
 func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 	if in.Machine != machine {
 		return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the check-in that of %.80q", machine, in.Machine)
@@ -117,22 +136,22 @@ func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 	return fleet.ValidateTags(in.Tags)
 }
 
-// takeIn notes the sign of life, and writes what is new.
+// takeIn notes the contact, and writes what is new.
 func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
-	now := p.ms()
-	have, before, ok := p.inventory.touch(machine, now)
-	if !ok {
-		return errNoMachine(machine)
+	now := p.now()
+	have, wasOffline, known := p.loop.Inventory.Touch(machine, now)
+	if !known {
+		return loop.NoMachine(machine)
 	}
-	if back := before > 0 && now-before > p.offlineAfterMs(); back {
-		p.comeBack(machine)
+	if wasOffline {
+		p.loop.Reconnected(machine)
 	}
 	m := merge(have, in)
 	if sameStatus(have, m) {
 		return nil
 	}
 	tell := notable(have, m)
-	err := p.st.Write(ctx, func(tx *store.Tx) error {
+	err := p.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		if err := tx.UpdateMachineStatus(ctx, m); err != nil {
 			return err
 		}
@@ -144,18 +163,11 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 	if err != nil {
 		return err
 	}
-	p.inventory.putStatus(m)
+	p.loop.Inventory.PutStatus(m)
 	if tell {
-		p.eventBell.ring()
+		p.loop.Events.Notify()
 	}
 	return nil
-}
-
-// comeBack lets the rollouts of a machine know that it is online again. It is
-// a hint: the engine looks again by itself.
-func (p *Plane) comeBack(machine fleet.MachineID) {
-	p.loop.back.add(machine)
-	p.ringInbox()
 }
 
 func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
@@ -196,14 +208,14 @@ func notable(a, b fleet.Machine) bool {
 const maxReports = 1000
 
 // SubmitReports keeps a machine's reports and returns when they are durable.
-// A report that came before is accepted again and has no second effect. One
-// that is malformed is rejected, and holds up no other.
+// A report that came before is accepted again and has no second effect. A
+// malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
 	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
 	if len(reports) > maxReports {
 		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), maxReports)
 	}
-	if _, err := p.known(ctx, machine); err != nil {
+	if err := p.Enrolment.Admit(ctx, machine); err != nil {
 		return reply, err
 	}
 	var good []fleet.Report
@@ -213,7 +225,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 		}
 		r.Clean()
 		if err := r.Validate(); err != nil {
-			p.log.Warn("rejected a report", "machine", machine, "report", fleet.CleanText(r.ID, 64), "err", err)
+			p.loop.Log.Warn("rejected a report", "machine", machine, "report", fleet.CleanText(r.ID, 64), "err", err)
 			reply.Rejected = append(reply.Rejected, r.ID)
 			continue
 		}
@@ -223,8 +235,8 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 	if len(good) == 0 {
 		return reply, nil
 	}
-	now := p.ms()
-	err := p.st.Write(ctx, func(tx *store.Tx) error {
+	now := p.now()
+	err := p.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		for _, r := range good {
 			if _, err := tx.AddReport(ctx, r, now); err != nil {
 				return err
@@ -235,19 +247,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 	if err != nil {
 		return api.ReportsReply{}, err
 	}
-	p.inventory.touch(machine, now)
-	p.ringInbox()
+	p.loop.Inventory.Touch(machine, now)
+	p.loop.Wake()
 	return reply, nil
-}
-
-// welcome tells rollouts of the machines that are online again.
-func (t *turn) welcome(ctx context.Context, back []fleet.MachineID) error {
-	for _, id := range back {
-		for _, s := range t.p.holding(id) {
-			if err := t.step(ctx, s, rollout.Event{Changed: id}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -9,23 +9,22 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Check returns nil if the verb is possible now; else an error that says what
-// is, whose code is Conflict, or NotFound and Invalid for machines that make
-// no sense.
-func Check(state State, v Verb) error {
+// Check returns nil if the command is possible now. Else the error says what is:
+// its code is Conflict, or NotFound or Invalid for the machines that it names.
+func Check(state State, c Command) error {
 	r := state.Rollout
-	if !v.Verb.Valid() {
-		return fleet.Errorf(fleet.Invalid, "%q is not a verb of rollouts", fleet.CleanText(string(v.Verb), 40)).
+	if !c.Verb.Valid() {
+		return fleet.Errorf(fleet.Invalid, "%q is not a verb of rollouts", fleet.CleanText(string(c.Verb), 40)).
 			WithHint("pause, resume, cancel, approve, retry, skip or revert")
 	}
 	if r.State.Final() {
 		return fleet.Errorf(fleet.Conflict, "rollout %s is %s", r.ID, r.State).WithHint("it has ended; create another one")
 	}
 	if r.State == fleet.RolloutReverting {
-		return fleet.Errorf(fleet.Conflict, "rollout %s is taking machines back", r.ID).
+		return fleet.Errorf(fleet.Conflict, "rollout %s is reverting machines", r.ID).
 			WithHint("it ends by itself; rollout explain shows the deadline of each machine")
 	}
-	switch v.Verb {
+	switch c.Verb {
 	case api.VerbPause:
 		if r.State == fleet.RolloutPaused {
 			return fleet.Errorf(fleet.Conflict, "rollout %s is paused already", r.ID).WithHint("resume or cancel it")
@@ -40,39 +39,39 @@ func Check(state State, v Verb) error {
 			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
 		}
 	case api.VerbRetry, api.VerbSkip, api.VerbRevert:
-		return checkMachines(state, v)
+		return checkMachines(state, c)
 	}
-	if len(v.Machines) > 0 {
-		return fleet.Errorf(fleet.Invalid, "%s is about the whole rollout, not about machines", v.Verb)
+	if len(c.Machines) > 0 {
+		return fleet.Errorf(fleet.Invalid, "%s is about the whole rollout, not about machines", c.Verb)
 	}
 	return nil
 }
 
-func checkMachines(state State, v Verb) error {
-	if v.Verb == api.VerbSkip && len(v.Machines) == 0 {
+func checkMachines(state State, c Command) error {
+	if c.Verb == api.VerbSkip && len(c.Machines) == 0 {
 		return fleet.Errorf(fleet.Invalid, "skip: name the machines to go on without")
 	}
-	for _, id := range v.Machines {
+	for _, id := range c.Machines {
 		a, ok := state.Assignments[id]
 		if !ok {
 			return fleet.Errorf(fleet.NotFound, "machine %s is not in rollout %s", fleet.CleanText(string(id), 80), state.Rollout.ID)
 		}
-		if !applies(v.Verb, a) {
-			return fleet.Errorf(fleet.Conflict, "%s: machine %s is %s", v.Verb, id, a.State).WithHint("%s", applicable(v.Verb))
+		if !applies(c.Verb, a) {
+			return fleet.Errorf(fleet.Conflict, "%s: machine %s is %s", c.Verb, id, a.State).WithHint("%s", applicable(c.Verb))
 		}
 	}
-	if len(v.Machines) > 0 {
+	if len(c.Machines) > 0 {
 		return nil
 	}
 	for _, a := range state.Assignments {
-		if applies(v.Verb, a) {
+		if applies(c.Verb, a) {
 			return nil
 		}
 	}
-	return fleet.Errorf(fleet.Conflict, "%s: rollout %s has no machine for that", v.Verb, state.Rollout.ID).WithHint("%s", applicable(v.Verb))
+	return fleet.Errorf(fleet.Conflict, "%s: rollout %s has no machine for that", c.Verb, state.Rollout.ID).WithHint("%s", applicable(c.Verb))
 }
 
-// applies reports whether retry, skip or revert can be done to a machine.
+// applies reports whether a machine can be retried, skipped or reverted.
 func applies(v api.Verb, a fleet.Assignment) bool {
 	switch v {
 	case api.VerbRetry:
@@ -93,64 +92,63 @@ func applicable(v api.Verb) string {
 	case api.VerbSkip:
 		return "machines that wait, are at work or failed can be skipped"
 	case api.VerbRevert:
-		return "machines that this rollout switched can be taken back"
+		return "machines that this rollout switched can be reverted"
 	case api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove:
 	}
 	return ""
 }
 
-// verb carries out what Check let through. What follows from it, the tick
-// does.
-func (st *step) verb(v Verb) {
-	switch v.Verb {
+// command carries out what Check accepted. The tick does what follows from it.
+func (st *step) command(c Command) {
+	switch c.Verb {
 	case api.VerbPause:
-		st.pause(v.Actor, orElse(v.Reason, "by "+v.Actor))
+		st.pause(c.Actor, orElse(c.Reason, "by "+c.Actor))
 	case api.VerbResume:
-		st.resume(v)
+		st.resume(c)
 	case api.VerbCancel:
-		st.finish(fleet.RolloutCancelled, fleet.ActionRolloutCancel, v.Actor, orElse(v.Reason, "by "+v.Actor))
+		st.finish(fleet.RolloutCancelled, fleet.ActionRolloutCancel, c.Actor, orElse(c.Reason, "by "+c.Actor))
 	case api.VerbApprove:
 		b := &st.batches[st.rollout.Batch]
-		b.Approved, b.ApprovedBy = true, v.Actor
-		st.logVerb(fleet.ActionRolloutApprove, v, nil)
+		b.Approved, b.ApprovedBy = true, c.Actor
+		st.logCommand(fleet.ActionRolloutApprove, c, nil)
 	case api.VerbRetry:
-		ids := st.targets(v)
+		ids := st.targets(c)
 		for _, id := range ids {
 			st.retry(id)
 		}
-		st.logVerb(fleet.ActionRolloutRetry, v, ids)
+		st.logCommand(fleet.ActionRolloutRetry, c, ids)
 	case api.VerbSkip:
-		ids := st.targets(v)
+		ids := st.targets(c)
 		for _, id := range ids {
 			a, _ := st.assignment(id)
 			if a.State.Failure() {
 				st.acknowledgeOne(a.Batch)
 			}
-			st.end(a, fleet.AssignSkipped, fleet.ReasonSkipped, orElse(v.Reason, "by "+v.Actor))
+			st.end(a, fleet.AssignSkipped, fleet.ReasonSkipped, orElse(c.Reason, "by "+c.Actor))
 		}
-		st.logVerb(fleet.ActionRolloutSkip, v, ids)
+		st.logCommand(fleet.ActionRolloutSkip, c, ids)
 	case api.VerbRevert:
-		if len(v.Machines) == 0 {
-			st.revertAll(v.Actor, orElse(v.Reason, "taken back by "+v.Actor))
+		if len(c.Machines) == 0 {
+			st.revertAll(c.Actor, orElse(c.Reason, "reverted by "+c.Actor))
 			return
 		}
-		ids := st.targets(v)
+		ids := st.targets(c)
 		for _, id := range ids {
-			st.orderBack(id)
+			st.orderRevert(id)
 		}
-		st.logVerb(fleet.ActionRolloutRevert, v, ids)
+		st.logCommand(fleet.ActionRolloutRevert, c, ids)
 	}
 }
 
-// targets are the machines of a verb in the order of the plan.
-func (st *step) targets(v Verb) []fleet.MachineID {
-	named := make(map[fleet.MachineID]bool, len(v.Machines))
-	for _, id := range v.Machines {
+// targets are the machines of a command in the order of the plan.
+func (st *step) targets(c Command) []fleet.MachineID {
+	named := make(map[fleet.MachineID]bool, len(c.Machines))
+	for _, id := range c.Machines {
 		named[id] = true
 	}
 	var ids []fleet.MachineID
 	st.each(len(st.batches)-1, func(a fleet.Assignment) {
-		if applies(v.Verb, a) && (len(named) == 0 || named[a.Machine]) {
+		if applies(c.Verb, a) && (len(named) == 0 || named[a.Machine]) {
 			ids = append(ids, a.Machine)
 		}
 	})
@@ -158,7 +156,7 @@ func (st *step) targets(v Verb) []fleet.MachineID {
 }
 
 // resume goes on; failures up to now no longer count.
-func (st *step) resume(v Verb) {
+func (st *step) resume(c Command) {
 	st.rollout.State, st.rollout.Why, st.rollout.ProgressAt = fleet.RolloutRunning, "", st.now
 	if st.rollout.StartedAt == 0 {
 		st.rollout.State = fleet.RolloutScheduled
@@ -172,11 +170,11 @@ func (st *step) resume(v Verb) {
 			b.State, b.Why, b.EndedAt, b.SoakUntil = fleet.BatchOpen, "", 0, 0
 		}
 	}
-	st.logVerb(fleet.ActionRolloutResume, v, nil)
+	st.logCommand(fleet.ActionRolloutResume, c, nil)
 }
 
-// retry sends a machine through once more. What it was before this rollout
-// stays on record (H06).
+// retry makes a machine pending once more. What ran before this rollout stays
+// on record (H06).
 func (st *step) retry(id fleet.MachineID) {
 	a, _ := st.assignment(id)
 	if a.State.Failure() {
@@ -189,15 +187,15 @@ func (st *step) retry(id fleet.MachineID) {
 	}
 }
 
-func (st *step) logVerb(action string, v Verb, ids []fleet.MachineID) {
+func (st *step) logCommand(action string, c Command, ids []fleet.MachineID) {
 	d := map[string]string{}
-	if v.Reason != "" {
-		d["why"] = v.Reason
+	if c.Reason != "" {
+		d["why"] = c.Reason
 	}
 	if len(ids) > 0 {
 		d["machines"] = list(ids)
 	}
-	st.log(v.Actor, action, d)
+	st.log(c.Actor, action, d)
 }
 
 // list names machines, the first ten of them.

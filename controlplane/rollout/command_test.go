@@ -42,7 +42,7 @@ func TestCheck_SaysWhichVerbsAreThere(t *testing.T) {
 	} {
 		var got []string
 		for _, v := range []api.Verb{api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove, api.VerbRetry, api.VerbSkip, api.VerbRevert} {
-			err := rollout.Check(tt.m.state, rollout.Verb{Verb: v})
+			err := rollout.Check(tt.m.state, rollout.Command{Verb: v})
 			if err == nil {
 				got = append(got, string(v))
 			} else if v != api.VerbSkip && (fleet.ErrorCode(err) != fleet.Conflict || fleet.ErrorHint(err) == "") {
@@ -73,7 +73,7 @@ func TestCheck_Machines(t *testing.T) {
 		"pause of a machine":    {api.VerbPause, []fleet.MachineID{m.at(0, 0)}, fleet.Invalid},
 		"no such verb":          {"stop", nil, fleet.Invalid},
 	} {
-		if err := rollout.Check(m.state, rollout.Verb{Verb: tt.verb, Machines: tt.ids}); fleet.ErrorCode(err) != tt.want {
+		if err := rollout.Check(m.state, rollout.Command{Verb: tt.verb, Machines: tt.ids}); fleet.ErrorCode(err) != tt.want {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
@@ -82,8 +82,8 @@ func TestCheck_Machines(t *testing.T) {
 func TestStep_VerbsAreAudited(t *testing.T) {
 	m := newSim(t, 2, spec("1", "100%"))
 	m.settle()
-	v := rollout.Verb{Verb: api.VerbSkip, Actor: "key:bob", Machines: []fleet.MachineID{m.at(0, 0)}, Reason: "broken disk"}
-	res := m.step(rollout.Event{Verb: &v})
+	v := rollout.Command{Verb: api.VerbSkip, Actor: "key:bob", Machines: []fleet.MachineID{m.at(0, 0)}, Reason: "broken disk"}
+	res := m.step(rollout.Event{Command: &v})
 	want := fleet.AuditEvent{
 		At: m.now, Actor: "key:bob", Action: fleet.ActionRolloutSkip, Subject: "rollout:r1",
 		Detail: map[string]string{"why": "broken disk", "machines": string(m.at(0, 0))},

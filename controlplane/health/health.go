@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package plane
+// Package health says how a control plane is: whether it can serve, what
+// /metrics counts, and what the doctor finds.
+//
+// It never changes anything.
+package health
 
 import (
 	"context"
 	"fmt"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/documents"
+	"github.com/arcanesys/nixfleet/controlplane/epoch"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
+
+// Inspector looks at a control plane.
+type Inspector struct {
+	loop      *loop.Loop
+	documents *documents.Keeper
+	epoch     *epoch.Keeper
+}
+
+// New returns an inspector of what a control plane is made of.
+func New(l *loop.Loop, d *documents.Keeper, e *epoch.Keeper) *Inspector {
+	return &Inspector{loop: l, documents: d, epoch: e}
+}
 
 // Metrics are counts of the present state, for /metrics.
 type Metrics struct {
@@ -26,26 +45,26 @@ type Metrics struct {
 }
 
 // Metrics counts the present state.
-func (p *Plane) Metrics(ctx context.Context) (Metrics, error) {
+func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
 		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, LastSeen: map[fleet.MachineID]int64{},
-		Restored: p.epoch.mode() == modeRestored,
+		Restored: i.epoch.Mode() == epoch.Restored,
 	}
-	now := p.ms()
-	for _, v := range p.inventory.all() {
+	now := i.loop.Clock.UnixMilli()
+	for _, v := range i.loop.Inventory.Machines() {
 		m.Machines[v.Lifecycle]++
 		m.LastSeen[v.ID] = v.LastContact
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
 		}
-		if p.online(v, now) {
+		if i.loop.Inventory.Online(v, now) {
 			m.Online++
 		}
 		if v.Drift {
 			m.Drift++
 		}
 	}
-	err := p.st.Read(ctx, func(r store.Reader) (err error) {
+	err := i.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if m.Rollouts, err = r.CountRollouts(ctx); err != nil {
 			return err
 		}
@@ -61,17 +80,13 @@ func (p *Plane) Metrics(ctx context.Context) (Metrics, error) {
 	return m, err
 }
 
-// Ready says whether the plane can serve: the store answers and Run is at
-// work.
-func (p *Plane) Ready(ctx context.Context) error {
-	select {
-	case <-p.closing:
-		return errClosed()
-	case <-p.loop.stopped:
-		return errClosed()
-	default:
+// Ready returns nil if the control plane can serve: the store answers and the
+// loop is at work.
+func (i *Inspector) Ready(ctx context.Context) error {
+	if err := i.loop.Running(); err != nil {
+		return err
 	}
-	_, err := p.st.AuditHead(ctx)
+	_, err := i.loop.Store.AuditHead(ctx)
 	return err
 }
 
@@ -85,62 +100,69 @@ type Finding struct {
 
 // Doctor looks for what is wrong: a damaged file, an altered audit trail, a
 // database older than the fleet, trust documents that end soon, reports that
-// wait, claims that nobody holds. No finding means that all is well.
-func (p *Plane) Doctor(ctx context.Context) ([]Finding, error) {
+// wait, rollouts that are late. No finding means that all is well.
+func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	found := []Finding{}
-	broken, err := p.st.Integrity(ctx)
+	broken, err := i.loop.Store.Integrity(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, line := range broken {
-		found = append(found, Finding{"error", "database", line, "restore a backup: nixfleet-control-plane restore FILE"})
+		found = append(found, Finding{"error", "database", line, "stop the control plane and put a backup of the database and its keys in place of these files"})
 	}
-	if _, err := p.st.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
+	if _, err := i.loop.Store.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
 		found = append(found, Finding{"error", "audit", err.Error(), "someone wrote to the database by hand; compare with the checkpoints that operators keep"})
 	} else if err != nil {
 		return nil, err
 	}
-	if p.epoch.mode() == modeRestored {
+	if i.epoch.Mode() == epoch.Restored {
 		found = append(found, Finding{
 			"error", "database", "the fleet has seen a later state than the database has: it was wiped, or restored from an old copy; rollouts are paused",
 			"look at the machines and rollouts; nixfleet-control-plane doctor --accept-restored goes on with this database",
 		})
 	}
-	found = append(found, p.trustFindings(time.UnixMilli(p.ms()))...)
-	work, err := p.workFindings(ctx)
+	found = append(found, i.trustFindings(i.loop.Clock.Now())...)
+	work, err := i.workFindings(ctx)
 	return append(found, work...), err
 }
 
-func (p *Plane) trustFindings(now time.Time) []Finding {
-	s := p.trustNow()
-	if s.root == nil {
+// Hints on documents that another one has to replace. The control plane holds
+// no key to sign one, and takes it by its API.
+const (
+	newRoot      = "have the root role's keys sign the next version and hand it in: PUT /api/v1/trust/root"
+	newTimestamp = "have the timestamp role's keys sign one and hand it in: PUT /api/v1/trust/timestamp"
+)
+
+func (i *Inspector) trustFindings(now time.Time) []Finding {
+	have := i.documents.Current()
+	if have.Root == nil {
 		return []Finding{{"warning", "trust", "no root is pinned: no release can be registered", "nixfleet trust init"}}
 	}
 	var found []Finding
-	if left := time.UnixMilli(s.root.Expires).Sub(now); left < 30*24*time.Hour {
-		found = append(found, Finding{"warning", "trust", fmt.Sprintf("root version %d ends on %s", s.root.Version, time.UnixMilli(s.root.Expires).UTC().Format(time.DateOnly)), "sign a new one: nixfleet trust rotate"})
+	if left := time.UnixMilli(have.Root.Expires).Sub(now); left < 30*24*time.Hour {
+		found = append(found, Finding{"warning", "trust", fmt.Sprintf("root version %d ends on %s", have.Root.Version, time.UnixMilli(have.Root.Expires).UTC().Format(time.DateOnly)), newRoot})
 	}
-	if _, wanted := s.root.Roles[fleet.TrustRoleTimestamp]; !wanted {
+	if _, wanted := have.Root.Roles[fleet.TrustRoleTimestamp]; !wanted {
 		return found
 	}
 	switch {
-	case s.timestamp == nil:
-		found = append(found, Finding{"error", "trust", "the root asks for a timestamp and there is none: agents accept nothing new", "nixfleet trust timestamp"})
-	case trust.LifeUsed(*s.timestamp, now.UnixMilli()) >= 50:
-		found = append(found, Finding{"warning", "trust", fmt.Sprintf("%d %% of the timestamp's life is over", trust.LifeUsed(*s.timestamp, now.UnixMilli())), "nixfleet trust timestamp"})
+	case have.Timestamp == nil:
+		found = append(found, Finding{"error", "trust", "the root asks for a timestamp and there is none: agents accept nothing new", newTimestamp})
+	case trust.LifeUsed(*have.Timestamp, now.UnixMilli()) >= 50:
+		found = append(found, Finding{"warning", "trust", fmt.Sprintf("%d %% of the timestamp's life is over", trust.LifeUsed(*have.Timestamp, now.UnixMilli())), newTimestamp})
 	}
 	return found
 }
 
 // workFindings looks for work that does not get done.
-func (p *Plane) workFindings(ctx context.Context) ([]Finding, error) {
+func (i *Inspector) workFindings(ctx context.Context) ([]Finding, error) {
 	var found []Finding
-	err := p.st.Read(ctx, func(r store.Reader) error {
+	err := i.loop.Store.Read(ctx, func(r store.Reader) error {
 		active, err := r.ActiveRollouts(ctx)
 		if err != nil {
 			return err
 		}
-		late := p.ms() - 60_000
+		late := i.loop.Clock.UnixMilli() - 60_000
 		for _, v := range active {
 			if v.WakeAt > 0 && v.WakeAt < late {
 				found = append(found, Finding{"warning", "rollout:" + string(v.ID), "was due to be looked at more than a minute ago", "is the control plane running?"})
@@ -156,13 +178,4 @@ func (p *Plane) workFindings(ctx context.Context) ([]Finding, error) {
 		return nil
 	})
 	return found, err
-}
-
-// Backup writes a copy of the store to a new file while work goes on.
-func (p *Plane) Backup(ctx context.Context, path string) error {
-	// What is in memory only belongs into the copy.
-	if err := p.flush(ctx); err != nil {
-		return err
-	}
-	return p.st.Backup(ctx, path)
 }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package access authenticates operators by their API keys, and says what they
+// may do.
+//
+// It never looks at machines itself, and grants no authority over what they
+// run: that comes from signed releases.
+package access
+
+import (
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Caller is an operator who was authenticated.
+type Caller struct {
+	Owner string
+	KeyID string
+	Role  fleet.Role
+	Tags  []fleet.Tag // may touch machines with one of these only; none: all
+}
+
+// Actor is the caller's name in the audit trail.
+func (c Caller) Actor() string { return "key:" + c.Owner }
+
+// MayTouch checks that a machine is one that the caller's key is for. The
+// error's code is Forbidden.
+func (c Caller) MayTouch(m fleet.Machine) error {
+	if len(c.Tags) == 0 || slices.ContainsFunc(m.Tags.Effective, func(t fleet.Tag) bool { return slices.Contains(c.Tags, t) }) {
+		return nil
+	}
+	return fleet.Errorf(fleet.Forbidden, "machine %s has none of the tags %v that your key is for", m.ID, c.Tags)
+}
+
+// covers reports whether a key with these tags can do no more than the caller.
+func (c Caller) covers(tags []fleet.Tag) bool {
+	outside := func(t fleet.Tag) bool { return !slices.Contains(c.Tags, t) }
+	return len(c.Tags) == 0 || len(tags) > 0 && !slices.ContainsFunc(tags, outside)
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package loop
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// CheckClaims says which machine of a new rollout is in another one, if it does
+// not supersede. The error's code is Conflict (H08).
+func CheckClaims(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) error {
+	claimed := claimedBy(s, claims)
+	if s.Rollout.Spec.Supersede || len(claimed) == 0 {
+		return nil
+	}
+	other := slices.Min(slices.Collect(maps.Keys(claimed)))
+	var ids []string
+	for _, id := range claimed[other] {
+		ids = append(ids, string(id))
+	}
+	more := ""
+	if len(ids) > 5 {
+		ids, more = ids[:5], fmt.Sprintf(" and %d more", len(ids)-5)
+	}
+	return fleet.Errorf(fleet.Conflict, "rollout %s is at work on %s%s", other, strings.Join(ids, ", "), more).
+		WithHint("wait for it, cancel it, or take the machines over with --supersede")
+}
+
+// claimedBy returns the machines of a new rollout that other rollouts claim.
+func claimedBy(s rollout.State, claims map[fleet.MachineID]fleet.RolloutID) map[fleet.RolloutID][]fleet.MachineID {
+	claimed := map[fleet.RolloutID][]fleet.MachineID{}
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if other, ok := claims[id]; ok {
+			claimed[other] = append(claimed[other], id)
+		}
+	}
+	return claimed
+}
+
+// Begin claims the machines of a new rollout, takes its first step, and writes
+// it as it is then.
+func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
+	claims, err := p.Tx.Claims(ctx)
+	if err != nil {
+		return err
+	}
+	if err := CheckClaims(*s, claims); err != nil {
+		return err
+	}
+	if err := p.supersede(ctx, claimedBy(*s, claims)); err != nil {
+		return err
+	}
+	if err := p.Audit(ctx, s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
+		"release": string(s.Rollout.Spec.Release), "name": s.Rollout.Spec.Name, "machines": fmt.Sprint(len(s.Assignments)),
+	}); err != nil {
+		return err
+	}
+	res := rollout.Step(*s, rollout.Event{}, p.world(), p.Now)
+	before := s.Rollout
+	s.Apply(res)
+	if err := p.Tx.AddRollout(ctx, s.Rollout); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if err := p.Tx.PutAssignment(ctx, s.Assignments[id]); err != nil {
+			return err
+		}
+		if err := p.Tx.Claim(ctx, s.Rollout.ID, id); err != nil {
+			return err
+		}
+	}
+	p.dirty = true
+	res.Rollout, res.Batches = &s.Rollout, s.Batches
+	return p.keep(ctx, s, res, before)
+}
+
+// supersede ends the claims of other rollouts on the machines of a new one
+// (H17).
+func (p *Pass) supersede(ctx context.Context, claimed map[fleet.RolloutID][]fleet.MachineID) error {
+	for _, other := range slices.Sorted(maps.Keys(claimed)) {
+		s, err := p.State(ctx, other)
+		if err != nil {
+			return err
+		}
+		if err := p.Step(ctx, s, rollout.Event{Superseded: claimed[other]}); err != nil {
+			return err
+		}
+		for _, id := range claimed[other] {
+			if err := p.Tx.Unclaim(ctx, other, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package loop
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Pass is one engine pass: what it decides is written in Tx, and only after the
+// commit seen by anyone.
+type Pass struct {
+	Tx  *store.Tx
+	Now int64 // Unix milliseconds
+
+	loop *Loop
+	// machines are rows that this pass wrote; the engine sees them already.
+	machines map[fleet.MachineID]fleet.Machine
+	events   []api.Event
+	touched  map[fleet.MachineID]bool // whose orders may have changed
+	dirty    bool                     // loop.active no longer is what the store has, until the commit
+	after    []func()                 // run after the commit
+}
+
+// pass runs fn in a transaction. After an error the rollouts in memory are read
+// anew, so that they are what the store has.
+func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) error) error {
+	if l.active == nil {
+		if err := l.loadActive(ctx); err != nil {
+			return err
+		}
+	}
+	p := &Pass{loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}}
+	err := l.Store.Write(ctx, func(tx *store.Tx) error {
+		p.Tx = tx
+		if err := fn(ctx, p); err != nil {
+			return err
+		}
+		return tx.AddEvents(ctx, p.events)
+	})
+	if err != nil {
+		if p.dirty {
+			l.active = nil
+		}
+		return err
+	}
+	l.publish(p)
+	return nil
+}
+
+// publish shows what was committed.
+func (l *Loop) publish(p *Pass) {
+	for _, m := range p.machines {
+		l.Inventory.put(m)
+	}
+	for _, f := range p.after {
+		f()
+	}
+	for id := range p.touched {
+		l.assign(id)
+	}
+	for id := range p.machines {
+		l.Presence.wake(id)
+	}
+	if len(p.events) > 0 {
+		l.Events.Notify()
+	}
+}
+
+// assign finds the rollout that holds a machine and shows it what that has
+// decided.
+func (l *Loop) assign(id fleet.MachineID) {
+	found := false
+	var c CurrentAssignment
+	for _, s := range l.active {
+		a, ok := s.Assignments[id]
+		// A machine that was taken over is in two; it has ended in one.
+		if ok && (!found || !a.State.Final()) {
+			c, found = CurrentAssignment{a, s.Rollout}, true
+		}
+	}
+	if !found {
+		l.Presence.clear(id)
+		return
+	}
+	l.Presence.set(id, c)
+}
+
+// loadActive reads the rollouts at work and shows machines what they decided.
+func (l *Loop) loadActive(ctx context.Context) error {
+	active := map[fleet.RolloutID]*rollout.State{}
+	err := l.Store.Read(ctx, func(r store.Reader) error {
+		rollouts, err := r.ActiveRollouts(ctx)
+		if err != nil {
+			return err
+		}
+		for _, v := range rollouts {
+			s, err := ReadState(ctx, r, v)
+			if err != nil {
+				return err
+			}
+			active[v.ID] = s
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.active = active
+	for _, s := range active {
+		for id := range s.Assignments {
+			l.assign(id)
+		}
+	}
+	return nil
+}
+
+// ReadState reads the rest of a rollout.
+func ReadState(ctx context.Context, r store.Reader, v fleet.Rollout) (*rollout.State, error) {
+	batches, err := r.Batches(ctx, v.ID)
+	if err != nil {
+		return nil, err
+	}
+	assignments, err := r.AllAssignments(ctx, v.ID)
+	if err != nil {
+		return nil, err
+	}
+	s := &rollout.State{Rollout: v, Batches: batches, Assignments: make(map[fleet.MachineID]fleet.Assignment, len(assignments))}
+	for _, a := range assignments {
+		s.Assignments[a.Machine] = a
+	}
+	return s, nil
+}
+
+// State returns a rollout's state, from memory if it is at work.
+func (p *Pass) State(ctx context.Context, id fleet.RolloutID) (*rollout.State, error) {
+	if s, ok := p.loop.active[id]; ok {
+		return s, nil
+	}
+	v, err := p.Tx.Rollout(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return ReadState(ctx, p.Tx.Reader, v)
+}
+
+// Active returns the rollouts at work, by id.
+func (p *Pass) Active() []*rollout.State {
+	var states []*rollout.State
+	for _, id := range slices.Sorted(maps.Keys(p.loop.active)) {
+		states = append(states, p.loop.active[id])
+	}
+	return states
+}
+
+// AtWork reports whether a rollout still moves machines.
+func (p *Pass) AtWork(id fleet.RolloutID) bool {
+	_, ok := p.loop.active[id]
+	return ok
+}
+
+// holding returns the rollouts at work that a machine has a part in, by id.
+func (p *Pass) holding(id fleet.MachineID) []*rollout.State {
+	return slices.DeleteFunc(p.Active(), func(s *rollout.State) bool {
+		_, ok := s.Assignments[id]
+		return !ok
+	})
+}
+
+// Machine returns a machine as this pass has it.
+func (p *Pass) Machine(id fleet.MachineID) (fleet.Machine, bool) {
+	if m, ok := p.machines[id]; ok {
+		return m, true
+	}
+	return p.loop.Inventory.Machine(id)
+}
+
+// World is what the engine may know of the fleet.
+func (l *Loop) World(now int64) rollout.World { return l.world(now, l.Inventory.Machine) }
+
+func (l *Loop) world(now int64, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
+	return rollout.World{Since: l.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+		m, ok := machine(id)
+		if !ok {
+			return rollout.Facts{}, false
+		}
+		return rollout.Facts{
+			Lifecycle: m.Lifecycle, LastContact: m.LastContact, Online: l.Inventory.Online(m, now),
+			Running: m.Running, RunsRelease: m.RunsRelease,
+		}, true
+	}}
+}
+
+func (p *Pass) world() rollout.World { return p.loop.world(p.Now, p.Machine) }
+
+// Step lets the engine decide about an event and keeps the result.
+func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) error {
+	res := rollout.Step(*s, ev, p.world(), p.Now)
+	before := s.Rollout
+	if res.Rollout != nil {
+		r := *res.Rollout
+		r.Version = before.Version + 1
+		res.Rollout = &r
+		if err := p.Tx.UpdateRollout(ctx, r, before.Version); err != nil {
+			return err
+		}
+	}
+	for _, a := range res.Assignments {
+		if err := p.Tx.PutAssignment(ctx, a); err != nil {
+			return err
+		}
+	}
+	p.dirty = true
+	s.Apply(res)
+	return p.keep(ctx, s, res, before)
+}
+
+// keep writes the rest of a result that is in s already, and announces it.
+func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
+	for _, b := range res.Batches {
+		if err := p.Tx.PutBatch(ctx, b); err != nil {
+			return err
+		}
+	}
+	for _, e := range res.Audit {
+		if err := p.Tx.AddAudit(ctx, e); err != nil {
+			return err
+		}
+	}
+	for _, id := range res.EndClaims {
+		if err := p.Tx.Unclaim(ctx, s.Rollout.ID, id); err != nil {
+			return err
+		}
+		p.touched[id] = true
+	}
+	p.announce(res, before, s)
+	if s.Rollout.State.Final() && !unfinished(s) {
+		delete(p.loop.active, s.Rollout.ID)
+	} else {
+		p.loop.active[s.Rollout.ID] = s
+	}
+	return nil
+}
+
+// announce notes the events of a result, and the machines whose orders may
+// have changed.
+func (p *Pass) announce(res rollout.Result, before fleet.Rollout, s *rollout.State) {
+	r := s.Rollout
+	if res.Rollout != nil {
+		p.events = append(p.events, api.Event{At: p.Now, Rollout: &r})
+	}
+	if r.State != before.State || r.Batch != before.Batch {
+		// What a waiting machine may prefetch hangs on them.
+		for id, a := range s.Assignments {
+			if a.State == fleet.AssignPending {
+				p.touched[id] = true
+			}
+		}
+	}
+	for _, b := range res.Batches {
+		p.events = append(p.events, api.Event{At: p.Now, Batch: &b})
+	}
+	for _, a := range res.Assignments {
+		p.events = append(p.events, api.Event{At: p.Now, Assignment: &a})
+		p.touched[a.Machine] = true
+	}
+	for _, id := range res.Wake {
+		p.touched[id] = true
+	}
+}
+
+// unfinished reports whether a machine has not ended: a rollout that has stays
+// in memory until its last machine has finished its switch.
+func unfinished(s *rollout.State) bool {
+	for _, a := range s.Assignments {
+		if !a.State.Final() {
+			return true
+		}
+	}
+	return false
+}
+
+// tickDue looks at the rollouts whose time has come, in order of their ids.
+func (p *Pass) tickDue(ctx context.Context) error {
+	for _, s := range p.Active() {
+		if w := s.Rollout.WakeAt; w == 0 || w > p.Now {
+			continue
+		}
+		if err := p.Step(ctx, s, rollout.Event{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Register makes a machine known.
+func (p *Pass) Register(ctx context.Context, m fleet.Machine, actor string, detail map[string]string) error {
+	if err := p.Tx.AddMachine(ctx, m); err != nil {
+		return err
+	}
+	p.Changed(m)
+	return p.Audit(ctx, actor, fleet.ActionMachineRegister, "machine:"+string(m.ID), detail)
+}
+
+// Changed takes in a machine's new row, which is written already.
+func (p *Pass) Changed(m fleet.Machine) {
+	p.machines[m.ID] = m
+	p.events = append(p.events, api.Event{At: p.Now, Machine: &m})
+}
+
+// LifecycleChanged lets the rollouts that hold a machine know (H10).
+func (p *Pass) LifecycleChanged(ctx context.Context, id fleet.MachineID) error {
+	if err := p.changed(ctx, id); err != nil {
+		return err
+	}
+	return p.tickDue(ctx)
+}
+
+func (p *Pass) changed(ctx context.Context, id fleet.MachineID) error {
+	for _, s := range p.holding(id) {
+		if err := p.Step(ctx, s, rollout.Event{Changed: id}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Audit adds to the audit trail.
+func (p *Pass) Audit(ctx context.Context, actor, action, subject string, detail map[string]string) error {
+	return p.Tx.AddAudit(ctx, fleet.AuditEvent{At: p.Now, Actor: actor, Action: action, Subject: subject, Detail: detail})
+}
+
+// AfterCommit has f called once the pass is committed, before machines are
+// woken.
+func (p *Pass) AfterCommit(f func()) { p.after = append(p.after, f) }

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package loop
+
+import (
+	"sync"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// CurrentAssignment is a machine's assignment in the rollout that claims it,
+// and that rollout's row; zero for none.
+type CurrentAssignment struct {
+	assignment fleet.Assignment
+	rollout    fleet.Rollout
+}
+
+// Orders is what the machine may do at now. The engine says so, so that
+// planning and serving agree (H18).
+func (c CurrentAssignment) Orders(now int64) api.Orders {
+	return rollout.OrdersFor(c.assignment, c.rollout, now)
+}
+
+// Presence holds what each machine's orders derive from, and wakes the
+// machine's long poll when that changes.
+type Presence struct {
+	mu      sync.Mutex
+	current map[fleet.MachineID]CurrentAssignment
+	waiters map[fleet.MachineID]chan struct{}
+}
+
+func newPresence() *Presence {
+	return &Presence{current: map[fleet.MachineID]CurrentAssignment{}, waiters: map[fleet.MachineID]chan struct{}{}}
+}
+
+// set gives a machine another assignment and wakes it.
+func (p *Presence) set(id fleet.MachineID, c CurrentAssignment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.current[id] = c
+	p.wakeLocked(id)
+}
+
+// clear takes a machine's assignment away and wakes it.
+func (p *Presence) clear(id fleet.MachineID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.current, id)
+	p.wakeLocked(id)
+}
+
+func (p *Presence) wakeLocked(id fleet.MachineID) {
+	if c, ok := p.waiters[id]; ok {
+		close(c)
+		delete(p.waiters, id)
+	}
+}
+
+// wake makes a machine's long poll look again.
+func (p *Presence) wake(id fleet.MachineID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakeLocked(id)
+}
+
+// WakeAll makes every long poll look again.
+func (p *Presence) WakeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.waiters {
+		p.wakeLocked(id)
+	}
+}
+
+// Current returns a machine's assignment, and a channel that is closed when it,
+// or something else that orders derive from, may have changed.
+func (p *Presence) Current(id fleet.MachineID) (CurrentAssignment, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.waiters[id]
+	if !ok {
+		c = make(chan struct{})
+		p.waiters[id] = c
+	}
+	return p.current[id], c
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+// Package paging cuts lists into pages. A cursor is the key of the item that a
+// page ended with, so that what is added or removed meanwhile shifts nothing.
+//
+// It never reads a list: its callers do, with one item more than the page's size.
+package paging
+
+import (
+	"encoding/base64"
+	"encoding/json"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// TimeKey is the key of lists that are in the order of time.
+type TimeKey struct {
+	At int64  `json:"at"`
+	ID string `json:"id"`
+}
+
+// After returns the key of the item before the page, the zero key for the
+// first page. The error's code is Invalid.
+func After[K any](p fleet.PageRequest) (key K, err error) {
+	if p.Cursor == "" {
+		return key, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(p.Cursor)
+	if err == nil {
+		err = json.Unmarshal(b, &key)
+	}
+	if err != nil {
+		return key, fleet.Errorf(fleet.Invalid, "bad cursor").WithHint("pass on the one that came with the page before")
+	}
+	return key, nil
+}
+
+// Cut makes the page that p asks for of items, which begin after p's cursor
+// and go on, if there are more, with at least one item of the next page.
+func Cut[T, K any](items []T, p fleet.PageRequest, key func(T) K) api.Page[T] {
+	size := p.Size()
+	if len(items) <= size {
+		return api.Page[T]{Items: items}
+	}
+	b, err := json.Marshal(key(items[size-1]))
+	if err != nil {
+		panic("encode cursor: " + err.Error()) // keys are numbers and strings
+	}
+	return api.Page[T]{Items: items[:size], Next: base64.RawURLEncoding.EncodeToString(b)}
+}

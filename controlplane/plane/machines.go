@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Machines returns machines by id.
+func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.PageRequest) (api.Page[fleet.Machine], error) {
+	after, err := paging.After[fleet.MachineID](page)
+	if err != nil {
+		return api.Page[fleet.Machine]{}, err
+	}
+	now := p.now()
+	items := p.loop.Inventory.Select(after, page.Size()+1, func(m fleet.Machine) bool {
+		return (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
+			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
+			(!f.Drift || m.Drift) && (!f.Offline || !p.loop.Inventory.Online(m, now))
+	})
+	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
+	for i := range out.Items {
+		if err := p.fillDesired(ctx, p.loop.Store.Reader, &out.Items[i]); err != nil {
+			return api.Page[fleet.Machine]{}, err
+		}
+	}
+	return out, nil
+}
+
+// Machine returns a machine.
+func (p *Plane) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
+	m, ok := p.loop.Inventory.Machine(id)
+	if !ok {
+		return m, loop.NoMachine(id)
+	}
+	return m, p.fillDesired(ctx, p.loop.Store.Reader, &m)
+}
+
+// fillDesired derives what a machine should run; it is never stored.
+func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machine) error {
+	claim, claimed, err := r.ClaimedAssignment(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	healthy, ok, err := r.LastHealthy(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	var c, h *fleet.Assignment
+	if claimed {
+		c = &claim
+	}
+	if ok {
+		h = &healthy
+	}
+	m.Desired = rollout.Desired(c, h)
+	return nil
+}
+
+// MachineReports returns what a machine reported, newest first.
+func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
+	if _, ok := p.loop.Inventory.Machine(id); !ok {
+		return api.Page[fleet.Report]{}, loop.NoMachine(id)
+	}
+	return p.loop.Store.MachineReports(ctx, id, page)
+}
+
+// RegisterMachine makes a machine known before it enrols. The error's code is
+// Conflict if it is known already.
+func (p *Plane) RegisterMachine(ctx context.Context, c access.Caller, in api.MachineRequest) (fleet.Machine, error) {
+	if !in.ID.Valid() {
+		_, err := fleet.ParseMachineID(string(in.ID))
+		return fleet.Machine{}, err
+	}
+	if in.Lifecycle == "" {
+		in.Lifecycle = fleet.Pending
+	}
+	if err := fleet.Pending.CheckMove(in.Lifecycle); err != nil {
+		return fleet.Machine{}, err
+	}
+	m := fleet.Machine{ID: in.ID, Lifecycle: in.Lifecycle, Tags: fleet.NewTags(nil, in.Tags), Checks: []fleet.HealthCheckResult{}, CreatedAt: p.now(), Version: 1}
+	if err := fleet.ValidateTags(m.Tags.Operator); err != nil {
+		return fleet.Machine{}, err
+	}
+	if err := c.MayTouch(m); err != nil {
+		return fleet.Machine{}, err
+	}
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error { return pass.Register(ctx, m, c.Actor(), nil) })
+	return m, err
+}
+
+// update changes what operators set of a machine, and lets the rollouts that
+// hold it know.
+func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
+	var out fleet.Machine
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		m, ok := pass.Machine(id)
+		if !ok {
+			return loop.NoMachine(id)
+		}
+		if err := c.MayTouch(m); err != nil {
+			return err
+		}
+		before := m
+		detail, err := change(&m)
+		if err != nil {
+			return err
+		}
+		if err := c.MayTouch(m); err != nil {
+			return err
+		}
+		if err := pass.Tx.UpdateMachine(ctx, &m); err != nil {
+			return err
+		}
+		pass.Changed(m)
+		if err := pass.Audit(ctx, c.Actor(), action, "machine:"+string(id), detail); err != nil {
+			return err
+		}
+		if m.Lifecycle != before.Lifecycle {
+			if err := p.lifecycleChanged(ctx, pass, m); err != nil {
+				return err
+			}
+		}
+		out = m
+		return p.fillDesired(ctx, pass.Tx.Reader, &out)
+	})
+	return out, err
+}
+
+// lifecycleChanged ends the certificates of a machine that is gone, and lets
+// rollouts know (H10).
+func (p *Plane) lifecycleChanged(ctx context.Context, pass *loop.Pass, m fleet.Machine) error {
+	if m.Lifecycle == fleet.Decommissioned {
+		if err := p.Enrolment.Revoke(ctx, pass, m.ID); err != nil {
+			return err
+		}
+	}
+	return pass.LifecycleChanged(ctx, m.ID)
+}
+
+// SetLifecycle sets a machine's lifecycle. The error's code is Conflict for a
+// move that there is not.
+func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(m *fleet.Machine) (map[string]string, error) {
+		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {
+			return nil, err
+		}
+		detail := map[string]string{"from": string(m.Lifecycle), "to": string(in.Lifecycle)}
+		m.Lifecycle = in.Lifecycle
+		return detail, nil
+	})
+}
+
+// SetTags sets the operators' tags of a machine. Rollouts that were planned
+// before do not change (H19).
+func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineTags, func(m *fleet.Machine) (map[string]string, error) {
+		if in.IfVersion != 0 && in.IfVersion != m.Version {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s has version %d, not %d", id, m.Version, in.IfVersion).WithHint("look at it again, then repeat")
+		}
+		tags := fleet.NewTags(m.Tags.Signed, in.Tags)
+		if err := fleet.ValidateTags(tags.Operator); err != nil {
+			return nil, err
+		}
+		detail := map[string]string{"from": fmt.Sprint(m.Tags.Operator), "to": fmt.Sprint(tags.Operator)}
+		m.Tags = tags
+		return detail, nil
+	})
+}
+
+// AdoptMachine accepts a machine that came with a good certificate and no row:
+// it takes part in rollouts from now on.
+func (p *Plane) AdoptMachine(ctx context.Context, c access.Caller, id fleet.MachineID) (fleet.Machine, error) {
+	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(m *fleet.Machine) (map[string]string, error) {
+		if m.Lifecycle != fleet.Pending {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
+		}
+		if m.LastContact == 0 {
+			return nil, fleet.Errorf(fleet.Conflict, "machine %s has never checked in", id).WithHint("enrol it: nixfleet machine token %s", id)
+		}
+		m.Lifecycle = fleet.Active
+		if m.EnrolledAt == 0 {
+			m.EnrolledAt = p.now()
+		}
+		return nil, nil
+	})
+}

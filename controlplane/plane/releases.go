@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/documents"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// CreateRelease registers a release that the root's release role signed. The
+// same release again gives what was registered. Its sequence must be above its
+// line's newest, and its previousDigest that release; else the code is
+// Conflict.
+func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.ReleaseRequest) (fleet.Release, error) {
+	root := p.Documents.Current().Root
+	if root == nil {
+		return fleet.Release{}, documents.ErrNoRoot()
+	}
+	checked, err := trust.CheckRelease(in.Envelope, in.Entries, root, p.now())
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	if checked.Header.Sequence > math.MaxInt64 {
+		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
+	}
+	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
+	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+		have, err := tx.Release(ctx, checked.Digest)
+		if err == nil {
+			release = have
+			return nil
+		}
+		if fleet.ErrorCode(err) != fleet.NotFound {
+			return err
+		}
+		if err := followsLine(ctx, tx, checked.Header); err != nil {
+			return err
+		}
+		if err := tx.AddRelease(ctx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: checked.Entries, Raw: checked.Raw}); err != nil {
+			return err
+		}
+		return tx.AddAudit(ctx, fleet.AuditEvent{
+			At: release.RegisteredAt, Actor: c.Actor(), Action: fleet.ActionReleaseCreate, Subject: "release:" + string(release.Digest),
+			Detail: map[string]string{
+				"line": string(release.Header.Line), "sequence": fmt.Sprint(release.Header.Sequence), "name": release.Header.Name,
+				"entries": fmt.Sprint(release.Header.Entries.Count),
+			},
+		})
+	})
+	if err != nil {
+		return fleet.Release{}, err
+	}
+	p.releases.put(checked)
+	return release, nil
+}
+
+// followsLine checks a release's place in its line. A line that is not known
+// here, because the database is new, may begin anywhere: the agents have their
+// own floors.
+func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
+	head, ok, err := tx.LineHead(ctx, h.Line)
+	switch {
+	case err != nil || !ok:
+		return err
+	case h.Sequence <= head.Sequence:
+		return fleet.Errorf(fleet.Conflict, "release: sequence %d of line %s is not above %d", h.Sequence, h.Line, head.Sequence).
+			WithHint("another release came first: create this one again")
+	case h.PreviousDigest != head.Digest:
+		return fleet.Errorf(fleet.Conflict, "release: previousDigest is not the newest release of line %s, %s", h.Line, head.Digest.Short()).
+			WithHint("another release came first: create this one again")
+	}
+	return nil
+}
+
+// Releases returns releases, newest first.
+func (p *Plane) Releases(ctx context.Context, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
+	return p.loop.Store.Releases(ctx, f, page)
+}
+
+// Release returns a release with the bytes that were signed.
+func (p *Plane) Release(ctx context.Context, digest fleet.Digest) (api.ReleaseDetail, error) {
+	var d api.ReleaseDetail
+	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+		if d.Release, err = r.Release(ctx, digest); err != nil {
+			return err
+		}
+		if d.Envelope, err = r.ReleaseEnvelope(ctx, digest); err != nil {
+			return err
+		}
+		d.Entries, err = r.ReleaseEntries(ctx, digest)
+		return err
+	})
+	return d, err
+}
+
+// DiffReleases says what changes from a to b.
+func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.ReleaseDiff, error) {
+	from, err := p.releases.release(ctx, a)
+	if err != nil {
+		return fleet.ReleaseDiff{}, err
+	}
+	to, err := p.releases.release(ctx, b)
+	if err != nil {
+		return fleet.ReleaseDiff{}, err
+	}
+	return fleet.DiffEntries(a, b, from.Entries, to.Entries), nil
+}
+
+// DeleteRelease forgets a release that nothing uses. The error's code is
+// Conflict, and says what uses it, if something does (O12).
+func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet.Digest) (fleet.Release, error) {
+	var gone fleet.Release
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		r, err := pass.Tx.Release(ctx, digest)
+		if err != nil {
+			return err
+		}
+		users, err := pass.Tx.ReleaseUsers(ctx, digest)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return fleet.Errorf(fleet.Conflict, "release %s is used by %s", digest.Short(), strings.Join(users, ", "))
+		}
+		gone = r
+		if err := pass.Tx.DeleteRelease(ctx, digest); err != nil {
+			return err
+		}
+		pass.AfterCommit(func() { p.releases.drop(digest) })
+		return pass.Audit(ctx, c.Actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
+	})
+	return gone, err
+}
+
+// BundleFor returns what a machine gets of a release, as JSON text: the signed
+// header, its own entry and the proof. The error's code is NotFound if the
+// release has nothing for it.
+func (p *Plane) BundleFor(ctx context.Context, machine fleet.MachineID, digest fleet.Digest) ([]byte, error) {
+	r, err := p.releases.release(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	bundle, ok := r.Bundle(machine)
+	if !ok {
+		return nil, fleet.Errorf(fleet.NotFound, "release %s has no system for %s", digest.Short(), machine)
+	}
+	b, err := json.Marshal(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("encode bundle: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package plane
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/epoch"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// CreateRollout plans a rollout and, unless it is a dry run, starts it. A dry
+// run gives the same answer and writes nothing (O01). The error's code is
+// Conflict, and names the other rollout, if a machine is in one.
+func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.RolloutRequest) (api.RolloutDetail, error) {
+	release, err := p.releases.release(ctx, in.Spec.Release)
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	if in.DryRun {
+		s, plan, err := p.plan(ctx, c, in.Spec, release)
+		if err != nil {
+			return api.RolloutDetail{}, err
+		}
+		claims, err := p.loop.Store.Claims(ctx)
+		if err != nil {
+			return api.RolloutDetail{}, err
+		}
+		if err := loop.CheckClaims(s, claims); err != nil {
+			return api.RolloutDetail{}, err
+		}
+		s.Rollout.ID = ""
+		for i := range s.Batches {
+			s.Batches[i].Rollout = ""
+		}
+		return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
+	}
+	var out api.RolloutDetail
+	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		s, plan, err := p.plan(ctx, c, in.Spec, release)
+		if err != nil {
+			return err
+		}
+		if err := pass.Begin(ctx, &s); err != nil {
+			return err
+		}
+		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches), Plan: &plan}
+		return nil
+	})
+	return out, err
+}
+
+// plan judges a request as it is now. The dry run and the creation use it.
+func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpec, release *trust.Release) (rollout.State, api.Plan, error) {
+	now := p.now()
+	if err := p.mayRollOut(release, now); err != nil {
+		return rollout.State{}, api.Plan{}, err
+	}
+	machines := p.loop.Inventory.Machines()
+	current, err := p.currentEntries(ctx, machines)
+	if err != nil {
+		return rollout.State{}, api.Plan{}, err
+	}
+	id, err := ulid.New(uint64(max(now, 0)), ulid.DefaultEntropy())
+	if err != nil {
+		return rollout.State{}, api.Plan{}, fmt.Errorf("name rollout: %w", err)
+	}
+	s, plan, err := rollout.Build(rollout.Input{
+		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.Actor(), Now: now,
+		Entries: release.Entries, Machines: machines, Current: current,
+	})
+	if err != nil {
+		return s, plan, err
+	}
+	s.Rollout.Version = 1
+	for id := range s.Assignments {
+		m, _ := p.loop.Inventory.Machine(id)
+		if err := c.MayTouch(m); err != nil {
+			return s, plan, err
+		}
+	}
+	return s, plan, nil
+}
+
+// mayRollOut refuses what every agent would refuse.
+func (p *Plane) mayRollOut(r *trust.Release, now int64) error {
+	have := p.Documents.Current()
+	switch {
+	case p.Epoch.Mode() == epoch.Restored:
+		return epoch.ErrRestored()
+	case r.Header.Expires <= now:
+		return fleet.Errorf(fleet.Refused, "release %s has expired", r.Digest.Short()).WithHint("make it anew: nixfleet release create --from %s", r.Digest.Short())
+	case have.Revocations != nil && trust.Revoked(*have.Revocations, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
+		return fleet.Errorf(fleet.Refused, "release %s is revoked", r.Digest.Short())
+	}
+	return nil
+}
+
+// currentEntries finds what machines run, in the releases that they say they
+// run.
+func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (map[fleet.MachineID]fleet.Entry, error) {
+	byRelease := map[fleet.Digest]map[fleet.MachineID]fleet.Entry{}
+	current := make(map[fleet.MachineID]fleet.Entry, len(machines))
+	for _, m := range machines {
+		if m.RunsRelease == "" {
+			continue
+		}
+		entries, ok := byRelease[m.RunsRelease]
+		if !ok {
+			entries = map[fleet.MachineID]fleet.Entry{}
+			r, err := p.releases.release(ctx, m.RunsRelease)
+			if err != nil && fleet.ErrorCode(err) != fleet.NotFound {
+				return nil, err
+			}
+			if err == nil {
+				for _, e := range r.Entries {
+					entries[e.ID] = e
+				}
+			}
+			byRelease[m.RunsRelease] = entries
+		}
+		if e, ok := entries[m.ID]; ok && e.StorePath == m.Running {
+			current[m.ID] = e
+		}
+	}
+	return current, nil
+}
+
+// Rollouts returns rollouts, newest first.
+func (p *Plane) Rollouts(ctx context.Context, f fleet.RolloutFilter, page fleet.PageRequest) (api.Page[fleet.Rollout], error) {
+	return p.loop.Store.Rollouts(ctx, f, page)
+}
+
+// Rollout returns a rollout with its batches.
+func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDetail, error) {
+	var d api.RolloutDetail
+	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
+			return err
+		}
+		d.Batches, err = r.Batches(ctx, id)
+		return err
+	})
+	return d, err
+}
+
+// Assignments returns a rollout's machines, by id.
+func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
+	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
+		if _, err := r.Rollout(ctx, id); err != nil {
+			return err
+		}
+		out, err = r.Assignments(ctx, id, f, page)
+		return err
+	})
+	return out, err
+}
+
+// RolloutVerb carries out an operator's verb. The error's code is Conflict for
+// one that the rollout's state does not allow.
+func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
+	if !verb.Valid() {
+		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "%.40q is not a verb of rollouts", verb).
+			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
+	}
+	var out api.RolloutDetail
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		s, err := pass.State(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := mayTouchAll(pass, c, s, in.Machines); err != nil {
+			return err
+		}
+		if p.Epoch.Mode() == epoch.Restored && verb != api.VerbCancel && verb != api.VerbPause {
+			return epoch.ErrRestored()
+		}
+		v := rollout.Command{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
+		if err := rollout.Check(*s, v); err != nil {
+			return err
+		}
+		if err := pass.Step(ctx, s, rollout.Event{Command: &v}); err != nil {
+			return err
+		}
+		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}
+		return nil
+	})
+	return out, err
+}
+
+// mayTouchAll checks a caller who is limited to tags against the machines that
+// a verb is about.
+func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fleet.MachineID) error {
+	if len(c.Tags) == 0 {
+		return nil
+	}
+	if len(named) == 0 {
+		named = slices.Sorted(maps.Keys(s.Assignments))
+	}
+	for _, id := range named {
+		m, ok := pass.Machine(id)
+		if !ok {
+			return loop.NoMachine(id)
+		}
+		if err := c.MayTouch(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Explain says why a rollout, its batches and its machines have not ended, and
+// by when they must.
+func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
+	var s *rollout.State
+	err := p.loop.Store.Read(ctx, func(r store.Reader) error {
+		v, err := r.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		s, err = loop.ReadState(ctx, r, v)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	now := p.now()
+	return rollout.Explain(*s, p.loop.World(now), now), nil
+}
+
+// DeleteRollout forgets a rollout that has ended. The error's code is Conflict
+// for one from which a machine's desired release derives.
+func (p *Plane) DeleteRollout(ctx context.Context, c access.Caller, id fleet.RolloutID) (fleet.Rollout, error) {
+	var gone fleet.Rollout
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		r, err := pass.Tx.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		if pass.AtWork(id) || !r.State.Final() {
+			return fleet.Errorf(fleet.Conflict, "rollout %s is %s", id, r.State).WithHint("cancel it first")
+		}
+		rest, err := pass.Tx.LastHealthyIn(ctx, id)
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 {
+			return fleet.Errorf(fleet.Conflict, "rollout %s says what these machines should run: %s", id, joinIDs(rest)).
+				WithHint("a later rollout on them frees it")
+		}
+		gone = r
+		if err := pass.Tx.DeleteRollout(ctx, id); err != nil {
+			return err
+		}
+		return pass.Audit(ctx, c.Actor(), fleet.ActionRolloutDelete, "rollout:"+string(id), nil)
+	})
+	return gone, err
+}
+
+func joinIDs(ids []fleet.MachineID) string {
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = string(id)
+	}
+	return strings.Join(s, ", ")
+}
