@@ -17,6 +17,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
 func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T) {
@@ -127,9 +128,9 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		must[[]byte](t)(w.plane().Documents.ByDigest(ctx, o.Documents.Root))
 
 		revoke := func(version uint64, releases ...fleet.Digest) []byte {
-			return w.sign(fleet.TypeRevocations, must[[]byte](t)(trust.NewRevocations(fleet.Revocations{
+			return w.sign(fleet.TypeRevocations, trusttest.Payload(t, fleet.Revocations{
 				FleetID: "acme", Version: version, SignedAt: time.Now().UnixMilli(), Releases: releases, Certificates: []string{"0a"},
-			})), w.root)
+			}), w.root)
 		}
 		must[api.Document](t)(w.plane().Documents.PutRevocations(ctx, alice, api.Document{Envelope: revoke(2, digest)}))
 		_, err = w.plane().Documents.PutRevocations(ctx, alice, api.Document{Envelope: revoke(1)})
@@ -139,9 +140,9 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		wantCode(t, err, fleet.Refused) // H18: the agents would refuse it
 		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "0a", "web-01"), fleet.Forbidden)
 		stamp := func(version uint64, revocations fleet.Digest) []byte {
-			return w.sign(fleet.TypeTimestamp, must[[]byte](t)(trust.NewTimestamp(fleet.Timestamp{
+			return w.sign(fleet.TypeTimestamp, trusttest.Payload(t, fleet.Timestamp{
 				FleetID: "acme", Version: version, SignedAt: time.Now().UnixMilli(), Expires: time.Now().Add(time.Hour).UnixMilli(), Revocations: revocations,
-			})), w.root)
+			}), w.root)
 		}
 		_, err = w.plane().Documents.PutTimestamp(ctx, alice, api.Document{Envelope: stamp(1, digest)})
 		wantCode(t, err, fleet.Conflict) // names a list that is not there

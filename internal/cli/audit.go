@@ -25,7 +25,7 @@ import (
 
 func (a *app) auditCmd() *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "The tamper-evident record of what was done", Example: "  nixfleet audit verify"}
-	c.AddCommand(a.auditListCmd(), a.auditVerifyCmd(), a.auditExportCmd())
+	c.AddCommand(a.auditListCmd(), a.auditHeadCmd(), a.auditVerifyCmd(), a.auditExportCmd())
 	return c
 }
 
@@ -81,6 +81,24 @@ func details(d map[string]string) string {
 		words = append(words, k+"="+d[k])
 	}
 	return oneLine(strings.Join(words, " "))
+}
+
+func (a *app) auditHeadCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "head", Short: "Print size and head of the audit trail: a checkpoint to keep elsewhere",
+		Example: "  nixfleet audit head --json", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			head, err := c.AuditHead(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.Print(head, func(w io.Writer) { fmt.Fprintf(w, "%d entries, head %s\n", head.Size, head.Head) })
+		},
+	}
 }
 
 // verified is the result of `audit verify`.

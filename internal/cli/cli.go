@@ -54,7 +54,7 @@ func (a *app) root() *cobra.Command {
 	}
 	a.JSONFlag(root.PersistentFlags())
 	a.flags.register(root.PersistentFlags())
-	root.AddCommand(a.trustCmd(), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
+	root.AddCommand(a.trustCmd(), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.infoCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
 	complete.Commands(root, a.shellClient)
 	return root
 }

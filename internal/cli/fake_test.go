@@ -96,6 +96,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, []api.Waiting{{Batch: -1, State: "running", Why: "batch 1 is at work"}, {Machine: "web-01", State: "offered", Why: "offered, has not begun"}})
 	case words[0] == "rollouts" && words[2] == "assignments":
 		page(w, r, p.assignments)
+	case words[0] == "trust":
+		reply(w, api.Document{})
 	case rest == "audit":
 		page(w, r, p.audit)
 	case rest == "events":

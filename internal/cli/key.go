@@ -23,7 +23,7 @@ import (
 
 func (a *app) keyCmd() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "API keys of operators", Example: "  nixfleet key create --owner alice --role deploy"}
-	c.AddCommand(a.keyBootstrapCmd(), a.keyListCmd(), a.keyCreateCmd(), a.keyRotateCmd(), a.keyRevokeCmd())
+	c.AddCommand(a.keyBootstrapCmd(), a.keyListCmd(), a.keyCreateCmd(), a.keyRotateCmd(), a.keyRevokeCmd(), a.keyWhoamiCmd())
 	return c
 }
 
@@ -190,6 +190,32 @@ func (a *app) keyRevokeCmd() *cobra.Command {
 				return err
 			}
 			return a.Print(k, func(w io.Writer) { fmt.Fprintf(w, "key %s of %s is revoked\n", k.ID, k.Owner) })
+		},
+	}
+}
+
+func (a *app) keyWhoamiCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "whoami", Short: "Show the API key that the commands use, without its secret", Example: "  nixfleet key whoami", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			k, err := c.Whoami(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.Print(k, func(w io.Writer) {
+				fmt.Fprintf(w, "key %s of %s, role %s", k.ID, k.Owner, k.Role)
+				if len(k.Tags) > 0 {
+					fmt.Fprintf(w, ", for machines with one of the tags %v", k.Tags)
+				}
+				if k.ExpiresAt > 0 {
+					fmt.Fprintf(w, ", until %s", date(k.ExpiresAt))
+				}
+				fmt.Fprintln(w)
+			})
 		},
 	}
 }

@@ -21,7 +21,7 @@ func (a *app) rolloutCmd() *cobra.Command {
 		Use: "rollout", Short: "Bring machines to a release, batch by batch",
 		Example: "  nixfleet rollout create --strategy canary --wait\n  nixfleet rollout watch",
 	}
-	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd())
+	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd(), a.rolloutDeleteCmd())
 	for _, v := range []struct {
 		verb    api.Verb
 		short   string
@@ -353,6 +353,27 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that this applies to)")
 	}
 	return c
+}
+
+func (a *app) rolloutDeleteCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete ROLLOUT", Short: "Delete a rollout that has ended, with its batches and assignments",
+		Long: `Delete a rollout that has ended, with its batches and assignments.
+
+A rollout that says what a machine should run stays, until a later rollout of that machine is healthy. The audit
+trail keeps what the rollout did.`,
+		Example: "  nixfleet rollout delete 01j8", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, id, err := a.rolloutArg(cmd.Context(), argv)
+			if err != nil {
+				return err
+			}
+			if err := c.DeleteRollout(cmd.Context(), id); err != nil {
+				return err
+			}
+			return a.Print(map[string]any{"deleted": id}, func(w io.Writer) { fmt.Fprintf(w, "deleted rollout %s\n", id) })
+		},
+	}
 }
 
 // rolloutArg finds a rollout by its id, the beginning of one, or a name; without

@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/command"
@@ -26,7 +29,7 @@ func (a *app) trustCmd() *cobra.Command {
 		Short:   "The keys that a fleet's machines trust",
 		Example: "  nixfleet trust init --fleet example.org trust",
 	}
-	c.AddCommand(a.trustInitCmd(), a.trustShowCmd(), a.trustPinCmd())
+	c.AddCommand(a.trustInitCmd(), a.trustShowCmd(), a.trustPinCmd(), a.trustSubmitCmd())
 	return c
 }
 
@@ -219,6 +222,48 @@ func (a *app) trustPinCmd() *cobra.Command {
 			}
 			return a.Print(root, func(w io.Writer) {
 				fmt.Fprintf(w, "the control plane checks releases with root version %d of fleet %s\n", root.Version, root.FleetID)
+			})
+		},
+	}
+}
+
+func (a *app) trustSubmitCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "submit FILE",
+		Short: "Give the control plane a signed trust document: revocations, a timestamp or a root document",
+		Long: `Give the control plane a signed trust document: revocations, a timestamp or a root document.
+
+The document says itself which of these it is. The control plane checks it with the pinned root document, takes it if it
+is newer than the one it has, and passes it on to the machines, which check it again.`,
+		Example: "  nixfleet trust submit timestamp.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			b, err := a.readFile(argv[0], int64(trust.EnvelopeLimit(fleet.TypeRevocations)))
+			if err != nil {
+				return err
+			}
+			var e struct {
+				PayloadType string `json:"payloadType"`
+			}
+			if err := json.Unmarshal(b, &e); err != nil {
+				return fleet.Errorf(fleet.Invalid, "%s is not a signed document: %w", argv[0], err)
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			submit, ok := map[string]func(context.Context, []byte) (api.Document, error){
+				fleet.TypeRoot: c.PutRoot, fleet.TypeRevocations: c.PutRevocations, fleet.TypeTimestamp: c.PutTimestamp,
+			}[e.PayloadType]
+			if !ok {
+				return fleet.Errorf(fleet.Invalid, "%s is a document of type %.80q", argv[0], e.PayloadType).
+					WithHint("revocations, a timestamp or a root document can be submitted")
+			}
+			if _, err := submit(cmd.Context(), b); err != nil {
+				return err
+			}
+			return a.Print(map[string]string{"submitted": e.PayloadType}, func(w io.Writer) {
+				fmt.Fprintf(w, "the control plane took %s\n", argv[0])
 			})
 		},
 	}

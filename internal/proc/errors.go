@@ -56,8 +56,6 @@ func ExitCode(err error) int {
 	return -1
 }
 
-var errStopped = errors.New("stopped")
-
 type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return "timed out after " + time.Duration(e).String() }

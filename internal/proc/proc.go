@@ -126,7 +126,6 @@ type Process struct {
 	begin  time.Time
 	out    *capture
 	err    *capture
-	stop   context.CancelCauseFunc
 	done   chan struct{}
 	result Result
 	fault  error
@@ -165,7 +164,6 @@ func Start(ctx context.Context, c Cmd) (*Process, error) {
 		p.err.close()
 		return nil, fmt.Errorf("start %s: %w", c.Path, err)
 	}
-	ctx, p.stop = context.WithCancelCause(ctx)
 	go p.out.run()
 	go p.err.run()
 	go p.watch(ctx)
@@ -175,7 +173,6 @@ func Start(ctx context.Context, c Cmd) (*Process, error) {
 // watch owns the process from its start to its end.
 func (p *Process) watch(ctx context.Context) {
 	defer close(p.done)
-	defer p.stop(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- p.exec.Wait() }()
 
@@ -235,9 +232,7 @@ func (p *Process) report(cause, waited error) {
 		fail.Signal = ws.Signal()
 	}
 	switch {
-	case cause != nil && cause != errStopped:
-		p.fault = fail
-	case !state.Success() && cause == nil:
+	case cause != nil, !state.Success():
 		p.fault = fail
 	case p.out.fault != nil:
 		p.fault = fmt.Errorf("write output of %s: %w", p.cmd.Path, p.out.fault)
@@ -277,17 +272,4 @@ func (p *Process) Signal(s syscall.Signal) error {
 		return fmt.Errorf("signal %s: %w", p.cmd.Path, err)
 	}
 	return nil
-}
-
-// Stop asks the program to end, kills its group when the grace or the context
-// ends, and waits. It returns no error for a program that it stopped, but one for a
-// program that had failed before.
-func (p *Process) Stop(ctx context.Context) (Result, error) {
-	p.stop(errStopped)
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		p.signalGroup(syscall.SIGKILL)
-	}
-	return p.Wait()
 }

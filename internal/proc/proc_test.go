@@ -208,17 +208,16 @@ func TestRun_TermIsEnoughForAPoliteProgram(t *testing.T) {
 	c := sh(`trap "echo bye; exit 7" TERM; echo ready; while :; do sleep 0.01; done`)
 	c.Grace = time.Minute
 	ready := collect(&c, 1)
-	p, err := proc.Start(t.Context(), c)
+	ctx, stop := context.WithCancel(t.Context())
+	p, err := proc.Start(ctx, c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-ready
-	res, err := p.Stop(t.Context())
-	if err != nil || res.ExitCode != 7 || string(res.Stdout) != "ready\nbye\n" {
+	stop()
+	res, err := p.Wait()
+	if !errors.Is(err, context.Canceled) || res.ExitCode != 7 || string(res.Stdout) != "ready\nbye\n" {
 		t.Errorf("result = %q, code %d, error %v", res.Stdout, res.ExitCode, err)
-	}
-	if _, err := p.Stop(t.Context()); err != nil {
-		t.Errorf("second Stop: %v", err)
 	}
 	if err := p.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("Signal after the end: %v", err)
@@ -235,34 +234,6 @@ func TestRun_LeavesNothingBehindAndDoesNotWaitForIt(t *testing.T) {
 		t.Errorf("took %s", d)
 	}
 	checkGone(t, strings.Fields(string(res.Stdout)))
-}
-
-func TestStop_KillsWhenItsContextEnds(t *testing.T) {
-	c := sh(family)
-	c.Grace = time.Hour
-	full := collect(&c, 3)
-	p, err := proc.Start(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pids := <-full
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := p.Stop(ctx); err != nil {
-		t.Errorf("stop: %v", err)
-	}
-	checkGone(t, pids)
-}
-
-func TestStop_ReportsAProgramThatHadFailedBefore(t *testing.T) {
-	p, err := proc.Start(t.Context(), sh(`echo broken >&2; exit 4`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.Done()
-	if _, err := p.Stop(t.Context()); proc.ExitCode(err) != 4 {
-		t.Errorf("error = %v, want exit code 4", err)
-	}
 }
 
 type fullDisk struct{}

@@ -91,11 +91,13 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, stop := context.WithCancel(ctx)
 	server, err := proc.Start(ctx, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Stop(ctx)
+	defer server.Wait()
+	defer stop()
 	b.eventually("timeout 5 bash -c 'exec 3<> /dev/tcp/a/8000' 2> /dev/null && echo there", "there")
 	client := http.Client{Transport: &http.Transport{DialContext: tb.DialHub}, Timeout: patience}
 	res, err := client.Get("http://a:8000/nix.conf")

@@ -11,15 +11,6 @@ import (
 // MaxGrantLifeMs is how long a grant may be valid, in milliseconds.
 const MaxGrantLifeMs = 24 * 60 * 60 * 1000
 
-// NewTimestamp makes the payload of a timestamp to sign. Errors have the code
-// Invalid.
-func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
-	if t.Lines == nil {
-		t.Lines = map[fleet.Line]fleet.Sequence{}
-	}
-	return payloadOf(t, &fleet.Timestamp{}, MaxTimestampBytes, validateTimestamp(t))
-}
-
 // ParseTimestamp reads a timestamp and checks that root's timestamp role
 // signed it for root's fleet. It does not check the age. Errors are Refusals.
 func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
@@ -57,21 +48,6 @@ func LifeUsed(t fleet.Timestamp, now int64) int {
 		return 100
 	}
 	return int(float64(used) / float64(life) * 100)
-}
-
-// NewRevocations makes the payload of a revocation list to sign. Errors have
-// the code Invalid.
-func NewRevocations(r fleet.Revocations) ([]byte, error) {
-	if r.Releases == nil {
-		r.Releases = []fleet.Digest{}
-	}
-	if r.MinSequence == nil {
-		r.MinSequence = map[fleet.Line]fleet.Sequence{}
-	}
-	if r.Certificates == nil {
-		r.Certificates = []string{}
-	}
-	return payloadOf(r, &fleet.Revocations{}, MaxRevocationsBytes, validateRevocations(r))
 }
 
 // ParseRevocations reads a revocation list and checks that root's revoker role
@@ -120,11 +96,6 @@ func Revoked(r fleet.Revocations, m Mark) bool {
 	return m.Sequence < r.MinSequence[m.Line]
 }
 
-// NewGrant makes the payload of a grant to sign. Errors have the code Invalid.
-func NewGrant(g fleet.Grant) ([]byte, error) {
-	return payloadOf(g, &fleet.Grant{}, MaxGrantBytes, validateGrant(g))
-}
-
 // ParseGrant reads a grant and checks that root's operator role signed it for
 // root's fleet, for at most 24 hours. It does not check which machines it names,
 // or whether it has expired. Errors are Refusals.
@@ -161,18 +132,6 @@ func validateGrant(g fleet.Grant) error {
 		}
 	}
 	return nil
-}
-
-// payloadOf encodes a document unless wrong says that it is invalid.
-func payloadOf(doc, v any, limit int, wrong error) ([]byte, error) {
-	b, err := encode(doc, v, limit)
-	if wrong != nil {
-		err = wrong
-	}
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "%w", err)
-	}
-	return b, nil
 }
 
 // open verifies an envelope by a role of root and decodes its payload into v.

@@ -105,6 +105,7 @@ func (connect Connect) live(cmd *cobra.Command, list lister) []cobra.Completion 
 	if err != nil {
 		return nil
 	}
+	defer c.Close()
 	return list(ctx, c)
 }
 

@@ -10,6 +10,7 @@ package trusttest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -139,27 +140,50 @@ func (f *Fleet) Unchecked(h fleet.Header, entries []fleet.Entry, labels ...strin
 func (f *Fleet) Timestamp(t fleet.Timestamp) []byte {
 	f.tb.Helper()
 	t.FleetID = f.Root.FleetID
-	payload, err := trust.NewTimestamp(t)
-	f.must(err)
-	return f.Sign(fleet.TypeTimestamp, payload, t.FleetID+"-timestamp")
+	return f.Sign(fleet.TypeTimestamp, Payload(f.tb, t), t.FleetID+"-timestamp")
 }
 
 // Revocations signs a revocation list with the key id-revoker, for the fleet.
 func (f *Fleet) Revocations(r fleet.Revocations) []byte {
 	f.tb.Helper()
 	r.FleetID = f.Root.FleetID
-	payload, err := trust.NewRevocations(r)
-	f.must(err)
-	return f.Sign(fleet.TypeRevocations, payload, r.FleetID+"-revoker")
+	return f.Sign(fleet.TypeRevocations, Payload(f.tb, r), r.FleetID+"-revoker")
 }
 
 // Grant signs a grant with the key id-operator, for the fleet.
 func (f *Fleet) Grant(g fleet.Grant) []byte {
 	f.tb.Helper()
 	g.FleetID = f.Root.FleetID
-	payload, err := trust.NewGrant(g)
-	f.must(err)
-	return f.Sign(fleet.TypeGrant, payload, g.FleetID+"-operator")
+	return f.Sign(fleet.TypeGrant, Payload(f.tb, g), g.FleetID+"-operator")
+}
+
+// Payload encodes a timestamp, a revocation list or a grant to sign, without
+// checking it. Lists and maps that are nil are written as empty.
+func Payload(tb testing.TB, document any) []byte {
+	tb.Helper()
+	switch d := document.(type) {
+	case fleet.Timestamp:
+		if d.Lines == nil {
+			d.Lines = map[fleet.Line]fleet.Sequence{}
+		}
+		document = d
+	case fleet.Revocations:
+		if d.Releases == nil {
+			d.Releases = []fleet.Digest{}
+		}
+		if d.MinSequence == nil {
+			d.MinSequence = map[fleet.Line]fleet.Sequence{}
+		}
+		if d.Certificates == nil {
+			d.Certificates = []string{}
+		}
+		document = d
+	}
+	b, err := json.Marshal(document)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
 }
 
 // State returns the state of a machine that has pinned the root and knows nothing
