@@ -10,74 +10,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
-
-// snapshot is what the engine has told of itself last.
-type snapshot struct {
-	mu      sync.Mutex
-	journal states.Journal
-	moved   chan struct{}
-}
-
-func (s *snapshot) set(j states.Journal) {
-	s.mu.Lock()
-	s.journal = j
-	s.mu.Unlock()
-	s.ring()
-}
-
-// ring tells that there may be something new to say.
-func (s *snapshot) ring() {
-	select {
-	case s.moved <- struct{}{}:
-	default:
-	}
-}
-
-func (s *snapshot) get() states.Journal {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.journal
-}
-
-// checked keeps what the checks say; a change for better or worse is told at
-// once.
-func (w *world) checked(r []fleet.HealthCheckResult) {
-	before := w.health()
-	if w.checks.Store(&r); w.health() != before {
-		w.snapshot.ring()
-	}
-}
-
-func (w *world) health() fleet.Health {
-	r := w.checks.Load()
-	if r == nil {
-		return ""
-	}
-	return fleet.HealthOf(*r)
-}
-
-// checkIn says how the machine is now.
-func (w *world) checkIn(wait time.Duration) api.CheckIn {
-	j, g, now := w.snapshot.get(), w.Generations(), w.Now()
-	c := api.CheckIn{
-		Machine: w.cfg.MachineID, AgentVersion: w.version, System: w.trustState(j).System, Line: w.cfg.Line, BootID: now.BootID,
-		State: j.Step.State(), Waiting: fleet.CleanText(j.Waiting, 500), Tags: w.cfg.Tags, Drift: j.Drifted(g.Running), RunsRelease: j.RunsRelease(g.Running),
-		Documents: fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
-		WaitMs:    wait.Milliseconds(), Generations: g,
-	}
-	if r := w.checks.Load(); r != nil {
-		c.Checks = *r
-	}
-	if v, any := w.orders.get(); any {
-		c.Epoch = v.Epoch
-		if wait > 0 {
-			c.Have = v.Etag
-		}
-	}
-	return c
-}
 
 // poll asks for orders until ctx ends: by long polls where the control plane
 // holds them, with back-off and jitter where it does not answer (A09, A16).
@@ -135,12 +68,6 @@ func (w *world) poll(ctx context.Context) {
 	}
 }
 
-// backOff is how long to wait after so many failures in a row.
-func backOff(failures int, every time.Duration) time.Duration {
-	d := min(every, time.Second) << min(failures-1, 10)
-	return jitter(min(d, max(5*every, time.Second), 5*time.Minute))
-}
-
 var errMoved = errors.New("the machine's state moved on")
 
 // ask makes one check-in; a held one ends when there is something new to say.
@@ -181,56 +108,6 @@ func (w *world) pauseOrMoved(ctx context.Context, d time.Duration) bool {
 	case <-w.snapshot.moved:
 	}
 	return true
-}
-
-// deliver sends queued reports, in order (A09).
-func (w *world) deliver(ctx context.Context) {
-	failures := 0
-	for {
-		batch, err := w.outbox.Batch(32)
-		if err == nil && len(batch) > 0 {
-			err = w.send(ctx, batch)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			failures++
-			d := backOff(failures, 20*time.Second)
-			if after, ok := api.RetryAfter(err); ok {
-				d = after
-			}
-			if failures == 1 {
-				w.log.Warn("reports cannot be sent", "queued", w.outbox.Len(), "error", err)
-			}
-			if !pause(ctx, d) {
-				return
-			}
-		case len(batch) == 0:
-			failures = 0
-			select {
-			case <-ctx.Done():
-				return
-			case <-w.outbox.Wake():
-			}
-		default:
-			failures = 0
-		}
-	}
-}
-
-func (w *world) send(ctx context.Context, batch []fleet.Report) error {
-	reply, err := w.cp.Reports(ctx, batch)
-	if err != nil {
-		return err
-	}
-	if len(reply.Rejected) > 0 {
-		w.log.Error("the control plane rejects reports", "ids", reply.Rejected)
-	}
-	if len(reply.Accepted)+len(reply.Rejected) == 0 {
-		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))
-	}
-	return w.outbox.Sent(append(reply.Accepted, reply.Rejected...)...)
 }
 
 // contact is when the control plane was reached last.

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// askGrace is for a service manager that was asked to end this process: it ends
+// the program that asked as well, which may be seen to fail before the agent is
+// told itself.
+const askGrace = 2 * time.Second
+
+// handOver gives the watchdog its final deadline, and the new system's agent
+// the word.
+func (w *world) handOver(ctx context.Context, j states.Journal) states.Input {
+	if o, armed, err := w.watch.Read(); err == nil && armed && !o.Fired {
+		o.BootID = j.Work.BootID
+		o.Deadline = j.Work.ConfirmUntil + states.WatchMargin(j.Work.Confirm)
+		if err := w.watch.Write(o); err != nil {
+			w.log.Error("the watchdog's deadline cannot be set", "error", err)
+		}
+	}
+	left := time.Duration((j.Work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
+	return w.replace(ctx, left)
+}
+
+// replace lets the service manager start the program and the configuration
+// that the running system declares, unless they are this process's own.
+func (w *world) replace(ctx context.Context, limit time.Duration) states.Input {
+	next, mine, err := w.sup.Successor(ctx)
+	if err != nil {
+		w.log.Warn("the agent's service cannot be read", "error", err)
+	}
+	text, err := os.ReadFile(w.cfgFile)
+	changed := err == nil && string(text) != string(w.cfgBytes)
+	if !mine || !next && !changed {
+		return states.Done{}
+	}
+	w.log.Info("handing over to the agent of the system that runs")
+	if err := w.sup.RestartAgent(ctx); err != nil && pause(ctx, askGrace) {
+		return states.Failed{Reason: fleet.ReasonWatchdog, Message: err.Error()}
+	}
+	if !pause(ctx, max(limit, time.Second)) {
+		return nil
+	}
+	return states.Failed{Reason: fleet.ReasonWatchdog, Message: "the running system's agent did not take over in time"}
+}

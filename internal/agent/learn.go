@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// adoptFile is how `nixfleet-agent adopt-floor` tells the agent that runs.
+func (w *world) adoptFile() string { return filepath.Join(w.cfg.StateDir, "adopt-floor.json") }
+
+func (w *world) adopted(j states.Journal) states.Input {
+	b, err := os.ReadFile(w.adoptFile())
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			w.log.Warn("the floor to adopt cannot be read", "error", err)
+		}
+		return nil
+	}
+	var f trust.Floor
+	if err := json.Unmarshal(b, &f); err != nil {
+		w.log.Warn("the floor to adopt cannot be read", "error", err)
+	}
+	if err := os.Remove(w.adoptFile()); err != nil {
+		w.log.Warn("the floor to adopt cannot be removed", "error", err)
+		return nil
+	}
+	if err != nil || j.Trust.Floor != nil {
+		return nil
+	}
+	return states.Adopted{Floor: f}
+}
+
+// learn gets the trust documents that the agent does not have. One that is
+// refused changes nothing, is told, and is looked at again after a while: a
+// clock may have been behind.
+func (w *world) learn(ctx context.Context, j states.Journal, have fleet.DocumentDigests) states.Input {
+	s, known := w.trustState(j), j.Learned
+	for _, d := range []struct {
+		have  fleet.Digest
+		known *fleet.Digest
+		get   func(fleet.Digest) (trust.Documents, error)
+	}{
+		{have.Root, &known.Root, func(fleet.Digest) (d trust.Documents, err error) {
+			if s.Root != nil {
+				d.Roots, err = w.rootsAfter(ctx, s.Root.Version)
+			}
+			return d, err
+		}},
+		{have.Revocations, &known.Revocations, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Revocations, err = w.cp.Document(ctx, h)
+			return d, err
+		}},
+		{have.Timestamp, &known.Timestamp, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Timestamp, err = w.cp.Document(ctx, h)
+			return d, err
+		}},
+	} {
+		if d.have == "" || d.have == *d.known || time.Now().Before(w.notBeforeDoc[d.have]) {
+			continue
+		}
+		w.notBeforeDoc[d.have] = time.Now().Add(10 * time.Minute)
+		docs, err := d.get(d.have)
+		if err != nil {
+			w.notBeforeDoc[d.have] = time.Now().Add(10 * time.Second)
+			w.log.Warn("a trust document cannot be had", "digest", d.have, "error", err)
+			continue
+		}
+		next, errs := s.Learn(w.Now().WallMs, docs)
+		if len(errs) > 0 {
+			w.refusal(j, d.have, errs[0])
+			continue
+		}
+		s, *d.known = next, d.have
+	}
+	if known == j.Learned {
+		return nil
+	}
+	return states.Learned{Trust: s, Documents: known}
+}
+
+// refusal tells of a document that was refused outside an attempt.
+func (w *world) refusal(j states.Journal, d fleet.Digest, err error) {
+	w.log.Warn("a trust document is refused", "digest", d, "error", err)
+	r := w.engine.fill(fleet.Report{Kind: fleet.ReportRefusal, Reason: trust.ReasonOf(err), Message: err.Error()})
+	r.ID = reportID(w.cfg.MachineID, j, "refusal "+string(d)+err.Error())
+	if err := w.outbox.Put(r); err != nil {
+		w.log.Warn("a report cannot be queued", "error", err)
+	}
+}
+
+// rootsAfter gets the versions of the root document after the one that is
+// trusted, in order.
+func (w *world) rootsAfter(ctx context.Context, version uint64) ([][]byte, error) {
+	const most = 100 // at a time
+	var out [][]byte
+	for range most {
+		version++
+		b, err := w.cp.Root(ctx, version)
+		if fleet.ErrorCode(err) == fleet.NotFound {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+)
+
+// prefetch brings what may be wanted soon. It changes nothing but the store.
+func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) states.Input {
+	if d == "" || d == w.prefetched || j.Current != nil && j.Current.Digest == d {
+		return nil
+	}
+	w.prefetched = d
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan states.Input, 1)
+	go func() {
+		a, in := w.accept(ctx, j, d)
+		if in == nil {
+			in = w.bring(ctx, a, "prefetch", time.Now())
+		}
+		ended <- in
+	}()
+	for {
+		select {
+		case in := <-ended:
+			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
+				w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
+			}
+			return nil
+		case <-w.orders.wake:
+			// Another order must not wait for what is not wanted yet.
+			if v, _ := w.orders.get(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+				cancel()
+			}
+		}
+	}
+}

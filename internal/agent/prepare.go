@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/host"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/nix"
+)
+
+// prepare notes what runs, what has failed and what answers, before anything
+// changes.
+func (w *world) prepare(ctx context.Context, j states.Journal) states.Input {
+	target := string(j.Work.Target.Path)
+	switch why := held(filepath.Join(w.cfg.RunDir, "inhibit.d"), time.Now()); {
+	case why != "":
+		return states.Busy{Why: why}
+	case host.LockHeld():
+		return states.Busy{Why: "another switch is in progress on this machine"}
+	case w.cfg.DryRun:
+		return states.Busy{Why: "dry run: release " + j.Work.Target.Digest.Short() + " is verified and fetched, and not activated"}
+	}
+	if _, err := os.Stat(target); err != nil {
+		return states.Failed{Reason: fleet.ReasonPathVanished, Message: err.Error()}
+	}
+	reboot, err := needsReboot(target)
+	if err != nil {
+		return states.Failed{Reason: fleet.ReasonMalformed, Message: err.Error()}
+	}
+	if reboot {
+		if in := bootRoom(target); in != nil {
+			return in
+		}
+	}
+	failed, err := w.sup.FailedUnits(ctx)
+	if err != nil {
+		w.log.Warn("failed units cannot be listed", "error", err)
+	}
+	return states.Prepared{
+		Generations: w.Generations(), FailedUnits: failed, Baseline: w.baseline(ctx, j),
+		Reboot: reboot, MayReboot: w.cfg.Reboot.Policy != config.RebootNever, Confirm: w.cfg.Confirm.DeadlineSeconds,
+	}
+}
+
+// needsReboot compares the target with what was booted, and its switch
+// inhibitors with what runs.
+func needsReboot(target string) (bool, error) {
+	next, err := nix.Fingerprints(target)
+	if err != nil {
+		return false, err
+	}
+	booted, err := nix.Fingerprints(nix.BootedSystem)
+	if err != nil {
+		return false, err
+	}
+	running, err := nix.Fingerprints(nix.CurrentSystem)
+	if err != nil {
+		return false, err
+	}
+	if booted.Kernel == "" && booted.Initrd == "" { // a container, which has no kernel of its own, or nothing was booted by Nix
+		booted = running
+	}
+	booted.Inhibitors = running.Inhibitors
+	return !booted.Equal(next), nil
+}
+
+// bootRoom looks whether the boot partition has room for another kernel: the
+// boot loader copies first and cleans up afterwards (NixOS/nixpkgs#23926).
+func bootRoom(target string) states.Input {
+	const margin = 1 << 20
+	free, err := host.Free("/boot")
+	if err != nil {
+		return nil // no boot partition
+	}
+	need := int64(margin)
+	for _, name := range []string{"kernel", "initrd"} {
+		if info, err := os.Stat(filepath.Join(target, name)); err == nil {
+			need += info.Size()
+		}
+	}
+	if free >= need {
+		return nil
+	}
+	return states.Failed{Reason: fleet.ReasonBootFull, Message: fmt.Sprintf("/boot has %d MiB free, and the new kernel and initrd need %d MiB", free>>20, need>>20)}
+}
+
+// baseline lists what answers now: the control plane, the release's caches and
+// the beacons.
+func (w *world) baseline(ctx context.Context, j states.Journal) []string {
+	names := []string{controlPlaneName}
+	for _, c := range j.Work.Accepted.Header.Caches {
+		if strings.HasPrefix(c.URL, "http") {
+			names = append(names, c.URL)
+		}
+	}
+	names = append(names, w.cfg.Confirm.Beacons...)
+	ok := make([]bool, len(names))
+	var wg sync.WaitGroup
+	for i, n := range names {
+		wg.Go(func() { ok[i] = w.reach(ctx, n) == nil })
+	}
+	wg.Wait()
+	out := []string{}
+	for i, n := range names {
+		if ok[i] {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// held names a local hold that is in force, or returns "". A hold is a file;
+// what it says is the reason; after a day it counts no longer, so that a
+// forgotten one does not keep a machine back for ever.
+func held(dir string, now time.Time) string {
+	const maxAge = 24 * time.Hour
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ""
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || info.IsDir() || now.Sub(info.ModTime()) > maxAge {
+			continue
+		}
+		b, _ := os.ReadFile(filepath.Join(dir, e.Name())) // without a text it holds all the same
+		text, _, _ := strings.Cut(strings.TrimSpace(fleet.CleanText(string(b), 200)), "\n")
+		return strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", fleet.ReasonHeldLocally, e.Name(), text), ": ")
+	}
+	return ""
+}
