@@ -24,6 +24,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -163,7 +164,7 @@ func (w *world) connect(ctx context.Context, id *identity, o Options) *api.Agent
 		if failures == 1 || failures%20 == 0 {
 			w.log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
 		}
-		if !pause(ctx, backOff(failures, 10*time.Second)) {
+		if !wait.For(ctx, wait.BackOff(failures, 10*time.Second)) {
 			return nil
 		}
 	}

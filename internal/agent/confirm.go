@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 // controlPlaneName is the control plane among the things that may answer.
@@ -44,7 +45,7 @@ func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
 					by <- name
 					return
 				}
-				if !pause(ctx, 250*time.Millisecond) {
+				if !wait.For(ctx, 250*time.Millisecond) {
 					last <- fmt.Errorf("%s: %w", name, err)
 					return
 				}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 // deliver sends queued reports, in order (A09).
@@ -23,14 +24,14 @@ func (w *world) deliver(ctx context.Context) {
 			return
 		case err != nil:
 			failures++
-			d := backOff(failures, 20*time.Second)
+			d := wait.BackOff(failures, 20*time.Second)
 			if after, ok := api.RetryAfter(err); ok {
 				d = after
 			}
 			if failures == 1 {
 				w.log.Warn("reports cannot be sent", "queued", w.outbox.Len(), "error", err)
 			}
-			if !pause(ctx, d) {
+			if !wait.For(ctx, d) {
 				return
 			}
 		case len(batch) == 0:

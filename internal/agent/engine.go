@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 // effects are what the engine does to the world, and how it looks at it.
@@ -62,7 +63,7 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 		}
 		next := e.next(ctx, j, in)
 		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
-			pause(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+			wait.For(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
 		}
 		j = next
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -28,7 +29,7 @@ const (
 
 func (w *world) fetch(ctx context.Context, j states.Journal) states.Input {
 	work := j.Work
-	if n := work.Tries; n > 0 && !pause(ctx, jitter(min(time.Minute, time.Second<<min(n, 6)))) {
+	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(min(time.Minute, time.Second<<min(n, 6)))) {
 		return nil
 	}
 	in := w.bring(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))

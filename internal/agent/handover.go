@@ -9,6 +9,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 // askGrace is for a service manager that was asked to end this process: it ends
@@ -43,10 +44,10 @@ func (w *world) replace(ctx context.Context, limit time.Duration) states.Input {
 		return states.Done{}
 	}
 	w.log.Info("handing over to the agent of the system that runs")
-	if err := w.sup.RestartAgent(ctx); err != nil && pause(ctx, askGrace) {
+	if err := w.sup.RestartAgent(ctx); err != nil && wait.For(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonWatchdog, Message: err.Error()}
 	}
-	if !pause(ctx, max(limit, time.Second)) {
+	if !wait.For(ctx, max(limit, time.Second)) {
 		return nil
 	}
 	return states.Failed{Reason: fleet.ReasonWatchdog, Message: "the running system's agent did not take over in time"}

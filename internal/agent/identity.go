@@ -26,6 +26,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -254,9 +255,9 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 			return
 		}
 		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
-		if wait := time.Until(cert.Leaf.NotBefore.Add(life / 2)); wait > 0 {
+		if left := time.Until(cert.Leaf.NotBefore.Add(life / 2)); left > 0 {
 			// The wall clock may be set meanwhile: look now and then.
-			if !pause(ctx, min(wait, time.Hour)) {
+			if !wait.For(ctx, min(left, time.Hour)) {
 				return
 			}
 			continue
@@ -268,7 +269,7 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 		}
 		failures++
 		log.Warn("the certificate cannot be renewed", "until", cert.Leaf.NotAfter, "error", err, "hint", fleet.ErrorHint(err))
-		if !pause(ctx, backOff(failures, min(time.Minute, life/20+time.Second))) {
+		if !wait.For(ctx, wait.BackOff(failures, min(time.Minute, life/20+time.Second))) {
 			return
 		}
 	}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -213,7 +214,7 @@ func TestRenew_TakesUpTheNextCertificateAtHalfLife(t *testing.T) {
 		if n >= 2 {
 			break
 		}
-		pause(ctx, 5*time.Millisecond)
+		wait.For(ctx, 5*time.Millisecond)
 	}
 	cancel()
 	<-done

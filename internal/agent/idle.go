@@ -11,6 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/check"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -121,7 +122,7 @@ func (w *world) start(j states.Journal, v api.Orders) states.Input {
 	// Should the attempt be dropped before it has begun, it is tried again,
 	// less and less often.
 	d := min(max(2*w.delay[key], glance), time.Minute)
-	w.notBefore, w.delay = map[string]time.Time{key: now.Add(jitter(d))}, map[string]time.Duration{key: d}
+	w.notBefore, w.delay = map[string]time.Time{key: now.Add(wait.Spread(d))}, map[string]time.Duration{key: d}
 	return states.Ordered{Order: o}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 // poll asks for orders until ctx ends: by long polls where the control plane
@@ -17,7 +18,7 @@ import (
 func (w *world) poll(ctx context.Context) {
 	every := time.Duration(w.cfg.ControlPlane.PollSeconds * float64(time.Second))
 	long := time.Duration(w.cfg.ControlPlane.LongPollSeconds * float64(time.Second))
-	if !pause(ctx, jitter(min(every/10, 6*time.Second))) { // they all boot at the same time
+	if !wait.For(ctx, wait.Spread(min(every/10, 6*time.Second))) { // they all boot at the same time
 		return
 	}
 	failures := 0
@@ -32,15 +33,15 @@ func (w *world) poll(ctx context.Context) {
 			continue
 		case err != nil:
 			failures++
-			d := backOff(failures, every)
+			d := wait.BackOff(failures, every)
 			if after, ok := api.RetryAfter(err); ok {
-				d = after + jitter(after/4+time.Millisecond)
+				d = after + wait.Spread(after/4+time.Millisecond)
 			}
 			if failures == 1 || failures%20 == 0 {
 				w.log.Warn("the control plane does not answer", "error", err, "hint", fleet.ErrorHint(err), "failures", failures, "next", d.Round(time.Millisecond))
 			}
 			w.contact.fail(err)
-			if !pause(ctx, d) {
+			if !wait.For(ctx, d) {
 				return
 			}
 			continue
@@ -60,7 +61,7 @@ func (w *world) poll(ctx context.Context) {
 			if d = every; orders.PollAfterMs > 0 {
 				d = time.Duration(orders.PollAfterMs) * time.Millisecond
 			}
-			d = jitter(d)
+			d = wait.Spread(d)
 		}
 		if !w.pauseOrMoved(ctx, max(d, 20*time.Millisecond)) {
 			return

@@ -24,6 +24,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -45,7 +46,7 @@ func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, err
 	p.mu.Unlock()
 	o, err := p.checkIn(n, c)
 	if err == nil && o.Etag == c.Have && c.WaitMs > 0 && o.Etag != "" {
-		if !pause(ctx, time.Duration(c.WaitMs)*time.Millisecond) {
+		if !wait.For(ctx, time.Duration(c.WaitMs)*time.Millisecond) {
 			return api.Orders{}, ctx.Err()
 		}
 	}
@@ -215,12 +216,12 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { w.poll(ctx); close(done) }()
-		pause(ctx, 20*time.Second) // in the bubble: until the second poll is held
+		wait.For(ctx, 20*time.Second) // in the bubble: until the second poll is held
 		j := states.New()
 		j.Step, j.Work = states.Fetch, &states.Work{}
 		w.snapshot.set(j)
 		synctest.Wait()
-		pause(ctx, time.Second)
+		wait.For(ctx, time.Second)
 		cancel()
 		<-done
 		if d := cmp.Diff(said, []fleet.AgentState{"idle", "idle", "fetching"}); d != "" {
@@ -244,10 +245,10 @@ func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { w.poll(ctx); close(done) }()
-		pause(ctx, 20*time.Second) // in the bubble: until the second poll is held
+		wait.For(ctx, 20*time.Second) // in the bubble: until the second poll is held
 		for _, s := range []fleet.HealthCheckStatus{fleet.HealthCheckPending, fleet.HealthCheckPassing, fleet.HealthCheckPassing, fleet.HealthCheckFailing} {
 			w.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: s}})
-			pause(ctx, time.Second)
+			wait.For(ctx, time.Second)
 		}
 		cancel()
 		<-done
@@ -286,7 +287,7 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 	done := make(chan struct{})
 	go func() { w.deliver(ctx); close(done) }()
 	for deadline := time.Now().Add(30 * time.Second); w.outbox.Len() > 0 && time.Now().Before(deadline); {
-		pause(ctx, time.Millisecond)
+		wait.For(ctx, time.Millisecond)
 	}
 	cancel()
 	<-done

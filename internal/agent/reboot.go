@@ -8,6 +8,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -26,20 +27,20 @@ func (w *world) inWindow(t time.Time) bool {
 // reboot waits until it may, lets the reports go out, and reboots.
 func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
 	for !may(time.Now()) {
-		if !pause(ctx, 10*time.Second) {
+		if !wait.For(ctx, 10*time.Second) {
 			return nil
 		}
 	}
 	for range 50 {
-		if w.outbox.Len() == 0 || !pause(ctx, 100*time.Millisecond) {
+		if w.outbox.Len() == 0 || !wait.For(ctx, 100*time.Millisecond) {
 			break
 		}
 	}
-	if err := w.sup.Reboot(ctx); err != nil && pause(ctx, askGrace) {
+	if err := w.sup.Reboot(ctx); err != nil && wait.For(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: err.Error()}
 	}
 	w.log.Info("rebooting")
-	if !pause(ctx, 10*time.Minute) {
+	if !wait.For(ctx, 10*time.Minute) {
 		return nil
 	}
 	return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: "the machine did not reboot within 10 minutes"}

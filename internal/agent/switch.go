@@ -9,6 +9,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
 func (w *world) runSwitch(ctx context.Context, j states.Journal, system fleet.StorePath) states.Input {
@@ -22,7 +23,7 @@ func (w *world) runSwitch(ctx context.Context, j states.Journal, system fleet.St
 	}
 	// Another hand's switch is waited for (A13).
 	for !s.Started() && host.LockHeld() && w.Now().Boot < work.SwitchUntil {
-		if !pause(ctx, 250*time.Millisecond) {
+		if !wait.For(ctx, 250*time.Millisecond) {
 			return nil
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
@@ -96,7 +97,7 @@ func (w *world) Fired(ctx context.Context) (string, bool) {
 		if o.Done || time.Since(begin) > 15*time.Minute {
 			return o.Message, true
 		}
-		if !pause(ctx, 200*time.Millisecond) {
+		if !wait.For(ctx, 200*time.Millisecond) {
 			return "", false
 		}
 	}
