@@ -4,9 +4,6 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"log/slog"
 	"reflect"
 	"time"
@@ -148,20 +145,8 @@ func (e *engine) tell(j, next states.Journal) {
 	if next.Step != j.Step {
 		e.log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))
 	}
-	var r fleet.Report
-	switch {
-	case next.Work != nil && next.Phase() != "" && (j.Work == nil || next.Phase() != j.Phase()):
-		r = e.about(next, fleet.ReportProgress)
-		r.Phase = next.Phase()
-		if r.Phase.RollingBack() {
-			r.Reason, r.Message, r.Checks = next.Work.Reason, next.Work.Message, next.Work.Checks
-		}
-		r.ID = reportID(e.machine, next, string(r.Phase))
-	case next.Drift != "" && next.Drift != j.Drift:
-		r = fleet.Report{Kind: fleet.ReportDrift, Reason: fleet.ReasonChangedLocally, Message: fmt.Sprintf("the machine runs %s, which the agent did not activate", next.Drift)}
-		r = e.fill(r)
-		r.ID = reportID(e.machine, next, "drift "+string(next.Drift)+fmt.Sprint(r.At))
-	default:
+	r, ok := e.seen().Transition(j, next)
+	if !ok {
 		return
 	}
 	if err := e.report(r); err != nil {
@@ -169,26 +154,8 @@ func (e *engine) tell(j, next states.Journal) {
 	}
 }
 
-func (e *engine) about(j states.Journal, kind fleet.ReportKind) fleet.Report {
-	w := j.Work
-	return e.fill(fleet.Report{Kind: kind, Rollout: w.Order.Rollout, Attempt: w.Order.Attempt, Digest: w.Order.Digest, StorePath: w.Target.Path})
-}
-
-func (e *engine) fill(r fleet.Report) fleet.Report {
-	now := e.effects.Now()
-	r.Machine, r.At, r.BootID, r.Generations = e.machine, now.WallMs, now.BootID, e.effects.Generations()
-	return r
-}
-
-// reportID is the same for the same thing however often it is told, and
-// differs from all else that this machine ever told.
-func reportID(m fleet.MachineID, j states.Journal, what string) string {
-	h := sha256.New()
-	fmt.Fprintln(h, m, what)
-	if w := j.Work; w != nil {
-		fmt.Fprintln(h, w.Order.Key(), w.Began.WallMs, w.Began.BootID)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+func (e *engine) seen() states.Seen {
+	return states.Seen{Machine: e.machine, At: e.effects.Now(), Generations: e.effects.Generations()}
 }
 
 func releaseOf(j states.Journal) fleet.Digest {

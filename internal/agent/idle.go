@@ -8,12 +8,10 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/check"
-	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // glance is how often an idle agent looks at its machine by itself.
@@ -64,8 +62,8 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 		return in
 	}
 	w.warnOfAge(j)
-	v, any := w.orders.get()
-	if !any {
+	v, given := w.orders.present()
+	if !given {
 		return nil
 	}
 	if in := w.learn(ctx, j, v.Documents); in != nil {
@@ -80,7 +78,7 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 // warnOfAge warns when half and three quarters of the timestamp's life are
 // over: once it is, no release is accepted.
 func (w *world) warnOfAge(j states.Journal) {
-	used := timestampLife(j, w.Now().WallMs)
+	used := j.TimestampLife(w.Now().WallMs)
 	step := 0
 	for _, s := range []int{50, 75, 100} {
 		if used >= s {
@@ -93,18 +91,9 @@ func (w *world) warnOfAge(j states.Journal) {
 	w.warnedLife = step
 }
 
-// timestampLife is how much of the timestamp's life is over, in percent; 0
-// without one.
-func timestampLife(j states.Journal, now int64) int {
-	if j.Trust.Timestamp == nil {
-		return 0
-	}
-	return trust.LifeUsed(*j.Trust.Timestamp, max(now, j.Trust.HighestSignedTime))
-}
-
 // start returns the order to begin with, unless something holds it.
-func (w *world) start(j states.Journal, v api.Orders) states.Input {
-	o, ok := pick(v, j)
+func (w *world) start(j states.Journal, v states.Orders) states.Input {
+	o, ok := v.Pick(j)
 	if !ok {
 		w.repeat(j, v)
 		if v.Apply == nil && v.Revert == nil && j.Waiting != "" {
@@ -128,11 +117,8 @@ func (w *world) start(j states.Journal, v api.Orders) states.Input {
 
 // repeat queues the outcome of an order that is given again although it was
 // carried out: the control plane may have lost the report.
-func (w *world) repeat(j states.Journal, v api.Orders) {
-	o, ok := revertOrder(v)
-	if !ok {
-		o, ok = applyOrder(v)
-	}
+func (w *world) repeat(j states.Journal, v states.Orders) {
+	o, ok := v.First()
 	if !ok || !j.Did(o) || w.outbox.Len() > 0 || time.Now().Before(w.notBefore[o.Key()]) {
 		return
 	}

@@ -92,9 +92,7 @@ func (w *world) learn(ctx context.Context, j states.Journal, have fleet.Document
 // refusal tells of a document that was refused outside an attempt.
 func (w *world) refusal(j states.Journal, d fleet.Digest, err error) {
 	w.log.Warn("a trust document is refused", "digest", d, "error", err)
-	r := w.engine.fill(fleet.Report{Kind: fleet.ReportRefusal, Reason: trust.ReasonOf(err), Message: err.Error()})
-	r.ID = reportID(w.cfg.MachineID, j, "refusal "+string(d)+err.Error())
-	if err := w.outbox.Put(r); err != nil {
+	if err := w.outbox.Put(w.seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
 		w.log.Warn("a report cannot be queued", "error", err)
 	}
 }

@@ -51,7 +51,7 @@ func (w *world) metrics() []byte {
 	fmt.Fprintf(&b, "nixfleet_agent_drift %d\n", bit(j.Drifted(g.Running)))
 
 	family("nixfleet_agent_timestamp_life_used_percent", "gauge", "How much of the life of the fleet's timestamp is over; 0 without one.")
-	fmt.Fprintf(&b, "nixfleet_agent_timestamp_life_used_percent %d\n", timestampLife(j, w.Now().WallMs))
+	fmt.Fprintf(&b, "nixfleet_agent_timestamp_life_used_percent %d\n", j.TimestampLife(w.Now().WallMs))
 
 	w.contact.mu.Lock()
 	last, good, bad := w.contact.last, w.contact.n, w.contact.bad

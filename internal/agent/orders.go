@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
@@ -37,48 +36,8 @@ func (o *orders) get() (api.Orders, bool) {
 	return o.last, o.any
 }
 
-// pick returns the order to carry out, if there is one that was not: going
-// back comes first.
-func pick(v api.Orders, j states.Journal) (states.Order, bool) {
-	if o, ok := revertOrder(v); ok && !j.Did(o) {
-		return o, true
-	}
-	if o, ok := applyOrder(v); ok && !j.Did(o) {
-		return o, true
-	}
-	return states.Order{}, false
-}
-
-func revertOrder(v api.Orders) (states.Order, bool) {
-	if v.Revert == nil {
-		return states.Order{}, false
-	}
-	return states.Order{Kind: states.Revert, Order: fleet.Order{Digest: v.Revert.Digest, Rollout: v.Revert.Rollout, Attempt: v.Revert.Attempt}}, true
-}
-
-func applyOrder(v api.Orders) (states.Order, bool) {
-	if v.Apply == nil {
-		return states.Order{}, false
-	}
-	return states.Order{Kind: states.Apply, Order: *v.Apply}, true
-}
-
-// interrupts tells what the present orders mean for the one at work.
-func interrupts(v api.Orders, j states.Journal) (states.Input, bool) {
-	if o, ok := revertOrder(v); ok && !j.Did(o) {
-		if o.Digest == j.Work.Order.Digest && j.Work.Order.Kind == states.Apply {
-			switch j.Step {
-			case states.Judge, states.Fetch, states.Prepare:
-				return states.Withdrawn{}, true
-			}
-			return states.Ordered{Order: o}, true
-		}
-	}
-	if j.Work.Order.Kind != states.Apply {
-		return nil, false
-	}
-	if o, ok := applyOrder(v); !ok || o.Key() != j.Work.Order.Key() {
-		return states.Withdrawn{}, true // means something only before anything was switched
-	}
-	return nil, false
+// present are the orders in the agent's own terms.
+func (o *orders) present() (states.Orders, bool) {
+	v, given := o.get()
+	return states.Orders{Apply: v.Apply, Revert: v.Revert, Prefetch: v.Prefetch, Documents: v.Documents}, given
 }

@@ -296,56 +296,6 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 	}
 }
 
-var (
-	simApply  = &fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
-	simRevert = &fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}
-)
-
-// H03: an order that was carried out is not begun again; another attempt is.
-func TestPick_TakesEachOrderOnceAndGoingBackFirst(t *testing.T) {
-	j := states.New()
-	o, ok := pick(api.Orders{Apply: simApply}, j)
-	if !ok || o.Kind != states.Apply {
-		t.Fatalf("order = %+v, %t", o, ok)
-	}
-	j.Done = append(j.Done, o.Key())
-	if o, ok := pick(api.Orders{Apply: simApply}, j); ok {
-		t.Errorf("again: %+v", o)
-	}
-	if o, ok := pick(api.Orders{Apply: simApply, Revert: simRevert}, j); !ok || o.Kind != states.Revert {
-		t.Errorf("order = %+v, %t", o, ok)
-	}
-	retry := *simApply
-	retry.Attempt = 2
-	if _, ok := pick(api.Orders{Apply: &retry}, j); !ok {
-		t.Error("another attempt is not begun")
-	}
-}
-
-func TestInterrupts_WithdrawsAndTurnsBack(t *testing.T) {
-	at := func(s states.Step) states.Journal {
-		j := states.New()
-		j.Step, j.Work = s, &states.Work{Order: simOrder}
-		return j
-	}
-	for _, tc := range []struct {
-		name string
-		v    api.Orders
-		step states.Step
-		want states.Input
-	}{
-		{"still ordered", api.Orders{Apply: simApply}, states.Fetch, nil},
-		{"no longer ordered", api.Orders{}, states.Fetch, states.Withdrawn{}},
-		{"ordered back before the switch", api.Orders{Revert: simRevert}, states.Fetch, states.Withdrawn{}},
-		{"ordered back after it", api.Orders{Revert: simRevert}, states.Verify, states.Ordered{Order: states.Order{Kind: states.Revert, Order: fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}}},
-	} {
-		got, _ := interrupts(tc.v, at(tc.step))
-		if d := cmp.Diff(got, tc.want); d != "" {
-			t.Errorf("%s: -got +want:\n%s", tc.name, d)
-		}
-	}
-}
-
 // An outcome that the control plane lost is told again.
 func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
 	w := testWorld(t, &fakePlane{})
@@ -356,7 +306,7 @@ func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
 	j := states.New()
 	j.Done = []string{simOrder.Key()}
 	for range 3 {
-		w.repeat(j, api.Orders{Apply: simApply})
+		w.repeat(j, states.Orders{Apply: &simOrder.Order})
 	}
 	if n := w.outbox.Len(); n != 1 {
 		t.Errorf("%d reports queued, want 1", n)

@@ -35,7 +35,7 @@ func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) 
 			return nil
 		case <-w.orders.wake:
 			// Another order must not wait for what is not wanted yet.
-			if v, _ := w.orders.get(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+			if v, _ := w.orders.present(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
 				cancel()
 			}
 		}

@@ -22,10 +22,7 @@ import (
 func (w *world) conclude(j states.Journal) states.Input {
 	work := j.Work
 	var errs []error
-	r := w.engine.about(j, fleet.ReportOutcome)
-	r.Outcome, r.Reason, r.Message, r.Checks, r.Failed, r.Confirmed = work.Outcome, work.Reason, work.Message, work.Checks, work.Failed, work.Confirmed
-	r.ID = reportID(w.cfg.MachineID, j, "outcome")
-	r.Clean()
+	r := w.seen().Outcome(j)
 	errs = append(errs, w.outbox.Put(r), w.history.Add(r), w.watch.Remove(), host.Sweep(w.switchDir()))
 	switch {
 	case work.Outcome.Success():

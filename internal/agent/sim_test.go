@@ -289,7 +289,7 @@ func (m *sim) answer(in states.Input) states.Input {
 
 func (m *sim) conclude(j states.Journal) states.Input {
 	w := j.Work
-	r := fleet.Report{ID: reportID("web-01", j, "outcome"), Kind: fleet.ReportOutcome, Outcome: w.Outcome, Reason: w.Reason}
+	r := fleet.Report{ID: states.Seen{Machine: "web-01"}.Outcome(j).ID, Kind: fleet.ReportOutcome, Outcome: w.Outcome, Reason: w.Reason}
 	if m.report(r) != nil {
 		return nil
 	}

@@ -72,16 +72,21 @@ func (w *world) Now() states.Moment {
 	return m
 }
 
+// seen is what a report says of the machine at present.
+func (w *world) seen() states.Seen {
+	return states.Seen{Machine: w.cfg.MachineID, At: w.Now(), Generations: w.Generations()}
+}
+
 // Wake tells when there are other orders.
 func (w *world) Wake() <-chan struct{} { return w.orders.wake }
 
 // Interrupts looks at the orders.
 func (w *world) Interrupts(j states.Journal) (states.Input, bool) {
-	v, any := w.orders.get()
-	if !any {
+	v, given := w.orders.present()
+	if !given {
 		return nil, false
 	}
-	return interrupts(v, j)
+	return v.Interrupt(j)
 }
 
 // Fired tells whether the watchdog has gone back, and waits while it does so.

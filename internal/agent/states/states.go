@@ -260,3 +260,12 @@ func (j Journal) RunsRelease(running fleet.StorePath) fleet.Digest {
 func (j Journal) Drifted(running fleet.StorePath) bool {
 	return j.Step == Idle && j.Current != nil && running != "" && running != j.Current.Path && (j.Staged == nil || running != j.Staged.Path)
 }
+
+// TimestampLife is how much of the timestamp's life is over at now (Unix ms),
+// in percent; 0 without one.
+func (j Journal) TimestampLife(now int64) int {
+	if j.Trust.Timestamp == nil {
+		return 0
+	}
+	return trust.LifeUsed(*j.Trust.Timestamp, max(now, j.Trust.HighestSignedTime))
+}
