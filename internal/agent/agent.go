@@ -19,12 +19,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
+	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -87,134 +86,42 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	snap := NewSnapshot(cfg.MachineID, j, o.Log)
+	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Log: o.Log})
 	w := &world{
-		cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, version: o.Version, sup: host.New(), orders: newOrders(),
-		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg), log: o.Log,
-		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
+		Snapshot: snap, cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, plane: l, sup: host.New(),
+		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg),
 		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
 	}
-	w.engine = &engine{
-		save: journalFile(cfg).Save, report: outbox.Put, changed: w.snapshot.set, effects: w, machine: cfg.MachineID, log: o.Log,
-	}
-	w.snapshot.set(j)
+	e := &engine{save: journalFile(cfg).Save, report: outbox.Put, changed: snap.SetJournal, effects: w, machine: cfg.MachineID, log: o.Log}
 	if err := copyRelease(cfg); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
-	return w.serve(ctx, j, o)
-}
-
-// serve runs the parts of the agent until ctx ends, or one of them cannot go
-// on. Without an identity the machine is looked after all the same: an attempt
-// under way is ended, the watchdog is served.
-func (w *world) serve(ctx context.Context, j states.Journal, o Options) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
-	ready := make(chan struct{})
-	link := &latePlane{ready: ready}
-	w.cp = link
-	wg.Go(func() {
-		id := &identity{cfg: w.cfg}
-		c := w.connect(ctx, id, o)
-		if c == nil {
-			return
-		}
-		defer c.Close()
-		link.AgentClient = c
-		close(ready)
-		wg.Go(func() { w.poll(ctx) })
-		wg.Go(func() { w.deliver(ctx) })
-		id.renew(ctx, c, w.log)
-		<-ctx.Done()
-	})
-	if w.cfg.Metrics.Listen != "" {
-		wg.Go(func() {
-			if err := w.serveMetrics(ctx); err != nil {
-				w.log.Error("metrics cannot be served", "listen", w.cfg.Metrics.Listen, "error", err)
+	parts := []func(context.Context){l.Run}
+	if listen := cfg.Metrics.Listen; listen != "" {
+		parts = append(parts, func(ctx context.Context) {
+			if err := (metrics{listen, o.Version, snap, outbox, l.Contact}).serve(ctx); err != nil {
+				o.Log.Error("metrics cannot be served", "listen", listen, "error", err)
 			}
 		})
 	}
-	w.log.Info("agent started", "machine", w.cfg.MachineID, "version", w.version, "step", j.Step, "running", w.Generations().Running)
-	w.engine.run(ctx, j)
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
+	o.Log.Info("agent started", "machine", cfg.MachineID, "version", o.Version, "step", j.Step, "running", snap.Generations().Running)
+	alongside(ctx, parts, func(ctx context.Context) { e.run(ctx, j) })
 	return nil
 }
 
-// connect enrols the machine if need be and makes the client. It goes on until
-// that succeeds or ctx ends.
-func (w *world) connect(ctx context.Context, id *identity, o Options) *api.AgentClient {
-	for failures := 1; ; failures++ {
-		err := error(nil)
-		if !id.enrolled() && w.cfg.Identity.TokenFile != "" {
-			var token string
-			if token, err = readToken(w.cfg.Identity.TokenFile); err == nil {
-				err = id.enroll(ctx, token)
-			}
-		}
-		if err == nil {
-			var c *api.AgentClient
-			if c, err = id.client(o.Version); err == nil {
-				return c
-			}
-		}
-		if failures == 1 || failures%20 == 0 {
-			w.log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
-		}
-		if !wait.For(ctx, wait.BackOff(failures, 10*time.Second)) {
-			return nil
-		}
+// alongside runs the engine until ctx ends, and the other parts of the agent
+// with it. Without an identity the machine is looked after all the same: an
+// attempt under way is ended, the watchdog is served.
+func alongside(ctx context.Context, parts []func(context.Context), engine func(context.Context)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for _, part := range parts {
+		wg.Go(func() { part(ctx) })
 	}
-}
-
-// latePlane is the control plane once there is an identity to show it.
-type latePlane struct {
-	*api.AgentClient
-	ready <-chan struct{}
-}
-
-func (l *latePlane) there() error {
-	select {
-	case <-l.ready:
-		return nil
-	default:
-		return fleet.Errorf(fleet.Unavailable, "the machine is not enrolled")
-	}
-}
-
-// CheckIn makes the client's call, if there is one.
-func (l *latePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
-	if err := l.there(); err != nil {
-		return api.Orders{}, err
-	}
-	return l.AgentClient.CheckIn(ctx, c)
-}
-
-// Release makes the client's call, if there is one.
-func (l *latePlane) Release(ctx context.Context, d fleet.Digest) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Release(ctx, d)
-}
-
-// Document makes the client's call, if there is one.
-func (l *latePlane) Document(ctx context.Context, d fleet.Digest) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Document(ctx, d)
-}
-
-// Root makes the client's call, if there is one.
-func (l *latePlane) Root(ctx context.Context, version uint64) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Root(ctx, version)
+	engine(ctx)
 }
 
 // begin reads the journal and pins the root that the running system brings.

@@ -15,13 +15,14 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Enroll buys this machine's certificate with a token, from tokenFile or, if
+// Enroll exchanges a token for this machine's certificate: the token is from tokenFile or, if
 // that is empty, from the file that the configuration names. A machine that
 // knows no floor starts without one: who enrols it by hand vouches for it. It
 // returns which machine was enrolled.
@@ -36,11 +37,7 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 	if tokenFile == "" {
 		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
 	}
-	token, err := readToken(tokenFile)
-	if err != nil {
-		return "", err
-	}
-	if err := (&identity{cfg: cfg}).enroll(ctx, token); err != nil {
+	if err := link.Enroll(ctx, cfg, tokenFile); err != nil {
 		return "", err
 	}
 	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {

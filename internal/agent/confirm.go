@@ -72,8 +72,7 @@ func (w *world) reach(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
 	if name == controlPlaneName {
-		_, err := w.cp.CheckIn(ctx, w.checkIn(0))
-		return err
+		return w.plane.Answers(ctx)
 	}
 	u, err := url.Parse(name)
 	if err != nil {

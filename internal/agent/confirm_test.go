@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
@@ -19,12 +18,7 @@ import (
 // waits for one of the baseline.
 func confirming(t *testing.T, up bool, baseline ...string) (*world, states.Journal) {
 	t.Helper()
-	w := testWorld(t, &fakePlane{checkIn: func(int, api.CheckIn) (api.Orders, error) {
-		if up {
-			return api.Orders{}, nil
-		}
-		return api.Orders{}, errDown
-	}})
+	w := testWorld(t, &fakePlane{down: !up})
 	w.watch = disk.WatchFile{File: filepath.Join(t.TempDir(), "watchdog.json")}
 	j := states.New()
 	j.Step, j.Work = states.Confirm, &states.Work{Baseline: baseline, ConfirmUntil: w.Now().Boot + 1}

@@ -25,7 +25,7 @@ func (w *world) Idle(ctx context.Context, j states.Journal) states.Input {
 	go func() {
 		defer close(ended)
 		r := check.Runner{Checks: healthChecks(w.cfg), Begin: time.Now().Add(-time.Duration(w.Now().Boot * float64(time.Second)))}
-		r.OnChange = w.checked
+		r.OnChange = w.SetChecks
 		r.Run(watching)
 	}()
 	defer func() { stop(); <-ended }()
@@ -38,7 +38,7 @@ func (w *world) Idle(ctx context.Context, j states.Journal) states.Input {
 		}
 		select {
 		case <-ctx.Done():
-		case <-w.orders.wake:
+		case <-w.plane.Wake():
 		case <-tick.C:
 		}
 	}
@@ -62,7 +62,7 @@ func (w *world) wanted(ctx context.Context, j states.Journal) states.Input {
 		return in
 	}
 	w.warnOfAge(j)
-	v, given := w.orders.present()
+	v, given := w.plane.Orders()
 	if !given {
 		return nil
 	}

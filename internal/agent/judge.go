@@ -24,7 +24,7 @@ func (w *world) judge(ctx context.Context, j states.Journal) states.Input {
 
 // accept returns a release that may be fetched, or the input that says why not.
 func (w *world) accept(ctx context.Context, j states.Journal, d fleet.Digest) (trust.Accepted, states.Input) {
-	raw, err := w.cp.Release(ctx, d)
+	raw, err := w.plane.Release(ctx, d)
 	if err != nil {
 		return trust.Accepted{}, states.Busy{Why: "get release " + d.Short() + ": " + err.Error()}
 	}

@@ -53,16 +53,16 @@ func (w *world) learn(ctx context.Context, j states.Journal, have fleet.Document
 	}{
 		{have.Root, &known.Root, func(fleet.Digest) (d trust.Documents, err error) {
 			if s.Root != nil {
-				d.Roots, err = w.rootsAfter(ctx, s.Root.Version)
+				d.Roots, err = w.plane.RootsAfter(ctx, s.Root.Version)
 			}
 			return d, err
 		}},
 		{have.Revocations, &known.Revocations, func(h fleet.Digest) (d trust.Documents, err error) {
-			d.Revocations, err = w.cp.Document(ctx, h)
+			d.Revocations, err = w.plane.Document(ctx, h)
 			return d, err
 		}},
 		{have.Timestamp, &known.Timestamp, func(h fleet.Digest) (d trust.Documents, err error) {
-			d.Timestamp, err = w.cp.Document(ctx, h)
+			d.Timestamp, err = w.plane.Document(ctx, h)
 			return d, err
 		}},
 	} {
@@ -92,26 +92,7 @@ func (w *world) learn(ctx context.Context, j states.Journal, have fleet.Document
 // refusal tells of a document that was refused outside an attempt.
 func (w *world) refusal(j states.Journal, d fleet.Digest, err error) {
 	w.log.Warn("a trust document is refused", "digest", d, "error", err)
-	if err := w.outbox.Put(w.seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
+	if err := w.outbox.Put(w.Seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
 		w.log.Warn("a report cannot be queued", "error", err)
 	}
-}
-
-// rootsAfter gets the versions of the root document after the one that is
-// trusted, in order.
-func (w *world) rootsAfter(ctx context.Context, version uint64) ([][]byte, error) {
-	const most = 100 // at a time
-	var out [][]byte
-	for range most {
-		version++
-		b, err := w.cp.Root(ctx, version)
-		if fleet.ErrorCode(err) == fleet.NotFound {
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b)
-	}
-	return out, nil
 }

@@ -30,7 +30,7 @@ func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	now := time.Now().UnixMilli()
 	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{simOrder.Digest}})
-	p := &fakePlane{roots: map[uint64][]byte{2: successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
+	p := &fakePlane{roots: [][]byte{successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
 	w := testWorld(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
@@ -51,7 +51,7 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 	stranger := trusttest.New(t, "stranger", nil)
 	now := time.Now().UnixMilli()
 	p := &fakePlane{
-		roots: map[uint64][]byte{2: successor(t, f, "stranger-root")},
+		roots: [][]byte{successor(t, f, "stranger-root")},
 		docs:  map[fleet.Digest][]byte{"rev": stranger.Revocations(fleet.Revocations{Version: 9, SignedAt: now})},
 	}
 	w := testWorld(t, p)

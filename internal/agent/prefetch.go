@@ -33,9 +33,9 @@ func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) 
 				w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
 			}
 			return nil
-		case <-w.orders.wake:
+		case <-w.plane.Wake():
 			// Another order must not wait for what is not wanted yet.
-			if v, _ := w.orders.present(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+			if v, _ := w.plane.Orders(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
 				cancel()
 			}
 		}

@@ -22,7 +22,7 @@ import (
 func (w *world) conclude(j states.Journal) states.Input {
 	work := j.Work
 	var errs []error
-	r := w.seen().Outcome(j)
+	r := w.Seen().Outcome(j)
 	errs = append(errs, w.outbox.Put(r), w.history.Add(r), w.watch.Remove(), host.Sweep(w.switchDir()))
 	switch {
 	case work.Outcome.Success():

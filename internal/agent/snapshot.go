@@ -3,53 +3,94 @@
 package agent
 
 import (
+	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// snapshot is what the engine has told of itself last.
-type snapshot struct {
+// Snapshot is what can be told of the machine at any time: the last journal,
+// the last results of its checks, its clocks and its systems.
+type Snapshot struct {
+	machine fleet.MachineID
+	log     *slog.Logger
+	changed chan struct{}
+
 	mu      sync.Mutex
 	journal states.Journal
-	moved   chan struct{}
+	checks  []fleet.HealthCheckResult
 }
 
-func (s *snapshot) set(j states.Journal) {
+// NewSnapshot begins with a journal.
+func NewSnapshot(machine fleet.MachineID, j states.Journal, log *slog.Logger) *Snapshot {
+	return &Snapshot{machine: machine, log: log, changed: make(chan struct{}, 1), journal: j}
+}
+
+// SetJournal keeps the journal.
+func (s *Snapshot) SetJournal(j states.Journal) {
 	s.mu.Lock()
 	s.journal = j
 	s.mu.Unlock()
-	s.ring()
+	s.notify()
 }
 
-// ring tells that there may be something new to say.
-func (s *snapshot) ring() {
+// SetChecks keeps the results of the checks; only another health counts as a
+// change.
+func (s *Snapshot) SetChecks(r []fleet.HealthCheckResult) {
+	s.mu.Lock()
+	news := s.checks == nil || fleet.HealthOf(s.checks) != fleet.HealthOf(r)
+	s.checks = r
+	s.mu.Unlock()
+	if news {
+		s.notify()
+	}
+}
+
+func (s *Snapshot) notify() {
 	select {
-	case s.moved <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default:
 	}
 }
 
-func (s *snapshot) get() states.Journal {
+// Changed tells that journal or health may have changed.
+func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
+
+// Journal is the last one that was written.
+func (s *Snapshot) Journal() states.Journal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journal
 }
 
-// checked keeps what the checks say; a change for better or worse is told at
-// once.
-func (w *world) checked(r []fleet.HealthCheckResult) {
-	before := w.health()
-	if w.checks.Store(&r); w.health() != before {
-		w.snapshot.ring()
-	}
+// Checks are the last results; nil before the first.
+func (s *Snapshot) Checks() []fleet.HealthCheckResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checks
 }
 
-func (w *world) health() fleet.Health {
-	r := w.checks.Load()
-	if r == nil {
-		return ""
+// System is the machine's platform.
+func (s *Snapshot) System() fleet.System { return host.System() }
+
+// Generations reads what the machine runs, booted and would boot.
+func (s *Snapshot) Generations() fleet.Generations { return nix.Generations() }
+
+// Now reads the clocks.
+func (s *Snapshot) Now() states.Moment {
+	m, err := host.Now()
+	if err != nil {
+		s.log.Error("the clock cannot be read", "error", err)
+		return states.Moment{WallMs: time.Now().UnixMilli()}
 	}
-	return fleet.HealthOf(*r)
+	return m
+}
+
+// Seen is what a report says of the machine at present.
+func (s *Snapshot) Seen() states.Seen {
+	return states.Seen{Machine: s.machine, At: s.Now(), Generations: s.Generations()}
 }

@@ -56,7 +56,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	v.runner = &check.Runner{
 		Checks: checks, Begin: now.Add(-time.Duration((w.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
 		OnChange: func(r []fleet.HealthCheckResult) {
-			w.checked(r)
+			w.SetChecks(r)
 			v.offer(r)
 		},
 	}

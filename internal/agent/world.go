@@ -4,47 +4,42 @@ package agent
 
 import (
 	"context"
-	"log/slog"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
-	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// controlPlane is what the agent asks of a control plane.
-type controlPlane interface {
-	CheckIn(context.Context, api.CheckIn) (api.Orders, error)
-	Reports(context.Context, []fleet.Report) (api.ReportsReply, error)
+// ControlPlane is what the machine asks its control plane for.
+type ControlPlane interface {
+	// Orders are the last ones given; false before the first.
+	Orders() (states.Orders, bool)
+	// Wake tells when there are other orders.
+	Wake() <-chan struct{}
+	// Answers returns nil if it answers this machine.
+	Answers(context.Context) error
 	Release(context.Context, fleet.Digest) ([]byte, error)
 	Document(context.Context, fleet.Digest) ([]byte, error)
-	Root(ctx context.Context, version uint64) ([]byte, error)
+	// RootsAfter are the versions of the root document after one, in order.
+	RootsAfter(ctx context.Context, version uint64) ([][]byte, error)
 }
 
 // world is this machine, and what the agent reaches from it.
 type world struct {
+	*Snapshot
 	cfg      config.Agent
 	cfgFile  string
 	cfgBytes []byte // of the configuration that this process runs with
-	version  string
-	cp       controlPlane
+	plane    ControlPlane
 	sup      host.Supervisor
-	orders   *orders
 	outbox   *disk.Outbox
 	history  disk.History
 	watch    disk.WatchFile
-	checks   atomic.Pointer[[]fleet.HealthCheckResult]
-	engine   *engine
-	snapshot *snapshot
-	contact  *contact
-	log      *slog.Logger
 
 	// Of an idle agent, forgotten when it ends.
 	notBefore    map[string]time.Time // orders that could not begin, and when to look at them again
@@ -59,30 +54,12 @@ var _ effects = (*world)(nil)
 
 func (w *world) switchDir() string { return filepath.Join(w.cfg.StateDir, "switch") }
 
-// Generations reads what the machine runs, booted and would boot.
-func (w *world) Generations() fleet.Generations { return nix.Generations() }
-
-// Now reads the clocks.
-func (w *world) Now() states.Moment {
-	m, err := host.Now()
-	if err != nil {
-		w.log.Error("the clock cannot be read", "error", err)
-		return states.Moment{WallMs: time.Now().UnixMilli()}
-	}
-	return m
-}
-
-// seen is what a report says of the machine at present.
-func (w *world) seen() states.Seen {
-	return states.Seen{Machine: w.cfg.MachineID, At: w.Now(), Generations: w.Generations()}
-}
-
 // Wake tells when there are other orders.
-func (w *world) Wake() <-chan struct{} { return w.orders.wake }
+func (w *world) Wake() <-chan struct{} { return w.plane.Wake() }
 
 // Interrupts looks at the orders.
 func (w *world) Interrupts(j states.Journal) (states.Input, bool) {
-	v, given := w.orders.present()
+	v, given := w.plane.Orders()
 	if !given {
 		return nil, false
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package link
 
 import (
 	"context"
@@ -12,12 +12,12 @@ import (
 )
 
 // deliver sends queued reports, in order (A09).
-func (w *world) deliver(ctx context.Context) {
+func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures := 0
 	for {
-		batch, err := w.outbox.Batch(32)
+		batch, err := l.Outbox.Batch(32)
 		if err == nil && len(batch) > 0 {
-			err = w.send(ctx, batch)
+			err = l.send(ctx, p, batch)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -29,7 +29,7 @@ func (w *world) deliver(ctx context.Context) {
 				d = after
 			}
 			if failures == 1 {
-				w.log.Warn("reports cannot be sent", "queued", w.outbox.Len(), "error", err)
+				l.Log.Warn("reports cannot be sent", "queued", l.Outbox.Len(), "error", err)
 			}
 			if !wait.For(ctx, d) {
 				return
@@ -39,7 +39,7 @@ func (w *world) deliver(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-w.outbox.Wake():
+			case <-l.Outbox.Wake():
 			}
 		default:
 			failures = 0
@@ -47,16 +47,16 @@ func (w *world) deliver(ctx context.Context) {
 	}
 }
 
-func (w *world) send(ctx context.Context, batch []fleet.Report) error {
-	reply, err := w.cp.Reports(ctx, batch)
+func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) error {
+	reply, err := p.Reports(ctx, batch)
 	if err != nil {
 		return err
 	}
 	if len(reply.Rejected) > 0 {
-		w.log.Error("the control plane rejects reports", "ids", reply.Rejected)
+		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected)
 	}
 	if len(reply.Accepted)+len(reply.Rejected) == 0 {
 		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))
 	}
-	return w.outbox.Sent(append(reply.Accepted, reply.Rejected...)...)
+	return l.Outbox.Sent(append(reply.Accepted, reply.Rejected...)...)
 }

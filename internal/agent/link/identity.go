@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package link
 
 import (
 	"bytes"
@@ -186,7 +186,7 @@ func (i *identity) request() ([]byte, error) {
 	return der, nil
 }
 
-// enroll buys the first certificate with a token.
+// enroll exchanges a token for the first certificate.
 func (i *identity) enroll(ctx context.Context, token string) error {
 	t, err := api.ParseToken(token)
 	if err != nil {
@@ -233,8 +233,8 @@ func (i *identity) keep(c api.Certificate) error {
 	if err != nil {
 		return err
 	}
-	type comparable interface{ Equal(crypto.PublicKey) bool }
-	if p, ok := leaf.PublicKey.(comparable); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
+	type publicKey interface{ Equal(crypto.PublicKey) bool }
+	if p, ok := leaf.PublicKey.(publicKey); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
 		return fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
 	}
 	return disk.WriteFile(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
@@ -290,6 +290,26 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	_, err = i.certificate(nil)
 	c.Close()
 	return err
+}
+
+// enrolledClient makes the client, and before it enrols the machine with the
+// token of its configuration if it has no certificate.
+func (i *identity) enrolledClient(ctx context.Context, version string) (*api.AgentClient, error) {
+	if !i.enrolled() && i.cfg.Identity.TokenFile != "" {
+		if err := Enroll(ctx, i.cfg, i.cfg.Identity.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	return i.client(version)
+}
+
+// Enroll exchanges the token in a file for the machine's first certificate.
+func Enroll(ctx context.Context, cfg config.Agent, tokenFile string) error {
+	token, err := readToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	return (&identity{cfg: cfg}).enroll(ctx, token)
 }
 
 // readToken reads a token from a file.

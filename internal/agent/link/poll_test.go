@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package link
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,7 +23,6 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
-	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // fakePlane answers as it is told to.
@@ -36,7 +32,6 @@ type fakePlane struct {
 	checkIn func(n int, c api.CheckIn) (api.Orders, error)
 	reports func([]fleet.Report) (api.ReportsReply, error)
 	roots   map[uint64][]byte
-	docs    map[fleet.Digest][]byte
 }
 
 func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
@@ -56,13 +51,8 @@ func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, err
 func (p *fakePlane) Reports(_ context.Context, r []fleet.Report) (api.ReportsReply, error) {
 	return p.reports(r)
 }
-func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error) { return nil, errDown }
-func (p *fakePlane) Document(_ context.Context, d fleet.Digest) ([]byte, error) {
-	if b, ok := p.docs[d]; ok {
-		return b, nil
-	}
-	return nil, errDown
-}
+func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error)  { return nil, errDown }
+func (p *fakePlane) Document(context.Context, fleet.Digest) ([]byte, error) { return nil, errDown }
 func (p *fakePlane) Root(_ context.Context, version uint64) ([]byte, error) {
 	if b, ok := p.roots[version]; ok {
 		return b, nil
@@ -72,21 +62,53 @@ func (p *fakePlane) Root(_ context.Context, version uint64) ([]byte, error) {
 
 var errDown = fleet.Errorf(fleet.Unavailable, "the control plane is down")
 
-func testWorld(t *testing.T, p controlPlane) *world {
+// fakeMachine is a machine in whatever state a test gives it.
+type fakeMachine struct {
+	mu      sync.Mutex
+	journal states.Journal
+	checks  []fleet.HealthCheckResult
+	changed chan struct{}
+}
+
+func (m *fakeMachine) System() fleet.System { return "x86_64-linux" }
+func (m *fakeMachine) Seen() states.Seen {
+	return states.Seen{Machine: "web-01", At: states.Moment{BootID: "boot-1"}}
+}
+
+func (m *fakeMachine) Journal() states.Journal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.journal
+}
+
+func (m *fakeMachine) Checks() []fleet.HealthCheckResult {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checks
+}
+
+func (m *fakeMachine) Changed() <-chan struct{} { return m.changed }
+
+func (m *fakeMachine) set(f func()) {
+	m.mu.Lock()
+	f()
+	m.mu.Unlock()
+	m.changed <- struct{}{}
+}
+
+func (m *fakeMachine) checked(r []fleet.HealthCheckResult) { m.set(func() { m.checks = r }) }
+
+func testLink(t *testing.T) (*Link, *fakeMachine) {
 	t.Helper()
-	dir := t.TempDir()
-	outbox, err := disk.OpenOutbox(filepath.Join(dir, "outbox"))
+	outbox, err := disk.OpenOutbox(filepath.Join(t.TempDir(), "outbox"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{
-		cfg: config.Agent{MachineID: "web-01", Line: "main", StateDir: dir, RunDir: dir, ControlPlane: config.AgentControlPlane{PollSeconds: 60, LongPollSeconds: 55}},
-		cp:  p, orders: newOrders(), outbox: outbox, history: disk.History{File: filepath.Join(dir, "history.jsonl")}, log: slog.New(slog.DiscardHandler),
-		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
-	}
-	w.engine = &engine{report: outbox.Put, effects: w, machine: "web-01", log: w.log}
-	return w
+	m := &fakeMachine{journal: states.New(), changed: make(chan struct{}, 1)}
+	return New(Config{
+		Agent:   config.Agent{MachineID: "web-01", Line: "main", ControlPlane: config.AgentControlPlane{PollSeconds: 60, LongPollSeconds: 55}},
+		Machine: m, Outbox: outbox, Log: slog.New(slog.DiscardHandler),
+	}), m
 }
 
 func gaps(times []time.Time) []time.Duration {
@@ -98,18 +120,17 @@ func gaps(times []time.Time) []time.Duration {
 }
 
 // pollFor polls for a while and returns when it asked.
-func pollFor(t *testing.T, d time.Duration, edit func(*world), answer func(n int, c api.CheckIn) (api.Orders, error)) (asked []time.Duration) {
+func pollFor(t *testing.T, d time.Duration, edit func(*Link), answer func(n int, c api.CheckIn) (api.Orders, error)) (asked []time.Duration) {
 	t.Helper()
 	p := &fakePlane{checkIn: answer}
-	w := testWorld(t, p)
-	if edit != nil {
-		edit(w)
-	}
 	synctest.Test(t, func(t *testing.T) {
-		w.orders, w.snapshot = newOrders(), &snapshot{moved: make(chan struct{}, 1)}
+		l, _ := testLink(t)
+		if edit != nil {
+			edit(l)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
-		w.poll(ctx)
+		l.poll(ctx, p)
 		asked = gaps(p.times)
 	})
 	return asked
@@ -162,8 +183,8 @@ func TestPoll_BeginsAtARandomMoment(t *testing.T) {
 				cancel()
 				return api.Orders{}, nil
 			}
-			w := testWorld(t, p)
-			w.poll(ctx)
+			l, _ := testLink(t)
+			l.poll(ctx, p)
 		})
 		if first <= 0 || first > 6*time.Second {
 			t.Errorf("first check-in after %s", first)
@@ -191,7 +212,7 @@ func TestPoll_HoldsLongPollsAndDoesNotSpinWithoutThem(t *testing.T) {
 			}
 		}
 	}
-	plain := pollFor(t, 10*time.Minute, func(w *world) { w.cfg.ControlPlane.LongPollSeconds = 0 }, func(_ int, c api.CheckIn) (api.Orders, error) {
+	plain := pollFor(t, 10*time.Minute, func(l *Link) { l.Agent.ControlPlane.LongPollSeconds = 0 }, func(_ int, c api.CheckIn) (api.Orders, error) {
 		if c.WaitMs != 0 {
 			t.Errorf("a plain poll asks to be held for %d ms", c.WaitMs)
 		}
@@ -212,14 +233,14 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 			said = append(said, c.State)
 			return api.Orders{Etag: "1"}, nil
 		}
-		w := testWorld(t, p)
+		l, m := testLink(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { w.poll(ctx); close(done) }()
+		go func() { l.poll(ctx, p); close(done) }()
 		wait.For(ctx, 20*time.Second) // in the bubble: until the second poll is held
 		j := states.New()
 		j.Step, j.Work = states.Fetch, &states.Work{}
-		w.snapshot.set(j)
+		m.set(func() { m.journal = j })
 		synctest.Wait()
 		wait.For(ctx, time.Second)
 		cancel()
@@ -240,14 +261,14 @@ func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 			said = append(said, fleet.HealthOf(c.Checks))
 			return api.Orders{Etag: "1"}, nil
 		}
-		w := testWorld(t, p)
-		w.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: fleet.HealthCheckPending}})
+		l, m := testLink(t)
+		m.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: fleet.HealthCheckPending}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { w.poll(ctx); close(done) }()
+		go func() { l.poll(ctx, p); close(done) }()
 		wait.For(ctx, 20*time.Second) // in the bubble: until the second poll is held
 		for _, s := range []fleet.HealthCheckStatus{fleet.HealthCheckPending, fleet.HealthCheckPassing, fleet.HealthCheckPassing, fleet.HealthCheckFailing} {
-			w.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: s}})
+			m.checked([]fleet.HealthCheckResult{{Name: "app", Required: true, Status: s}})
 			wait.For(ctx, time.Second)
 		}
 		cancel()
@@ -273,20 +294,20 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 		}
 		return ack, nil
 	}}
-	w := testWorld(t, p)
+	l, _ := testLink(t)
 	var want []string
 	for i := range 10 {
 		id := fmt.Sprint("r", i)
 		want = append(want, id)
-		if err := w.outbox.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
+		if err := l.Outbox.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan struct{})
-	go func() { w.deliver(ctx); close(done) }()
-	for deadline := time.Now().Add(30 * time.Second); w.outbox.Len() > 0 && time.Now().Before(deadline); {
+	go func() { l.deliver(ctx, p); close(done) }()
+	for deadline := time.Now().Add(30 * time.Second); l.Outbox.Len() > 0 && time.Now().Before(deadline); {
 		wait.For(ctx, time.Millisecond)
 	}
 	cancel()
@@ -296,118 +317,39 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 	}
 }
 
-// An outcome that the control plane lost is told again.
-func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	r := fleet.Report{ID: "x", Machine: "web-01", Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Rollout: "r1", Attempt: 1, Digest: simOrder.Digest}
-	if err := w.history.Add(r); err != nil {
-		t.Fatal(err)
-	}
-	j := states.New()
-	j.Done = []string{simOrder.Key()}
-	for range 3 {
-		w.repeat(j, states.Orders{Apply: &simOrder.Order})
-	}
-	if n := w.outbox.Len(); n != 1 {
-		t.Errorf("%d reports queued, want 1", n)
-	}
-}
-
-func TestHeld_NamesTheHoldUntilItIsTooOld(t *testing.T) {
-	dir := t.TempDir()
-	now := time.Now()
-	if got := held(filepath.Join(dir, "none"), now); got != "" {
-		t.Errorf("no folder: %q", got)
-	}
-	file := filepath.Join(dir, "backup")
-	if err := os.WriteFile(file, []byte("restic runs\nmore"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := held(dir, now); got != "held-locally: backup: restic runs" {
-		t.Errorf("hold = %q", got)
-	}
-	if got := held(dir, now.Add(25*time.Hour)); got != "" {
-		t.Errorf("after a day: %q", got)
-	}
-}
-
-// A17: a floor is adopted when a person says so, and only when none is known.
-func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	if err := requestFloor(w.cfg, floorAt(7)); err != nil {
-		t.Fatal(err)
-	}
-	in := w.adopted(states.New())
-	j := states.Next(states.New(), in, states.Moment{})
-	if j.Trust.Floor == nil || j.Trust.Floor.Lines["main"].Sequence != 7 {
-		t.Fatalf("floor = %+v", j.Trust.Floor)
-	}
-	if w.adopted(states.New()) != nil {
-		t.Error("adopted twice")
-	}
-	if err := requestFloor(w.cfg, floorAt(1)); err != nil {
-		t.Fatal(err)
-	}
-	if in := w.adopted(j); in != nil {
-		t.Errorf("a floor that is known was given up: %+v", in)
-	}
-}
-
-func floorAt(n fleet.Sequence) trust.Floor {
-	return trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: n}}}
-}
-
-func TestWindowOpen(t *testing.T) {
-	for _, tc := range []struct {
-		window, at string
-		want       bool
-	}{
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T02:00:00Z", true},
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T03:59:59Z", true},
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T04:00:01Z", false},
-		{"0 3 * * * 2h Europe/Paris", "2026-07-24T01:30:00Z", true}, // summer time
-		{"0 3 * * * 2h", "2026-11-24T02:30:00Z", false},
-		{"0 23 * * 6 4h", "2026-11-29T02:00:00Z", true}, // Saturday's goes on into Sunday
-	} {
-		at, err := time.Parse(time.RFC3339, tc.at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := windowOpen(tc.window, at); err != nil || got != tc.want {
-			t.Errorf("%s at %s: %t, %v; want %t", tc.window, tc.at, got, err, tc.want)
-		}
-	}
-	for _, bad := range []string{"", "0 3 * * *", "0 3 * * * soon", "0 3 * * * 2h Mars/Olympus", "x 3 * * * 2h"} {
-		if _, err := windowOpen(bad, time.Now()); fleet.ErrorCode(err) != fleet.Invalid {
-			t.Errorf("%q: %v, want invalid", bad, err)
-		}
-	}
-}
-
-func TestMetrics_AreTextThatPrometheusReads(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	w.version = "1.2 \"x\"\n"
-	w.checks.Store(&[]fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Status: fleet.HealthCheckPassing, Required: true, DurationMs: 12}})
-	w.contact.ok(time.Unix(1000, 0))
-	w.contact.fail(errors.New("x"))
-	text := string(w.metrics())
-	for _, want := range []string{
-		"nixfleet_agent_state{state=\"idle\"} 1\n", "nixfleet_agent_state{state=\"fetching\"} 0\n", `version="1.2 \"x\"\n"`,
-		"nixfleet_agent_polls_total{result=\"failed\"} 1\n", "nixfleet_agent_last_contact_seconds 1000\n",
-		"nixfleet_agent_check_passing{check=\"app\",kind=\"unit\",required=\"true\"} 1\n", "nixfleet_agent_check_duration_seconds{check=\"app\"} 0.012\n",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is not in\n%s", want, text)
-		}
-	}
-}
-
 func TestCheckIn_SaysWhatTheControlPlaneWants(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	w.orders.set(api.Orders{Etag: "7", Epoch: "e"})
-	c := w.checkIn(time.Minute)
+	l, _ := testLink(t)
+	l.answered(api.Orders{Etag: "7", Epoch: "e"}, time.Now())
+	c := l.checkIn(time.Minute)
 	if c.Machine != "web-01" || c.Have != "7" || c.Epoch != "e" || c.WaitMs != 60_000 || c.BootID == "" || !c.System.Valid() {
 		b, _ := json.Marshal(c) // to be shown
 		t.Errorf("check-in = %s", b)
+	}
+}
+
+// Before there is an identity the agent works all the same: what needs the
+// control plane is told that it cannot be had.
+func TestLink_IsUnavailableUntilTheMachineIsEnrolled(t *testing.T) {
+	l, _ := testLink(t)
+	ask := func() []error {
+		_, release := l.Release(t.Context(), "d")
+		_, document := l.Document(t.Context(), "d")
+		_, roots := l.RootsAfter(t.Context(), 1)
+		return []error{release, document, roots, l.Answers(t.Context())}
+	}
+	for _, err := range ask() {
+		if fleet.ErrorCode(err) != fleet.Unavailable {
+			t.Errorf("before: %v, want unavailable", err)
+		}
+	}
+	if _, given := l.Orders(); given {
+		t.Error("orders without a control plane")
+	}
+	l.connected(&fakePlane{roots: map[uint64][]byte{2: []byte("2"), 3: []byte("3")}, checkIn: func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, nil }})
+	if err := l.Answers(t.Context()); err != nil {
+		t.Errorf("after: %v", err)
+	}
+	if roots, err := l.RootsAfter(t.Context(), 1); err != nil || len(roots) != 2 {
+		t.Errorf("roots %q, %v", roots, err)
 	}
 }
