@@ -23,6 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -35,28 +36,15 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// ReadConfig reads an agent's configuration, and checks what only the agent
-// can: that its reboot window makes sense. The error's code is NotFound,
-// Invalid or TooLarge.
+// ReadConfig reads an agent's configuration and checks its reboot window as
+// well. The error's code is NotFound, Invalid or TooLarge.
 func ReadConfig(file string) (config.Agent, error) {
 	c, err := config.ReadAgent(file)
-	if err != nil || c.Reboot.Policy != config.RebootWindow {
+	if err != nil {
 		return c, err
 	}
-	_, err = windowOpen(c.Reboot.Window, time.Now())
+	_, err = c.Reboot.WindowOpen(time.Now())
 	return c, err
-}
-
-func journalFile(c config.Agent) disk.Journal {
-	return disk.Journal{File: filepath.Join(c.StateDir, "journal.json")}
-}
-
-func historyFile(c config.Agent) disk.History {
-	return disk.History{File: filepath.Join(c.StateDir, "history.jsonl")}
-}
-
-func watchFile(c config.Agent) disk.WatchFile {
-	return disk.WatchFile{File: filepath.Join(c.StateDir, "watchdog.json")}
 }
 
 // Run is the agent. It returns nil when ctx ends, and an error when it cannot
@@ -82,18 +70,16 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	outbox, err := disk.OpenOutbox(filepath.Join(cfg.StateDir, "outbox"))
+	outbox, err := disk.OpenOutbox(disk.Dir(cfg.StateDir).Outbox())
 	if err != nil {
 		return err
 	}
-	snap := NewSnapshot(cfg.MachineID, j, o.Log)
+	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
 	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Log: o.Log})
-	w := &world{
-		Snapshot: snap, cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, plane: l, sup: host.New(),
-		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg),
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
-	}
-	e := &engine{save: journalFile(cfg).Save, report: outbox.Put, changed: snap.SetJournal, effects: w, machine: cfg.MachineID, log: o.Log}
+	m := machine.New(machine.Config{
+		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Supervisor: host.New(), Outbox: outbox,
+	})
+	e := &engine{save: disk.Dir(cfg.StateDir).Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
 	if err := copyRelease(cfg); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
@@ -126,7 +112,7 @@ func alongside(ctx context.Context, parts []func(context.Context), engine func(c
 
 // begin reads the journal and pins the root that the running system brings.
 func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
-	j, lost, err := journalFile(cfg).Load()
+	j, lost, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return j, err
 	}

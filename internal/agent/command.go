@@ -4,12 +4,10 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -40,10 +37,10 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 	if err := link.Enroll(ctx, cfg, tokenFile); err != nil {
 		return "", err
 	}
-	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {
+	if j, _, err := disk.Dir(cfg.StateDir).Journal().Load(); err != nil || j.Trust.Floor != nil {
 		return cfg.MachineID, err
 	}
-	return cfg.MachineID, requestFloor(cfg, trust.Floor{})
+	return cfg.MachineID, disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
 }
 
 // AdoptFloor gives a machine that has lost its state a floor: releases of its
@@ -53,7 +50,7 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	if err != nil {
 		return err
 	}
-	j, _, err := journalFile(cfg).Load()
+	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return err
 	}
@@ -65,21 +62,7 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	if sequence > 0 {
 		f.Lines = map[fleet.Line]trust.Mark{cfg.Line: {Line: cfg.Line, Sequence: sequence}}
 	}
-	return requestFloor(cfg, f)
-}
-
-// requestFloor leaves the floor where the agent that runs, or the next one,
-// finds it.
-func requestFloor(cfg config.Agent, f trust.Floor) error {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("encode floor: %w", err)
-	}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	w := world{cfg: cfg}
-	return disk.WriteFile(w.adoptFile(), b, 0o600)
+	return disk.Dir(cfg.StateDir).Floor().Write(f)
 }
 
 // Status is what an agent's files say of it, without asking it.
@@ -104,7 +87,7 @@ func ReadStatus(o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	j, _, err := journalFile(cfg).Load()
+	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return Status{}, err
 	}
@@ -113,7 +96,7 @@ func ReadStatus(o Options) (Status, error) {
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
 	}
-	queue, err := os.ReadDir(filepath.Join(cfg.StateDir, "outbox"))
+	queue, err := os.ReadDir(disk.Dir(cfg.StateDir).Outbox())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Status{}, fmt.Errorf("read outbox: %w", err)
 	}
@@ -156,7 +139,7 @@ func ReadHistory(o Options) ([]fleet.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return historyFile(cfg).List()
+	return disk.Dir(cfg.StateDir).History().List()
 }
 
 // HistoryText writes outcomes for people.

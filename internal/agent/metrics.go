@@ -14,13 +14,14 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 )
 
 // metrics is what Prometheus can read of the agent.
 type metrics struct {
 	listen  string // host:port
 	version string
-	machine *Snapshot
+	machine *machine.Snapshot
 	outbox  *disk.Outbox
 	contact func() link.Contact
 }

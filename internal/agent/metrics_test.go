@@ -12,6 +12,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
@@ -21,7 +22,7 @@ func TestMetrics_AreTextThatPrometheusReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := metrics{
-		version: "1.2 \"x\"\n", machine: NewSnapshot("web-01", states.New(), slog.New(slog.DiscardHandler)), outbox: outbox,
+		version: "1.2 \"x\"\n", machine: machine.NewSnapshot("web-01", states.New(), slog.New(slog.DiscardHandler)), outbox: outbox,
 		contact: func() link.Contact { return link.Contact{Last: time.Unix(1000, 0), Answered: 1, Failed: 1} },
 	}
 	m.machine.SetChecks([]fleet.HealthCheckResult{{Name: "app", Kind: fleet.HealthCheckUnit, Status: fleet.HealthCheckPassing, Required: true, DurationMs: 12}})

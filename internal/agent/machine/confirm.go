@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -27,12 +27,12 @@ const reachLimit = 5 * time.Second
 // confirm waits until something that answered before the switch answers again:
 // a control plane that is down must not take a machine back that reaches its
 // beacons, and the other way round (A10).
-func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
+func (m *Machine) confirm(outer context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if len(work.Baseline) == 0 {
 		return states.Confirmed{By: checksOnly}
 	}
-	left := time.Duration((work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
+	left := time.Duration((work.ConfirmUntil - m.Now().Boot) * float64(time.Second))
 	ctx, cancel := context.WithTimeout(outer, max(left, reachLimit/5))
 	defer cancel()
 	by := make(chan string, len(work.Baseline))
@@ -40,7 +40,7 @@ func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
 	for _, name := range work.Baseline {
 		go func() {
 			for {
-				err := w.reach(ctx, name)
+				err := m.reach(ctx, name)
 				if err == nil {
 					by <- name
 					return
@@ -61,18 +61,18 @@ func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
 			said = append(said, err.Error())
 		}
 	}
-	if message, fired := w.Fired(outer); fired {
-		return states.WatchdogFired{Generations: w.Generations(), Message: message}
+	if message, fired := m.Fired(outer); fired {
+		return states.WatchdogFired{Generations: m.Generations(), Message: message}
 	}
 	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(said, "\n")}
 }
 
 // reach returns nil if what name stands for answers.
-func (w *world) reach(ctx context.Context, name string) error {
+func (m *Machine) reach(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
 	if name == controlPlaneName {
-		return w.plane.Answers(ctx)
+		return m.Plane.Answers(ctx)
 	}
 	u, err := url.Parse(name)
 	if err != nil {

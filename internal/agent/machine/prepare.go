@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -20,14 +20,14 @@ import (
 
 // prepare notes what runs, what has failed and what answers, before anything
 // changes.
-func (w *world) prepare(ctx context.Context, j states.Journal) states.Input {
+func (m *Machine) prepare(ctx context.Context, j states.Journal) states.Input {
 	target := string(j.Work.Target.Path)
-	switch why := held(filepath.Join(w.cfg.RunDir, "inhibit.d"), time.Now()); {
+	switch why := held(filepath.Join(m.Agent.RunDir, "inhibit.d"), time.Now()); {
 	case why != "":
 		return states.Busy{Why: why}
 	case host.LockHeld():
 		return states.Busy{Why: "another switch is in progress on this machine"}
-	case w.cfg.DryRun:
+	case m.Agent.DryRun:
 		return states.Busy{Why: "dry run: release " + j.Work.Target.Digest.Short() + " is verified and fetched, and not activated"}
 	}
 	if _, err := os.Stat(target); err != nil {
@@ -42,13 +42,13 @@ func (w *world) prepare(ctx context.Context, j states.Journal) states.Input {
 			return in
 		}
 	}
-	failed, err := w.sup.FailedUnits(ctx)
+	failed, err := m.Supervisor.FailedUnits(ctx)
 	if err != nil {
-		w.log.Warn("failed units cannot be listed", "error", err)
+		m.log.Warn("failed units cannot be listed", "error", err)
 	}
 	return states.Prepared{
-		Generations: w.Generations(), FailedUnits: failed, Baseline: w.baseline(ctx, j),
-		Reboot: reboot, MayReboot: w.cfg.Reboot.Policy != config.RebootNever, Confirm: w.cfg.Confirm.DeadlineSeconds,
+		Generations: m.Generations(), FailedUnits: failed, Baseline: m.baseline(ctx, j),
+		Reboot: reboot, MayReboot: m.Agent.Reboot.Policy != config.RebootNever, Confirm: m.Agent.Confirm.DeadlineSeconds,
 	}
 }
 
@@ -96,18 +96,18 @@ func bootRoom(target string) states.Input {
 
 // baseline lists what answers now: the control plane, the release's caches and
 // the beacons.
-func (w *world) baseline(ctx context.Context, j states.Journal) []string {
+func (m *Machine) baseline(ctx context.Context, j states.Journal) []string {
 	names := []string{controlPlaneName}
 	for _, c := range j.Work.Accepted.Header.Caches {
 		if strings.HasPrefix(c.URL, "http") {
 			names = append(names, c.URL)
 		}
 	}
-	names = append(names, w.cfg.Confirm.Beacons...)
+	names = append(names, m.Agent.Confirm.Beacons...)
 	ok := make([]bool, len(names))
 	var wg sync.WaitGroup
 	for i, n := range names {
-		wg.Go(func() { ok[i] = w.reach(ctx, n) == nil })
+		wg.Go(func() { ok[i] = m.reach(ctx, n) == nil })
 	}
 	wg.Wait()
 	out := []string{}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"testing"
@@ -29,17 +29,17 @@ func successor(t *testing.T, f *trusttest.Fleet, signer string) []byte {
 func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	now := time.Now().UnixMilli()
-	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{simOrder.Digest}})
+	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{someOrder.Digest}})
 	p := &fakePlane{roots: [][]byte{successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
-	w := testWorld(t, p)
+	m := testMachine(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
-	j = states.Next(j, w.learn(t.Context(), j, have), w.Now())
+	j = states.Next(j, m.learn(t.Context(), j, have), m.Now())
 	if j.Trust.Root.Version != 2 || j.Trust.Revocations == nil || j.Learned.Root != "root-2" || j.Learned.Revocations != "rev" {
 		t.Errorf("root %d, revocations %v, learned %+v", j.Trust.Root.Version, j.Trust.Revocations, j.Learned)
 	}
-	if in := w.learn(t.Context(), j, have); in != nil {
+	if in := m.learn(t.Context(), j, have); in != nil {
 		t.Errorf("learned again: %+v", in)
 	}
 }
@@ -54,19 +54,19 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 		roots: [][]byte{successor(t, f, "stranger-root")},
 		docs:  map[fleet.Digest][]byte{"rev": stranger.Revocations(fleet.Revocations{Version: 9, SignedAt: now})},
 	}
-	w := testWorld(t, p)
+	m := testMachine(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
 	for range 3 {
-		if in := w.learn(t.Context(), j, have); in != nil {
-			j = states.Next(j, in, w.Now())
+		if in := m.learn(t.Context(), j, have); in != nil {
+			j = states.Next(j, in, m.Now())
 		}
 	}
 	if j.Trust.Root.Version != 1 || j.Trust.Revocations != nil {
 		t.Errorf("root %d, revocations %v", j.Trust.Root.Version, j.Trust.Revocations)
 	}
-	if n := w.outbox.Len(); n != 2 {
+	if n := m.Outbox.Len(); n != 2 {
 		t.Errorf("%d refusals told, want one for each document", n)
 	}
 }

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+// Package machine carries out the steps of an attempt on the machine that the
+// agent runs on, a file for each, and looks after the machine between attempts.
+// An effect can be repeated: what it has done before a crash is found again.
+//
+// It never decides which step comes next, and speaks to the control plane only
+// through the interface that it is given.
+package machine
 
 import (
 	"context"
-	"path/filepath"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -29,17 +34,23 @@ type ControlPlane interface {
 	RootsAfter(ctx context.Context, version uint64) ([][]byte, error)
 }
 
-// world is this machine, and what the agent reaches from it.
-type world struct {
+// Config is what a machine is made of.
+type Config struct {
 	*Snapshot
-	cfg      config.Agent
-	cfgFile  string
-	cfgBytes []byte // of the configuration that this process runs with
-	plane    ControlPlane
-	sup      host.Supervisor
-	outbox   *disk.Outbox
-	history  disk.History
-	watch    disk.WatchFile
+	Agent      config.Agent
+	ConfigFile string
+	ConfigText []byte // of the file that this process runs with
+	ReadConfig func(file string) (config.Agent, error)
+	Plane      ControlPlane
+	Supervisor host.Supervisor
+	Outbox     *disk.Outbox
+}
+
+// Machine performs the steps of an attempt on the machine that it runs on.
+type Machine struct {
+	Config
+	history disk.History
+	watch   disk.WatchFile
 
 	// Of an idle agent, forgotten when it ends.
 	notBefore    map[string]time.Time // orders that could not begin, and when to look at them again
@@ -50,16 +61,21 @@ type world struct {
 	warnedLife   int // percent of the timestamp's life that was warned of
 }
 
-var _ effects = (*world)(nil)
-
-func (w *world) switchDir() string { return filepath.Join(w.cfg.StateDir, "switch") }
+// New makes the machine that the agent runs on.
+func New(c Config) *Machine {
+	dir := disk.Dir(c.Agent.StateDir)
+	return &Machine{
+		Config: c, history: dir.History(), watch: dir.Watch(),
+		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
+	}
+}
 
 // Wake tells when there are other orders.
-func (w *world) Wake() <-chan struct{} { return w.plane.Wake() }
+func (m *Machine) Wake() <-chan struct{} { return m.Plane.Wake() }
 
 // Interrupts looks at the orders.
-func (w *world) Interrupts(j states.Journal) (states.Input, bool) {
-	v, given := w.plane.Orders()
+func (m *Machine) Interrupts(j states.Journal) (states.Input, bool) {
+	v, given := m.Plane.Orders()
 	if !given {
 		return nil, false
 	}
@@ -67,11 +83,11 @@ func (w *world) Interrupts(j states.Journal) (states.Input, bool) {
 }
 
 // Fired tells whether the watchdog has gone back, and waits while it does so.
-func (w *world) Fired(ctx context.Context) (string, bool) {
+func (m *Machine) Fired(ctx context.Context) (string, bool) {
 	for begin := time.Now(); ; {
-		o, armed, err := w.watch.Read()
+		o, armed, err := m.watch.Read()
 		if err != nil {
-			w.log.Error("the watchdog's orders cannot be read", "error", err)
+			m.log.Error("the watchdog's orders cannot be read", "error", err)
 		}
 		if !armed || !o.Fired {
 			return "", false
@@ -86,42 +102,42 @@ func (w *world) Fired(ctx context.Context) (string, bool) {
 }
 
 // Perform does what the step stands for.
-func (w *world) Perform(ctx context.Context, j states.Journal) states.Input {
+func (m *Machine) Perform(ctx context.Context, j states.Journal) states.Input {
 	var in states.Input
 	switch j.Step {
 	case states.Judge:
-		in = w.judge(ctx, j)
+		in = m.judge(ctx, j)
 	case states.Fetch:
-		in = w.fetch(ctx, j)
+		in = m.fetch(ctx, j)
 	case states.Prepare:
-		in = w.prepare(ctx, j)
+		in = m.prepare(ctx, j)
 	case states.Arm:
-		in = done(w.arm(j), fleet.ReasonDiskFull)
+		in = done(m.arm(j), fleet.ReasonDiskFull)
 	case states.Profile:
-		in = w.profile(ctx, j.Work.Target.Path)
+		in = m.profile(ctx, j.Work.Target.Path)
 	case states.Switch:
-		in = w.runSwitch(ctx, j, j.Work.Target.Path)
+		in = m.runSwitch(ctx, j, j.Work.Target.Path)
 	case states.AwaitReboot:
-		in = w.reboot(ctx, w.inWindow)
+		in = m.reboot(ctx, m.inWindow)
 	case states.HandOver:
-		in = w.handOver(ctx, j)
+		in = m.handOver(ctx, j)
 	case states.Confirm:
-		in = w.confirm(ctx, j)
+		in = m.confirm(ctx, j)
 	case states.Disarm:
-		in = done(w.watch.Remove(), fleet.ReasonDiskFull)
+		in = done(m.watch.Remove(), fleet.ReasonDiskFull)
 	case states.Verify:
-		in = w.verify(ctx, j)
+		in = m.verify(ctx, j)
 	case states.RollbackProfile:
-		w.rearm(j)
-		in = w.profile(ctx, j.Work.Previous.Path)
+		m.rearm(j)
+		in = m.profile(ctx, j.Work.Previous.Path)
 	case states.RollbackSwitch:
-		in = w.runSwitch(ctx, j, j.Work.Previous.Path)
+		in = m.runSwitch(ctx, j, j.Work.Previous.Path)
 	case states.RollbackReboot:
-		in = w.reboot(ctx, func(time.Time) bool { return true })
+		in = m.reboot(ctx, func(time.Time) bool { return true })
 	case states.RollbackHandOver:
-		in = w.replace(ctx, 30*time.Second)
+		in = m.replace(ctx, 30*time.Second)
 	case states.Report:
-		in = w.conclude(j)
+		in = m.conclude(j)
 	case states.Idle:
 	}
 	if ctx.Err() != nil {

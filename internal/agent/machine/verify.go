@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -33,8 +33,8 @@ func healthChecks(c config.Agent) []fleet.HealthCheck {
 
 // verify watches the checks until the required ones have passed for as long as
 // the order wants, or one fails.
-func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
-	cfg, err := ReadConfig(w.cfgFile)
+func (m *Machine) verify(ctx context.Context, j states.Journal) states.Input {
+	cfg, err := m.ReadConfig(m.ConfigFile)
 	if err != nil {
 		return states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: "the new system's checks cannot be read: " + err.Error()}
 	}
@@ -43,7 +43,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		minHealthy: minHealthy(j.Work.Order.MinHealthyMs, checks),
 		results:    make(chan []fleet.HealthCheckResult, 1),
 		runs: func() bool {
-			g := w.Generations()
+			g := m.Generations()
 			return g.Running == j.Work.Target.Path
 		},
 	}
@@ -54,21 +54,21 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	}
 	v.limit = time.Duration(2*longest*float64(time.Second)) + 2*v.minHealthy + time.Minute
 	v.runner = &check.Runner{
-		Checks: checks, Begin: now.Add(-time.Duration((w.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
+		Checks: checks, Begin: now.Add(-time.Duration((m.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
 		OnChange: func(r []fleet.HealthCheckResult) {
-			w.SetChecks(r)
+			m.SetChecks(r)
 			v.offer(r)
 		},
 	}
 	in := v.run(ctx)
 	if _, ok := in.(states.Failed); ok {
-		if message, fired := w.Fired(ctx); fired {
-			return states.WatchdogFired{Generations: w.Generations(), Message: message}
+		if message, fired := m.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: m.Generations(), Message: message}
 		}
 	}
 	if h, ok := in.(states.Healthy); ok {
-		if h.FailedUnits, err = w.sup.FailedUnits(ctx); err != nil {
-			w.log.Warn("failed units cannot be listed", "error", err)
+		if h.FailedUnits, err = m.Supervisor.FailedUnits(ctx); err != nil {
+			m.log.Warn("failed units cannot be listed", "error", err)
 		}
 		return h
 	}

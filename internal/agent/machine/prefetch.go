@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -11,18 +11,18 @@ import (
 )
 
 // prefetch brings what may be wanted soon. It changes nothing but the store.
-func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) states.Input {
-	if d == "" || d == w.prefetched || j.Current != nil && j.Current.Digest == d {
+func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) states.Input {
+	if d == "" || d == m.prefetched || j.Current != nil && j.Current.Digest == d {
 		return nil
 	}
-	w.prefetched = d
+	m.prefetched = d
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan states.Input, 1)
 	go func() {
-		a, in := w.accept(ctx, j, d)
+		a, in := m.accept(ctx, j, d)
 		if in == nil {
-			in = w.bring(ctx, a, "prefetch", time.Now())
+			in = m.bring(ctx, a, "prefetch", time.Now())
 		}
 		ended <- in
 	}()
@@ -30,12 +30,12 @@ func (w *world) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) 
 		select {
 		case in := <-ended:
 			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
-				w.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
+				m.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
 			}
 			return nil
-		case <-w.plane.Wake():
+		case <-m.Plane.Wake():
 			// Another order must not wait for what is not wanted yet.
-			if v, _ := w.plane.Orders(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
+			if v, _ := m.Plane.Orders(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
 				cancel()
 			}
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"encoding/json"
@@ -19,26 +19,26 @@ import (
 
 // conclude queues the outcome and tidies up. It is the last step: all of it
 // can be done again.
-func (w *world) conclude(j states.Journal) states.Input {
+func (m *Machine) conclude(j states.Journal) states.Input {
 	work := j.Work
 	var errs []error
-	r := w.Seen().Outcome(j)
-	errs = append(errs, w.outbox.Put(r), w.history.Add(r), w.watch.Remove(), host.Sweep(w.switchDir()))
+	r := m.Seen().Outcome(j)
+	errs = append(errs, m.Outbox.Put(r), m.history.Add(r), m.watch.Remove(), host.Sweep(disk.Dir(m.Agent.StateDir).Switches()))
 	switch {
 	case work.Outcome.Success():
-		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Target.Path), w.writeRelease(work))
+		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Target.Path), m.writeRelease(work))
 		if work.Previous.Path != "" && work.Previous.Path != work.Target.Path {
 			errs = append(errs, nix.SetRoot(nix.RootsDir, "last-good", work.Previous.Path))
 		}
 	case work.Outcome.OnPrevious() && work.Previous.Path != "":
 		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Previous.Path))
 		if work.Order.Kind == states.Revert {
-			errs = append(errs, w.restoreRelease())
+			errs = append(errs, m.restoreRelease())
 		}
 	}
 	errs = append(errs, nix.RemoveRoot(nix.RootsDir, "target"), nix.RemoveRoot(nix.RootsDir, "previous"))
 	if err := errors.Join(errs...); err != nil {
-		w.log.Error("the attempt's end is not tidy", "error", err)
+		m.log.Error("the attempt's end is not tidy", "error", err)
 	}
 	return states.Done{}
 }
@@ -56,30 +56,30 @@ type releaseFile struct {
 
 // writeRelease writes what is known of the release that went live, and keeps
 // what was known of the one before.
-func (w *world) writeRelease(work *states.Work) error {
+func (m *Machine) writeRelease(work *states.Work) error {
 	b, err := json.MarshalIndent(releaseFile{
-		w.cfg.MachineID, work.Target.Digest, work.Target.Name, work.Target.Line, work.Target.Sequence, work.Target.Path, work.Accepted.Header.Source,
+		m.Agent.MachineID, work.Target.Digest, work.Target.Name, work.Target.Line, work.Target.Sequence, work.Target.Path, work.Accepted.Header.Source,
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode release: %w", err)
 	}
-	now := filepath.Join(w.cfg.StateDir, "release.json")
+	now := filepath.Join(m.Agent.StateDir, "release.json")
 	if old, err := os.ReadFile(now); err == nil && string(old) != string(b) {
-		if err := disk.WriteFile(filepath.Join(w.cfg.StateDir, "release-last-good.json"), old, 0o644); err != nil {
+		if err := disk.WriteFile(filepath.Join(m.Agent.StateDir, "release-last-good.json"), old, 0o644); err != nil {
 			return err
 		}
 	}
-	return errors.Join(disk.WriteFile(now, b, 0o644), disk.WriteFile(filepath.Join(w.cfg.RunDir, "release.json"), b, 0o644))
+	return errors.Join(disk.WriteFile(now, b, 0o644), disk.WriteFile(filepath.Join(m.Agent.RunDir, "release.json"), b, 0o644))
 }
 
 // restoreRelease brings back what was known of the release before.
-func (w *world) restoreRelease() error {
-	b, err := os.ReadFile(filepath.Join(w.cfg.StateDir, "release-last-good.json"))
+func (m *Machine) restoreRelease() error {
+	b, err := os.ReadFile(filepath.Join(m.Agent.StateDir, "release-last-good.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(disk.Remove(filepath.Join(w.cfg.StateDir, "release.json")), disk.Remove(filepath.Join(w.cfg.RunDir, "release.json")))
+		return errors.Join(disk.Remove(filepath.Join(m.Agent.StateDir, "release.json")), disk.Remove(filepath.Join(m.Agent.RunDir, "release.json")))
 	}
 	if err != nil {
 		return fmt.Errorf("read release: %w", err)
 	}
-	return errors.Join(disk.WriteFile(filepath.Join(w.cfg.StateDir, "release.json"), b, 0o644), disk.WriteFile(filepath.Join(w.cfg.RunDir, "release.json"), b, 0o644))
+	return errors.Join(disk.WriteFile(filepath.Join(m.Agent.StateDir, "release.json"), b, 0o644), disk.WriteFile(filepath.Join(m.Agent.RunDir, "release.json"), b, 0o644))
 }

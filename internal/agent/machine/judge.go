@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 
 // judge gets the bundle of the release that the order names and lets the trust
 // rules decide.
-func (w *world) judge(ctx context.Context, j states.Journal) states.Input {
-	a, in := w.accept(ctx, j, j.Work.Order.Digest)
+func (m *Machine) judge(ctx context.Context, j states.Journal) states.Input {
+	a, in := m.accept(ctx, j, j.Work.Order.Digest)
 	if in != nil {
 		return in
 	}
@@ -23,8 +23,8 @@ func (w *world) judge(ctx context.Context, j states.Journal) states.Input {
 }
 
 // accept returns a release that may be fetched, or the input that says why not.
-func (w *world) accept(ctx context.Context, j states.Journal, d fleet.Digest) (trust.Accepted, states.Input) {
-	raw, err := w.plane.Release(ctx, d)
+func (m *Machine) accept(ctx context.Context, j states.Journal, d fleet.Digest) (trust.Accepted, states.Input) {
+	raw, err := m.Plane.Release(ctx, d)
 	if err != nil {
 		return trust.Accepted{}, states.Busy{Why: "get release " + d.Short() + ": " + err.Error()}
 	}
@@ -32,7 +32,7 @@ func (w *world) accept(ctx context.Context, j states.Journal, d fleet.Digest) (t
 	if err != nil {
 		return trust.Accepted{}, states.Refused{Reason: trust.ReasonOf(err), Message: err.Error()}
 	}
-	a, r := trust.Accept(w.trustState(j), w.Now().WallMs, bundle)
+	a, r := trust.Accept(m.trustState(j), m.Now().WallMs, bundle)
 	if r != nil {
 		return trust.Accepted{}, states.Refused{Reason: r.Reason, Message: r.Detail}
 	}
@@ -43,9 +43,9 @@ func (w *world) accept(ctx context.Context, j states.Journal, d fleet.Digest) (t
 }
 
 // trustState adds to what the journal knows what the running system says.
-func (w *world) trustState(j states.Journal) trust.State {
+func (m *Machine) trustState(j states.Journal) trust.State {
 	s := j.Trust
-	s.Machine, s.System, s.Line, s.Unsigned = w.cfg.MachineID, host.System(), w.cfg.Line, w.cfg.Trust.Unsigned
-	s.Running = w.Generations().Running
+	s.Machine, s.System, s.Line, s.Unsigned = m.Agent.MachineID, host.System(), m.Agent.Line, m.Agent.Trust.Unsigned
+	s.Running = m.Generations().Running
 	return s
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -27,12 +27,12 @@ const (
 	maxBadTry  = 2        // of a fetch that brought what was not signed
 )
 
-func (w *world) fetch(ctx context.Context, j states.Journal) states.Input {
+func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(min(time.Minute, time.Second<<min(n, 6)))) {
 		return nil
 	}
-	in := w.bring(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
+	in := m.bring(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
 	if f, ok := in.(states.Failed); ok {
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
@@ -40,7 +40,7 @@ func (w *world) fetch(ctx context.Context, j states.Journal) states.Input {
 		default:
 			f.Again = work.Tries < maxTries
 		}
-		w.log.Warn("the fetch failed", "reason", f.Reason, "again", f.Again, "error", f.Message)
+		m.log.Warn("the fetch failed", "reason", f.Reason, "again", f.Again, "error", f.Message)
 		return f
 	}
 	return in
@@ -48,7 +48,7 @@ func (w *world) fetch(ctx context.Context, j states.Journal) states.Input {
 
 // bring copies a release's system into the store and compares it with what was
 // signed. since is when the first try began.
-func (w *world) bring(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
+func (m *Machine) bring(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
@@ -73,7 +73,7 @@ func (w *world) bring(ctx context.Context, a trust.Accepted, root string, since 
 	case err != nil:
 		return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
 	}
-	if in := w.inspect(e); in != nil {
+	if in := m.inspect(e); in != nil {
 		return in
 	}
 	return states.Done{}
@@ -94,7 +94,7 @@ func room(ctx context.Context, f nix.Fetch, size int64) states.Input {
 }
 
 // inspect refuses a system that could not come back by itself.
-func (w *world) inspect(e fleet.Entry) states.Input {
+func (m *Machine) inspect(e fleet.Entry) states.Input {
 	if e.Detach {
 		return nil
 	}
@@ -107,11 +107,11 @@ func (w *world) inspect(e fleet.Entry) states.Input {
 			return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(file) + ", and its entry does not say detach"}
 		}
 	}
-	c, err := ReadConfig(filepath.Join(string(e.StorePath), config.AgentFile))
+	c, err := m.ReadConfig(filepath.Join(string(e.StorePath), config.AgentFile))
 	if err != nil {
 		return states.Refused{Reason: fleet.ReasonMalformed, Message: "the system's own agent could not start: " + err.Error()}
 	}
-	if c.MachineID != w.cfg.MachineID {
+	if c.MachineID != m.Agent.MachineID {
 		return states.Refused{Reason: fleet.ReasonWrongMachine, Message: "the system's agent is that of " + string(c.MachineID)}
 	}
 	return nil

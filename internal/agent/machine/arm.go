@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ const bootGrace = 60.0
 
 // arm orders the watchdog to go back unless it is told otherwise. For a system
 // that is staged only a later boot counts.
-func (w *world) arm(j states.Journal) error {
+func (m *Machine) arm(j states.Journal) error {
 	work := j.Work
 	if err := nix.SetRoot(nix.RootsDir, "previous", work.Previous.Path); err != nil {
 		return err
@@ -27,18 +27,18 @@ func (w *world) arm(j states.Journal) error {
 	if work.Action == states.ActionBoot {
 		o.Deadline = 0
 	}
-	return w.watch.Write(o)
+	return m.watch.Write(o)
 }
 
 // rearm gives the watchdog as much time again as going back takes.
-func (w *world) rearm(j states.Journal) {
-	o, armed, err := w.watch.Read()
+func (m *Machine) rearm(j states.Journal) {
+	o, armed, err := m.watch.Read()
 	if err != nil || !armed || o.Fired {
 		return
 	}
-	now := w.Now()
+	now := m.Now()
 	o.BootID, o.Deadline = now.BootID, now.Boot+2*j.Work.SwitchLimit()+states.WatchMargin(60)
-	if err := w.watch.Write(o); err != nil {
-		w.log.Error("the watchdog cannot be given more time", "error", err)
+	if err := m.watch.Write(o); err != nil {
+		m.log.Error("the watchdog cannot be given more time", "error", err)
 	}
 }

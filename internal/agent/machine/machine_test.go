@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -16,6 +16,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
+
+var someOrder = states.Order{Kind: states.Apply, Order: fleet.Order{Digest: fleet.SHA256([]byte("new")), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}}
 
 // fakePlane gives the orders and the documents that it is told to give.
 type fakePlane struct {
@@ -50,34 +52,33 @@ func (p *fakePlane) RootsAfter(_ context.Context, version uint64) ([][]byte, err
 
 var errDown = fleet.Errorf(fleet.Unavailable, "the control plane is down")
 
-func testWorld(t *testing.T, p ControlPlane) *world {
+func testMachine(t *testing.T, p ControlPlane) *Machine {
 	t.Helper()
 	dir := t.TempDir()
 	outbox, err := disk.OpenOutbox(filepath.Join(dir, "outbox"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{
-		Snapshot: NewSnapshot("web-01", states.New(), slog.New(slog.DiscardHandler)),
-		cfg:      config.Agent{MachineID: "web-01", Line: "main", StateDir: dir, RunDir: dir},
-		plane:    p, outbox: outbox, history: disk.History{File: filepath.Join(dir, "history.jsonl")},
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
-	}
+	return New(Config{
+		Snapshot:   NewSnapshot("web-01", states.New(), slog.New(slog.DiscardHandler)),
+		Agent:      config.Agent{MachineID: "web-01", Line: "main", StateDir: dir, RunDir: dir},
+		ReadConfig: config.ReadAgent, Plane: p, Outbox: outbox,
+	})
 }
 
 // An outcome that the control plane lost is told again.
 func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	r := fleet.Report{ID: "x", Machine: "web-01", Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Rollout: "r1", Attempt: 1, Digest: simOrder.Digest}
-	if err := w.history.Add(r); err != nil {
+	m := testMachine(t, &fakePlane{})
+	r := fleet.Report{ID: "x", Machine: "web-01", Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Rollout: "r1", Attempt: 1, Digest: someOrder.Digest}
+	if err := m.history.Add(r); err != nil {
 		t.Fatal(err)
 	}
 	j := states.New()
-	j.Done = []string{simOrder.Key()}
+	j.Done = []string{someOrder.Key()}
 	for range 3 {
-		w.repeat(j, states.Orders{Apply: &simOrder.Order})
+		m.repeat(j, states.Orders{Apply: &someOrder.Order})
 	}
-	if n := w.outbox.Len(); n != 1 {
+	if n := m.Outbox.Len(); n != 1 {
 		t.Errorf("%d reports queued, want 1", n)
 	}
 }
@@ -102,53 +103,26 @@ func TestHeld_NamesTheHoldUntilItIsTooOld(t *testing.T) {
 
 // A17: a floor is adopted when a person says so, and only when none is known.
 func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
-	w := testWorld(t, &fakePlane{})
-	if err := requestFloor(w.cfg, floorAt(7)); err != nil {
+	m := testMachine(t, &fakePlane{})
+	if err := disk.Dir(m.Agent.StateDir).Floor().Write(floorAt(7)); err != nil {
 		t.Fatal(err)
 	}
-	in := w.adopted(states.New())
+	in := m.adopted(states.New())
 	j := states.Next(states.New(), in, states.Moment{})
 	if j.Trust.Floor == nil || j.Trust.Floor.Lines["main"].Sequence != 7 {
 		t.Fatalf("floor = %+v", j.Trust.Floor)
 	}
-	if w.adopted(states.New()) != nil {
+	if m.adopted(states.New()) != nil {
 		t.Error("adopted twice")
 	}
-	if err := requestFloor(w.cfg, floorAt(1)); err != nil {
+	if err := disk.Dir(m.Agent.StateDir).Floor().Write(floorAt(1)); err != nil {
 		t.Fatal(err)
 	}
-	if in := w.adopted(j); in != nil {
+	if in := m.adopted(j); in != nil {
 		t.Errorf("a floor that is known was given up: %+v", in)
 	}
 }
 
 func floorAt(n fleet.Sequence) trust.Floor {
 	return trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: n}}}
-}
-
-func TestWindowOpen(t *testing.T) {
-	for _, tc := range []struct {
-		window, at string
-		want       bool
-	}{
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T02:00:00Z", true},
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T03:59:59Z", true},
-		{"0 3 * * * 2h Europe/Paris", "2026-11-24T04:00:01Z", false},
-		{"0 3 * * * 2h Europe/Paris", "2026-07-24T01:30:00Z", true}, // summer time
-		{"0 3 * * * 2h", "2026-11-24T02:30:00Z", false},
-		{"0 23 * * 6 4h", "2026-11-29T02:00:00Z", true}, // Saturday's goes on into Sunday
-	} {
-		at, err := time.Parse(time.RFC3339, tc.at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := windowOpen(tc.window, at); err != nil || got != tc.want {
-			t.Errorf("%s at %s: %t, %v; want %t", tc.window, tc.at, got, err, tc.want)
-		}
-	}
-	for _, bad := range []string{"", "0 3 * * *", "0 3 * * * soon", "0 3 * * * 2h Mars/Olympus", "x 3 * * * 2h"} {
-		if _, err := windowOpen(bad, time.Now()); fleet.ErrorCode(err) != fleet.Invalid {
-			t.Errorf("%q: %v, want invalid", bad, err)
-		}
-	}
 }

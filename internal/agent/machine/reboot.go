@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -9,37 +9,33 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
-	"github.com/arcanesys/nixfleet/internal/config"
 )
 
 // inWindow reports whether the machine's policy lets it reboot at t.
-func (w *world) inWindow(t time.Time) bool {
-	if w.cfg.Reboot.Policy != config.RebootWindow {
-		return true
-	}
-	open, err := windowOpen(w.cfg.Reboot.Window, t)
+func (m *Machine) inWindow(t time.Time) bool {
+	open, err := m.Agent.Reboot.WindowOpen(t)
 	if err != nil {
-		w.log.Error("the reboot window makes no sense", "window", w.cfg.Reboot.Window, "error", err)
+		m.log.Error("the reboot window is invalid", "window", m.Agent.Reboot.Window, "error", err)
 	}
 	return open
 }
 
 // reboot waits until it may, lets the reports go out, and reboots.
-func (w *world) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
+func (m *Machine) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
 	for !may(time.Now()) {
 		if !wait.For(ctx, 10*time.Second) {
 			return nil
 		}
 	}
 	for range 50 {
-		if w.outbox.Len() == 0 || !wait.For(ctx, 100*time.Millisecond) {
+		if m.Outbox.Len() == 0 || !wait.For(ctx, 100*time.Millisecond) {
 			break
 		}
 	}
-	if err := w.sup.Reboot(ctx); err != nil && wait.For(ctx, askGrace) {
+	if err := m.Supervisor.Reboot(ctx); err != nil && wait.For(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: err.Error()}
 	}
-	w.log.Info("rebooting")
+	m.log.Info("rebooting")
 	if !wait.For(ctx, 10*time.Minute) {
 		return nil
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"

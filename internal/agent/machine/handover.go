@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -19,32 +19,32 @@ const askGrace = 2 * time.Second
 
 // handOver gives the watchdog its final deadline, and the new system's agent
 // the word.
-func (w *world) handOver(ctx context.Context, j states.Journal) states.Input {
-	if o, armed, err := w.watch.Read(); err == nil && armed && !o.Fired {
+func (m *Machine) handOver(ctx context.Context, j states.Journal) states.Input {
+	if o, armed, err := m.watch.Read(); err == nil && armed && !o.Fired {
 		o.BootID = j.Work.BootID
 		o.Deadline = j.Work.ConfirmUntil + states.WatchMargin(j.Work.Confirm)
-		if err := w.watch.Write(o); err != nil {
-			w.log.Error("the watchdog's deadline cannot be set", "error", err)
+		if err := m.watch.Write(o); err != nil {
+			m.log.Error("the watchdog's deadline cannot be set", "error", err)
 		}
 	}
-	left := time.Duration((j.Work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
-	return w.replace(ctx, left)
+	left := time.Duration((j.Work.ConfirmUntil - m.Now().Boot) * float64(time.Second))
+	return m.replace(ctx, left)
 }
 
 // replace lets the service manager start the program and the configuration
 // that the running system declares, unless they are this process's own.
-func (w *world) replace(ctx context.Context, limit time.Duration) states.Input {
-	next, mine, err := w.sup.Successor(ctx)
+func (m *Machine) replace(ctx context.Context, limit time.Duration) states.Input {
+	next, mine, err := m.Supervisor.Successor(ctx)
 	if err != nil {
-		w.log.Warn("the agent's service cannot be read", "error", err)
+		m.log.Warn("the agent's service cannot be read", "error", err)
 	}
-	text, err := os.ReadFile(w.cfgFile)
-	changed := err == nil && string(text) != string(w.cfgBytes)
+	text, err := os.ReadFile(m.ConfigFile)
+	changed := err == nil && string(text) != string(m.ConfigText)
 	if !mine || !next && !changed {
 		return states.Done{}
 	}
-	w.log.Info("handing over to the agent of the system that runs")
-	if err := w.sup.RestartAgent(ctx); err != nil && wait.For(ctx, askGrace) {
+	m.log.Info("handing over to the agent of the system that runs")
+	if err := m.Supervisor.RestartAgent(ctx); err != nil && wait.For(ctx, askGrace) {
 		return states.Failed{Reason: fleet.ReasonWatchdog, Message: err.Error()}
 	}
 	if !wait.For(ctx, max(limit, time.Second)) {

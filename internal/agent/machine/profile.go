@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-func (w *world) profile(ctx context.Context, system fleet.StorePath) states.Input {
+func (m *Machine) profile(ctx context.Context, system fleet.StorePath) states.Input {
 	if _, err := os.Stat(string(system)); errors.Is(err, fs.ErrNotExist) {
 		return states.Failed{Reason: fleet.ReasonPathVanished, Message: err.Error()}
 	}
