@@ -10,7 +10,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
-	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
@@ -77,10 +75,10 @@ func Run(ctx context.Context, o Options) error {
 	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
 	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Log: o.Log})
 	m := machine.New(machine.Config{
-		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Supervisor: host.New(), Outbox: outbox,
+		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
 	})
 	e := &engine{save: disk.Dir(cfg.StateDir).Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
-	if err := copyRelease(cfg); err != nil {
+	if err := disk.Dir(cfg.StateDir).Releases(cfg.RunDir).Show(); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
 	parts := []func(context.Context){l.Run}
@@ -155,17 +153,4 @@ func lockState(dir string) (unlock func(), err error) {
 		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("systemctl status nixfleet-agent")
 	}
 	return func() { f.Close() }, nil
-}
-
-// copyRelease puts what is known of the running release where programs look
-// for it; that place is empty after a boot.
-func copyRelease(cfg config.Agent) error {
-	b, err := os.ReadFile(filepath.Join(cfg.StateDir, "release.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return disk.WriteFile(filepath.Join(cfg.RunDir, "release.json"), b, 0o644)
 }

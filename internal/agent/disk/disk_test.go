@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 func TestJournal_IsReadBackAndADamagedOneIsLostNotFatal(t *testing.T) {
@@ -196,5 +197,57 @@ func TestHistory_AddsEachOutcomeOnceAndIsBounded(t *testing.T) {
 	got, err := h.List()
 	if err != nil || len(got) != maxHistory || got[0].ID != "r5" {
 		t.Errorf("%d outcomes from %s, %v", len(got), got[0].ID, err)
+	}
+}
+
+func TestReleases_ShowWhatRunsAndRestoreWhatRanBefore(t *testing.T) {
+	run := t.TempDir()
+	r := Dir(t.TempDir()).Releases(run)
+	shown := func() string {
+		b, err := os.ReadFile(filepath.Join(run, "release.json"))
+		if err != nil {
+			return ""
+		}
+		return string(b)
+	}
+	step := func(what string, err error, want string) {
+		t.Helper()
+		if err != nil || shown() != want {
+			t.Errorf("%s: %v, shows %q, want %q", what, err, shown(), want)
+		}
+	}
+	step("nothing to show", r.Show(), "")
+	for range 2 { // the last step of an attempt may be repeated
+		step("one", r.Write([]byte("one")), "one")
+	}
+	for range 2 {
+		step("two", r.Write([]byte("two")), "two")
+	}
+	if err := os.Remove(filepath.Join(run, "release.json")); err != nil {
+		t.Fatal(err)
+	}
+	step("after a boot", r.Show(), "two")
+	step("restored", r.Restore(), "one")
+}
+
+func TestFloorFile_IsTakenOnce(t *testing.T) {
+	f := Dir(filepath.Join(t.TempDir(), "state")).Floor()
+	if _, ok, err := f.Take(); ok || err != nil {
+		t.Errorf("none: %t, %v", ok, err)
+	}
+	if err := f.Write(trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: 7}}}); err != nil {
+		t.Fatal(err)
+	}
+	if floor, ok, err := f.Take(); !ok || err != nil || floor.Lines["main"].Sequence != 7 {
+		t.Errorf("floor %+v, %t, %v", floor, ok, err)
+	}
+	if err := os.WriteFile(f.File, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := f.Take(); ok || err == nil {
+		t.Error("a damaged floor was adopted")
+	}
+	if _, ok, err := f.Take(); ok || err != nil {
+		t.Errorf("taken twice: %t, %v", ok, err)
 	}
 }

@@ -3,8 +3,10 @@
 package machine
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/nix"
@@ -15,10 +17,10 @@ const bootGrace = 60.0
 
 // arm orders the watchdog to go back unless it is told otherwise. For a system
 // that is staged only a later boot counts.
-func (m *Machine) arm(j states.Journal) error {
+func (m *Machine) arm(_ context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if err := nix.SetRoot(nix.RootsDir, "previous", work.Previous.Path); err != nil {
-		return err
+		return done(err, fleet.ReasonDiskFull)
 	}
 	o := disk.Watch{
 		Previous: work.Previous.Path, Unit: fmt.Sprintf("nixfleet-switch-%d-watchdog", work.Began.WallMs),
@@ -27,18 +29,23 @@ func (m *Machine) arm(j states.Journal) error {
 	if work.Action == states.ActionBoot {
 		o.Deadline = 0
 	}
-	return m.watch.Write(o)
+	return done(m.dir().Watch().Write(o), fleet.ReasonDiskFull)
+}
+
+// disarm calls the watchdog off.
+func (m *Machine) disarm(context.Context, states.Journal) states.Input {
+	return done(m.dir().Watch().Remove(), fleet.ReasonDiskFull)
 }
 
 // rearm gives the watchdog as much time again as going back takes.
 func (m *Machine) rearm(j states.Journal) {
-	o, armed, err := m.watch.Read()
+	o, armed, err := m.dir().Watch().Read()
 	if err != nil || !armed || o.Fired {
 		return
 	}
 	now := m.Now()
 	o.BootID, o.Deadline = now.BootID, now.Boot+2*j.Work.SwitchLimit()+states.WatchMargin(60)
-	if err := m.watch.Write(o); err != nil {
+	if err := m.dir().Watch().Write(o); err != nil {
 		m.log.Error("the watchdog cannot be given more time", "error", err)
 	}
 }

@@ -5,7 +5,6 @@ package machine
 import (
 	"net"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,7 +18,6 @@ import (
 func confirming(t *testing.T, up bool, baseline ...string) (*Machine, states.Journal) {
 	t.Helper()
 	m := testMachine(t, &fakePlane{down: !up})
-	m.watch = disk.WatchFile{File: filepath.Join(t.TempDir(), "watchdog.json")}
 	j := states.New()
 	j.Step, j.Work = states.Confirm, &states.Work{Baseline: baseline, ConfirmUntil: m.Now().Boot + 1}
 	return m, j
@@ -64,7 +62,7 @@ func TestConfirm_AnyThatAnsweredBeforeWillDo(t *testing.T) {
 // The watchdog that was faster is believed.
 func TestConfirm_TellsWhenTheWatchdogWentBack(t *testing.T) {
 	m, j := confirming(t, false, controlPlaneName)
-	if err := m.watch.Write(disk.Watch{Fired: true, Done: true, Message: "went back"}); err != nil {
+	if err := m.dir().Watch().Write(disk.Watch{Fired: true, Done: true, Message: "went back"}); err != nil {
 		t.Fatal(err)
 	}
 	if in, ok := m.confirm(t.Context(), j).(states.WatchdogFired); !ok || in.Message != "went back" {

@@ -32,7 +32,7 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(min(time.Minute, time.Second<<min(n, 6)))) {
 		return nil
 	}
-	in := m.bring(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
+	in := m.fetchClosure(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
 	if f, ok := in.(states.Failed); ok {
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
@@ -46,9 +46,9 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	return in
 }
 
-// bring copies a release's system into the store and compares it with what was
+// fetchClosure copies a release's system into the store and compares it with what was
 // signed. since is when the first try began.
-func (m *Machine) bring(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
+func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}

@@ -20,16 +20,24 @@ const askGrace = 2 * time.Second
 // handOver gives the watchdog its final deadline, and the new system's agent
 // the word.
 func (m *Machine) handOver(ctx context.Context, j states.Journal) states.Input {
-	if o, armed, err := m.watch.Read(); err == nil && armed && !o.Fired {
+	if o, armed, err := m.dir().Watch().Read(); err == nil && armed && !o.Fired {
 		o.BootID = j.Work.BootID
 		o.Deadline = j.Work.ConfirmUntil + states.WatchMargin(j.Work.Confirm)
-		if err := m.watch.Write(o); err != nil {
+		if err := m.dir().Watch().Write(o); err != nil {
 			m.log.Error("the watchdog's deadline cannot be set", "error", err)
 		}
 	}
 	left := time.Duration((j.Work.ConfirmUntil - m.Now().Boot) * float64(time.Second))
 	return m.replace(ctx, left)
 }
+
+// rollbackHandOver gives the previous system's agent the word.
+func (m *Machine) rollbackHandOver(ctx context.Context, _ states.Journal) states.Input {
+	return m.replace(ctx, replaceLimit)
+}
+
+// replaceLimit is how long another agent may take to start.
+const replaceLimit = 30 * time.Second
 
 // replace lets the service manager start the program and the configuration
 // that the running system declares, unless they are this process's own.

@@ -8,14 +8,45 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/check"
 )
 
-// glance is how often an idle agent looks at its machine by itself.
-const glance = 2 * time.Second
+// idleInterval is how often an idle agent looks at its machine by itself.
+const idleInterval = 2 * time.Second
+
+// idle is what an idle agent remembers. It is forgotten when the agent ends.
+type idle struct {
+	begun      tried // may be dropped before anything has changed
+	repeated   tried
+	prefetched fleet.Digest
+	documents  map[fleet.Digest]time.Time // when each may be asked for again
+	running    fleet.StorePath            // at the last look
+	warned     int                        // of so many percent of the timestamp's life
+}
+
+// tried is when an order may be tried again: less and less often.
+type tried struct {
+	order string
+	after time.Time
+	delay time.Duration
+}
+
+// due reports whether the order may be tried now, and counts that as a try.
+func (t *tried) due(o states.Order, first time.Duration, now time.Time) bool {
+	if key := o.Key(); t.order != key {
+		*t = tried{order: key}
+	}
+	if now.Before(t.after) {
+		return false
+	}
+	t.delay = min(max(2*t.delay, first), time.Minute)
+	t.after = now.Add(wait.Spread(t.delay))
+	return true
+}
 
 // Idle keeps the checks of the running system going and waits for something to
 // act on.
@@ -30,7 +61,7 @@ func (m *Machine) Idle(ctx context.Context, j states.Journal) states.Input {
 	}()
 	defer func() { stop(); <-ended }()
 
-	tick := time.NewTicker(glance)
+	tick := time.NewTicker(idleInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		if in := m.wanted(ctx, j); in != nil && !reflect.DeepEqual(states.Next(j, in, m.Now()), j) {
@@ -53,10 +84,10 @@ func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 			return seen
 		}
 		// After a switch by hand the agent of that system takes over.
-		if m.lastRunning != "" && m.lastRunning != seen.Running {
-			m.replace(ctx, 30*time.Second)
+		if m.idle.running != "" && m.idle.running != seen.Running {
+			m.replace(ctx, replaceLimit)
 		}
-		m.lastRunning = seen.Running
+		m.idle.running = seen.Running
 	}
 	if in := m.adopted(j); in != nil {
 		return in
@@ -85,10 +116,10 @@ func (m *Machine) warnOfAge(j states.Journal) {
 			step = s
 		}
 	}
-	if step > m.warnedLife {
+	if step > m.idle.warned {
 		m.log.Warn("the fleet's timestamp is getting old", "percent", used, "expires", time.UnixMilli(j.Trust.Timestamp.Expires).UTC())
 	}
-	m.warnedLife = step
+	m.idle.warned = step
 }
 
 // start returns the order to begin with, unless something holds it.
@@ -104,14 +135,9 @@ func (m *Machine) start(j states.Journal, v states.Orders) states.Input {
 	if why := held(filepath.Join(m.Agent.RunDir, "inhibit.d"), time.Now()); why != "" && o.Kind == states.Apply {
 		return states.Busy{Why: why}
 	}
-	key, now := o.Key(), time.Now()
-	if now.Before(m.notBefore[key]) {
+	if !m.idle.begun.due(o, idleInterval, time.Now()) {
 		return nil
 	}
-	// Should the attempt be dropped before it has begun, it is tried again,
-	// less and less often.
-	d := min(max(2*m.delay[key], glance), time.Minute)
-	m.notBefore, m.delay = map[string]time.Time{key: now.Add(wait.Spread(d))}, map[string]time.Duration{key: d}
 	return states.Ordered{Order: o}
 }
 
@@ -119,17 +145,16 @@ func (m *Machine) start(j states.Journal, v states.Orders) states.Input {
 // carried out: the control plane may have lost the report.
 func (m *Machine) repeat(j states.Journal, v states.Orders) {
 	o, ok := v.First()
-	if !ok || !j.Did(o) || m.Outbox.Len() > 0 || time.Now().Before(m.notBefore[o.Key()]) {
+	if !ok || !j.Did(o) || m.Outbox.Len() > 0 || !m.idle.repeated.due(o, time.Minute, time.Now()) {
 		return
 	}
-	all, err := m.history.List()
+	all, err := m.dir().History().List()
 	if err != nil {
 		m.log.Warn("the history cannot be read", "error", err)
 		return
 	}
 	for i := len(all) - 1; i >= 0; i-- {
 		if r := all[i]; r.Rollout == o.Rollout && r.Attempt == o.Attempt && r.Digest == o.Digest {
-			m.notBefore = map[string]time.Time{o.Key(): time.Now().Add(time.Minute)}
 			if err := m.Outbox.Put(r); err != nil {
 				m.log.Warn("a report cannot be queued", "error", err)
 			}

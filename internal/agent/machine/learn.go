@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -15,7 +14,7 @@ import (
 // adopted returns the floor that a person has left for the agent, unless it
 // knows one.
 func (m *Machine) adopted(j states.Journal) states.Input {
-	f, ok, err := disk.Dir(m.Agent.StateDir).Floor().Take()
+	f, ok, err := m.dir().Floor().Take()
 	if err != nil {
 		m.log.Warn("the floor to adopt cannot be read", "error", err)
 	}
@@ -50,13 +49,13 @@ func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.Docume
 			return d, err
 		}},
 	} {
-		if d.have == "" || d.have == *d.known || time.Now().Before(m.notBeforeDoc[d.have]) {
+		if d.have == "" || d.have == *d.known || time.Now().Before(m.idle.documents[d.have]) {
 			continue
 		}
-		m.notBeforeDoc[d.have] = time.Now().Add(10 * time.Minute)
+		m.idle.documents[d.have] = time.Now().Add(10 * time.Minute)
 		docs, err := d.get(d.have)
 		if err != nil {
-			m.notBeforeDoc[d.have] = time.Now().Add(10 * time.Second)
+			m.idle.documents[d.have] = time.Now().Add(10 * time.Second)
 			m.log.Warn("a trust document cannot be had", "digest", d.have, "error", err)
 			continue
 		}

@@ -42,33 +42,25 @@ type Config struct {
 	ConfigText []byte // of the file that this process runs with
 	ReadConfig func(file string) (config.Agent, error)
 	Plane      ControlPlane
-	Supervisor host.Supervisor
+	Supervisor host.Supervisor // nil: that of this machine
 	Outbox     *disk.Outbox
 }
 
 // Machine performs the steps of an attempt on the machine that it runs on.
 type Machine struct {
 	Config
-	history disk.History
-	watch   disk.WatchFile
-
-	// Of an idle agent, forgotten when it ends.
-	notBefore    map[string]time.Time // orders that could not begin, and when to look at them again
-	delay        map[string]time.Duration
-	prefetched   fleet.Digest
-	notBeforeDoc map[fleet.Digest]time.Time
-	lastRunning  fleet.StorePath
-	warnedLife   int // percent of the timestamp's life that was warned of
+	idle idle
 }
 
 // New makes the machine that the agent runs on.
 func New(c Config) *Machine {
-	dir := disk.Dir(c.Agent.StateDir)
-	return &Machine{
-		Config: c, history: dir.History(), watch: dir.Watch(),
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
+	if c.Supervisor == nil {
+		c.Supervisor = host.New()
 	}
+	return &Machine{Config: c, idle: idle{documents: map[fleet.Digest]time.Time{}}}
 }
+
+func (m *Machine) dir() disk.Dir { return disk.Dir(m.Agent.StateDir) }
 
 // Wake tells when there are other orders.
 func (m *Machine) Wake() <-chan struct{} { return m.Plane.Wake() }
@@ -85,7 +77,7 @@ func (m *Machine) Interrupts(j states.Journal) (states.Input, bool) {
 // Fired tells whether the watchdog has gone back, and waits while it does so.
 func (m *Machine) Fired(ctx context.Context) (string, bool) {
 	for begin := time.Now(); ; {
-		o, armed, err := m.watch.Read()
+		o, armed, err := m.dir().Watch().Read()
 		if err != nil {
 			m.log.Error("the watchdog's orders cannot be read", "error", err)
 		}
@@ -101,45 +93,30 @@ func (m *Machine) Fired(ctx context.Context) (string, bool) {
 	}
 }
 
-// Perform does what the step stands for.
+// effects are what the steps stand for. An idle agent has none: it waits.
+var effects = map[states.Step]func(*Machine, context.Context, states.Journal) states.Input{
+	states.Judge:            (*Machine).judge,
+	states.Fetch:            (*Machine).fetch,
+	states.Prepare:          (*Machine).prepare,
+	states.Arm:              (*Machine).arm,
+	states.Profile:          (*Machine).profile,
+	states.Switch:           (*Machine).switchOver,
+	states.AwaitReboot:      (*Machine).awaitReboot,
+	states.HandOver:         (*Machine).handOver,
+	states.Confirm:          (*Machine).confirm,
+	states.Disarm:           (*Machine).disarm,
+	states.Verify:           (*Machine).verify,
+	states.RollbackProfile:  (*Machine).rollbackProfile,
+	states.RollbackSwitch:   (*Machine).rollbackSwitch,
+	states.RollbackReboot:   (*Machine).rollbackReboot,
+	states.RollbackHandOver: (*Machine).rollbackHandOver,
+	states.Report:           (*Machine).report,
+}
+
+// Perform does what the journal's step stands for. It returns nil when ctx
+// ended.
 func (m *Machine) Perform(ctx context.Context, j states.Journal) states.Input {
-	var in states.Input
-	switch j.Step {
-	case states.Judge:
-		in = m.judge(ctx, j)
-	case states.Fetch:
-		in = m.fetch(ctx, j)
-	case states.Prepare:
-		in = m.prepare(ctx, j)
-	case states.Arm:
-		in = done(m.arm(j), fleet.ReasonDiskFull)
-	case states.Profile:
-		in = m.profile(ctx, j.Work.Target.Path)
-	case states.Switch:
-		in = m.runSwitch(ctx, j, j.Work.Target.Path)
-	case states.AwaitReboot:
-		in = m.reboot(ctx, m.inWindow)
-	case states.HandOver:
-		in = m.handOver(ctx, j)
-	case states.Confirm:
-		in = m.confirm(ctx, j)
-	case states.Disarm:
-		in = done(m.watch.Remove(), fleet.ReasonDiskFull)
-	case states.Verify:
-		in = m.verify(ctx, j)
-	case states.RollbackProfile:
-		m.rearm(j)
-		in = m.profile(ctx, j.Work.Previous.Path)
-	case states.RollbackSwitch:
-		in = m.runSwitch(ctx, j, j.Work.Previous.Path)
-	case states.RollbackReboot:
-		in = m.reboot(ctx, func(time.Time) bool { return true })
-	case states.RollbackHandOver:
-		in = m.replace(ctx, 30*time.Second)
-	case states.Report:
-		in = m.conclude(j)
-	case states.Idle:
-	}
+	in := effects[j.Step](m, ctx, j)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -70,7 +70,7 @@ func testMachine(t *testing.T, p ControlPlane) *Machine {
 func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
 	m := testMachine(t, &fakePlane{})
 	r := fleet.Report{ID: "x", Machine: "web-01", Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Rollout: "r1", Attempt: 1, Digest: someOrder.Digest}
-	if err := m.history.Add(r); err != nil {
+	if err := m.dir().History().Add(r); err != nil {
 		t.Fatal(err)
 	}
 	j := states.New()
@@ -104,7 +104,7 @@ func TestHeld_NamesTheHoldUntilItIsTooOld(t *testing.T) {
 // A17: a floor is adopted when a person says so, and only when none is known.
 func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
 	m := testMachine(t, &fakePlane{})
-	if err := disk.Dir(m.Agent.StateDir).Floor().Write(floorAt(7)); err != nil {
+	if err := m.dir().Floor().Write(floorAt(7)); err != nil {
 		t.Fatal(err)
 	}
 	in := m.adopted(states.New())
@@ -115,7 +115,7 @@ func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
 	if m.adopted(states.New()) != nil {
 		t.Error("adopted twice")
 	}
-	if err := disk.Dir(m.Agent.StateDir).Floor().Write(floorAt(1)); err != nil {
+	if err := m.dir().Floor().Write(floorAt(1)); err != nil {
 		t.Fatal(err)
 	}
 	if in := m.adopted(j); in != nil {
@@ -125,4 +125,37 @@ func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
 
 func floorAt(n fleet.Sequence) trust.Floor {
 	return trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: n}}}
+}
+
+func TestEffects_StandForEveryStepButIdle(t *testing.T) {
+	for _, s := range states.Steps {
+		if (effects[s] != nil) != (s != states.Idle) {
+			t.Errorf("step %s: effect %t", s, effects[s] != nil)
+		}
+	}
+	if len(effects) != len(states.Steps)-1 {
+		t.Errorf("%d effects for %d steps", len(effects), len(states.Steps))
+	}
+}
+
+// An order that is dropped before it begins is tried again, less and less
+// often; another order need not wait for it.
+func TestTried_WaitsLongerEachTimeAndForgetsForAnotherOrder(t *testing.T) {
+	var tries tried
+	now := time.Unix(1000, 0)
+	for i, limit := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
+		if !tries.due(someOrder, idleInterval, now) {
+			t.Fatalf("try %d is not due", i)
+		}
+		if tries.due(someOrder, idleInterval, now.Add(limit/2-1)) {
+			t.Errorf("try %d: due again before half of %s", i, limit)
+		}
+		now = now.Add(limit)
+	}
+	other := someOrder
+	other.Attempt = 2
+	tries.due(someOrder, idleInterval, now)
+	if !tries.due(other, idleInterval, now) {
+		t.Error("another order has to wait")
+	}
 }

@@ -12,17 +12,17 @@ import (
 
 // prefetch brings what may be wanted soon. It changes nothing but the store.
 func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) states.Input {
-	if d == "" || d == m.prefetched || j.Current != nil && j.Current.Digest == d {
+	if d == "" || d == m.idle.prefetched || j.Current != nil && j.Current.Digest == d {
 		return nil
 	}
-	m.prefetched = d
+	m.idle.prefetched = d
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan states.Input, 1)
 	go func() {
 		a, in := m.accept(ctx, j, d)
 		if in == nil {
-			in = m.bring(ctx, a, "prefetch", time.Now())
+			in = m.fetchClosure(ctx, a, "prefetch", time.Now())
 		}
 		ended <- in
 	}()

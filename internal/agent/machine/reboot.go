@@ -11,6 +11,16 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
+// awaitReboot reboots into the target once the machine's policy lets it.
+func (m *Machine) awaitReboot(ctx context.Context, _ states.Journal) states.Input {
+	return m.reboot(ctx, m.inWindow)
+}
+
+// rollbackReboot reboots into the previous system at once.
+func (m *Machine) rollbackReboot(ctx context.Context, _ states.Journal) states.Input {
+	return m.reboot(ctx, func(time.Time) bool { return true })
+}
+
 // inWindow reports whether the machine's policy lets it reboot at t.
 func (m *Machine) inWindow(t time.Time) bool {
 	open, err := m.Agent.Reboot.WindowOpen(t)

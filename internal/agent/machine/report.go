@@ -3,27 +3,24 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// conclude queues the outcome and tidies up. It is the last step: all of it
+// report queues the outcome and tidies up. It is the last step: all of it
 // can be done again.
-func (m *Machine) conclude(j states.Journal) states.Input {
+func (m *Machine) report(_ context.Context, j states.Journal) states.Input {
 	work := j.Work
 	var errs []error
 	r := m.Seen().Outcome(j)
-	errs = append(errs, m.Outbox.Put(r), m.history.Add(r), m.watch.Remove(), host.Sweep(disk.Dir(m.Agent.StateDir).Switches()))
+	errs = append(errs, m.Outbox.Put(r), m.dir().History().Add(r), m.dir().Watch().Remove(), host.Sweep(m.dir().Switches()))
 	switch {
 	case work.Outcome.Success():
 		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Target.Path), m.writeRelease(work))
@@ -33,7 +30,7 @@ func (m *Machine) conclude(j states.Journal) states.Input {
 	case work.Outcome.OnPrevious() && work.Previous.Path != "":
 		errs = append(errs, nix.SetRoot(nix.RootsDir, "current", work.Previous.Path))
 		if work.Order.Kind == states.Revert {
-			errs = append(errs, m.restoreRelease())
+			errs = append(errs, m.dir().Releases(m.Agent.RunDir).Restore())
 		}
 	}
 	errs = append(errs, nix.RemoveRoot(nix.RootsDir, "target"), nix.RemoveRoot(nix.RootsDir, "previous"))
@@ -54,8 +51,7 @@ type releaseFile struct {
 	Source    fleet.Source    `json:"source"`
 }
 
-// writeRelease writes what is known of the release that went live, and keeps
-// what was known of the one before.
+// writeRelease writes what is known of the release that went live.
 func (m *Machine) writeRelease(work *states.Work) error {
 	b, err := json.MarshalIndent(releaseFile{
 		m.Agent.MachineID, work.Target.Digest, work.Target.Name, work.Target.Line, work.Target.Sequence, work.Target.Path, work.Accepted.Header.Source,
@@ -63,23 +59,5 @@ func (m *Machine) writeRelease(work *states.Work) error {
 	if err != nil {
 		return fmt.Errorf("encode release: %w", err)
 	}
-	now := filepath.Join(m.Agent.StateDir, "release.json")
-	if old, err := os.ReadFile(now); err == nil && string(old) != string(b) {
-		if err := disk.WriteFile(filepath.Join(m.Agent.StateDir, "release-last-good.json"), old, 0o644); err != nil {
-			return err
-		}
-	}
-	return errors.Join(disk.WriteFile(now, b, 0o644), disk.WriteFile(filepath.Join(m.Agent.RunDir, "release.json"), b, 0o644))
-}
-
-// restoreRelease brings back what was known of the release before.
-func (m *Machine) restoreRelease() error {
-	b, err := os.ReadFile(filepath.Join(m.Agent.StateDir, "release-last-good.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(disk.Remove(filepath.Join(m.Agent.StateDir, "release.json")), disk.Remove(filepath.Join(m.Agent.RunDir, "release.json")))
-	}
-	if err != nil {
-		return fmt.Errorf("read release: %w", err)
-	}
-	return errors.Join(disk.WriteFile(filepath.Join(m.Agent.StateDir, "release.json"), b, 0o644), disk.WriteFile(filepath.Join(m.Agent.RunDir, "release.json"), b, 0o644))
+	return m.dir().Releases(m.Agent.RunDir).Write(b)
 }

@@ -7,16 +7,25 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
+// switchOver runs the target's own switch, or stages it for the next boot.
+func (m *Machine) switchOver(ctx context.Context, j states.Journal) states.Input {
+	return m.runSwitch(ctx, j, j.Work.Target.Path)
+}
+
+// rollbackSwitch runs the previous system's own switch.
+func (m *Machine) rollbackSwitch(ctx context.Context, j states.Journal) states.Input {
+	return m.runSwitch(ctx, j, j.Work.Previous.Path)
+}
+
 func (m *Machine) runSwitch(ctx context.Context, j states.Journal, system fleet.StorePath) states.Input {
 	work := j.Work
 	s := host.Switch{
-		Name: work.Unit, Dir: disk.Dir(m.Agent.StateDir).Switches(), Program: string(system) + "/bin/switch-to-configuration", Args: []string{string(work.Action)},
+		Name: work.Unit, Dir: m.dir().Switches(), Program: string(system) + "/bin/switch-to-configuration", Args: []string{string(work.Action)},
 		Limit: time.Duration((work.SwitchUntil - m.Now().Boot) * float64(time.Second)),
 	}
 	if host.System().Darwin() {
