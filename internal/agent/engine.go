@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"reflect"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -47,10 +46,10 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 	if j.Step != states.Idle {
 		// What a boot means can be said only once the watchdog has ended what it does.
 		if message, fired := e.effects.Fired(ctx); fired {
-			j = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
+			j, _ = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
 		}
 	}
-	j = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
+	j, _ = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
 	e.tell(states.New(), j) // what was written may not have been told
 	e.changed(j)
 	for ctx.Err() == nil {
@@ -58,11 +57,10 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 		if ctx.Err() != nil {
 			return
 		}
-		next := e.next(ctx, j, in)
-		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
+		var changed bool
+		if j, changed = e.next(ctx, j, in); !changed && j.Step != states.Idle {
 			wait.For(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
 		}
-		j = next
 	}
 }
 
@@ -82,10 +80,12 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	done := make(chan states.Input, 1)
 	go func() { done <- e.effects.Perform(ctx, j) }()
 	for {
-		if in, ok := e.effects.Interrupts(j); ok && !reflect.DeepEqual(states.Next(j, in, e.effects.Now()), j) {
-			cancel()
-			<-done
-			return in
+		if in, ok := e.effects.Interrupts(j); ok {
+			if _, changes := states.Next(j, in, e.effects.Now()); changes {
+				cancel()
+				<-done
+				return in
+			}
 		}
 		select {
 		case in := <-done:
@@ -95,16 +95,16 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	}
 }
 
-// next writes the journal that in leads to. What follows from it is told
-// before its step is performed.
-func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) states.Journal {
+// next writes the journal that in leads to, and returns it and whether it is
+// another one. What follows from it is told before its step is performed.
+func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (states.Journal, bool) {
 	if in == nil {
-		return j
+		return j, false
 	}
 	now := e.effects.Now()
-	next := states.Next(j, in, now)
-	if reflect.DeepEqual(next, j) {
-		return j
+	next, changed := states.Next(j, in, now)
+	if !changed {
+		return j, false
 	}
 	if err := e.keep(ctx, next); err != nil {
 		e.log.Error("the journal cannot be written", "step", next.Step, "error", err)
@@ -114,13 +114,13 @@ func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) st
 			// What is done already can be found out again from the journal
 			// before.
 			if ctx.Err() == nil {
-				next = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
+				next, changed = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
 			}
 		}
 	}
 	e.tell(j, next)
 	e.changed(next)
-	return next
+	return next, changed
 }
 
 // keep writes the journal, with some patience: a full disk may be emptied.

@@ -5,7 +5,6 @@ package machine
 import (
 	"context"
 	"path/filepath"
-	"reflect"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -64,7 +63,7 @@ func (m *Machine) Idle(ctx context.Context, j states.Journal) states.Input {
 	tick := time.NewTicker(idleInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		if in := m.wanted(ctx, j); in != nil && !reflect.DeepEqual(states.Next(j, in, m.Now()), j) {
+		if in := m.wanted(ctx, j); in != nil && m.changes(j, in) {
 			return in
 		}
 		select {
@@ -76,11 +75,16 @@ func (m *Machine) Idle(ctx context.Context, j states.Journal) states.Input {
 	return nil
 }
 
+func (m *Machine) changes(j states.Journal, in states.Input) bool {
+	_, changed := states.Next(j, in, m.Now())
+	return changed
+}
+
 // wanted is what an idle agent has to act on, or nil.
 func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 	if !host.LockHeld() { // in the middle of another hand's switch nothing is to be seen
 		seen := states.Observed{Generations: m.Generations()}
-		if !reflect.DeepEqual(states.Next(j, seen, m.Now()), j) {
+		if m.changes(j, seen) {
 			return seen
 		}
 		// After a switch by hand the agent of that system takes over.

@@ -35,7 +35,7 @@ func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	j := states.New()
 	j.Trust = f.State("web-01")
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
-	j = states.Next(j, m.learn(t.Context(), j, have), m.Now())
+	j, _ = states.Next(j, m.learn(t.Context(), j, have), m.Now())
 	if j.Trust.Root.Version != 2 || j.Trust.Revocations == nil || j.Learned.Root != "root-2" || j.Learned.Revocations != "rev" {
 		t.Errorf("root %d, revocations %v, learned %+v", j.Trust.Root.Version, j.Trust.Revocations, j.Learned)
 	}
@@ -60,7 +60,7 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
 	for range 3 {
 		if in := m.learn(t.Context(), j, have); in != nil {
-			j = states.Next(j, in, m.Now())
+			j, _ = states.Next(j, in, m.Now())
 		}
 	}
 	if j.Trust.Root.Version != 1 || j.Trust.Revocations != nil {

@@ -108,7 +108,7 @@ func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := m.adopted(states.New())
-	j := states.Next(states.New(), in, states.Moment{})
+	j, _ := states.Next(states.New(), in, states.Moment{})
 	if j.Trust.Floor == nil || j.Trust.Floor.Lines["main"].Sequence != 7 {
 		t.Fatalf("floor = %+v", j.Trust.Floor)
 	}

@@ -69,14 +69,14 @@ func at(t testing.TB, s Step) Journal {
 		if j.Step == s {
 			return j
 		}
-		j = Next(j, in, boot1)
+		j = after(j, in, boot1)
 	}
 	if reboot {
-		j = Next(j, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}}, boot1)
+		j = after(j, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}}, boot1)
 		if s == AwaitReboot {
 			return j
 		}
-		j = Next(j, Rebooted{onNew}, boot2)
+		j = after(j, Rebooted{onNew}, boot2)
 	}
 	rest := []Input{Switched{Generations: onNew}, Done{}, Confirmed{By: "control-plane"}, Done{}}
 	if back {
@@ -86,7 +86,7 @@ func at(t testing.TB, s Step) Journal {
 		if j.Step == s {
 			break
 		}
-		j = Next(j, in, boot1)
+		j = after(j, in, boot1)
 	}
 	if j.Step != s {
 		t.Fatalf("the script comes to %s, not to %s", j.Step, s)
@@ -147,7 +147,10 @@ func TestNext_AnswersEveryInputAtEveryStep(t *testing.T) {
 			if _, ok := in.(Rebooted); ok {
 				now = Moment{WallMs: 3_000_000, Boot: 20, BootID: "boot-3"}
 			}
-			next := Next(j, in, now)
+			next, changed := Next(j, in, now)
+			if changed == cmp.Equal(next, before) {
+				t.Errorf("%s, %s: changed %t", s, name(in), changed)
+			}
 			if d := cmp.Diff(j, before); d != "" {
 				t.Fatalf("%s, %s: the journal given was changed:\n%s", s, name(in), d)
 			}
@@ -221,7 +224,7 @@ func TestNext_HoldsItsPromisesForAnySequenceOfInputs(t *testing.T) {
 			if _, ok := in.(Rebooted); ok {
 				now.BootID, now.Boot = now.BootID+"'", 5
 			}
-			next := Next(j, in, now)
+			next, _ := Next(j, in, now)
 			if err := sane(next); err != nil {
 				t.Fatalf("%s, %s: %v", j.Step, name(in), err)
 			}
@@ -257,9 +260,15 @@ func floorOf(j Journal) fleet.Sequence {
 	return j.Trust.Floor.Lines["main"].Sequence
 }
 
+// after is the journal that an input leads to.
+func after(j Journal, in Input, now Moment) Journal {
+	j, _ = Next(j, in, now)
+	return j
+}
+
 func run(j Journal, now Moment, in ...Input) Journal {
 	for _, i := range in {
-		j = Next(j, i, now)
+		j = after(j, i, now)
 	}
 	return j
 }
@@ -286,16 +295,16 @@ func TestNext_AReturnThatFailsIsReportedAsSuch(t *testing.T) {
 	j := at(t, RollbackSwitch)
 	for range 2 {
 		unit := j.Work.Unit
-		if j = Next(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != RollbackSwitch || j.Work.Unit == unit {
+		if j = after(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != RollbackSwitch || j.Work.Unit == unit {
 			t.Fatalf("step %s, unit %s after %s", j.Step, j.Work.Unit, unit)
 		}
 	}
-	j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
+	j = after(j, Switched{Generations: onNew, Code: 2}, boot1)
 	if j.Step != Report || j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonPreviousFailed {
 		t.Errorf("step %s, outcome %s, reason %s", j.Step, j.Work.Outcome, j.Work.Reason)
 	}
 	bad := fleet.Generations{Running: oldPath, BootDefault: newPath}
-	if j = Next(at(t, RollbackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonProfileFailed {
+	if j = after(at(t, RollbackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonProfileFailed {
 		t.Errorf("boot default not set: outcome %s, reason %s", j.Work.Outcome, j.Work.Reason)
 	}
 }
@@ -304,7 +313,7 @@ func TestNext_AReturnThatFailsIsReportedAsSuch(t *testing.T) {
 func TestNext_ASystemThatFailedHereIsNeverWhatToGoBackTo(t *testing.T) {
 	j := at(t, RollbackSwitch)
 	for range 3 {
-		j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
+		j = after(j, Switched{Generations: onNew, Code: 2}, boot1)
 	}
 	j = run(j, boot1, Done{}) // revert-failed: the new system still runs
 	retry := apply
@@ -324,7 +333,7 @@ func TestNext_ObeysARevertOrderOnce(t *testing.T) {
 	if live.Step != Idle || live.Current.Path != newPath || live.LastGood.Path != oldPath {
 		t.Fatalf("journal = %+v", live)
 	}
-	j := Next(live, Ordered{revert}, boot1)
+	j := after(live, Ordered{revert}, boot1)
 	if j.Step != RollbackProfile || j.Work.Previous.Path != oldPath || j.Work.Reason != fleet.ReasonRevertOrdered {
 		t.Fatalf("step %s, work %+v", j.Step, j.Work)
 	}
@@ -334,28 +343,28 @@ func TestNext_ObeysARevertOrderOnce(t *testing.T) {
 	}
 	again := revert
 	again.Attempt = 2
-	if j = Next(j, Ordered{again}, boot1); j.Work.Outcome != fleet.OutcomeRefused || j.Work.Reason != fleet.ReasonRevertRepeated {
+	if j = after(j, Ordered{again}, boot1); j.Work.Outcome != fleet.OutcomeRefused || j.Work.Reason != fleet.ReasonRevertRepeated {
 		t.Errorf("repeated: %s %s", j.Work.Outcome, j.Work.Reason)
 	}
 	late := boot1
 	late.WallMs += 3600_001
-	if j = Next(live, Ordered{revert}, late); j.Work.Reason != fleet.ReasonRevertLate {
+	if j = after(live, Ordered{revert}, late); j.Work.Reason != fleet.ReasonRevertLate {
 		t.Errorf("late: %s", j.Work.Reason)
 	}
 	stranger := revert
 	stranger.Digest = fleet.SHA256([]byte("stranger"))
-	if j = Next(live, Ordered{stranger}, boot1); j.Work.Reason != fleet.ReasonRevertUnknown {
+	if j = after(live, Ordered{stranger}, boot1); j.Work.Reason != fleet.ReasonRevertUnknown {
 		t.Errorf("never applied here: %s", j.Work.Reason)
 	}
 }
 
 // H13: what runs already is not switched again, and not taken back.
 func TestNext_ASystemThatRunsAlreadyIsOnlyVerified(t *testing.T) {
-	j := Next(at(t, Prepare), Prepared{Generations: onNew}, boot1)
+	j := after(at(t, Prepare), Prepared{Generations: onNew}, boot1)
 	if j.Step != Verify || !j.Work.Converged {
 		t.Fatalf("step %s", j.Step)
 	}
-	if k := Next(j, Unhealthy{Reason: fleet.ReasonCheckFailed}, boot1); k.Step != Report || k.Work.Outcome != fleet.OutcomeFailed {
+	if k := after(j, Unhealthy{Reason: fleet.ReasonCheckFailed}, boot1); k.Step != Report || k.Work.Outcome != fleet.OutcomeFailed {
 		t.Errorf("unhealthy: step %s, outcome %s", k.Step, k.Work.Outcome)
 	}
 	if j = run(j, boot1, Healthy{}, Done{}); j.Current.Digest != newDigest {
@@ -367,13 +376,13 @@ func TestNext_ASystemThatRunsAlreadyIsOnlyVerified(t *testing.T) {
 // boot of the old system is told as such.
 func TestNext_ARebootIsProvenByTheBootID(t *testing.T) {
 	j := at(t, AwaitReboot)
-	if k := Next(j, Rebooted{onOld}, boot1); k.Step != AwaitReboot {
+	if k := after(j, Rebooted{onOld}, boot1); k.Step != AwaitReboot {
 		t.Errorf("the same boot: step %s", k.Step)
 	}
-	if k := Next(j, Rebooted{onNew}, boot2); k.Step != HandOver || k.Work.ConfirmUntil != boot2.Boot+30 {
+	if k := after(j, Rebooted{onNew}, boot2); k.Step != HandOver || k.Work.ConfirmUntil != boot2.Boot+30 {
 		t.Errorf("booted: step %s, confirm until %g", k.Step, k.Work.ConfirmUntil)
 	}
-	if k := Next(j, Rebooted{onOld}, boot2); k.Step != RollbackProfile || k.Work.Reason != fleet.ReasonBootedOld {
+	if k := after(j, Rebooted{onOld}, boot2); k.Step != RollbackProfile || k.Work.Reason != fleet.ReasonBootedOld {
 		t.Errorf("booted old: step %s, reason %s", k.Step, k.Work.Reason)
 	}
 	staged := run(at(t, Prepare), boot1, Prepared{Generations: onOld, Reboot: true}, Done{}, Done{}, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}})
@@ -384,21 +393,21 @@ func TestNext_ARebootIsProvenByTheBootID(t *testing.T) {
 	if staged.Drifted(oldPath) || staged.Drifted(newPath) || staged.Current.Path != oldPath {
 		t.Errorf("staged: current %v, drift %t %t", staged.Current, staged.Drifted(oldPath), staged.Drifted(newPath))
 	}
-	if staged = Next(staged, Rebooted{onNew}, boot2); staged.Current.Path != newPath || staged.LastGood.Path != oldPath {
+	if staged = after(staged, Rebooted{onNew}, boot2); staged.Current.Path != newPath || staged.LastGood.Path != oldPath {
 		t.Errorf("booted at last: current %v", staged.Current)
 	}
 }
 
 // A13: drift is noted once for each system, and nothing is done about it.
 func TestNext_DriftIsNotedAndNotFought(t *testing.T) {
-	j := Next(settled(), Observed{fleet.Generations{Running: handPath}}, boot1)
+	j := after(settled(), Observed{fleet.Generations{Running: handPath}}, boot1)
 	if j.Step != Idle || j.Drift != handPath || !j.Drifted(handPath) {
 		t.Errorf("journal = %+v", j)
 	}
-	if k := Next(j, Observed{fleet.Generations{Running: handPath}}, boot1); !cmp.Equal(j, k) {
+	if k := after(j, Observed{fleet.Generations{Running: handPath}}, boot1); !cmp.Equal(j, k) {
 		t.Error("noted twice")
 	}
-	if k := Next(j, Observed{onOld}, boot1); k.Drift != "" {
+	if k := after(j, Observed{onOld}, boot1); k.Drift != "" {
 		t.Errorf("drift %q after it is over", k.Drift)
 	}
 }
