@@ -68,8 +68,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	outbox, err := disk.OpenOutbox(disk.Dir(cfg.StateDir).Outbox())
+	dir := disk.Dir(cfg.StateDir)
+	outbox, err := disk.OpenOutbox(dir.Outbox())
 	if err != nil {
+		return err
+	}
+	if err := dir.Sweep(); err != nil {
 		return err
 	}
 	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
@@ -77,8 +81,8 @@ func Run(ctx context.Context, o Options) error {
 	m := machine.New(machine.Config{
 		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
 	})
-	e := &engine{save: disk.Dir(cfg.StateDir).Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
-	if err := disk.Dir(cfg.StateDir).Releases(cfg.RunDir).Show(); err != nil {
+	e := &engine{save: dir.Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
+	if err := dir.Releases(cfg.RunDir).Show(); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
 	parts := []func(context.Context){l.Run}

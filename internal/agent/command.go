@@ -4,10 +4,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -96,12 +94,8 @@ func ReadStatus(o Options) (Status, error) {
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
 	}
-	queue, err := os.ReadDir(disk.Dir(cfg.StateDir).Outbox())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return Status{}, fmt.Errorf("read outbox: %w", err)
-	}
-	s.Queued = len(queue)
-	return s, nil
+	s.Queued, err = disk.Dir(cfg.StateDir).Queued()
+	return s, err
 }
 
 // Text writes the status for people.

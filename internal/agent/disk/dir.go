@@ -2,7 +2,16 @@
 
 package disk
 
-import "path/filepath"
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
+)
 
 // Dir is an agent's state directory: it names what lies in it.
 type Dir string
@@ -26,3 +35,27 @@ func (d Dir) Outbox() string { return d.file("outbox") }
 
 // Switches is the folder in which switches leave their marks.
 func (d Dir) Switches() string { return d.file("switch") }
+
+// Sweep removes what interrupted writes have left. The watchdog's orders are
+// left alone: it is another process, which may be writing them.
+func (d Dir) Sweep() error {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", d, err)
+	}
+	watch := "." + filepath.Base(d.Watch().File) + "."
+	return sweep(string(d), slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), watch) }))
+}
+
+// sweep removes those of a folder's files that interrupted writes have left.
+func sweep(dir string, entries []fs.DirEntry) error {
+	for _, e := range entries {
+		if !atomicfile.Temporary(e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("sweep %s: %w", dir, err)
+		}
+	}
+	return nil
+}

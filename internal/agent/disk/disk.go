@@ -14,53 +14,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
-
-// WriteFile replaces a file as a whole: after a crash it has the old or the
-// new content.
-func WriteFile(name string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
-}
-
-// Remove deletes a file durably; none is no error.
-func Remove(name string) error {
-	if err := os.Remove(name); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return syncDir(filepath.Dir(name))
-}
 
 // Journal is the file that holds the journal.
 type Journal struct{ File string }
@@ -94,7 +52,7 @@ func (s Journal) Save(j states.Journal) error {
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
-	return WriteFile(s.File, b, 0o600)
+	return atomicfile.Write(s.File, b, 0o600)
 }
 
 // History is the file that lists the outcomes on this machine, oldest first.
@@ -121,7 +79,7 @@ func (h History) Add(r fleet.Report) error {
 			return fmt.Errorf("encode history: %w", err)
 		}
 	}
-	return WriteFile(h.File, b.Bytes(), 0o600)
+	return atomicfile.Write(h.File, b.Bytes(), 0o600)
 }
 
 // List returns the outcomes, oldest first.
@@ -194,8 +152,8 @@ func (f WatchFile) Write(w Watch) error {
 	if err != nil {
 		return fmt.Errorf("encode watchdog's orders: %w", err)
 	}
-	return WriteFile(f.File, b, 0o600)
+	return atomicfile.Write(f.File, b, 0o600)
 }
 
 // Remove disarms it.
-func (f WatchFile) Remove() error { return Remove(f.File) }
+func (f WatchFile) Remove() error { return atomicfile.Remove(f.File) }

@@ -110,7 +110,7 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	torn := filepath.Join(dir, "0000000000000013.json.tmp")
+	torn := filepath.Join(dir, ".0000000000000013.json.42.tmp")
 	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -249,5 +249,23 @@ func TestFloorFile_IsTakenOnce(t *testing.T) {
 	}
 	if _, ok, err := f.Take(); ok || err != nil {
 		t.Errorf("taken twice: %t, %v", ok, err)
+	}
+}
+
+// A kill in the middle of a write leaves nothing for ever, and never what the
+// watchdog is about to put in its place.
+func TestSweep_RemovesWhatInterruptedWritesLeft(t *testing.T) {
+	d := Dir(t.TempDir())
+	for _, name := range []string{".journal.json.42.tmp", ".watchdog.json.42.tmp", "journal.json"} {
+		if err := os.WriteFile(d.file(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(d.file("*"))
+	if diff := cmp.Diff(left, []string{d.file(".watchdog.json.42.tmp"), d.file("journal.json")}); diff != "" || err != nil {
+		t.Errorf("%v, -got +want:\n%s", err, diff)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -26,7 +27,7 @@ func (f FloorFile) Write(floor trust.Floor) error {
 	if err := os.MkdirAll(filepath.Dir(f.File), 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	return WriteFile(f.File, b, 0o600)
+	return atomicfile.Write(f.File, b, 0o600)
 }
 
 // Take returns the floor and removes it; false if there is none. One that
@@ -40,7 +41,7 @@ func (f FloorFile) Take() (floor trust.Floor, ok bool, err error) {
 		return floor, false, fmt.Errorf("read floor: %w", err)
 	}
 	err = json.Unmarshal(b, &floor)
-	if err = errors.Join(err, Remove(f.File)); err != nil {
+	if err = errors.Join(err, atomicfile.Remove(f.File)); err != nil {
 		return trust.Floor{}, false, fmt.Errorf("take floor: %w", err)
 	}
 	return floor, true, nil

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // maxQueued bounds the queue; a machine that is offline for long keeps its
@@ -46,13 +47,11 @@ func OpenOutbox(dir string) (*Outbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
+	if err := sweep(dir, entries); err != nil {
+		return nil, err
+	}
 	o := &Outbox{dir: dir, limit: maxQueued, wake: make(chan struct{}, 1), next: 1}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".tmp") { // of a write that was interrupted
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("sweep outbox: %w", err)
-			}
-		}
 		seq, err := strconv.ParseUint(strings.TrimSuffix(e.Name(), ".json"), 10, 64)
 		if err != nil || !strings.HasSuffix(e.Name(), ".json") {
 			continue
@@ -60,7 +59,7 @@ func OpenOutbox(dir string) (*Outbox, error) {
 		o.next = max(o.next, seq+1)
 		r, err := o.read(seq)
 		if err != nil { // nothing that could be sent
-			if err := Remove(o.file(seq)); err != nil {
+			if err := atomicfile.Remove(o.file(seq)); err != nil {
 				return nil, err
 			}
 			continue
@@ -69,6 +68,15 @@ func OpenOutbox(dir string) (*Outbox, error) {
 	}
 	o.ring()
 	return o, nil
+}
+
+// Queued counts the reports in the queue of an agent that may be running.
+func (d Dir) Queued() (int, error) {
+	files, err := filepath.Glob(filepath.Join(d.Outbox(), "[0-9]*.json"))
+	if err != nil {
+		return 0, fmt.Errorf("read outbox: %w", err)
+	}
+	return len(files), nil
 }
 
 func (o *Outbox) file(seq uint64) string { return filepath.Join(o.dir, fmt.Sprintf("%016d.json", seq)) }
@@ -124,7 +132,7 @@ func (o *Outbox) Put(r fleet.Report) error {
 	}
 	seq := o.next
 	for {
-		err = WriteFile(o.file(seq), b, 0o600)
+		err = atomicfile.Write(o.file(seq), b, 0o600)
 		if err == nil {
 			break
 		}
@@ -147,7 +155,7 @@ func (o *Outbox) drop() error {
 			break
 		}
 	}
-	err := Remove(o.file(o.items[at].seq))
+	err := atomicfile.Remove(o.file(o.items[at].seq))
 	if err == nil {
 		o.items = append(o.items[:at:at], o.items[at+1:]...)
 	}
@@ -187,6 +195,7 @@ func (o *Outbox) Sent(ids ...string) error {
 			kept = append(kept, q)
 			continue
 		}
+		// Not synced: a report that is sent twice is applied once.
 		if err := os.Remove(o.file(q.seq)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove report: %w", err))
 			kept = append(kept, q)

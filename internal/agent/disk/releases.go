@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // Releases are the files that tell programs on the machine which release runs.
@@ -23,23 +25,23 @@ func (d Dir) Releases(runDir string) Releases {
 // Write replaces what is known of the running release, and keeps what was.
 func (r Releases) Write(b []byte) error {
 	if old, err := os.ReadFile(r.now); err == nil && string(old) != string(b) {
-		if err := WriteFile(r.lastGood, old, 0o644); err != nil {
+		if err := atomicfile.Write(r.lastGood, old, 0o644); err != nil {
 			return err
 		}
 	}
-	return errors.Join(WriteFile(r.now, b, 0o644), WriteFile(r.run, b, 0o644))
+	return errors.Join(atomicfile.Write(r.now, b, 0o644), atomicfile.Write(r.run, b, 0o644))
 }
 
 // Restore says again what was known before the last Write.
 func (r Releases) Restore() error {
 	b, err := os.ReadFile(r.lastGood)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(Remove(r.now), Remove(r.run))
+		return errors.Join(atomicfile.Remove(r.now), atomicfile.Remove(r.run))
 	}
 	if err != nil {
 		return fmt.Errorf("read release: %w", err)
 	}
-	return errors.Join(WriteFile(r.now, b, 0o644), WriteFile(r.run, b, 0o644))
+	return errors.Join(atomicfile.Write(r.now, b, 0o644), atomicfile.Write(r.run, b, 0o644))
 }
 
 // Show puts what is kept where programs look for it.
@@ -51,5 +53,5 @@ func (r Releases) Show() error {
 	if err != nil {
 		return fmt.Errorf("read release: %w", err)
 	}
-	return WriteFile(r.run, b, 0o644)
+	return atomicfile.Write(r.run, b, 0o644)
 }

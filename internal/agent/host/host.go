@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // Names of the agent's own services, for systemd and for launchd.
@@ -93,13 +94,13 @@ echo "$code" > "$mark.code.tmp" && mv -f "$mark.code.tmp" "$mark.code"
 
 // prepare writes the wrapper, and returns the arguments of /bin/sh that run
 // the switch in it. It is a file because service managers take liberties with
-// what looks like a variable.
+// what looks like a variable; a shell that reads it already keeps what it reads.
 func (s Switch) prepare() ([]string, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of switches: %w", err)
 	}
 	file := filepath.Join(s.Dir, s.Name+".sh")
-	if err := os.WriteFile(file, []byte(wrapper), 0o600); err != nil {
+	if err := atomicfile.Write(file, []byte(wrapper), 0o600); err != nil {
 		return nil, fmt.Errorf("write wrapper: %w", err)
 	}
 	return append([]string{file, filepath.Join(s.Dir, s.Name), s.Program}, s.Args...), nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
@@ -64,7 +65,7 @@ func (Launchd) start(s Switch, pidFile, logFile string) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	return os.WriteFile(pidFile, []byte(strconv.Itoa(p.Pid())), 0o600)
+	return atomicfile.Write(pidFile, []byte(strconv.Itoa(p.Pid())), 0o600)
 }
 
 // FailedUnits lists the services of the system domain that ended with an

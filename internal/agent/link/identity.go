@@ -25,8 +25,8 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -171,7 +171,7 @@ func (i *identity) makeKey(file string) (crypto.Signer, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	return k, disk.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return k, atomicfile.Write(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func (i *identity) request() ([]byte, error) {
@@ -216,7 +216,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 		if api.CAHash(cert.CA) != t.CAHash {
 			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the token names")
 		}
-		if err := disk.WriteFile(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
+		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
 			return err
 		}
 	}
@@ -237,7 +237,7 @@ func (i *identity) keep(c api.Certificate) error {
 	if p, ok := leaf.PublicKey.(publicKey); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
 		return fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
 	}
-	return disk.WriteFile(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
+	return atomicfile.Write(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
 }
 
 // renew gets the next certificate at half of the present one's life, until ctx
