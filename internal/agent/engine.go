@@ -123,21 +123,9 @@ func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (s
 	return next, changed
 }
 
-// keep writes the journal, with some patience: a full disk may be emptied.
+// keep writes the journal. A full disk may be emptied: it tries a few times.
 func (e *engine) keep(ctx context.Context, j states.Journal) error {
-	for wait := 100 * time.Millisecond; ; wait *= 2 {
-		err := e.save(j)
-		if err == nil || wait > time.Second {
-			return err
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		case <-t.C:
-		}
-	}
+	return wait.Retry(ctx, 5, 100*time.Millisecond, func() error { return e.save(j) })
 }
 
 // tell logs and reports what has changed.

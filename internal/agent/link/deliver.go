@@ -13,7 +13,7 @@ import (
 
 // deliver sends queued reports, in order (A09).
 func (l *Link) deliver(ctx context.Context, p controlPlane) {
-	failures := 0
+	failures, waits := 0, backOff(20*time.Second)
 	for {
 		batch, err := l.Outbox.Batch(32)
 		if err == nil && len(batch) > 0 {
@@ -24,7 +24,7 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 			return
 		case err != nil:
 			failures++
-			d := wait.BackOff(failures, 20*time.Second)
+			d := waits.NextBackOff()
 			if after, ok := api.RetryAfter(err); ok {
 				d = after
 			}
@@ -35,7 +35,6 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 				return
 			}
 		case len(batch) == 0:
-			failures = 0
 			select {
 			case <-ctx.Done():
 				return
@@ -43,6 +42,7 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 			}
 		default:
 			failures = 0
+			waits.Reset()
 		}
 	}
 }

@@ -247,7 +247,7 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 	if filepath.Dir(i.cfg.Identity.CertFile) != filepath.Join(i.cfg.StateDir, "identity") {
 		return
 	}
-	failures := 0
+	var waits *wait.Growing // after failures in a row
 	for ctx.Err() == nil {
 		cert, err := i.certificate(nil)
 		if err != nil {
@@ -263,13 +263,15 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 			continue
 		}
 		if err = i.renewOnce(ctx, c); err == nil {
-			failures = 0
+			waits = nil
 			log.Info("certificate renewed")
 			continue
 		}
-		failures++
+		if waits == nil {
+			waits = backOff(min(time.Minute, life/20+time.Second))
+		}
 		log.Warn("the certificate cannot be renewed", "until", cert.Leaf.NotAfter, "error", err, "hint", fleet.ErrorHint(err))
-		if !wait.For(ctx, wait.BackOff(failures, min(time.Minute, life/20+time.Second))) {
+		if !wait.For(ctx, waits.NextBackOff()) {
 			return
 		}
 	}

@@ -92,6 +92,7 @@ func (l *Link) Run(ctx context.Context) {
 // connect enrols the machine if need be and makes the client. It goes on until
 // that succeeds or ctx ends.
 func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
+	waits := backOff(10 * time.Second)
 	for failures := 1; ; failures++ {
 		c, err := id.enrolledClient(ctx, l.Version)
 		if err == nil {
@@ -100,10 +101,15 @@ func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
 		if failures == 1 || failures%20 == 0 {
 			l.Log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
 		}
-		if !wait.For(ctx, wait.BackOff(failures, 10*time.Second)) {
+		if !wait.For(ctx, waits.NextBackOff()) {
 			return nil
 		}
 	}
+}
+
+// backOff are the waits after failures of what is done so often.
+func backOff(every time.Duration) *wait.Growing {
+	return wait.BackOff(min(every, time.Second), min(max(5*every, time.Second), 5*time.Minute))
 }
 
 func (l *Link) connected(p controlPlane) {

@@ -21,7 +21,7 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 	if !wait.For(ctx, wait.Spread(min(every/10, 6*time.Second))) { // they all boot at the same time
 		return
 	}
-	failures := 0
+	failures, waits := 0, backOff(every)
 	for ctx.Err() == nil {
 		before, _ := l.reply()
 		begin := time.Now()
@@ -33,7 +33,7 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 			continue
 		case err != nil:
 			failures++
-			d := wait.BackOff(failures, every)
+			d := waits.NextBackOff()
 			if after, ok := api.RetryAfter(err); ok {
 				d = after + wait.Spread(after/4+time.Millisecond)
 			}
@@ -48,8 +48,9 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 		}
 		if failures > 0 {
 			l.Log.Info("the control plane answers again", "failures", failures)
+			failures = 0
+			waits.Reset()
 		}
-		failures = 0
 		l.answered(orders, time.Now())
 		if long > 0 && orders.WaitMs > 0 {
 			long = time.Duration(min(orders.WaitMs, api.MaxWaitMs)) * time.Millisecond

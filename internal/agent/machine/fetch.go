@@ -29,7 +29,7 @@ const (
 
 func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	work := j.Work
-	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(min(time.Minute, time.Second<<min(n, 6)))) {
+	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(fetchWait(n))) {
 		return nil
 	}
 	in := m.fetchClosure(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
@@ -45,6 +45,9 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	}
 	return in
 }
+
+// fetchWait is how long to wait before a fetch that was tried so often already.
+func fetchWait(tries int) time.Duration { return min(time.Minute, time.Second<<min(tries, 6)) }
 
 // fetchClosure copies a release's system into the store and compares it with what was
 // signed. since is when the first try began.

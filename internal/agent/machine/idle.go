@@ -31,19 +31,18 @@ type idle struct {
 type tried struct {
 	order string
 	after time.Time
-	delay time.Duration
+	waits *wait.Growing
 }
 
 // due reports whether the order may be tried now, and counts that as a try.
 func (t *tried) due(o states.Order, first time.Duration, now time.Time) bool {
 	if key := o.Key(); t.order != key {
-		*t = tried{order: key}
+		*t = tried{order: key, waits: wait.BackOff(first, time.Minute)}
 	}
 	if now.Before(t.after) {
 		return false
 	}
-	t.delay = min(max(2*t.delay, first), time.Minute)
-	t.after = now.Add(wait.Spread(t.delay))
+	t.after = now.Add(t.waits.NextBackOff())
 	return true
 }
 

@@ -10,6 +10,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // For waits and reports whether ctx lasted.
@@ -29,8 +31,22 @@ func Spread(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1))
 }
 
-// BackOff is how long to wait after so many failures in a row.
-func BackOff(failures int, every time.Duration) time.Duration {
-	d := min(every, time.Second) << min(failures-1, 10)
-	return Spread(min(d, max(5*every, time.Second), 5*time.Minute))
+// Growing are waits after failures: each NextBackOff is of the next failure in a
+// row, and Reset ends the row.
+type Growing = backoff.ExponentialBackOff
+
+// BackOff makes waits of first, then twice as long each time up to limit. They
+// are spread as Spread does it.
+func BackOff(first, limit time.Duration) *Growing {
+	// The library spreads to both sides of an interval: from half of d to d is a
+	// third to each side of three quarters.
+	return &Growing{InitialInterval: first * 3 / 4, MaxInterval: limit * 3 / 4, Multiplier: 2, RandomizationFactor: 1.0 / 3}
+}
+
+// Retry calls f until it succeeds, so many times at most, or ctx ends; between
+// the calls it waits, first for about that long.
+func Retry(ctx context.Context, tries int, first time.Duration, f func() error) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, f() },
+		backoff.WithBackOff(BackOff(first, first<<tries)), backoff.WithMaxTries(uint(tries)))
+	return err
 }
