@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 
-// Package agent is the program on each machine: it asks the control plane what
-// to do, lets the trust rules judge it, brings the machine to the release, and
-// takes it back by itself when the new system does not prove well.
+// Package agent is the program on each machine. It asks the control plane for
+// orders, judges releases by the trust rules, applies them, and rolls back by
+// itself if the new system is not healthy.
 //
 // It never activates what a release signer has not signed for this machine, and
-// never takes a health check or a policy from the control plane.
+// never accepts a health check or a policy from the control plane.
 package agent
 
 import (
@@ -45,8 +45,8 @@ func ReadConfig(file string) (config.Agent, error) {
 	return c, err
 }
 
-// Run is the agent. It returns nil when ctx ends, and an error when it cannot
-// begin: a configuration, state or identity that makes no sense.
+// Run is the agent. It returns nil when ctx ends, and an error if it cannot start:
+// the configuration or the state is invalid, or another agent runs.
 func Run(ctx context.Context, o Options) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
@@ -98,9 +98,9 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// alongside runs the engine until ctx ends, and the other parts of the agent
-// with it. Without an identity the machine is looked after all the same: an
-// attempt under way is ended, the watchdog is served.
+// alongside runs the engine until ctx ends, and the other parts of the agent with
+// it. The engine does not need an identity: an attempt under way is finished also
+// on a machine that is not enrolled.
 func alongside(ctx context.Context, parts []func(context.Context), engine func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -112,21 +112,21 @@ func alongside(ctx context.Context, parts []func(context.Context), engine func(c
 	engine(ctx)
 }
 
-// begin reads the journal and pins the root that the running system brings.
+// begin reads the journal and pins the root document of the running system.
 func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
 	j, lost, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return j, err
 	}
 	if lost {
-		log.Warn("there is no state: the floor is that of the release that runs, or what adopt-floor says")
+		log.Warn("the machine has no state: its floor will be that of the running release, or what nixfleet-agent adopt-floor sets")
 	}
 	if cfg.Trust.RootFile == "" {
 		return j, nil
 	}
 	text, err := os.ReadFile(cfg.Trust.RootFile)
 	if err != nil {
-		return j, fleet.Errorf(fleet.NotFound, "read root document: %w", err).WithHint("trust.rootFile in the configuration names it")
+		return j, fleet.Errorf(fleet.NotFound, "read root document: %w", err).WithHint("set trust.rootFile in the configuration to the fleet's root document")
 	}
 	if j.Trust.Root == nil {
 		root, err := trust.PinRoot(text)
@@ -136,14 +136,14 @@ func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
 		j.Trust.Root = &root
 		return j, nil
 	}
-	// A newer system may bring the next version before the control plane does.
+	// A newer system may contain the next version before the control plane offers it.
 	if root, err := trust.AdvanceRoot(*j.Trust.Root, time.Now().UnixMilli(), text); err == nil {
 		j.Trust.Root = &root
 	}
 	return j, nil
 }
 
-// lockState keeps two agents from using one state directory.
+// lockState prevents two agents from using one state directory.
 func lockState(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -154,7 +154,7 @@ func lockState(dir string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("systemctl status nixfleet-agent")
+		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("stop it first: systemctl stop nixfleet-agent")
 	}
 	return func() { f.Close() }, nil
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Enroll exchanges a token for this machine's certificate: the token is from tokenFile or, if
-// that is empty, from the file that the configuration names. A machine that
-// knows no floor starts without one: who enrols it by hand vouches for it. It
-// returns which machine was enrolled.
+// Enroll exchanges a token for this machine's certificate. The token is in
+// tokenFile or, if that is empty, in the file that the configuration names. A
+// machine that does not know its floor starts without one: the person who enrols
+// it vouches for it. Enroll returns the machine's id.
 func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, error) {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
@@ -30,7 +30,7 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 		tokenFile = cfg.Identity.TokenFile
 	}
 	if tokenFile == "" {
-		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
+		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("make one with nixfleet machine token %s and give it with --token-file FILE", cfg.MachineID)
 	}
 	if err := link.Enroll(ctx, cfg, tokenFile); err != nil {
 		return "", err
@@ -41,8 +41,8 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 	return cfg.MachineID, disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
 }
 
-// AdoptFloor gives a machine that has lost its state a floor: releases of its
-// line below sequence are refused from then on; 0 accepts any.
+// AdoptFloor gives a machine that has lost its state a floor: from then on it
+// refuses releases of its line below sequence; 0 accepts any.
 func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
@@ -53,8 +53,8 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 		return err
 	}
 	if j.Trust.Floor != nil {
-		return fleet.Errorf(fleet.Conflict, "%s knows its floor", cfg.MachineID).
-			WithHint("to accept an older release once, sign a grant: nixfleet trust grant --kind downgrade")
+		return fleet.Errorf(fleet.Conflict, "%s has a floor", cfg.MachineID).
+			WithHint("to run an older system, make a new release of it: nixfleet release create --from DIGEST")
 	}
 	f := trust.Floor{}
 	if sequence > 0 {
@@ -63,7 +63,7 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	return disk.Dir(cfg.StateDir).Floor().Write(f)
 }
 
-// Status is what an agent's files say of it, without asking it.
+// Status is what an agent's files say, whether or not it runs.
 type Status struct {
 	Machine  fleet.MachineID  `json:"machine"`
 	State    fleet.AgentState `json:"state"`
@@ -89,7 +89,7 @@ func ReadStatus(o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	g := nix.Generations()
+	g := machine.NewSnapshot(cfg.MachineID, j, o.Log).Generations()
 	s := Status{
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
@@ -120,7 +120,7 @@ func (s Status) Text(out io.Writer) error {
 		line("last good", fmt.Sprintf("%s %s", c.Digest.Short(), c.Path))
 	}
 	if s.Drift {
-		line("drift", "the machine runs something that the agent did not activate")
+		line("drift", "the machine runs a system that its agent did not activate")
 	}
 	line("reports", fmt.Sprintf("%d queued", s.Queued))
 	_, err := io.WriteString(out, b.String())

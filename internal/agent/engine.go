@@ -12,45 +12,45 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// effects are what the engine does to the world, and how it looks at it.
+// effects are what the engine does on the machine, and what it sees of it.
 type effects interface {
-	// Perform does what the journal's step stands for. It may be done again
-	// after a crash. It returns nil when ctx ended.
+	// Perform carries out the journal's step, also one that a crash has
+	// interrupted. It returns nil when ctx ended.
 	Perform(ctx context.Context, j states.Journal) states.Input
 	// Idle waits for something that an idle agent has to act on.
 	Idle(ctx context.Context, j states.Journal) states.Input
-	// Interrupts returns what ends the step at work from outside, if anything
-	// does; wake tells when to ask again.
+	// Interrupts returns what ends the present step from outside, if anything
+	// does. Wake tells when to ask again.
 	Interrupts(j states.Journal) (states.Input, bool)
 	Wake() <-chan struct{}
 	Generations() fleet.Generations
 	Now() states.Moment
-	// Fired tells whether the watchdog has gone back; while it does so, it
-	// waits.
+	// Fired reports whether the watchdog has rolled back. While it does so,
+	// Fired waits.
 	Fired(ctx context.Context) (string, bool)
 }
 
-// engine drives the journal: it is written, then its step is performed, and
-// the result gives the next journal.
+// engine drives the journal: it writes it, performs its step, and derives the next
+// journal from the result.
 type engine struct {
 	save    func(states.Journal) error
 	report  func(fleet.Report) error
-	changed func(states.Journal) // told each new journal, after it was written
+	changed func(states.Journal) // is given each new journal after it was written
 	effects effects
 	machine fleet.MachineID
 	log     *slog.Logger
 }
 
-// run goes on until ctx ends.
+// run drives the journal until ctx ends.
 func (e *engine) run(ctx context.Context, j states.Journal) {
 	if j.Step != states.Idle {
-		// What a boot means can be said only once the watchdog has ended what it does.
+		// A boot can be judged only when the watchdog does nothing any more.
 		if message, fired := e.effects.Fired(ctx); fired {
 			j, _ = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
 		}
 	}
 	j, _ = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
-	e.tell(states.New(), j) // what was written may not have been told
+	e.tell(states.New(), j) // a crash may have come before the report
 	e.changed(j)
 	for ctx.Err() == nil {
 		in := e.input(ctx, j)
@@ -59,12 +59,12 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 		}
 		var changed bool
 		if j, changed = e.next(ctx, j, in); !changed && j.Step != states.Idle {
-			wait.For(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+			wait.For(ctx, 250*time.Millisecond) // it is tried again for as long as it takes, but not at once
 		}
 	}
 }
 
-// input performs the step and returns how that ended, or what ended it.
+// input performs the step and returns its result, or what interrupted it.
 func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	if j.Step == states.Idle {
 		return e.effects.Idle(ctx, j)
@@ -95,8 +95,8 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	}
 }
 
-// next writes the journal that in leads to, and returns it and whether it is
-// another one. What follows from it is told before its step is performed.
+// next writes the journal that in leads to, and returns it and whether it changed.
+// The change is reported before the new step is performed.
 func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (states.Journal, bool) {
 	if in == nil {
 		return j, false
@@ -110,9 +110,9 @@ func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (s
 		e.log.Error("the journal cannot be written", "step", next.Step, "error", err)
 		switch next.Step {
 		case states.Judge, states.Fetch, states.Prepare, states.Arm, states.Profile, states.Switch:
-			// Nothing may change on the machine that is not written down (A12).
-			// What is done already can be found out again from the journal
-			// before.
+			// Nothing may change on the machine before it is in the journal (A12).
+			// At the later steps the old journal is enough to find out what was
+			// done.
 			if ctx.Err() == nil {
 				next, changed = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
 			}
@@ -123,12 +123,12 @@ func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (s
 	return next, changed
 }
 
-// keep writes the journal. A full disk may be emptied: it tries a few times.
+// keep writes the journal. It tries a few times: a full disk may be emptied.
 func (e *engine) keep(ctx context.Context, j states.Journal) error {
 	return wait.Retry(ctx, 5, 100*time.Millisecond, func() error { return e.save(j) })
 }
 
-// tell logs and reports what has changed.
+// tell logs and reports a change.
 func (e *engine) tell(j, next states.Journal) {
 	if next.Step != j.Step {
 		e.log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))

@@ -11,7 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
-// watched is a machine whose watchdog is going back.
+// watched is a machine whose watchdog is rolling back.
 type watched struct {
 	*sim
 	ended bool
@@ -19,11 +19,11 @@ type watched struct {
 
 func (w *watched) Fired(context.Context) (string, bool) {
 	w.ended = true // it was waited for
-	return "the watchdog went back", true
+	return "the watchdog rolled back", true
 }
 
-// A03, A10: the power failed while the watchdog went back, or the old system's
-// agent starts before it has ended: one of the two goes back, not both.
+// A03, A10: the power failed while the watchdog rolled back, or the old system's
+// agent starts before it has finished: only one of the two rolls back.
 func TestEngine_WaitsForTheWatchdogBeforeItLooksWhatRuns(t *testing.T) {
 	m := newSim(scenario{})
 	w := &watched{sim: m}
@@ -38,7 +38,7 @@ func TestEngine_WaitsForTheWatchdogBeforeItLooksWhatRuns(t *testing.T) {
 	e := &engine{
 		save: func(j states.Journal) error {
 			if saved = append(saved, j); !w.ended {
-				t.Errorf("%s while the watchdog goes back", j.Step)
+				t.Errorf("%s while the watchdog rolls back", j.Step)
 			}
 			cancel()
 			return nil

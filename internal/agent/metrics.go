@@ -35,7 +35,7 @@ func (m metrics) serve(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = rw.Write(m.text()) // the caller has gone
+		_, _ = rw.Write(m.text()) // the client may have disconnected
 	})
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
@@ -59,10 +59,10 @@ func (m metrics) text() []byte {
 	}
 	family("nixfleet_agent_info", "gauge", "Version of the agent, system that runs, and its release.")
 	fmt.Fprintf(&b, "nixfleet_agent_info{version=%s,running=%s,release=%s} 1\n", label(m.version), label(string(g.Running)), label(string(j.RunsRelease(g.Running))))
-	family("nixfleet_agent_drift", "gauge", "1 if the machine runs something that the agent did not activate.")
+	family("nixfleet_agent_drift", "gauge", "1 if the machine runs a system that its agent did not activate.")
 	fmt.Fprintf(&b, "nixfleet_agent_drift %d\n", bit(j.Drifted(g.Running)))
 
-	family("nixfleet_agent_timestamp_life_used_percent", "gauge", "How much of the life of the fleet's timestamp is over; 0 without one.")
+	family("nixfleet_agent_timestamp_life_used_percent", "gauge", "How much of the life of the fleet's timestamp is over, in percent; 0 without one.")
 	fmt.Fprintf(&b, "nixfleet_agent_timestamp_life_used_percent %d\n", j.TimestampLife(m.machine.Now().WallMs))
 
 	c := m.contact()
@@ -78,7 +78,7 @@ func (m metrics) text() []byte {
 		for _, c := range r {
 			fmt.Fprintf(&b, "nixfleet_agent_check_passing{check=%s,kind=%q,required=\"%t\"} %d\n", label(c.Name), c.Kind, c.Required, bit(c.Status == fleet.HealthCheckPassing))
 		}
-		family("nixfleet_agent_check_duration_seconds", "gauge", "Duration of the last look of the check.")
+		family("nixfleet_agent_check_duration_seconds", "gauge", "Duration of the last run of the check.")
 		for _, c := range r {
 			fmt.Fprintf(&b, "nixfleet_agent_check_duration_seconds{check=%s} %g\n", label(c.Name), float64(c.DurationMs)/1000)
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
 )
 
-// Watchdog looks once whether the machine has to go back to the system before,
-// and takes it there. A timer runs it again and again.
+// Watchdog checks once whether the machine must roll back, and does so. A timer
+// runs it repeatedly.
 func Watchdog(ctx context.Context, o Options) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
-// Dir is an agent's state directory: it names what lies in it.
+// Dir is an agent's state directory. Its methods name what is in it.
 type Dir string
 
 func (d Dir) file(name string) string { return filepath.Join(string(d), name) }
@@ -27,7 +27,7 @@ func (d Dir) History() History { return History{File: d.file("history.jsonl")} }
 // Watch holds the watchdog's orders.
 func (d Dir) Watch() WatchFile { return WatchFile{File: d.file("watchdog.json")} }
 
-// Floor holds the floor to adopt.
+// Floor holds a floor to adopt.
 func (d Dir) Floor() FloorFile { return FloorFile{File: d.file("adopt-floor.json")} }
 
 // Outbox is the folder of the queue of reports.
@@ -36,8 +36,8 @@ func (d Dir) Outbox() string { return d.file("outbox") }
 // Switches is the folder in which switches leave their marks.
 func (d Dir) Switches() string { return d.file("switch") }
 
-// Sweep removes what interrupted writes have left. The watchdog's orders are
-// left alone: it is another process, which may be writing them.
+// Sweep removes what interrupted writes have left, except of the watchdog's
+// orders: the watchdog is another process, which may be writing them now.
 func (d Dir) Sweep() error {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -47,7 +47,7 @@ func (d Dir) Sweep() error {
 	return sweep(string(d), slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), watch) }))
 }
 
-// sweep removes those of a folder's files that interrupted writes have left.
+// sweep removes the files in dir that interrupted writes have left.
 func sweep(dir string, entries []fs.DirEntry) error {
 	for _, e := range entries {
 		if !atomicfile.Temporary(e.Name()) {

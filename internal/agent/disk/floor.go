@@ -14,8 +14,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// FloorFile is where a person on the machine leaves a floor for the agent that
-// runs, or for the next one.
+// FloorFile is where a person on the machine leaves a floor for the agent to
+// adopt.
 type FloorFile struct{ File string }
 
 // Write leaves the floor.
@@ -30,8 +30,8 @@ func (f FloorFile) Write(floor trust.Floor) error {
 	return atomicfile.Write(f.File, b, 0o600)
 }
 
-// Take returns the floor and removes it; false if there is none. One that
-// cannot be read is removed as well.
+// Take returns the floor and removes the file; false if there is none. A file
+// that cannot be decoded is removed as well.
 func (f FloorFile) Take() (floor trust.Floor, ok bool, err error) {
 	b, err := os.ReadFile(f.File)
 	if errors.Is(err, fs.ErrNotExist) {

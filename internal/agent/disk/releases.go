@@ -13,16 +13,16 @@ import (
 )
 
 // Releases are the files that tell programs on the machine which release runs.
-// One lies in the run directory, which is empty after a boot; what it says, and
-// what it said before, is kept in the state directory.
+// Programs read the one in the run directory, which is empty after a boot. The
+// state directory keeps a copy, and a copy of the one before.
 type Releases struct{ run, now, lastGood string }
 
-// Releases are kept in d and shown in the run directory.
+// Releases keeps the copies in d and shows them in runDir.
 func (d Dir) Releases(runDir string) Releases {
 	return Releases{run: filepath.Join(runDir, "release.json"), now: d.file("release.json"), lastGood: d.file("release-last-good.json")}
 }
 
-// Write replaces what is known of the running release, and keeps what was.
+// Write replaces the description of the running release and keeps the old one.
 func (r Releases) Write(b []byte) error {
 	if old, err := os.ReadFile(r.now); err == nil && string(old) != string(b) {
 		if err := atomicfile.Write(r.lastGood, old, 0o644); err != nil {
@@ -32,7 +32,7 @@ func (r Releases) Write(b []byte) error {
 	return errors.Join(atomicfile.Write(r.now, b, 0o644), atomicfile.Write(r.run, b, 0o644))
 }
 
-// Restore says again what was known before the last Write.
+// Restore shows the description that the last Write replaced.
 func (r Releases) Restore() error {
 	b, err := os.ReadFile(r.lastGood)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,7 +44,7 @@ func (r Releases) Restore() error {
 	return errors.Join(atomicfile.Write(r.now, b, 0o644), atomicfile.Write(r.run, b, 0o644))
 }
 
-// Show puts what is kept where programs look for it.
+// Show copies the description to the run directory.
 func (r Releases) Show() error {
 	b, err := os.ReadFile(r.now)
 	if errors.Is(err, fs.ErrNotExist) {

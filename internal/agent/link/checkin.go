@@ -9,7 +9,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// checkIn says how the machine is now.
+// checkIn describes the machine.
 func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 	j, seen := l.Machine.Journal(), l.Machine.Seen()
 	c := api.CheckIn{
@@ -28,7 +28,7 @@ func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 	return c
 }
 
-// news is what is told at once when it changes.
+// news is the part of a check-in whose change is told at once.
 type news struct {
 	state   fleet.AgentState
 	waiting string

@@ -11,7 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// deliver sends queued reports, in order (A09).
+// deliver sends the queued reports in order, until ctx ends (A09).
 func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures, waits := 0, backOff(20*time.Second)
 	for {

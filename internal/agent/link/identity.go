@@ -40,8 +40,8 @@ type identity struct {
 	sessions sessions
 }
 
-// sessions are those that TLS may resume. A resumed one stands for the
-// certificate that it began with, so that they end with it.
+// sessions are what TLS may resume. A resumed session stands for the certificate
+// that it began with, so all of them are forgotten when the certificate changes.
 type sessions struct {
 	mu    sync.Mutex
 	cache tls.ClientSessionCache
@@ -73,7 +73,7 @@ func (s *sessions) forget() {
 	s.cache = nil
 }
 
-// caFile is where the control plane's CA lies.
+// caFile is the file with the control plane's CA.
 func caFile(c config.Agent) string {
 	if c.ControlPlane.CAFile != "" {
 		return c.ControlPlane.CAFile
@@ -81,7 +81,7 @@ func caFile(c config.Agent) string {
 	return filepath.Join(c.StateDir, "identity", "ca.pem")
 }
 
-// certificate returns the one to show; a newer one on disk is taken up without
+// certificate returns the certificate to show. A newer one on disk is used without
 // a restart (A18).
 func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	i.mu.Lock()
@@ -105,16 +105,16 @@ func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 	return i.now, nil
 }
 
-// client makes the client that shows the identity.
+// client makes a client that shows the certificate.
 func (i *identity) client(version string) (*api.AgentClient, error) {
 	pool := x509.NewCertPool()
 	text, err := os.ReadFile(caFile(i.cfg))
 	if err != nil {
 		return nil, fleet.Errorf(fleet.NotFound, "read the control plane's CA: %w", err).
-			WithHint("nixfleet-agent enroll brings it, or set controlPlane.caFile")
+			WithHint("enrol the machine with nixfleet-agent enroll, which stores the CA, or set controlPlane.caFile")
 	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no certificate", caFile(i.cfg))
+		return nil, fleet.Errorf(fleet.Invalid, "%s contains no certificate", caFile(i.cfg))
 	}
 	if _, err := i.certificate(nil); err != nil {
 		return nil, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("enrol the machine: nixfleet-agent enroll --token-file FILE")
@@ -131,7 +131,7 @@ func (i *identity) enrolled() bool {
 	return err == nil
 }
 
-// key returns the machine's key, and makes it the first time.
+// key returns the machine's key. The first time it makes it.
 func (i *identity) key() (crypto.Signer, error) {
 	file := i.cfg.Identity.KeyFile
 	text, err := os.ReadFile(file)
@@ -143,7 +143,7 @@ func (i *identity) key() (crypto.Signer, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no key", file)
+		return nil, fleet.Errorf(fleet.Invalid, "%s contains no key", file)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -154,7 +154,7 @@ func (i *identity) key() (crypto.Signer, error) {
 	}
 	s, ok := k.(crypto.Signer)
 	if !ok {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no key that signs", file)
+		return nil, fleet.Errorf(fleet.Invalid, "the key in %s cannot sign", file)
 	}
 	return s, nil
 }
@@ -214,7 +214,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	}
 	if i.cfg.ControlPlane.CAFile == "" {
 		if api.CAHash(cert.CA) != t.CAHash {
-			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the token names")
+			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
 		}
 		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
 			return err
@@ -223,7 +223,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	return i.keep(cert)
 }
 
-// keep writes a new certificate after a look at whether it is ours.
+// keep writes a new certificate if it is this machine's.
 func (i *identity) keep(c api.Certificate) error {
 	leaf, err := x509.ParseCertificate(c.Certificate)
 	if err != nil {
@@ -241,8 +241,8 @@ func (i *identity) keep(c api.Certificate) error {
 }
 
 // renew gets the next certificate at half of the present one's life, until ctx
-// ends. Certificates that are not kept in the state directory are somebody
-// else's to renew.
+// ends. Certificates that are kept outside the state directory are renewed by
+// someone else.
 func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logger) {
 	if filepath.Dir(i.cfg.Identity.CertFile) != filepath.Join(i.cfg.StateDir, "identity") {
 		return
@@ -256,7 +256,7 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 		}
 		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
 		if left := time.Until(cert.Leaf.NotBefore.Add(life / 2)); left > 0 {
-			// The wall clock may be set meanwhile: look now and then.
+			// The wall clock may be set meanwhile: look every hour.
 			if !wait.For(ctx, min(left, time.Hour)) {
 				return
 			}
@@ -294,8 +294,8 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	return err
 }
 
-// enrolledClient makes the client, and before it enrols the machine with the
-// token of its configuration if it has no certificate.
+// enrolledClient makes the client. A machine without a certificate is enrolled
+// first, with the token that its configuration names.
 func (i *identity) enrolledClient(ctx context.Context, version string) (*api.AgentClient, error) {
 	if !i.enrolled() && i.cfg.Identity.TokenFile != "" {
 		if err := Enroll(ctx, i.cfg, i.cfg.Identity.TokenFile); err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Package link connects the agent to its control plane: it holds the machine's
+// Package link connects the agent to its control plane. It holds the machine's
 // identity, asks for orders, delivers reports, and fetches release bundles and
 // trust documents.
 //
@@ -21,7 +21,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// Machine is what a check-in tells of.
+// Machine is what a check-in describes.
 type Machine interface {
 	System() fleet.System
 	Seen() states.Seen
@@ -40,9 +40,9 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Link is the connection to the control plane. It can be used before the
-// machine is enrolled: then nothing is ordered, and the control plane is
-// unavailable.
+// Link is the connection to the control plane. It can be used before the machine
+// is enrolled: until then there are no orders, and every request fails with
+// Unavailable.
 type Link struct {
 	Config
 	wake chan struct{}
@@ -89,8 +89,8 @@ func (l *Link) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// connect enrols the machine if need be and makes the client. It goes on until
-// that succeeds or ctx ends.
+// connect makes the client of an enrolled machine. It tries until that succeeds or
+// ctx ends.
 func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
 	waits := backOff(10 * time.Second)
 	for failures := 1; ; failures++ {
@@ -99,7 +99,7 @@ func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
 			return c
 		}
 		if failures == 1 || failures%20 == 0 {
-			l.Log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
+			l.Log.Error("the machine has no identity yet", "error", err, "hint", fleet.ErrorHint(err))
 		}
 		if !wait.For(ctx, waits.NextBackOff()) {
 			return nil
@@ -107,7 +107,7 @@ func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
 	}
 }
 
-// backOff are the waits after failures of what is done so often.
+// backOff are the waits after failures of what is otherwise done at this interval.
 func backOff(every time.Duration) *wait.Growing {
 	return wait.BackOff(min(every, time.Second), min(max(5*every, time.Second), 5*time.Minute))
 }
@@ -130,7 +130,7 @@ func (l *Link) enrolled() (controlPlane, error) {
 }
 
 // Orders are the last ones that the control plane gave; false before the first.
-// Without a control plane they stand as they are.
+// They stay in force while the control plane does not answer.
 func (l *Link) Orders() (states.Orders, bool) {
 	v, given := l.reply()
 	return states.Orders{Apply: v.Apply, Revert: v.Revert, Prefetch: v.Prefetch, Documents: v.Documents}, given
@@ -139,7 +139,7 @@ func (l *Link) Orders() (states.Orders, bool) {
 // Wake tells when there are other orders.
 func (l *Link) Wake() <-chan struct{} { return l.wake }
 
-// Contact is how often, and when last, the control plane answered.
+// Contact says how often, and when last, the control plane answered.
 func (l *Link) Contact() Contact {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 func (l *Link) poll(ctx context.Context, p controlPlane) {
 	every := time.Duration(l.Agent.ControlPlane.PollSeconds * float64(time.Second))
 	long := time.Duration(l.Agent.ControlPlane.LongPollSeconds * float64(time.Second))
-	if !wait.For(ctx, wait.Spread(min(every/10, 6*time.Second))) { // they all boot at the same time
+	if !wait.For(ctx, wait.Spread(min(every/10, 6*time.Second))) { // machines may boot at the same time
 		return
 	}
 	failures, waits := 0, backOff(every)
@@ -56,7 +56,7 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 			long = time.Duration(min(orders.WaitMs, api.MaxWaitMs)) * time.Millisecond
 		}
 		d := time.Duration(0)
-		unheld := orders.Etag == before.Etag && time.Since(begin) < long/2 // a poll that nobody holds must not spin
+		unheld := orders.Etag == before.Etag && time.Since(begin) < long/2 // do not spin if polls are not held
 		if long == 0 || unheld {
 			if d = every; orders.PollAfterMs > 0 {
 				d = time.Duration(orders.PollAfterMs) * time.Millisecond
@@ -69,9 +69,9 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 	}
 }
 
-var errNews = errors.New("there is something new to tell")
+var errNews = errors.New("the machine has news")
 
-// ask makes one check-in; a held one ends when there is something new to tell.
+// ask makes one check-in. A held one ends when there is news.
 func (l *Link) ask(ctx context.Context, p controlPlane, long time.Duration) (api.Orders, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -95,7 +95,8 @@ func (l *Link) ask(ctx context.Context, p controlPlane, long time.Duration) (api
 	return orders, err
 }
 
-// waitForNews waits, but not once there may be something new to tell.
+// waitForNews waits for d, or until there may be news. It reports whether ctx
+// lasted.
 func (l *Link) waitForNews(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -25,7 +25,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// fakePlane answers as it is told to.
+// fakePlane answers as a test tells it to.
 type fakePlane struct {
 	mu      sync.Mutex
 	times   []time.Time
@@ -136,8 +136,7 @@ func pollFor(t *testing.T, d time.Duration, edit func(*Link), answer func(n int,
 	return asked
 }
 
-// A16: back-off that grows and is spread, and what the control plane asks for
-// is obeyed.
+// A16: the back-off grows and is spread, and Retry-After is obeyed.
 func TestPoll_BacksOffAndObeysRetryAfter(t *testing.T) {
 	got := pollFor(t, 30*time.Minute, nil, func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, errDown })
 	if len(got) < 5 || len(got) > 40 {
@@ -158,11 +157,11 @@ func TestPoll_BacksOffAndObeysRetryAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, busy := c.CheckIn(t.Context(), api.CheckIn{})
-	if after, ok := api.RetryAfter(busy); !ok || after != 7*time.Second {
-		t.Fatalf("retry after %s, %t: %v", after, ok, busy)
+	_, later := c.CheckIn(t.Context(), api.CheckIn{})
+	if after, ok := api.RetryAfter(later); !ok || after != 7*time.Second {
+		t.Fatalf("retry after %s, %t: %v", after, ok, later)
 	}
-	for _, d := range pollFor(t, 5*time.Minute, nil, func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, busy }) {
+	for _, d := range pollFor(t, 5*time.Minute, nil, func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, later }) {
 		if d < 7*time.Second || d > 10*time.Second {
 			t.Errorf("asked again after %s, told to wait 7 s", d)
 		}
@@ -225,7 +224,7 @@ func TestPoll_HoldsLongPollsAndDoesNotSpinWithoutThem(t *testing.T) {
 	}
 }
 
-func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
+func TestPoll_TellsAtOnceWhenTheStateChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlane{}
 		var said []fleet.AgentState
@@ -251,8 +250,8 @@ func TestPoll_TellsAtOnceWhenTheStateMovesOn(t *testing.T) {
 	})
 }
 
-// H05: what the control plane shows of a machine's health is not as old as a
-// long poll; a check that says the same again is no news.
+// H05: a change of health does not wait for the end of a long poll. The same
+// result again is no news.
 func TestPoll_TellsAtOnceWhenTheHealthChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakePlane{}
@@ -288,7 +287,7 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 			return api.ReportsReply{}, errDown
 		}
 		var ack api.ReportsReply
-		for _, x := range r[:min(len(r), 3)] { // it may take a part only
+		for _, x := range r[:min(len(r), 3)] { // it may accept only some
 			got = append(got, x.ID)
 			ack.Accepted = append(ack.Accepted, x.ID)
 		}
@@ -327,8 +326,8 @@ func TestCheckIn_SaysWhatTheControlPlaneWants(t *testing.T) {
 	}
 }
 
-// Before there is an identity the agent works all the same: what needs the
-// control plane is told that it cannot be had.
+// Before there is an identity the agent works as well: requests to the control
+// plane fail until then.
 func TestLink_IsUnavailableUntilTheMachineIsEnrolled(t *testing.T) {
 	l, _ := testLink(t)
 	ask := func() []error {

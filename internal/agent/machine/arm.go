@@ -15,8 +15,8 @@ import (
 // bootGrace is how long a machine may take from its boot to its agent.
 const bootGrace = 60.0
 
-// arm orders the watchdog to go back unless it is told otherwise. For a system
-// that is staged only a later boot counts.
+// arm orders the watchdog to roll back unless it is disarmed in time. For a staged
+// system only a later boot counts.
 func (m *Machine) arm(_ context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if err := nix.SetRoot(nix.RootsDir, "previous", work.Previous.Path); err != nil {
@@ -32,12 +32,12 @@ func (m *Machine) arm(_ context.Context, j states.Journal) states.Input {
 	return done(m.dir().Watch().Write(o), fleet.ReasonDiskFull)
 }
 
-// disarm calls the watchdog off.
+// disarm removes the watchdog's orders.
 func (m *Machine) disarm(context.Context, states.Journal) states.Input {
 	return done(m.dir().Watch().Remove(), fleet.ReasonDiskFull)
 }
 
-// rearm gives the watchdog as much time again as going back takes.
+// rearm moves the watchdog's deadline by the time that a rollback takes.
 func (m *Machine) rearm(j states.Journal) {
 	o, armed, err := m.dir().Watch().Read()
 	if err != nil || !armed || o.Fired {
@@ -46,6 +46,6 @@ func (m *Machine) rearm(j states.Journal) {
 	now := m.Now()
 	o.BootID, o.Deadline = now.BootID, now.Boot+2*j.Work.SwitchLimit()+states.WatchMargin(60)
 	if err := m.dir().Watch().Write(o); err != nil {
-		m.log.Error("the watchdog cannot be given more time", "error", err)
+		m.log.Error("the watchdog's deadline cannot be moved", "error", err)
 	}
 }

@@ -15,18 +15,19 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// controlPlaneName is the control plane among the things that may answer.
+// controlPlaneName stands for the control plane in a baseline.
 const controlPlaneName = "control-plane"
 
-// checksOnly is what confirms a switch before which nothing answered.
+// checksOnly stands for the checks, which confirm a switch if nothing answered
+// before it.
 const checksOnly = "checks-only"
 
-// reachLimit bounds one question to something that may answer.
+// reachLimit bounds one request.
 const reachLimit = 5 * time.Second
 
-// confirm waits until something that answered before the switch answers again:
-// a control plane that is down must not take a machine back that reaches its
-// beacons, and the other way round (A10).
+// confirm waits until something that answered before the switch answers again. A
+// machine that reaches its beacons must not roll back because the control plane is
+// down, or the reverse (A10).
 func (m *Machine) confirm(outer context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if len(work.Baseline) == 0 {
@@ -52,22 +53,22 @@ func (m *Machine) confirm(outer context.Context, j states.Journal) states.Input 
 			}
 		}()
 	}
-	var said []string
+	var failures []string
 	for range work.Baseline {
 		select {
 		case name := <-by:
 			return states.Confirmed{By: name}
 		case err := <-last:
-			said = append(said, err.Error())
+			failures = append(failures, err.Error())
 		}
 	}
 	if message, fired := m.Fired(outer); fired {
 		return states.WatchdogFired{Generations: m.Generations(), Message: message}
 	}
-	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(said, "\n")}
+	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(failures, "\n")}
 }
 
-// reach returns nil if what name stands for answers.
+// reach returns nil if the thing with this name answers.
 func (m *Machine) reach(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
@@ -95,5 +96,5 @@ func (m *Machine) reach(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return res.Body.Close() // any answer will do
+	return res.Body.Close() // any answer counts
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
-// confirming is a world whose control plane is up or not, with a journal that
-// waits for one of the baseline.
+// confirming is a machine whose control plane is up or not, and a journal that
+// waits for something of the baseline to answer.
 func confirming(t *testing.T, up bool, baseline ...string) (*Machine, states.Journal) {
 	t.Helper()
 	m := testMachine(t, &fakePlane{down: !up})
@@ -23,25 +23,25 @@ func confirming(t *testing.T, up bool, baseline ...string) (*Machine, states.Jou
 	return m, j
 }
 
-// A10: a control plane that is down does not take back a machine that reaches
-// its beacons, and the other way round.
-func TestConfirm_AnyThatAnsweredBeforeWillDo(t *testing.T) {
+// A10: a machine that reaches its beacons does not roll back because the control
+// plane is down, or the reverse.
+func TestConfirm_IsDoneByAnyThatAnsweredBefore(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	beacon := "tcp://" + l.Addr().String()
-	cache := httptest.NewServer(nil) // answers 404: an answer all the same
+	cache := httptest.NewServer(nil) // answers 404, which is an answer
 	defer cache.Close()
-	const gone = "tcp://127.0.0.1:1"
+	const absent = "tcp://127.0.0.1:1"
 	for _, tc := range []struct {
 		name     string
 		up       bool
 		baseline []string
 		want     string
 	}{
-		{"control plane", true, []string{gone, controlPlaneName}, controlPlaneName},
+		{"control plane", true, []string{absent, controlPlaneName}, controlPlaneName},
 		{"beacon", false, []string{controlPlaneName, beacon}, beacon},
 		{"cache", false, []string{controlPlaneName, cache.URL}, cache.URL},
 		{"nothing answered before", false, nil, checksOnly},
@@ -52,20 +52,20 @@ func TestConfirm_AnyThatAnsweredBeforeWillDo(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", tc.name, in, tc.want)
 		}
 	}
-	m, j := confirming(t, false, controlPlaneName, gone)
+	m, j := confirming(t, false, controlPlaneName, absent)
 	in, ok := m.confirm(t.Context(), j).(states.Unconfirmed)
-	if !ok || !strings.Contains(in.Message, "control-plane: ") || !strings.Contains(in.Message, gone+": ") {
+	if !ok || !strings.Contains(in.Message, "control-plane: ") || !strings.Contains(in.Message, absent+": ") {
 		t.Errorf("%+v, want each with what is wrong", in)
 	}
 }
 
-// The watchdog that was faster is believed.
-func TestConfirm_TellsWhenTheWatchdogWentBack(t *testing.T) {
+// A watchdog that was faster counts.
+func TestConfirm_SeesThatTheWatchdogRolledBack(t *testing.T) {
 	m, j := confirming(t, false, controlPlaneName)
-	if err := m.dir().Watch().Write(disk.Watch{Fired: true, Done: true, Message: "went back"}); err != nil {
+	if err := m.dir().Watch().Write(disk.Watch{Fired: true, Done: true, Message: "rolled back"}); err != nil {
 		t.Fatal(err)
 	}
-	if in, ok := m.confirm(t.Context(), j).(states.WatchdogFired); !ok || in.Message != "went back" {
+	if in, ok := m.confirm(t.Context(), j).(states.WatchdogFired); !ok || in.Message != "rolled back" {
 		t.Errorf("%+v", in)
 	}
 }

@@ -24,7 +24,7 @@ const (
 	stallLimit = 2 * time.Minute
 	roomMargin = 64 << 20 // bytes that must stay free
 	maxTries   = 20       // of a fetch whose order has no deadline
-	maxBadTry  = 2        // of a fetch that brought what was not signed
+	maxBadTry  = 2        // of a fetch that delivered what was not signed
 )
 
 func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
@@ -46,11 +46,11 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	return in
 }
 
-// fetchWait is how long to wait before a fetch that was tried so often already.
+// fetchWait is the wait before a fetch after so many tries.
 func fetchWait(tries int) time.Duration { return min(time.Minute, time.Second<<min(tries, 6)) }
 
-// fetchClosure copies a release's system into the store and compares it with what was
-// signed. since is when the first try began.
+// fetchClosure copies a release's system into the store and compares it with what
+// was signed. since is when the first try began.
 func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
@@ -82,9 +82,8 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	return states.Done{}
 }
 
-// room looks before the copy whether the store has room for it. Most of a
-// closure is there already as a rule, so Nix is asked when the whole would not
-// fit.
+// room checks before the copy that the store has room for it. Most of a closure is
+// usually there already, so Nix is asked only if the whole would not fit.
 func room(ctx context.Context, f nix.Fetch, size int64) states.Input {
 	free, err := host.Free(fleet.StoreDir)
 	if err != nil || free >= size+roomMargin {
@@ -96,7 +95,7 @@ func room(ctx context.Context, f nix.Fetch, size int64) states.Input {
 	return nil
 }
 
-// inspect refuses a system that could not come back by itself.
+// inspect refuses a system that could not be rolled back by itself.
 func (m *Machine) inspect(e fleet.Entry) states.Input {
 	if e.Detach {
 		return nil
@@ -107,15 +106,15 @@ func (m *Machine) inspect(e fleet.Entry) states.Input {
 	}
 	for _, file := range watchdog {
 		if _, err := os.Stat(filepath.Join(string(e.StorePath), file)); err != nil {
-			return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(file) + ", and its entry does not say detach"}
+			return states.Refused{Reason: fleet.ReasonNoWatchdog, Message: "the system does not declare " + filepath.Base(file) + ", and its entry does not allow that (detach)"}
 		}
 	}
 	c, err := m.ReadConfig(filepath.Join(string(e.StorePath), config.AgentFile))
 	if err != nil {
-		return states.Refused{Reason: fleet.ReasonMalformed, Message: "the system's own agent could not start: " + err.Error()}
+		return states.Refused{Reason: fleet.ReasonMalformed, Message: "the system's own agent could not read its configuration: " + err.Error()}
 	}
 	if c.MachineID != m.Agent.MachineID {
-		return states.Refused{Reason: fleet.ReasonWrongMachine, Message: "the system's agent is that of " + string(c.MachineID)}
+		return states.Refused{Reason: fleet.ReasonWrongMachine, Message: "the system is that of machine " + string(c.MachineID)}
 	}
 	return nil
 }

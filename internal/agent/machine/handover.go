@@ -12,13 +12,13 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// askGrace is for a service manager that was asked to end this process: it ends
-// the program that asked as well, which may be seen to fail before the agent is
-// told itself.
+// askGrace is how long to wait after a failed request to end this process. The
+// service manager also ends the program that made the request, which may fail
+// before the agent itself is ended.
 const askGrace = 2 * time.Second
 
-// handOver gives the watchdog its final deadline, and the new system's agent
-// the word.
+// handOver sets the watchdog's final deadline and hands over to the new system's
+// agent.
 func (m *Machine) handOver(ctx context.Context, j states.Journal) states.Input {
 	if o, armed, err := m.dir().Watch().Read(); err == nil && armed && !o.Fired {
 		o.BootID = j.Work.BootID
@@ -31,7 +31,7 @@ func (m *Machine) handOver(ctx context.Context, j states.Journal) states.Input {
 	return m.replace(ctx, left)
 }
 
-// rollbackHandOver gives the previous system's agent the word.
+// rollbackHandOver hands over to the previous system's agent.
 func (m *Machine) rollbackHandOver(ctx context.Context, _ states.Journal) states.Input {
 	return m.replace(ctx, replaceLimit)
 }
@@ -39,8 +39,8 @@ func (m *Machine) rollbackHandOver(ctx context.Context, _ states.Journal) states
 // replaceLimit is how long another agent may take to start.
 const replaceLimit = 30 * time.Second
 
-// replace lets the service manager start the program and the configuration
-// that the running system declares, unless they are this process's own.
+// replace has the service manager restart the agent with the program and the
+// configuration that the running system declares, unless this process has both.
 func (m *Machine) replace(ctx context.Context, limit time.Duration) states.Input {
 	next, mine, err := m.Supervisor.Successor(ctx)
 	if err != nil {
@@ -58,5 +58,5 @@ func (m *Machine) replace(ctx context.Context, limit time.Duration) states.Input
 	if !wait.For(ctx, max(limit, time.Second)) {
 		return nil
 	}
-	return states.Failed{Reason: fleet.ReasonWatchdog, Message: "the running system's agent did not take over in time"}
+	return states.Failed{Reason: fleet.ReasonWatchdog, Message: "the running system's agent did not start in time"}
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
-// endingHost ends the program that asks for the agent's end before the agent,
-// as systemd may, for both are in one control group.
+// endingHost ends the program that asks for the agent's end before the agent, as
+// systemd may: both are in one control group.
 type endingHost struct {
 	host.Supervisor
-	end func() // nil: it does nothing but fail
+	end func() // nil: the request only fails
 }
 
 var errTerminated = errors.New("systemctl: signal: terminated")
@@ -33,8 +33,8 @@ func (h endingHost) RestartAgent(context.Context) error {
 	return errTerminated
 }
 
-// A01: that the program which asked for the agent's end was ended with it is no
-// failure to end; one that fails by itself is.
+// A01: if the program that asked for the agent's end was ended with it, nothing has
+// failed. If it fails by itself, it has.
 func TestHandOver_TheProgramThatAsksMayEndFirst(t *testing.T) {
 	for name, perform := range map[string]func(context.Context, *Machine) states.Input{
 		"restart": func(ctx context.Context, m *Machine) states.Input { return m.replace(ctx, time.Minute) },

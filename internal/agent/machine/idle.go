@@ -14,20 +14,20 @@ import (
 	"github.com/arcanesys/nixfleet/internal/check"
 )
 
-// idleInterval is how often an idle agent looks at its machine by itself.
+// idleInterval is how often an idle agent looks at its machine.
 const idleInterval = 2 * time.Second
 
 // idle is what an idle agent remembers. It is forgotten when the agent ends.
 type idle struct {
-	begun      tried // may be dropped before anything has changed
+	begun      tried // orders may be dropped before anything has changed
 	repeated   tried
 	prefetched fleet.Digest
 	documents  map[fleet.Digest]time.Time // when each may be asked for again
-	running    fleet.StorePath            // at the last look
-	warned     int                        // of so many percent of the timestamp's life
+	running    fleet.StorePath            // when it was last observed
+	warned     int                        // percent of the timestamp's life that was warned of
 }
 
-// tried is when an order may be tried again: less and less often.
+// tried says when an order may be tried again: less and less often.
 type tried struct {
 	order string
 	after time.Time
@@ -46,8 +46,7 @@ func (t *tried) due(o states.Order, first time.Duration, now time.Time) bool {
 	return true
 }
 
-// Idle keeps the checks of the running system going and waits for something to
-// act on.
+// Idle runs the checks of the running system and waits for something to act on.
 func (m *Machine) Idle(ctx context.Context, j states.Journal) states.Input {
 	watching, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -81,7 +80,7 @@ func (m *Machine) changes(j states.Journal, in states.Input) bool {
 
 // wanted is what an idle agent has to act on, or nil.
 func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
-	if !host.LockHeld() { // in the middle of another hand's switch nothing is to be seen
+	if !host.LockHeld() { // during a switch that someone else started, what runs is not certain
 		seen := states.Observed{Generations: m.Generations()}
 		if m.changes(j, seen) {
 			return seen
@@ -109,8 +108,8 @@ func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 	return m.prefetch(ctx, j, v.Prefetch)
 }
 
-// warnOfAge warns when half and three quarters of the timestamp's life are
-// over: once it is, no release is accepted.
+// warnOfAge warns when half and three quarters of the timestamp's life are over.
+// After its end no release is accepted.
 func (m *Machine) warnOfAge(j states.Journal) {
 	used := j.TimestampLife(m.Now().WallMs)
 	step := 0
@@ -125,7 +124,7 @@ func (m *Machine) warnOfAge(j states.Journal) {
 	m.idle.warned = step
 }
 
-// start returns the order to begin with, unless something holds it.
+// start returns the order to begin, unless something holds it.
 func (m *Machine) start(j states.Journal, v states.Orders) states.Input {
 	o, ok := v.Pick(j)
 	if !ok {
@@ -136,7 +135,7 @@ func (m *Machine) start(j states.Journal, v states.Orders) states.Input {
 		return nil
 	}
 	if why := held(filepath.Join(m.Agent.RunDir, "inhibit.d"), time.Now()); why != "" && o.Kind == states.Apply {
-		return states.Busy{Why: why}
+		return states.Held{Why: why}
 	}
 	if !m.idle.begun.due(o, idleInterval, time.Now()) {
 		return nil
@@ -144,8 +143,8 @@ func (m *Machine) start(j states.Journal, v states.Orders) states.Input {
 	return states.Ordered{Order: o}
 }
 
-// repeat queues the outcome of an order that is given again although it was
-// carried out: the control plane may have lost the report.
+// repeat queues the outcome of an order that was carried out and is given again:
+// the control plane may have lost the report.
 func (m *Machine) repeat(j states.Journal, v states.Orders) {
 	o, ok := v.First()
 	if !ok || !j.Did(o) || m.Outbox.Len() > 0 || !m.idle.repeated.due(o, time.Minute, time.Now()) {

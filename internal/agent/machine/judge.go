@@ -12,8 +12,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// judge gets the bundle of the release that the order names and lets the trust
-// rules decide.
+// judge fetches the bundle of the release that the order names and applies the
+// trust rules.
 func (m *Machine) judge(ctx context.Context, j states.Journal) states.Input {
 	a, in := m.accept(ctx, j, j.Work.Order.Digest)
 	if in != nil {
@@ -22,11 +22,11 @@ func (m *Machine) judge(ctx context.Context, j states.Journal) states.Input {
 	return states.Accepted{Release: a}
 }
 
-// accept returns a release that may be fetched, or the input that says why not.
+// accept returns a release that may be fetched, or an input that says why not.
 func (m *Machine) accept(ctx context.Context, j states.Journal, d fleet.Digest) (trust.Accepted, states.Input) {
 	raw, err := m.Plane.Release(ctx, d)
 	if err != nil {
-		return trust.Accepted{}, states.Busy{Why: "get release " + d.Short() + ": " + err.Error()}
+		return trust.Accepted{}, states.Held{Why: "fetch the bundle of release " + d.Short() + ": " + err.Error()}
 	}
 	bundle, err := trust.ParseBundle(raw)
 	if err != nil {
@@ -42,7 +42,7 @@ func (m *Machine) accept(ctx context.Context, j states.Journal, d fleet.Digest) 
 	return a, nil
 }
 
-// trustState adds to what the journal knows what the running system says.
+// trustState is the journal's trust state with what the running system declares.
 func (m *Machine) trustState(j states.Journal) trust.State {
 	s := j.Trust
 	s.Machine, s.System, s.Line, s.Unsigned = m.Agent.MachineID, host.System(), m.Agent.Line, m.Agent.Trust.Unsigned

@@ -11,8 +11,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// adopted returns the floor that a person has left for the agent, unless it
-// knows one.
+// adopted returns the floor that a person has left for the agent, unless the agent
+// knows its floor.
 func (m *Machine) adopted(j states.Journal) states.Input {
 	f, ok, err := m.dir().Floor().Take()
 	if err != nil {
@@ -24,8 +24,8 @@ func (m *Machine) adopted(j states.Journal) states.Input {
 	return states.Adopted{Floor: f}
 }
 
-// learn gets the trust documents that the agent does not have. One that is
-// refused changes nothing, is told, and is looked at again after a while: a
+// learn fetches the trust documents that the agent does not have. A document that
+// is refused changes nothing, is reported, and is tried again after a while: the
 // clock may have been behind.
 func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.DocumentDigests) states.Input {
 	s, known := m.trustState(j), j.Learned
@@ -56,7 +56,7 @@ func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.Docume
 		docs, err := d.get(d.have)
 		if err != nil {
 			m.idle.documents[d.have] = time.Now().Add(10 * time.Second)
-			m.log.Warn("a trust document cannot be had", "digest", d.have, "error", err)
+			m.log.Warn("a trust document cannot be fetched", "digest", d.have, "error", err)
 			continue
 		}
 		next, errs := s.Learn(m.Now().WallMs, docs)
@@ -72,7 +72,7 @@ func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.Docume
 	return states.Learned{Trust: s, Documents: known}
 }
 
-// refusal tells of a document that was refused outside an attempt.
+// refusal reports a document that was refused outside an attempt.
 func (m *Machine) refusal(j states.Journal, d fleet.Digest, err error) {
 	m.log.Warn("a trust document is refused", "digest", d, "error", err)
 	if err := m.Outbox.Put(m.Seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {

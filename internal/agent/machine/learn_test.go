@@ -24,8 +24,7 @@ func successor(t *testing.T, f *trusttest.Fleet, signer string) []byte {
 	return f.Sign(fleet.TypeRoot, payload, signer)
 }
 
-// The trust documents that the control plane names are got, judged and kept;
-// one that is refused is told once and not asked for again.
+// The trust documents that the control plane names are fetched, judged and kept.
 func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	now := time.Now().UnixMilli()
@@ -44,8 +43,8 @@ func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	}
 }
 
-// E02: a root by a stranger's key, and a list by the wrong role, change
-// nothing.
+// E02: a root document signed by a stranger's key, and revocations signed by the
+// wrong role, change nothing. Each is reported once.
 func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	stranger := trusttest.New(t, "stranger", nil)
@@ -67,6 +66,6 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 		t.Errorf("root %d, revocations %v", j.Trust.Root.Version, j.Trust.Revocations)
 	}
 	if n := m.Outbox.Len(); n != 2 {
-		t.Errorf("%d refusals told, want one for each document", n)
+		t.Errorf("%d refusals reported, want one for each document", n)
 	}
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 
 // Package machine carries out the steps of an attempt on the machine that the
-// agent runs on, a file for each, and looks after the machine between attempts.
-// An effect can be repeated: what it has done before a crash is found again.
+// agent runs on, one file a step, and watches the machine between attempts. Each
+// effect can be repeated after a crash.
 //
-// It never decides which step comes next, and speaks to the control plane only
-// through the interface that it is given.
+// It never decides which step comes next and never knows how the control plane is
+// reached.
 package machine
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// ControlPlane is what the machine asks its control plane for.
+// ControlPlane is what the machine asks of its control plane.
 type ControlPlane interface {
-	// Orders are the last ones given; false before the first.
+	// Orders are the last orders given; false before the first.
 	Orders() (states.Orders, bool)
 	// Wake tells when there are other orders.
 	Wake() <-chan struct{}
-	// Answers returns nil if it answers this machine.
+	// Answers returns nil if the control plane answers this machine.
 	Answers(context.Context) error
 	Release(context.Context, fleet.Digest) ([]byte, error)
 	Document(context.Context, fleet.Digest) ([]byte, error)
@@ -39,14 +39,14 @@ type Config struct {
 	*Snapshot
 	Agent      config.Agent
 	ConfigFile string
-	ConfigText []byte // of the file that this process runs with
+	ConfigText []byte // as it was when this process started
 	ReadConfig func(file string) (config.Agent, error)
 	Plane      ControlPlane
 	Supervisor host.Supervisor // nil: that of this machine
 	Outbox     *disk.Outbox
 }
 
-// Machine performs the steps of an attempt on the machine that it runs on.
+// Machine carries out the steps of an attempt.
 type Machine struct {
 	Config
 	idle idle
@@ -65,7 +65,7 @@ func (m *Machine) dir() disk.Dir { return disk.Dir(m.Agent.StateDir) }
 // Wake tells when there are other orders.
 func (m *Machine) Wake() <-chan struct{} { return m.Plane.Wake() }
 
-// Interrupts looks at the orders.
+// Interrupts returns what the present orders mean for the attempt under way.
 func (m *Machine) Interrupts(j states.Journal) (states.Input, bool) {
 	v, given := m.Plane.Orders()
 	if !given {
@@ -74,7 +74,8 @@ func (m *Machine) Interrupts(j states.Journal) (states.Input, bool) {
 	return v.Interrupt(j)
 }
 
-// Fired tells whether the watchdog has gone back, and waits while it does so.
+// Fired reports whether the watchdog has rolled back. While it does so, Fired
+// waits.
 func (m *Machine) Fired(ctx context.Context) (string, bool) {
 	for begin := time.Now(); ; {
 		o, armed, err := m.dir().Watch().Read()
@@ -93,7 +94,7 @@ func (m *Machine) Fired(ctx context.Context) (string, bool) {
 	}
 }
 
-// effects are what the steps stand for. An idle agent has none: it waits.
+// effects holds the effect of each step. Idle has none: Idle waits.
 var effects = map[states.Step]func(*Machine, context.Context, states.Journal) states.Input{
 	states.Judge:            (*Machine).judge,
 	states.Fetch:            (*Machine).fetch,

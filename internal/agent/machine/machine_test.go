@@ -19,7 +19,7 @@ import (
 
 var someOrder = states.Order{Kind: states.Apply, Order: fleet.Order{Digest: fleet.SHA256([]byte("new")), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000}}
 
-// fakePlane gives the orders and the documents that it is told to give.
+// fakePlane gives the orders and documents of a test.
 type fakePlane struct {
 	down   bool
 	orders states.Orders
@@ -66,7 +66,7 @@ func testMachine(t *testing.T, p ControlPlane) *Machine {
 	})
 }
 
-// An outcome that the control plane lost is told again.
+// An outcome that the control plane lost is reported again.
 func TestRepeat_QueuesTheOutcomeOfAnOrderThatIsGivenAgain(t *testing.T) {
 	m := testMachine(t, &fakePlane{})
 	r := fleet.Report{ID: "x", Machine: "web-01", Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Rollout: "r1", Attempt: 1, Digest: someOrder.Digest}
@@ -101,8 +101,8 @@ func TestHeld_NamesTheHoldUntilItIsTooOld(t *testing.T) {
 	}
 }
 
-// A17: a floor is adopted when a person says so, and only when none is known.
-func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
+// A17: a floor is adopted if a person says so, and only if none is known.
+func TestAdopted_ReturnsWhatThePersonLeft(t *testing.T) {
 	m := testMachine(t, &fakePlane{})
 	if err := m.dir().Floor().Write(floorAt(7)); err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestAdopted_TakesUpWhatThePersonLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	if in := m.adopted(j); in != nil {
-		t.Errorf("a floor that is known was given up: %+v", in)
+		t.Errorf("a known floor was replaced: %+v", in)
 	}
 }
 

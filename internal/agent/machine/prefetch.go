@@ -10,7 +10,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
 
-// prefetch brings what may be wanted soon. It changes nothing but the store.
+// prefetch fetches a release that may be applied soon. It changes only the store.
 func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest) states.Input {
 	if d == "" || d == m.idle.prefetched || j.Current != nil && j.Current.Digest == d {
 		return nil
@@ -30,11 +30,11 @@ func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest
 		select {
 		case in := <-ended:
 			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
-				m.log.Warn("the release cannot be fetched ahead", "release", d.Short(), "result", in)
+				m.log.Warn("the release cannot be prefetched", "release", d.Short(), "result", in)
 			}
 			return nil
 		case <-m.Plane.Wake():
-			// Another order must not wait for what is not wanted yet.
+			// Another order must not wait for what is not ordered yet.
 			if v, _ := m.Plane.Orders(); v.Revert != nil || v.Apply != nil && v.Apply.Digest != d {
 				cancel()
 			}

@@ -18,17 +18,17 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// prepare notes what runs, what has failed and what answers, before anything
+// prepare records what runs, what has failed and what answers, before anything
 // changes.
 func (m *Machine) prepare(ctx context.Context, j states.Journal) states.Input {
 	target := string(j.Work.Target.Path)
 	switch why := held(filepath.Join(m.Agent.RunDir, "inhibit.d"), time.Now()); {
 	case why != "":
-		return states.Busy{Why: why}
+		return states.Held{Why: why}
 	case host.LockHeld():
-		return states.Busy{Why: "another switch is in progress on this machine"}
+		return states.Held{Why: "another switch is in progress on this machine"}
 	case m.Agent.DryRun:
-		return states.Busy{Why: "dry run: release " + j.Work.Target.Digest.Short() + " is verified and fetched, and not activated"}
+		return states.Held{Why: "dry run: release " + j.Work.Target.Digest.Short() + " is verified and fetched, and not activated"}
 	}
 	if _, err := os.Stat(target); err != nil {
 		return states.Failed{Reason: fleet.ReasonPathVanished, Message: err.Error()}
@@ -67,15 +67,15 @@ func needsReboot(target string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if booted.Kernel == "" && booted.Initrd == "" { // a container, which has no kernel of its own, or nothing was booted by Nix
+	if booted.Kernel == "" && booted.Initrd == "" { // a container without a kernel of its own, or a machine that Nix did not boot
 		booted = running
 	}
 	booted.Inhibitors = running.Inhibitors
 	return !booted.Equal(next), nil
 }
 
-// bootRoom looks whether the boot partition has room for another kernel: the
-// boot loader copies first and cleans up afterwards (NixOS/nixpkgs#23926).
+// bootRoom checks that the boot partition has room for another kernel. The boot
+// loader copies first and cleans up afterwards (NixOS/nixpkgs#23926).
 func bootRoom(target string) states.Input {
 	const margin = 1 << 20
 	free, err := host.Free("/boot")
@@ -119,9 +119,9 @@ func (m *Machine) baseline(ctx context.Context, j states.Journal) []string {
 	return out
 }
 
-// held names a local hold that is in force, or returns "". A hold is a file;
-// what it says is the reason; after a day it counts no longer, so that a
-// forgotten one does not keep a machine back for ever.
+// held names a local hold that is in force, or returns "". A hold is a file that
+// contains the reason. After a day it no longer counts, so that a forgotten file
+// does not hold a machine for ever.
 func held(dir string, now time.Time) string {
 	const maxAge = 24 * time.Hour
 	entries, err := os.ReadDir(dir)
@@ -133,7 +133,7 @@ func held(dir string, now time.Time) string {
 		if err != nil || info.IsDir() || now.Sub(info.ModTime()) > maxAge {
 			continue
 		}
-		b, _ := os.ReadFile(filepath.Join(dir, e.Name())) // without a text it holds all the same
+		b, _ := os.ReadFile(filepath.Join(dir, e.Name())) // a hold without a reason counts as well
 		text, _, _ := strings.Cut(strings.TrimSpace(fleet.CleanText(string(b), 200)), "\n")
 		return strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", fleet.ReasonHeldLocally, e.Name(), text), ": ")
 	}

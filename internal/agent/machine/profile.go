@@ -18,8 +18,8 @@ func (m *Machine) profile(ctx context.Context, j states.Journal) states.Input {
 	return setProfile(ctx, j.Work.Target.Path)
 }
 
-// rollbackProfile does the same with the previous system. First the watchdog
-// gets as much time again as rolling back takes.
+// rollbackProfile does the same with the previous system. First it moves the
+// watchdog's deadline.
 func (m *Machine) rollbackProfile(ctx context.Context, j states.Journal) states.Input {
 	m.rearm(j)
 	return setProfile(ctx, j.Work.Previous.Path)

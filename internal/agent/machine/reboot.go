@@ -11,7 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// awaitReboot reboots into the target once the machine's policy lets it.
+// awaitReboot reboots into the target once the machine's policy allows it.
 func (m *Machine) awaitReboot(ctx context.Context, _ states.Journal) states.Input {
 	return m.reboot(ctx, m.inWindow)
 }
@@ -21,7 +21,7 @@ func (m *Machine) rollbackReboot(ctx context.Context, _ states.Journal) states.I
 	return m.reboot(ctx, func(time.Time) bool { return true })
 }
 
-// inWindow reports whether the machine's policy lets it reboot at t.
+// inWindow reports whether the machine's policy allows a reboot at t.
 func (m *Machine) inWindow(t time.Time) bool {
 	open, err := m.Agent.Reboot.WindowOpen(t)
 	if err != nil {
@@ -30,7 +30,7 @@ func (m *Machine) inWindow(t time.Time) bool {
 	return open
 }
 
-// reboot waits until it may, lets the reports go out, and reboots.
+// reboot waits until it may, gives queued reports time to be sent, and reboots.
 func (m *Machine) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
 	for !may(time.Now()) {
 		if !wait.For(ctx, 10*time.Second) {

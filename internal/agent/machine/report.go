@@ -14,8 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// report queues the outcome and tidies up. It is the last step: all of it
-// can be done again.
+// report queues the outcome and cleans up. All of it can be repeated.
 func (m *Machine) report(_ context.Context, j states.Journal) states.Input {
 	work := j.Work
 	var errs []error
@@ -35,12 +34,12 @@ func (m *Machine) report(_ context.Context, j states.Journal) states.Input {
 	}
 	errs = append(errs, nix.RemoveRoot(nix.RootsDir, "target"), nix.RemoveRoot(nix.RootsDir, "previous"))
 	if err := errors.Join(errs...); err != nil {
-		m.log.Error("the attempt's end is not tidy", "error", err)
+		m.log.Error("cleaning up after the attempt failed", "error", err)
 	}
 	return states.Done{}
 }
 
-// releaseFile is what programs on the machine may read about what runs.
+// releaseFile is what programs on the machine may read about the running release.
 type releaseFile struct {
 	Machine   fleet.MachineID `json:"machine"`
 	Digest    fleet.Digest    `json:"digest"`
@@ -51,7 +50,7 @@ type releaseFile struct {
 	Source    fleet.Source    `json:"source"`
 }
 
-// writeRelease writes what is known of the release that went live.
+// writeRelease describes the release that went live.
 func (m *Machine) writeRelease(work *states.Work) error {
 	b, err := json.MarshalIndent(releaseFile{
 		m.Agent.MachineID, work.Target.Digest, work.Target.Name, work.Target.Line, work.Target.Sequence, work.Target.Path, work.Accepted.Header.Source,

@@ -13,8 +13,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// Snapshot is what can be told of the machine at any time: the last journal,
-// the last results of its checks, its clocks and its systems.
+// Snapshot is what is known of the machine at any time: the last journal, the last
+// results of its checks, its clocks and its systems.
 type Snapshot struct {
 	machine fleet.MachineID
 	log     *slog.Logger
@@ -25,12 +25,12 @@ type Snapshot struct {
 	checks  []fleet.HealthCheckResult
 }
 
-// NewSnapshot begins with a journal.
+// NewSnapshot makes one with a journal and no results.
 func NewSnapshot(machine fleet.MachineID, j states.Journal, log *slog.Logger) *Snapshot {
 	return &Snapshot{machine: machine, log: log, changed: make(chan struct{}, 1), journal: j}
 }
 
-// SetJournal keeps the journal.
+// SetJournal replaces the journal.
 func (s *Snapshot) SetJournal(j states.Journal) {
 	s.mu.Lock()
 	s.journal = j
@@ -38,14 +38,14 @@ func (s *Snapshot) SetJournal(j states.Journal) {
 	s.notify()
 }
 
-// SetChecks keeps the results of the checks; only another health counts as a
-// change.
+// SetChecks replaces the results of the checks. Only a change of health counts as
+// one.
 func (s *Snapshot) SetChecks(r []fleet.HealthCheckResult) {
 	s.mu.Lock()
-	news := s.checks == nil || fleet.HealthOf(s.checks) != fleet.HealthOf(r)
+	changed := s.checks == nil || fleet.HealthOf(s.checks) != fleet.HealthOf(r)
 	s.checks = r
 	s.mu.Unlock()
-	if news {
+	if changed {
 		s.notify()
 	}
 }
@@ -60,14 +60,14 @@ func (s *Snapshot) notify() {
 // Changed tells that journal or health may have changed.
 func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
 
-// Journal is the last one that was written.
+// Journal is the last journal that was written.
 func (s *Snapshot) Journal() states.Journal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journal
 }
 
-// Checks are the last results; nil before the first.
+// Checks are the last results of the checks; nil before the first.
 func (s *Snapshot) Checks() []fleet.HealthCheckResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +77,7 @@ func (s *Snapshot) Checks() []fleet.HealthCheckResult {
 // System is the machine's platform.
 func (s *Snapshot) System() fleet.System { return host.System() }
 
-// Generations reads what the machine runs, booted and would boot.
+// Generations reads which systems run, were booted, and will be booted.
 func (s *Snapshot) Generations() fleet.Generations { return nix.Generations() }
 
 // Now reads the clocks.
@@ -90,7 +90,7 @@ func (s *Snapshot) Now() states.Moment {
 	return m
 }
 
-// Seen is what a report says of the machine at present.
+// Seen is what a report contains now.
 func (s *Snapshot) Seen() states.Seen {
 	return states.Seen{Machine: s.machine, At: s.Now(), Generations: s.Generations()}
 }

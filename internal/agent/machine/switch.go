@@ -31,7 +31,7 @@ func (m *Machine) runSwitch(ctx context.Context, j states.Journal, system fleet.
 	if host.System().Darwin() {
 		s.Program, s.Args = string(system)+"/activate", nil
 	}
-	// Another hand's switch is waited for (A13).
+	// Wait for a switch that someone else has started (A13).
 	for !s.Started() && host.LockHeld() && m.Now().Boot < work.SwitchUntil {
 		if !wait.For(ctx, 250*time.Millisecond) {
 			return nil

@@ -13,13 +13,12 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
-// watchdogTries is how often the watchdog tries to go back.
+// watchdogTries is how often the watchdog tries to roll back.
 const watchdogTries = 3
 
-// Watchdog looks once whether the machine has to go back to the system before,
-// and takes it there: by that system's own switch program, kept by a GC root,
-// without the network, the agent or the control plane (A10). A timer runs it
-// again and again.
+// Watchdog checks once whether the machine must roll back, and does so: with the
+// previous system's own switch program, which a GC root keeps, and without the
+// network, the agent or the control plane (A10). A timer runs it repeatedly.
 func Watchdog(ctx context.Context, dir disk.Dir, log *slog.Logger) error {
 	now, err := host.Now()
 	if err != nil {
@@ -32,10 +31,10 @@ func Watchdog(ctx context.Context, dir disk.Dir, log *slog.Logger) error {
 	}
 	order.Fired, order.Tries = true, order.Tries+1
 	if err := file.Write(order); err != nil {
-		log.Error("the watchdog's state cannot be written", "error", err) // it goes back all the same
+		log.Error("the watchdog's state cannot be written", "error", err) // it rolls back nevertheless
 	}
-	log.Warn("the new system was not confirmed in time: going back", "system", order.Previous, "try", order.Tries)
-	message, err := goBack(ctx, order, dir.Switches())
+	log.Warn("the new system was not confirmed in time: rolling back", "system", order.Previous, "try", order.Tries)
+	message, err := rollBack(ctx, order, dir.Switches())
 	if err != nil && order.Tries < watchdogTries {
 		return err
 	}
@@ -46,7 +45,7 @@ func Watchdog(ctx context.Context, dir disk.Dir, log *slog.Logger) error {
 	return file.Write(order)
 }
 
-func goBack(ctx context.Context, order disk.Watch, dir string) (string, error) {
+func rollBack(ctx context.Context, order disk.Watch, dir string) (string, error) {
 	if err := nix.SetProfile(ctx, order.Previous); err != nil {
 		return "", err
 	}
@@ -64,5 +63,5 @@ func goBack(ctx context.Context, order disk.Watch, dir string) (string, error) {
 	case res.Code != 0 && res.Code != 4, nix.Generations().Running != order.Previous:
 		return "", fmt.Errorf("the previous system's switch exited %d: %s", res.Code, res.Output)
 	}
-	return "the watchdog went back: the new system was not confirmed in time", nil
+	return "the watchdog rolled back: the new system was not confirmed in time", nil
 }

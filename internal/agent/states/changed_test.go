@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// anyJournal is one at any step, with whatever else may be true of it.
+// anyJournal is a random journal at any step.
 func anyJournal(t *rapid.T, base map[Step]Journal) Journal {
 	var j Journal
 	b, err := json.Marshal(base[rapid.SampledFrom(Steps[:]).Draw(t, "step")])
@@ -50,14 +50,13 @@ func anyJournal(t *rapid.T, base map[Step]Journal) Journal {
 	return j
 }
 
-// What Next says of a change is so, whatever it is given: an engine that is told
-// of none writes nothing, and one that is told of one writes each time.
+// The engine writes a journal if Next says that it changed, and only then.
 func TestNext_SaysWhetherTheJournalChanged(t *testing.T) {
 	base := map[Step]Journal{}
 	for _, s := range Steps {
 		base[s] = at(t, s)
 	}
-	all := append(inputs(), Busy{}, Busy{Why: "something else"}, Learned{}, Learned{Trust: trust.State{HighestSignedTime: 9}})
+	all := append(inputs(), Held{}, Held{Why: "something else"}, Learned{}, Learned{Trust: trust.State{HighestSignedTime: 9}})
 	rapid.Check(t, func(t *rapid.T) {
 		j := anyJournal(t, base)
 		in := rapid.SampledFrom(all).Draw(t, "input")

@@ -16,8 +16,8 @@ const (
 	maxRollback = 3     // tries of each step of rolling back
 )
 
-// Next returns the journal after in, and whether it is another one. An input
-// that means nothing at the journal's step leaves the journal as it is.
+// Next returns the journal after in, and whether in changed it. An input that
+// has no meaning at the journal's step changes nothing.
 func Next(j Journal, in Input, now Moment) (Journal, bool) {
 	if j.Work == nil {
 		return j.idle(in, now)
@@ -77,7 +77,7 @@ func (j Journal) idle(in Input, now Moment) (Journal, bool) {
 	switch in := in.(type) {
 	case Ordered:
 		return j.begin(in.Order, now)
-	case Busy:
+	case Held:
 		return j.waiting(in.Why)
 	case Withdrawn:
 		return j.waiting("")
@@ -102,7 +102,7 @@ func (j Journal) waiting(why string) (Journal, bool) {
 	return j, changed
 }
 
-// learned takes up documents that are not the ones known already.
+// learned keeps what was learned, unless the documents are known already.
 func (j Journal) learned(in Learned) (Journal, bool) {
 	if in.Documents == j.Learned {
 		return j, false
@@ -142,8 +142,8 @@ func (j Journal) begin(o Order, now Moment) (Journal, bool) {
 	return j.rollBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
 }
 
-// observed notes drift, that a staged system has been booted, and that a revert
-// window is over.
+// observed records drift, the boot of a staged system, and the end of a revert
+// window.
 func (j Journal) observed(in Observed, now Moment) (Journal, bool) {
 	pending, drift := j.Trust.Floor != nil && j.Trust.Floor.Pending != nil, j.Drift
 	j.Trust = j.Trust.Settled(now.WallMs)
@@ -162,8 +162,8 @@ func (j Journal) observed(in Observed, now Moment) (Journal, bool) {
 	return j, changed || j.Drift != drift
 }
 
-// ordered looks at an order that comes while another is at work: only one to
-// go back from the very release that is being verified means something.
+// ordered judges an order that comes while another is at work. Only one to
+// revert the release that is being verified has an effect.
 func (j Journal) ordered(o Order, now Moment) (Journal, bool) {
 	w := j.Work
 	switch j.Step {
@@ -209,7 +209,7 @@ func (j Journal) judged(in Input) (Journal, bool) {
 		return j, true
 	case Refused:
 		return j.refused(in)
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		return j.drop(in.Message)
@@ -232,7 +232,7 @@ func (j Journal) fetched(in Input, now Moment) (Journal, bool) {
 		return j, true
 	case Refused:
 		return j.refused(in)
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		if in.Again && !w.late(now) {
@@ -245,7 +245,7 @@ func (j Journal) fetched(in Input, now Moment) (Journal, bool) {
 	return j, false
 }
 
-// late reports whether the order's time is over.
+// late reports whether the order's deadline has passed.
 func (w *Work) late(now Moment) bool {
 	return w.Order.DeadlineMs > 0 && w.Began.since(now)*1000 > float64(w.Order.DeadlineMs)
 }
@@ -253,7 +253,7 @@ func (w *Work) late(now Moment) bool {
 func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
@@ -267,7 +267,7 @@ func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 		}
 		w.Previous = j.previous(in.Running)
 		if w.Previous.Path == "" {
-			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so where to go back to")
+			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so which to roll back to")
 		}
 		w.Action = ActionSwitch
 		if w.Reboot {
@@ -288,8 +288,8 @@ func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 	return j, false
 }
 
-// previous is where going back leads: to what runs now, unless that is a
-// system that has failed here before.
+// previous is where a rollback leads: to what runs now, unless that is a system
+// that has failed here before.
 func (j Journal) previous(running fleet.StorePath) System {
 	if j.Current != nil && (j.Current.Path == running || running == "" || slices.Contains(j.Failed, running)) {
 		return *j.Current
@@ -301,7 +301,7 @@ func (j Journal) previous(running fleet.StorePath) System {
 }
 
 // WatchMargin is how much later than the agent the watchdog acts, in seconds,
-// so that it acts only for an agent that does not.
+// so that it acts only when the agent does not.
 func WatchMargin(confirm float64) float64 { return min(15, max(2, confirm/5)) }
 
 // SwitchLimit is how long a switch may take, in seconds.
@@ -312,7 +312,7 @@ func (w *Work) SwitchLimit() float64 {
 	return switchLimit
 }
 
-// stepped is for steps that are done or not.
+// stepped handles the steps that succeed or fail without a result.
 func (j Journal) stepped(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
@@ -339,8 +339,8 @@ func (j Journal) stepped(in Input, now Moment) (Journal, bool) {
 	return j, false
 }
 
-// enterSwitch gives the switch a unit of its own: a name is never used twice,
-// so that what a failed switch left behind cannot block the next (A06).
+// enterSwitch names a new unit for the switch. A name is never used twice, so
+// that what a failed switch left behind cannot block the next one (A06).
 func (j Journal) enterSwitch(s Step, now Moment) (Journal, bool) {
 	j.Serial++
 	j.Step = s
@@ -368,7 +368,7 @@ func (j Journal) switched(in Input, now Moment) (Journal, bool) {
 	case w.Action == ActionBoot && s.Code != 0, !activated:
 		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration %s exited %d\n%s", w.Action, s.Code, s.Message))
 	case w.Action == ActionBoot && !w.MayReboot:
-		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until somebody reboots")
+		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until the next reboot")
 	case w.Action == ActionBoot:
 		j.Step = AwaitReboot
 		return j, true
@@ -378,7 +378,7 @@ func (j Journal) switched(in Input, now Moment) (Journal, bool) {
 	return j.watchNew(now)
 }
 
-// watchNew begins the time in which the target has to prove itself.
+// watchNew begins the time in which the target must be confirmed and healthy.
 func (j Journal) watchNew(now Moment) (Journal, bool) {
 	w := j.Work
 	j.Trust = j.Trust.Activated(now.WallMs)
@@ -436,11 +436,11 @@ func (j Journal) verified(in Input) (Journal, bool) {
 		return j.end(fleet.OutcomeLive, "", "")
 	case Unhealthy:
 		w.Checks = in.Checks
-		if w.Converged { // it ran before: there is nothing to go back to
+		if w.Converged { // it ran before: there is nothing to roll back to
 			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 		}
 		return j.rollBack(fleet.OutcomeRolledBack, in.Reason, in.Message)
-	case Failed: // another hand switched the machine: never fought (A13)
+	case Failed: // the machine was switched locally, which is never undone (A13)
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 	}
 	return j, false

@@ -12,8 +12,7 @@ type Orders struct {
 	Documents fleet.DocumentDigests // the trust documents that are in force
 }
 
-// Pick returns the order to carry out, if there is one that was not: a revert
-// comes first.
+// Pick returns the order to carry out next, if any. A revert comes first.
 func (o Orders) Pick(j Journal) (Order, bool) {
 	if r, ok := o.revert(); ok && !j.Did(r) {
 		return r, true
@@ -24,7 +23,7 @@ func (o Orders) Pick(j Journal) (Order, bool) {
 	return Order{}, false
 }
 
-// First returns the order that comes first, whether it was carried out or not.
+// First returns the order that comes first, even if it was carried out already.
 func (o Orders) First() (Order, bool) {
 	if r, ok := o.revert(); ok {
 		return r, true
@@ -46,7 +45,7 @@ func (o Orders) apply() (Order, bool) {
 	return Order{Kind: Apply, Order: *o.Apply}, true
 }
 
-// Interrupt returns what the orders mean for the one at work, if they mean
+// Interrupt returns what the orders mean for the attempt under way, if
 // anything.
 func (o Orders) Interrupt(j Journal) (Input, bool) {
 	if r, ok := o.revert(); ok && !j.Did(r) {
@@ -62,7 +61,7 @@ func (o Orders) Interrupt(j Journal) (Input, bool) {
 		return nil, false
 	}
 	if a, ok := o.apply(); !ok || a.Key() != j.Work.Order.Key() {
-		return Withdrawn{}, true // means something only before anything was switched
+		return Withdrawn{}, true // has an effect only before anything was switched
 	}
 	return nil, false
 }

@@ -10,16 +10,15 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Seen is what every report says: of which machine it is, when it was made, and
-// what ran then.
+// Seen is what every report contains: the machine, the time, and what runs.
 type Seen struct {
 	Machine fleet.MachineID
 	At      Moment
 	fleet.Generations
 }
 
-// Transition returns what the control plane is told of the way from one journal
-// to the next, if it is told anything.
+// Transition returns the report of a change from one journal to the next, if
+// there is one.
 func (s Seen) Transition(before, after Journal) (fleet.Report, bool) {
 	switch {
 	case after.Work != nil && after.Phase() != "" && (before.Work == nil || after.Phase() != before.Phase()):
@@ -39,7 +38,7 @@ func (s Seen) Transition(before, after Journal) (fleet.Report, bool) {
 	return fleet.Report{}, false
 }
 
-// Outcome returns how the attempt ended.
+// Outcome reports how the attempt ended.
 func (s Seen) Outcome(j Journal) fleet.Report {
 	w := j.Work
 	r := s.attempt(j, fleet.ReportOutcome)
@@ -49,7 +48,7 @@ func (s Seen) Outcome(j Journal) fleet.Report {
 	return r
 }
 
-// Refusal tells of a document that was refused outside an attempt.
+// Refusal reports a document that was refused outside an attempt.
 func (s Seen) Refusal(j Journal, document fleet.Digest, reason fleet.Reason, message string) fleet.Report {
 	r := s.report(fleet.ReportRefusal)
 	r.Reason, r.Message = reason, message
@@ -68,8 +67,8 @@ func (s Seen) report(kind fleet.ReportKind) fleet.Report {
 	return fleet.Report{Kind: kind, Machine: s.Machine, At: s.At.WallMs, BootID: s.At.BootID, Generations: s.Generations}
 }
 
-// id is the same for the same thing however often it is told, and differs from
-// all else that this machine ever told.
+// id is the same each time the same thing is reported, and differs from the id of
+// every other report of this machine.
 func (s Seen) id(j Journal, what string) string {
 	h := sha256.New()
 	fmt.Fprintln(h, s.Machine, what)

@@ -9,7 +9,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// rollBack begins the way to the previous system, which is always allowed.
+// rollBack begins to restore the previous system, which is always allowed.
 func (j Journal) rollBack(o fleet.Outcome, r fleet.Reason, message string) (Journal, bool) {
 	w := j.Work
 	w.Outcome, w.Reason, w.Message = o, r, message
@@ -48,7 +48,7 @@ func (j Journal) rollingBack(in Input, now Moment) (Journal, bool) {
 		case done && w.ProfileOnly:
 			j.Step = Report
 			return j, true
-		case done || failed: // a profile that cannot be set must not keep the old system from running
+		case done || failed: // a profile that cannot be set must not keep the previous system from running
 			w.RollbackTries = 0
 			if failed {
 				w.Message += "\n" + f.Message
@@ -64,7 +64,7 @@ func (j Journal) rollingBack(in Input, now Moment) (Journal, bool) {
 			return j.rolledBack(s, now)
 		}
 		if failed {
-			return j.rollBackAgain(f.Message, now)
+			return j.retryRollback(f.Message, now)
 		}
 	case RollbackReboot:
 		if failed {
@@ -85,12 +85,12 @@ func (j Journal) rolledBack(s Switched, now Moment) (Journal, bool) {
 	good := s.Code == 0 || s.Code == 3 || s.Code == 4
 	switch {
 	case s.TimedOut:
-		return j.rollBackAgain("its switch did not end in time", now)
+		return j.retryRollback("its switch did not end in time", now)
 	case w.Action == ActionBoot && s.Code == 0:
 		j.Step = RollbackReboot
 		return j, true
 	case !good || w.Action == ActionBoot || s.Running != w.Previous.Path:
-		return j.rollBackAgain(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
+		return j.retryRollback(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
 	case s.BootDefault != "" && s.BootDefault != w.Previous.Path: // O09
 		return j.end(w.failedRollback(), fleet.ReasonProfileFailed, w.Message+"\nthe previous system runs, but the next boot is "+string(s.BootDefault))
 	}
@@ -98,7 +98,7 @@ func (j Journal) rolledBack(s Switched, now Moment) (Journal, bool) {
 	return j, true
 }
 
-func (j Journal) rollBackAgain(why string, now Moment) (Journal, bool) {
+func (j Journal) retryRollback(why string, now Moment) (Journal, bool) {
 	w := j.Work
 	if w.RollbackTries++; w.RollbackTries < maxRollback {
 		return j.enterSwitch(RollbackSwitch, now)
@@ -107,8 +107,8 @@ func (j Journal) rollBackAgain(why string, now Moment) (Journal, bool) {
 		fmt.Sprintf("%s: %s\nrolling back to %s failed %d times: %s", w.Reason, w.Message, w.Previous.Path, maxRollback, why))
 }
 
-// rebooted says what a boot means at each step: by order, by a person or by a
-// power failure, it is the same (A03).
+// rebooted handles a boot at each step. Whether an order, a person or a power
+// failure caused it makes no difference (A03).
 func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 	w := j.Work
 	if w.BootID == "" || w.BootID == now.BootID {
@@ -118,7 +118,7 @@ func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 	onTarget := in.Running == w.Target.Path
 	switch j.Step {
 	case Arm, Profile:
-		j.Step = Prepare // nothing was switched; note anew what runs
+		j.Step = Prepare // nothing was switched; look again at what runs
 	case AwaitReboot, Switch, HandOver, Confirm, Disarm, Verify:
 		switch {
 		case w.Converged:
@@ -127,7 +127,7 @@ func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 			w.Rebooted = true
 			return j.watchNew(now)
 		case j.Step == Switch:
-			return j.rollBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted in the middle of the switch, into "+string(in.Running))
+			return j.rollBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted during the switch, into "+string(in.Running))
 		default:
 			return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
 		}
@@ -143,7 +143,7 @@ func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 	return j, true
 }
 
-// watchdogFired takes note that the watchdog rolled back, and sees to the rest.
+// watchdogFired records that the watchdog rolled back, and completes what is left.
 func (j Journal) watchdogFired(in WatchdogFired) (Journal, bool) {
 	w := j.Work
 	reason := fleet.ReasonWatchdog
@@ -161,7 +161,7 @@ func (j Journal) watchdogFired(in WatchdogFired) (Journal, bool) {
 	return j, true
 }
 
-// finish keeps what later attempts have to know.
+// finish keeps what later attempts need to know.
 func (j Journal) finish(now Moment) (Journal, bool) {
 	w := j.Work
 	j.Done = append(slices.Clone(j.Done), w.Order.Key())
