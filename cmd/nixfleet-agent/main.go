@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Program nixfleet-agent runs on each machine of a fleet.
+// Program nixfleet-agent is what runs on each machine of a fleet.
 package main
 
 import (
@@ -42,7 +42,7 @@ func main() {
 func root() *cobra.Command {
 	o := agent.Options{Version: version}
 	cmd := &cobra.Command{
-		Use: "nixfleet-agent", Short: "Applies the releases that the fleet's signers made for this machine",
+		Use: "nixfleet-agent", Short: "Brings this machine to the releases that its fleet's signers made",
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
@@ -55,7 +55,7 @@ func root() *cobra.Command {
 			RunE: func(c *cobra.Command, _ []string) error { return agent.Run(c.Context(), o) },
 		},
 		&cobra.Command{
-			Use: "watchdog", Short: "Roll back if the new system was not confirmed in time", Example: "  nixfleet-agent watchdog", Args: cobra.NoArgs,
+			Use: "watchdog", Short: "Go back to the system before if the new one was not confirmed in time", Example: "  nixfleet-agent watchdog", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return agent.Watchdog(c.Context(), o) },
 		},
 		enroll(&o), status(&o), history(&o), adoptFloor(&o), configCheck(),
@@ -70,7 +70,7 @@ func root() *cobra.Command {
 	return cmd
 }
 
-// withoutTime leaves out the time, which the journal adds itself.
+// withoutTime leaves out what the journal writes anyway.
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}
@@ -81,7 +81,7 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 func enroll(o *agent.Options) *cobra.Command {
 	var tokenFile string
 	cmd := &cobra.Command{
-		Use: "enroll", Short: "Exchange a one-time token for this machine's certificate",
+		Use: "enroll", Short: "Get this machine's certificate for a one-time token",
 		Example: "  nixfleet-agent enroll --token-file /run/keys/nixfleet-token", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			id, err := agent.Enroll(c.Context(), *o, tokenFile)
@@ -140,8 +140,8 @@ func history(o *agent.Options) *cobra.Command {
 func adoptFloor(o *agent.Options) *cobra.Command {
 	var sequence uint64
 	cmd := &cobra.Command{
-		Use: "adopt-floor", Short: "Set the floor of a machine that has lost its state",
-		Long:    "A machine that has lost its state does not know its floor, the sequence below which it accepts nothing, and holds. This sets it.",
+		Use: "adopt-floor", Short: "Let a machine that lost its state accept releases again",
+		Long:    "A machine that has lost its state does not know below which release it must never go, and accepts none. This gives it a floor.",
 		Example: "  nixfleet-agent adopt-floor --sequence 42", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return agent.AdoptFloor(*o, sequence) },
 	}
@@ -152,13 +152,13 @@ func adoptFloor(o *agent.Options) *cobra.Command {
 func configCheck() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs}
 	cmd.AddCommand(&cobra.Command{
-		Use: "check FILE", Short: "Check a configuration file", Example: "  nixfleet-agent config check result/etc/nixfleet/agent.toml", Args: cobra.ExactArgs(1),
+		Use: "check FILE", Short: "Say whether a configuration file is good", Example: "  nixfleet-agent config check result/etc/nixfleet/agent.toml", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			a, err := agent.ReadConfig(args[0])
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid: machine %s, %d checks\n", args[0], a.MachineID, len(a.Checks))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: good: %s, %d checks\n", args[0], a.MachineID, len(a.Checks))
 			return err
 		},
 	})

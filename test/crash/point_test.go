@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"testing"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
@@ -166,4 +167,12 @@ func (n *namer) step() states.Step {
 		return "none"
 	}
 	return j.Step
+}
+
+func TestReplaced_IsTheNameThatATemporaryFileGets(t *testing.T) {
+	for base, want := range map[string]string{".journal.json.1234.tmp": "journal.json", ".0013.json.1234.tmp": "0013.json"} {
+		if got := replaced(base); got != want {
+			t.Errorf("%s replaces %s, want %s", base, got, want)
+		}
+	}
 }

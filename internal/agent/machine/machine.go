@@ -114,10 +114,14 @@ var effects = map[states.Step]func(*Machine, context.Context, states.Journal) st
 	states.Report:           (*Machine).report,
 }
 
-// Perform does what the journal's step stands for. It returns nil when ctx
-// ended.
+// Perform carries out the journal's step. It returns nil when ctx ended.
 func (m *Machine) Perform(ctx context.Context, j states.Journal) states.Input {
-	in := effects[j.Step](m, ctx, j)
+	effect, ok := effects[j.Step]
+	if !ok {
+		m.log.Error("the journal's step is unknown", "step", j.Step)
+		return nil
+	}
+	in := effect(m, ctx, j)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -159,3 +159,12 @@ func TestTried_WaitsLongerEachTimeAndForgetsForAnotherOrder(t *testing.T) {
 		t.Error("another order has to wait")
 	}
 }
+
+// A journal of another agent may be at a step that this one does not know.
+func TestPerform_DoesNothingAtAnUnknownStep(t *testing.T) {
+	j := states.New()
+	j.Step, j.Work = "dance", &states.Work{}
+	if in := testMachine(t, &fakePlane{}).Perform(t.Context(), j); in != nil {
+		t.Errorf("input %+v", in)
+	}
+}

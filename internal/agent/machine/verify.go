@@ -126,8 +126,8 @@ func (v *verification) run(ctx context.Context) states.Input {
 			r = v.runner.Results()
 			return states.Unhealthy{Reason: fleet.ReasonCheckTimeout, Message: fmt.Sprintf("not healthy within %s\n%s", v.limit, describe(r)), Checks: r}
 		case <-healthy:
-			// Run all checks once more: the interval of one may be longer than
-			// the time in which it must pass.
+			// A last look: the interval of a check may be longer than the time
+			// in which it has to pass.
 			r = v.runner.Again(ctx)
 			if fleet.HealthOf(r) == fleet.Healthy && ctx.Err() == nil && v.runs() {
 				return states.Healthy{Checks: r}
