@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 
-// Package agent is the program on each machine: it asks the control plane what
-// to do, lets the trust rules judge it, brings the machine to the release, and
-// takes it back by itself when the new system does not prove well.
+// Package agent is the program on each machine. It asks the control plane for
+// orders, judges releases by the trust rules, applies them, and rolls back by
+// itself if the new system is not healthy.
 //
 // It never activates what a release signer has not signed for this machine, and
-// never takes a health check or a policy from the control plane.
+// never accepts a health check or a policy from the control plane.
 package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,10 +18,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
-	"github.com/arcanesys/nixfleet/internal/agent/host"
+	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -35,32 +34,19 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// ReadConfig reads an agent's configuration, and checks what only the agent
-// can: that its reboot window makes sense. The error's code is NotFound,
-// Invalid or TooLarge.
+// ReadConfig reads an agent's configuration and checks its reboot window as
+// well. The error's code is NotFound, Invalid or TooLarge.
 func ReadConfig(file string) (config.Agent, error) {
 	c, err := config.ReadAgent(file)
-	if err != nil || c.Reboot.Policy != config.RebootWindow {
+	if err != nil {
 		return c, err
 	}
-	_, err = windowOpen(c.Reboot.Window, time.Now())
+	_, err = c.Reboot.WindowOpen(time.Now())
 	return c, err
 }
 
-func journalFile(c config.Agent) disk.Journal {
-	return disk.Journal{File: filepath.Join(c.StateDir, "journal.json")}
-}
-
-func historyFile(c config.Agent) disk.History {
-	return disk.History{File: filepath.Join(c.StateDir, "history.jsonl")}
-}
-
-func watchFile(c config.Agent) disk.WatchFile {
-	return disk.WatchFile{File: filepath.Join(c.StateDir, "watchdog.json")}
-}
-
-// Run is the agent. It returns nil when ctx ends, and an error when it cannot
-// begin: a configuration, state or identity that makes no sense.
+// Run is the agent. It returns nil when ctx ends, and an error if it cannot start:
+// the configuration or the state is invalid, or another agent runs.
 func Run(ctx context.Context, o Options) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
@@ -82,155 +68,65 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	outbox, err := disk.OpenOutbox(filepath.Join(cfg.StateDir, "outbox"))
+	dir := disk.Dir(cfg.StateDir)
+	outbox, err := disk.OpenOutbox(dir.Outbox())
 	if err != nil {
 		return err
 	}
-	w := &world{
-		cfg: cfg, cfgFile: o.ConfigFile, cfgBytes: text, version: o.Version, sup: host.New(), orders: newOrders(),
-		outbox: outbox, history: historyFile(cfg), watch: watchFile(cfg), log: o.Log,
-		snapshot: &snapshot{moved: make(chan struct{}, 1)}, contact: &contact{},
-		notBefore: map[string]time.Time{}, delay: map[string]time.Duration{}, notBeforeDoc: map[fleet.Digest]time.Time{},
+	if err := dir.Sweep(); err != nil {
+		return err
 	}
-	w.engine = &engine{
-		save: journalFile(cfg).Save, report: outbox.Put, changed: w.snapshot.set, effects: w, machine: cfg.MachineID, log: o.Log,
-	}
-	w.snapshot.set(j)
-	if err := copyRelease(cfg); err != nil {
+	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
+	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Log: o.Log})
+	m := machine.New(machine.Config{
+		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
+	})
+	e := &engine{save: dir.Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
+	if err := dir.Releases(cfg.RunDir).Show(); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
-	return w.serve(ctx, j, o)
-}
-
-// serve runs the parts of the agent until ctx ends, or one of them cannot go
-// on. Without an identity the machine is looked after all the same: an attempt
-// under way is ended, the watchdog is served.
-func (w *world) serve(ctx context.Context, j states.Journal, o Options) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
-	ready := make(chan struct{})
-	link := &latePlane{ready: ready}
-	w.cp = link
-	wg.Go(func() {
-		id := &identity{cfg: w.cfg}
-		c := w.connect(ctx, id, o)
-		if c == nil {
-			return
-		}
-		defer c.Close()
-		link.AgentClient = c
-		close(ready)
-		wg.Go(func() { w.poll(ctx) })
-		wg.Go(func() { w.deliver(ctx) })
-		id.renew(ctx, c, w.log)
-		<-ctx.Done()
-	})
-	if w.cfg.Metrics.Listen != "" {
-		wg.Go(func() {
-			if err := w.serveMetrics(ctx); err != nil {
-				w.log.Error("metrics cannot be served", "listen", w.cfg.Metrics.Listen, "error", err)
+	parts := []func(context.Context){l.Run}
+	if listen := cfg.Metrics.Listen; listen != "" {
+		parts = append(parts, func(ctx context.Context) {
+			if err := (metrics{listen, o.Version, snap, outbox, l.Contact}).serve(ctx); err != nil {
+				o.Log.Error("metrics cannot be served", "listen", listen, "error", err)
 			}
 		})
 	}
-	w.log.Info("agent started", "machine", w.cfg.MachineID, "version", w.version, "step", j.Step, "running", w.Generations().Running)
-	w.engine.run(ctx, j)
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
+	o.Log.Info("agent started", "machine", cfg.MachineID, "version", o.Version, "step", j.Step, "running", snap.Generations().Running)
+	alongside(ctx, parts, func(ctx context.Context) { e.run(ctx, j) })
 	return nil
 }
 
-// connect enrols the machine if need be and makes the client. It goes on until
-// that succeeds or ctx ends.
-func (w *world) connect(ctx context.Context, id *identity, o Options) *api.AgentClient {
-	for failures := 1; ; failures++ {
-		err := error(nil)
-		if !id.enrolled() && w.cfg.Identity.TokenFile != "" {
-			var token string
-			if token, err = readToken(w.cfg.Identity.TokenFile); err == nil {
-				err = id.enroll(ctx, token)
-			}
-		}
-		if err == nil {
-			var c *api.AgentClient
-			if c, err = id.client(o.Version); err == nil {
-				return c
-			}
-		}
-		if failures == 1 || failures%20 == 0 {
-			w.log.Error("no identity yet", "error", err, "hint", fleet.ErrorHint(err))
-		}
-		if !pause(ctx, backOff(failures, 10*time.Second)) {
-			return nil
-		}
+// alongside runs the engine until ctx ends, and the other parts of the agent with
+// it. The engine does not need an identity: an attempt under way is finished also
+// on a machine that is not enrolled.
+func alongside(ctx context.Context, parts []func(context.Context), engine func(context.Context)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for _, part := range parts {
+		wg.Go(func() { part(ctx) })
 	}
+	engine(ctx)
 }
 
-// latePlane is the control plane once there is an identity to show it.
-type latePlane struct {
-	*api.AgentClient
-	ready <-chan struct{}
-}
-
-func (l *latePlane) there() error {
-	select {
-	case <-l.ready:
-		return nil
-	default:
-		return fleet.Errorf(fleet.Unavailable, "the machine is not enrolled")
-	}
-}
-
-// CheckIn makes the client's call, if there is one.
-func (l *latePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
-	if err := l.there(); err != nil {
-		return api.Orders{}, err
-	}
-	return l.AgentClient.CheckIn(ctx, c)
-}
-
-// Release makes the client's call, if there is one.
-func (l *latePlane) Release(ctx context.Context, d fleet.Digest) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Release(ctx, d)
-}
-
-// Document makes the client's call, if there is one.
-func (l *latePlane) Document(ctx context.Context, d fleet.Digest) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Document(ctx, d)
-}
-
-// Root makes the client's call, if there is one.
-func (l *latePlane) Root(ctx context.Context, version uint64) ([]byte, error) {
-	if err := l.there(); err != nil {
-		return nil, err
-	}
-	return l.AgentClient.Root(ctx, version)
-}
-
-// begin reads the journal and pins the root that the running system brings.
+// begin reads the journal and pins the root document of the running system.
 func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
-	j, lost, err := journalFile(cfg).Load()
+	j, lost, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return j, err
 	}
 	if lost {
-		log.Warn("there is no state: the floor is that of the release that runs, or what adopt-floor says")
+		log.Warn("the machine has no state: its floor will be that of the running release, or what nixfleet-agent adopt-floor sets")
 	}
 	if cfg.Trust.RootFile == "" {
 		return j, nil
 	}
 	text, err := os.ReadFile(cfg.Trust.RootFile)
 	if err != nil {
-		return j, fleet.Errorf(fleet.NotFound, "read root document: %w", err).WithHint("trust.rootFile in the configuration names it")
+		return j, fleet.Errorf(fleet.NotFound, "read root document: %w", err).WithHint("set trust.rootFile in the configuration to the fleet's root document")
 	}
 	if j.Trust.Root == nil {
 		root, err := trust.PinRoot(text)
@@ -240,14 +136,14 @@ func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
 		j.Trust.Root = &root
 		return j, nil
 	}
-	// A newer system may bring the next version before the control plane does.
+	// A newer system may contain the next version before the control plane offers it.
 	if root, err := trust.AdvanceRoot(*j.Trust.Root, time.Now().UnixMilli(), text); err == nil {
 		j.Trust.Root = &root
 	}
 	return j, nil
 }
 
-// lockState keeps two agents from using one state directory.
+// lockState prevents two agents from using one state directory.
 func lockState(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -258,20 +154,7 @@ func lockState(dir string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("systemctl status nixfleet-agent")
+		return nil, fleet.Errorf(fleet.Conflict, "another agent uses %s", dir).WithHint("stop it first: systemctl stop nixfleet-agent")
 	}
 	return func() { f.Close() }, nil
-}
-
-// copyRelease puts what is known of the running release where programs look
-// for it; that place is empty after a boot.
-func copyRelease(cfg config.Agent) error {
-	b, err := os.ReadFile(filepath.Join(cfg.StateDir, "release.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return disk.WriteFile(filepath.Join(cfg.RunDir, "release.json"), b, 0o644)
 }

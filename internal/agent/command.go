@@ -4,27 +4,23 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/link"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/config"
-	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Enroll buys this machine's certificate with a token, from tokenFile or, if
-// that is empty, from the file that the configuration names. A machine that
-// knows no floor starts without one: who enrols it by hand vouches for it. It
-// returns which machine was enrolled.
+// Enroll exchanges a token for this machine's certificate. The token is in
+// tokenFile or, if that is empty, in the file that the configuration names. A
+// machine that does not know its floor starts without one: the person who enrols
+// it vouches for it. Enroll returns the machine's id.
 func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, error) {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
@@ -34,58 +30,40 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 		tokenFile = cfg.Identity.TokenFile
 	}
 	if tokenFile == "" {
-		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("give --token-file FILE; nixfleet machine token %s makes one", cfg.MachineID)
+		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("make one with nixfleet machine token %s, and name its file: nixfleet-agent enroll --token-file FILE", cfg.MachineID)
 	}
-	token, err := readToken(tokenFile)
-	if err != nil {
+	if err := link.Enroll(ctx, cfg, tokenFile); err != nil {
 		return "", err
 	}
-	if err := (&identity{cfg: cfg}).enroll(ctx, token); err != nil {
-		return "", err
-	}
-	if j, _, err := journalFile(cfg).Load(); err != nil || j.Trust.Floor != nil {
+	if j, _, err := disk.Dir(cfg.StateDir).Journal().Load(); err != nil || j.Trust.Floor != nil {
 		return cfg.MachineID, err
 	}
-	return cfg.MachineID, requestFloor(cfg, trust.Floor{})
+	return cfg.MachineID, disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
 }
 
-// AdoptFloor gives a machine that has lost its state a floor: releases of its
-// line below sequence are refused from then on; 0 accepts any.
+// AdoptFloor gives a machine that has lost its state a floor: from then on it
+// refuses releases of its line below sequence; 0 accepts any.
 func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return err
 	}
-	j, _, err := journalFile(cfg).Load()
+	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return err
 	}
 	if j.Trust.Floor != nil {
-		return fleet.Errorf(fleet.Conflict, "%s knows its floor", cfg.MachineID).
-			WithHint("to accept an older release once, sign a grant: nixfleet trust grant --kind downgrade")
+		return fleet.Errorf(fleet.Conflict, "%s has a floor", cfg.MachineID).
+			WithHint("to run an older system, make a new release of it: nixfleet release create --from DIGEST")
 	}
 	f := trust.Floor{}
 	if sequence > 0 {
 		f.Lines = map[fleet.Line]trust.Mark{cfg.Line: {Line: cfg.Line, Sequence: sequence}}
 	}
-	return requestFloor(cfg, f)
+	return disk.Dir(cfg.StateDir).Floor().Write(f)
 }
 
-// requestFloor leaves the floor where the agent that runs, or the next one,
-// finds it.
-func requestFloor(cfg config.Agent, f trust.Floor) error {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return fmt.Errorf("encode floor: %w", err)
-	}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	w := world{cfg: cfg}
-	return disk.WriteFile(w.adoptFile(), b, 0o600)
-}
-
-// Status is what an agent's files say of it, without asking it.
+// Status is what an agent's files say, whether or not it runs.
 type Status struct {
 	Machine  fleet.MachineID  `json:"machine"`
 	State    fleet.AgentState `json:"state"`
@@ -107,21 +85,17 @@ func ReadStatus(o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	j, _, err := journalFile(cfg).Load()
+	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
 	if err != nil {
 		return Status{}, err
 	}
-	g := nix.Generations()
+	g := machine.NewSnapshot(cfg.MachineID, j, o.Log).Generations()
 	s := Status{
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
 	}
-	queue, err := os.ReadDir(filepath.Join(cfg.StateDir, "outbox"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return Status{}, fmt.Errorf("read outbox: %w", err)
-	}
-	s.Queued = len(queue)
-	return s, nil
+	s.Queued, err = disk.Dir(cfg.StateDir).Queued()
+	return s, err
 }
 
 // Text writes the status for people.
@@ -146,7 +120,7 @@ func (s Status) Text(out io.Writer) error {
 		line("last good", fmt.Sprintf("%s %s", c.Digest.Short(), c.Path))
 	}
 	if s.Drift {
-		line("drift", "the machine runs something that the agent did not activate")
+		line("drift", "the machine runs a system that its agent did not activate")
 	}
 	line("reports", fmt.Sprintf("%d queued", s.Queued))
 	_, err := io.WriteString(out, b.String())
@@ -159,7 +133,7 @@ func ReadHistory(o Options) ([]fleet.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return historyFile(cfg).List()
+	return disk.Dir(cfg.StateDir).History().List()
 }
 
 // HistoryText writes outcomes for people.

@@ -97,7 +97,7 @@ var scenarios = []scenario{
 // A01 A02 A03 A12: the agent is killed, or the power fails, before and after
 // each write and each move of an effect, once and twice: the machine always
 // comes to rest on the new system or the old one, as it is reported, and never
-// needs a hand.
+// needs a person.
 func TestEngine_SurvivesItsEndAtEveryPoint(t *testing.T) {
 	var sum tally
 	result := os.Getenv("NIXFLEET_CRASH_RESULT") // make crash-sim: more second ends

@@ -36,8 +36,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
-// patience bounds every wait: longer than anything takes on a busy machine.
-const patience = 90 * time.Second
+// waitLimit bounds every wait: longer than anything takes on a loaded machine.
+const waitLimit = 90 * time.Second
 
 // plane is a control plane that gives the orders it is told to give.
 type plane struct {
@@ -132,7 +132,7 @@ func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // await waits until ok, which is called with p locked.
 func (p *plane) await(what string, ok func() bool) {
 	p.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(waitLimit)
 	for {
 		p.mu.Lock()
 		good, changed := ok(), p.changed
@@ -145,7 +145,7 @@ func (p *plane) await(what string, ok func() bool) {
 		case <-deadline:
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.t.Fatalf("not within %s: %s; last check-in %+v", patience, what, p.seen)
+			p.t.Fatalf("not within %s: %s; last check-in %+v", waitLimit, what, p.seen)
 		}
 	}
 }
@@ -171,7 +171,7 @@ const machineID = "web-01"
 
 func newSite(t *testing.T) *site {
 	testbed.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*waitLimit)
 	t.Cleanup(cancel)
 	tb, err := testbed.New(ctx, testbed.Config{})
 	check(t, err)
@@ -355,7 +355,7 @@ func (s *site) apply(path string) fleet.Report {
 
 func (s *site) sh(script string) string {
 	s.t.Helper()
-	res, err := s.host.Exec(s.ctx, proc.Cmd{Path: "/bin/sh", Args: []string{"-c", "PATH=/run/current-system/sw/bin:$PATH; " + script}, Timeout: patience})
+	res, err := s.host.Exec(s.ctx, proc.Cmd{Path: "/bin/sh", Args: []string{"-c", "PATH=/run/current-system/sw/bin:$PATH; " + script}, Timeout: waitLimit})
 	var exit *proc.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		s.t.Fatal(err)

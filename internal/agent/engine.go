@@ -4,71 +4,67 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"log/slog"
-	"reflect"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// effects are what the engine does to the world, and how it looks at it.
+// effects are what the engine does on the machine, and what it sees of it.
 type effects interface {
-	// Perform does what the journal's step stands for. It may be done again
-	// after a crash. It returns nil when ctx ended.
+	// Perform carries out the journal's step, also one that a crash has
+	// interrupted. It returns nil when ctx ended.
 	Perform(ctx context.Context, j states.Journal) states.Input
 	// Idle waits for something that an idle agent has to act on.
 	Idle(ctx context.Context, j states.Journal) states.Input
-	// Interrupts returns what ends the step at work from outside, if anything
-	// does; wake tells when to ask again.
+	// Interrupts returns what ends the present step from outside, if anything
+	// does. Wake tells when to ask again.
 	Interrupts(j states.Journal) (states.Input, bool)
 	Wake() <-chan struct{}
 	Generations() fleet.Generations
 	Now() states.Moment
-	// Fired tells whether the watchdog has gone back; while it does so, it
-	// waits.
+	// Fired reports whether the watchdog has rolled back. While it does so,
+	// Fired waits.
 	Fired(ctx context.Context) (string, bool)
 }
 
-// engine drives the journal: it is written, then its step is performed, and
-// the result gives the next journal.
+// engine drives the journal: it writes it, performs its step, and derives the next
+// journal from the result.
 type engine struct {
 	save    func(states.Journal) error
 	report  func(fleet.Report) error
-	changed func(states.Journal) // told each new journal, after it was written
+	changed func(states.Journal) // is given each new journal after it was written
 	effects effects
 	machine fleet.MachineID
 	log     *slog.Logger
 }
 
-// run goes on until ctx ends.
+// run drives the journal until ctx ends.
 func (e *engine) run(ctx context.Context, j states.Journal) {
 	if j.Step != states.Idle {
-		// What a boot means can be said only once the watchdog has ended what it does.
+		// A boot can be judged only when the watchdog does nothing any more.
 		if message, fired := e.effects.Fired(ctx); fired {
-			j = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
+			j, _ = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
 		}
 	}
-	j = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
-	e.tell(states.New(), j) // what was written may not have been told
+	j, _ = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
+	e.tell(states.New(), j) // a crash may have come before the report
 	e.changed(j)
 	for ctx.Err() == nil {
 		in := e.input(ctx, j)
 		if ctx.Err() != nil {
 			return
 		}
-		next := e.next(ctx, j, in)
-		if next.Step == j.Step && j.Step != states.Idle && reflect.DeepEqual(next, j) {
-			pause(ctx, 250*time.Millisecond) // it will be tried again, for ever if need be, but not in a rush
+		var changed bool
+		if j, changed = e.next(ctx, j, in); !changed && j.Step != states.Idle {
+			wait.For(ctx, 250*time.Millisecond) // it is tried again for as long as it takes, but not at once
 		}
-		j = next
 	}
 }
 
-// input performs the step and returns how that ended, or what ended it.
+// input performs the step and returns its result, or what interrupted it.
 func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	if j.Step == states.Idle {
 		return e.effects.Idle(ctx, j)
@@ -84,10 +80,12 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	done := make(chan states.Input, 1)
 	go func() { done <- e.effects.Perform(ctx, j) }()
 	for {
-		if in, ok := e.effects.Interrupts(j); ok && !reflect.DeepEqual(states.Next(j, in, e.effects.Now()), j) {
-			cancel()
-			<-done
-			return in
+		if in, ok := e.effects.Interrupts(j); ok {
+			if _, changes := states.Next(j, in, e.effects.Now()); changes {
+				cancel()
+				<-done
+				return in
+			}
 		}
 		select {
 		case in := <-done:
@@ -97,70 +95,46 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 	}
 }
 
-// next writes the journal that in leads to. What follows from it is told
-// before its step is performed.
-func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) states.Journal {
+// next writes the journal that in leads to, and returns it and whether it changed.
+// The change is reported before the new step is performed.
+func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (states.Journal, bool) {
 	if in == nil {
-		return j
+		return j, false
 	}
 	now := e.effects.Now()
-	next := states.Next(j, in, now)
-	if reflect.DeepEqual(next, j) {
-		return j
+	next, changed := states.Next(j, in, now)
+	if !changed {
+		return j, false
 	}
 	if err := e.keep(ctx, next); err != nil {
 		e.log.Error("the journal cannot be written", "step", next.Step, "error", err)
 		switch next.Step {
 		case states.Judge, states.Fetch, states.Prepare, states.Arm, states.Profile, states.Switch:
-			// Nothing may change on the machine that is not written down (A12).
-			// What is done already can be found out again from the journal
-			// before.
+			// Nothing may change on the machine before it is in the journal (A12).
+			// At the later steps the old journal is enough to find out what was
+			// done.
 			if ctx.Err() == nil {
-				next = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
+				next, changed = states.Next(j, states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}, now)
 			}
 		}
 	}
 	e.tell(j, next)
 	e.changed(next)
-	return next
+	return next, changed
 }
 
-// keep writes the journal, with some patience: a full disk may be emptied.
+// keep writes the journal. It tries a few times: a full disk may be emptied.
 func (e *engine) keep(ctx context.Context, j states.Journal) error {
-	for wait := 100 * time.Millisecond; ; wait *= 2 {
-		err := e.save(j)
-		if err == nil || wait > time.Second {
-			return err
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		case <-t.C:
-		}
-	}
+	return wait.Retry(ctx, 5, 100*time.Millisecond, func() error { return e.save(j) })
 }
 
-// tell logs and reports what has changed.
+// tell logs and reports a change.
 func (e *engine) tell(j, next states.Journal) {
 	if next.Step != j.Step {
 		e.log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))
 	}
-	var r fleet.Report
-	switch {
-	case next.Work != nil && next.Phase() != "" && (j.Work == nil || next.Phase() != j.Phase()):
-		r = e.about(next, fleet.ReportProgress)
-		r.Phase = next.Phase()
-		if r.Phase.RollingBack() {
-			r.Reason, r.Message, r.Checks = next.Work.Reason, next.Work.Message, next.Work.Checks
-		}
-		r.ID = reportID(e.machine, next, string(r.Phase))
-	case next.Drift != "" && next.Drift != j.Drift:
-		r = fleet.Report{Kind: fleet.ReportDrift, Reason: fleet.ReasonChangedLocally, Message: fmt.Sprintf("the machine runs %s, which the agent did not activate", next.Drift)}
-		r = e.fill(r)
-		r.ID = reportID(e.machine, next, "drift "+string(next.Drift)+fmt.Sprint(r.At))
-	default:
+	r, ok := e.seen().Transition(j, next)
+	if !ok {
 		return
 	}
 	if err := e.report(r); err != nil {
@@ -168,26 +142,8 @@ func (e *engine) tell(j, next states.Journal) {
 	}
 }
 
-func (e *engine) about(j states.Journal, kind fleet.ReportKind) fleet.Report {
-	w := j.Work
-	return e.fill(fleet.Report{Kind: kind, Rollout: w.Order.Rollout, Attempt: w.Order.Attempt, Digest: w.Order.Digest, StorePath: w.Target.Path})
-}
-
-func (e *engine) fill(r fleet.Report) fleet.Report {
-	now := e.effects.Now()
-	r.Machine, r.At, r.BootID, r.Generations = e.machine, now.WallMs, now.BootID, e.effects.Generations()
-	return r
-}
-
-// reportID is the same for the same thing however often it is told, and
-// differs from all else that this machine ever told.
-func reportID(m fleet.MachineID, j states.Journal, what string) string {
-	h := sha256.New()
-	fmt.Fprintln(h, m, what)
-	if w := j.Work; w != nil {
-		fmt.Fprintln(h, w.Order.Key(), w.Began.WallMs, w.Began.BootID)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+func (e *engine) seen() states.Seen {
+	return states.Seen{Machine: e.machine, At: e.effects.Now(), Generations: e.effects.Generations()}
 }
 
 func releaseOf(j states.Journal) fleet.Digest {

@@ -32,7 +32,7 @@ type scenario struct {
 	crash   bool // and that one ends at once
 	reboot  bool // the new system wants a reboot
 	bootBad bool // the boot loader falls back to the old one
-	revert  bool // the control plane orders it back when it is live
+	revert  bool // the control plane orders a revert when it is live
 	full    bool // the disk is full from the switch on
 	outcome fleet.Outcome
 }
@@ -132,7 +132,7 @@ func (m *sim) pass(seconds float64) {
 		if w == nil || !w.Due(m.now.BootID, m.now.Boot) {
 			continue
 		}
-		w.Fired, w.Done, w.Message = true, true, "went back"
+		w.Fired, w.Done, w.Message = true, true, "rolled back"
 		m.disk.profile, m.disk.bootDefault, m.running = w.Previous, w.Previous, w.Previous
 	}
 }
@@ -191,9 +191,9 @@ func (m *sim) Idle(_ context.Context, j states.Journal) states.Input {
 	if !j.Did(simOrder) {
 		return states.Ordered{Order: simOrder}
 	}
-	back := states.Order{Kind: states.Revert, Order: fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}
-	if m.revert && j.Current.Path == newPath && !j.Did(back) {
-		return states.Ordered{Order: back}
+	order := states.Order{Kind: states.Revert, Order: fleet.Order{Digest: simOrder.Digest, Rollout: "r1", Attempt: 1}}
+	if m.revert && j.Current.Path == newPath && !j.Did(order) {
+		return states.Ordered{Order: order}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -275,7 +275,7 @@ func (m *sim) Perform(_ context.Context, j states.Journal) states.Input {
 		}
 		return m.answer(states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: "app is failed"})
 	case states.Report:
-		return m.conclude(j)
+		return m.reportOutcome(j)
 	}
 	return m.answer(states.Done{})
 }
@@ -287,9 +287,9 @@ func (m *sim) answer(in states.Input) states.Input {
 	return in
 }
 
-func (m *sim) conclude(j states.Journal) states.Input {
+func (m *sim) reportOutcome(j states.Journal) states.Input {
 	w := j.Work
-	r := fleet.Report{ID: reportID("web-01", j, "outcome"), Kind: fleet.ReportOutcome, Outcome: w.Outcome, Reason: w.Reason}
+	r := fleet.Report{ID: states.Seen{Machine: "web-01"}.Outcome(j).ID, Kind: fleet.ReportOutcome, Outcome: w.Outcome, Reason: w.Reason}
 	if m.report(r) != nil {
 		return nil
 	}

@@ -17,8 +17,9 @@ import (
 
 // A04 A06 A07 H06 O09: a good release goes live; one whose service dies, one
 // that cannot be activated, one that hangs, one that kills its caller and one
-// that cuts the network come back by themselves, each to what ran before.
-func TestAgent_BringsGoodReleasesAndComesBackFromBadOnes(t *testing.T) {
+// that cuts the network are rolled back by the machine itself, each to what ran
+// before.
+func TestAgent_AppliesGoodReleasesAndRollsBackBadOnes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	one := s.build(testbed.System{Generation: "1"})
@@ -51,7 +52,7 @@ func TestAgent_BringsGoodReleasesAndComesBackFromBadOnes(t *testing.T) {
 			s.want(r, fleet.OutcomeRolledBack, tc.reason)
 			s.runs(two)
 			if got := s.sh("systemctl is-active app.service nixfleet-agent.service"); got != "active\nactive" {
-				t.Errorf("units after going back: %s", got)
+				t.Errorf("units after the rollback: %s", got)
 			}
 			t.Logf("%s: %s", tc.fault, r.Message)
 		})
@@ -217,8 +218,8 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		now = next
 	})
 
-	// A13: a switch by hand is told once, and not fought.
-	part("another hand", func(t *testing.T) {
+	// A13: a switch by hand is reported once, and not undone.
+	part("switch by hand", func(t *testing.T) {
 		hand := s.build(testbed.System{Generation: "hand", Kernel: "2"})
 		check(t, s.host.Add(s.ctx, hand))
 		s.sh("nix-env -p /nix/var/nix/profiles/system --set " + hand + "; " + hand + "/bin/switch-to-configuration switch")
@@ -232,7 +233,7 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		s.give(d, time.Minute)
 		s.plane.await("waiting agent", func() bool { return strings.Contains(s.plane.seen.Waiting, "another switch is in progress") })
 		s.sh("systemctl stop by-hand")
-		s.want(s.outcome(), fleet.OutcomeLive, "") // by order, the machine comes back to the fleet
+		s.want(s.outcome(), fleet.OutcomeLive, "") // by order, the machine runs a release of the fleet again
 		s.runs(next)
 		now = next
 	})

@@ -4,69 +4,17 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
-	"time"
 
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
-	"github.com/arcanesys/nixfleet/internal/agent/host"
-	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/agent/machine"
 )
 
-// watchdogTries is how often the watchdog tries to go back.
-const watchdogTries = 3
-
-// Watchdog looks once whether the machine has to go back to the system before,
-// and takes it there: by that system's own switch program, kept by a GC root,
-// without the network, the agent or the control plane (A10). A timer runs it
-// again and again.
+// Watchdog checks once whether the machine must roll back, and does so. A timer
+// runs it repeatedly.
 func Watchdog(ctx context.Context, o Options) error {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return err
 	}
-	now, err := host.Now()
-	if err != nil {
-		return err
-	}
-	file := watchFile(cfg)
-	order, armed, err := file.Read()
-	if err != nil || !armed || !order.Due(now.BootID, now.Boot) {
-		return err
-	}
-	order.Fired, order.Tries = true, order.Tries+1
-	if err := file.Write(order); err != nil {
-		o.Log.Error("the watchdog's state cannot be written", "error", err) // it goes back all the same
-	}
-	o.Log.Warn("the new system was not confirmed in time: going back", "system", order.Previous, "try", order.Tries)
-	message, err := goBack(ctx, order, filepath.Join(cfg.StateDir, "switch"))
-	if err != nil && order.Tries < watchdogTries {
-		return err
-	}
-	order.Done, order.Message = true, message
-	if err != nil {
-		order.Message = err.Error()
-	}
-	return file.Write(order)
-}
-
-func goBack(ctx context.Context, order disk.Watch, dir string) (string, error) {
-	if err := nix.SetProfile(ctx, order.Previous); err != nil {
-		return "", err
-	}
-	s := host.Switch{
-		Name: fmt.Sprintf("%s-%d", order.Unit, order.Tries), Dir: dir, Limit: 10 * time.Minute,
-		Program: string(order.Previous) + "/bin/switch-to-configuration", Args: []string{"switch"},
-	}
-	if host.System().Darwin() {
-		s.Program, s.Args = string(order.Previous)+"/activate", nil
-	}
-	res, err := host.New().Run(ctx, s)
-	switch {
-	case err != nil:
-		return "", err
-	case res.Code != 0 && res.Code != 4, nix.Generations().Running != order.Previous:
-		return "", fmt.Errorf("the previous system's switch exited %d: %s", res.Code, res.Output)
-	}
-	return "the watchdog went back: the new system was not confirmed in time", nil
+	return machine.Watchdog(ctx, disk.Dir(cfg.StateDir), o.Log)
 }

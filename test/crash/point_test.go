@@ -10,8 +10,10 @@ import (
 	"os"
 	"path"
 	"strings"
+	"testing"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // point is a moment of an attempt, the same in each run: what the journal on
@@ -36,6 +38,7 @@ type namer struct {
 	seen      map[string]int
 	victim    int               // the process to kill: the agent, or the watchdog where it acts
 	written   map[string]string // what agent and watchdog have written and not yet put in its place
+	starts    bool              // the agent has read its outbox and nothing else
 	activated bool              // the system was activated, its services are not yet restarted
 }
 
@@ -78,21 +81,30 @@ func (n *namer) opening(file, role string) string {
 	base := path.Base(file)
 	written := n.written[role]
 	switch dir := path.Dir(file); {
-	case strings.HasSuffix(base, ".tmp"):
-		written = n.known(strings.TrimSuffix(file, ".tmp"))
+	case atomicfile.Temporary(base):
+		written = n.known(path.Join(dir, replaced(base)))
 		n.written[role] = written
 		return "before " + written + " is written"
-	case dir == stateDir+"/switch" && strings.HasSuffix(base, ".sh"):
-		return "before the switch's wrapper is written"
 	case file == stateDir+"/outbox" && written == "":
+		n.starts = true
 		return "the agent starts"
+	case file == stateDir && written == "" && n.starts:
+		n.starts = false
+		return "the agent removes what interrupted writes have left"
 	case file == stateDir && written == "":
 		return "after the watchdog is disarmed"
-	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == "/run/nixfleet"):
+	case written != "" && (file == stateDir || file == stateDir+"/outbox" || file == stateDir+"/switch" || file == "/run/nixfleet"):
 		delete(n.written, role)
 		return "after " + written + " is written"
 	}
 	return ""
+}
+
+// replaced is the name of the file that a temporary one is going to replace:
+// ".NAME.NUMBER.tmp".
+func replaced(temporary string) string {
+	name := strings.TrimSuffix(strings.TrimPrefix(temporary, "."), ".tmp")
+	return strings.TrimSuffix(name, path.Ext(name))
 }
 
 // known is a file's name without what differs from run to run.
@@ -100,6 +112,8 @@ func (n *namer) known(file string) string {
 	switch path.Dir(file) {
 	case stateDir + "/outbox":
 		return "a report"
+	case stateDir + "/switch":
+		return "the switch's wrapper"
 	case "/run/nixfleet":
 		return "the running " + path.Base(file)
 	}
@@ -153,4 +167,12 @@ func (n *namer) step() states.Step {
 		return "none"
 	}
 	return j.Step
+}
+
+func TestReplaced_IsTheNameThatATemporaryFileGets(t *testing.T) {
+	for base, want := range map[string]string{".journal.json.1234.tmp": "journal.json", ".0013.json.1234.tmp": "0013.json"} {
+		if got := replaced(base); got != want {
+			t.Errorf("%s replaces %s, want %s", base, got, want)
+		}
+	}
 }

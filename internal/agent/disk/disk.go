@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 
-// Package disk keeps what an agent must still know after it was killed: the
-// journal, the queue of reports, the history of outcomes and the watchdog's
-// orders. What a function has written when it returns is durable.
+// Package disk keeps an agent's files: the journal, the queue of reports, the
+// history of outcomes, the watchdog's orders, and what other programs on the
+// machine read or leave for the agent. What a function has written when it
+// returns is durable.
 //
 // It never decides what to write.
 package disk
@@ -14,60 +15,18 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
-
-// WriteFile replaces a file as a whole: after a crash it has the old or the
-// new content.
-func WriteFile(name string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
-}
-
-// Remove deletes a file durably; none is no error.
-func Remove(name string) error {
-	if err := os.Remove(name); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return syncDir(filepath.Dir(name))
-}
 
 // Journal is the file that holds the journal.
 type Journal struct{ File string }
 
-// Load reads the journal. Lost says that there is none, or none that can be
-// read: the agent does not know its floor then (A17). A journal that cannot be
-// read is kept beside, for people.
+// Load reads the journal. If there is none, or none that can be read, lost is
+// true: the agent does not know its floor then (A17). A journal that cannot be
+// read is renamed and kept.
 func (s Journal) Load() (j states.Journal, lost bool, err error) {
 	b, err := os.ReadFile(s.File)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,10 +37,10 @@ func (s Journal) Load() (j states.Journal, lost bool, err error) {
 	}
 	if err := json.Unmarshal(b, &j); err != nil || j.Format < 1 || j.Format > states.Format || j.Step == "" {
 		if j.Format > states.Format {
-			return states.Journal{}, false, fleet.Errorf(fleet.Conflict, "the journal %s is of a newer agent (format %d)", s.File, j.Format)
+			return states.Journal{}, false, fleet.Errorf(fleet.Conflict, "the journal %s was written by a newer agent (format %d)", s.File, j.Format)
 		}
 		if err := os.Rename(s.File, s.File+".damaged"); err != nil {
-			return states.Journal{}, false, fmt.Errorf("set damaged journal aside: %w", err)
+			return states.Journal{}, false, fmt.Errorf("rename damaged journal: %w", err)
 		}
 		return states.New(), true, nil
 	}
@@ -94,7 +53,7 @@ func (s Journal) Save(j states.Journal) error {
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
-	return WriteFile(s.File, b, 0o600)
+	return atomicfile.Write(s.File, b, 0o600)
 }
 
 // History is the file that lists the outcomes on this machine, oldest first.
@@ -102,11 +61,11 @@ type History struct{ File string }
 
 const maxHistory = 100
 
-// Add appends an outcome; one that is there already is not added again.
+// Add appends an outcome, unless it is in the list already.
 func (h History) Add(r fleet.Report) error {
 	all, err := h.List()
 	if err != nil {
-		all = nil // a damaged history must not hold up the machine
+		all = nil // a damaged history must not stop the machine
 	}
 	for _, o := range all {
 		if o.ID == r.ID {
@@ -121,7 +80,7 @@ func (h History) Add(r fleet.Report) error {
 			return fmt.Errorf("encode history: %w", err)
 		}
 	}
-	return WriteFile(h.File, b.Bytes(), 0o600)
+	return atomicfile.Write(h.File, b.Bytes(), 0o600)
 }
 
 // List returns the outcomes, oldest first.
@@ -144,21 +103,21 @@ func (h History) List() ([]fleet.Report, error) {
 	return out, nil
 }
 
-// Watch is what the watchdog is to do if nobody tells it otherwise in time.
+// Watch is what the watchdog does unless it is disarmed in time.
 type Watch struct {
-	Previous  fleet.StorePath `json:"previous"`            // the system to go back to; a GC root keeps it
-	Unit      string          `json:"unit"`                // name for the unit that goes back
+	Previous  fleet.StorePath `json:"previous"`            // the system to roll back to; a GC root keeps it
+	Unit      string          `json:"unit"`                // name of the unit that rolls back
 	BootID    string          `json:"bootId"`              // the boot in which it was armed
 	Deadline  float64         `json:"deadline,omitempty"`  // seconds since that boot; 0: none
 	AfterBoot float64         `json:"afterBoot,omitempty"` // seconds since a later boot
 	Tries     int             `json:"tries,omitempty"`
-	Fired     bool            `json:"fired,omitempty"` // it has begun to go back
-	Done      bool            `json:"done,omitempty"`  // and it has ended
+	Fired     bool            `json:"fired,omitempty"` // it has begun to roll back
+	Done      bool            `json:"done,omitempty"`  // it has ended
 	Message   string          `json:"message,omitempty"`
 }
 
-// Due reports whether the watchdog has to act, at boot seconds since the boot
-// with this id. What it has begun it goes on with at once, also after a boot.
+// Due reports whether the watchdog must act, at boot seconds since the boot with
+// this id. A rollback that has begun is continued at once, also after a boot.
 func (w Watch) Due(bootID string, boot float64) bool {
 	if w.Done || w.Fired {
 		return !w.Done
@@ -169,10 +128,10 @@ func (w Watch) Due(bootID string, boot float64) bool {
 	return w.AfterBoot > 0 && boot >= w.AfterBoot
 }
 
-// WatchFile is where the watchdog's orders lie.
+// WatchFile holds the watchdog's orders.
 type WatchFile struct{ File string }
 
-// Read returns the orders; false if it is not armed.
+// Read returns the orders; false if the watchdog is not armed.
 func (f WatchFile) Read() (Watch, bool, error) {
 	b, err := os.ReadFile(f.File)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -188,14 +147,14 @@ func (f WatchFile) Read() (Watch, bool, error) {
 	return w, true, nil
 }
 
-// Write arms it.
+// Write arms the watchdog.
 func (f WatchFile) Write(w Watch) error {
 	b, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode watchdog's orders: %w", err)
 	}
-	return WriteFile(f.File, b, 0o600)
+	return atomicfile.Write(f.File, b, 0o600)
 }
 
-// Remove disarms it.
-func (f WatchFile) Remove() error { return Remove(f.File) }
+// Remove disarms the watchdog.
+func (f WatchFile) Remove() error { return atomicfile.Remove(f.File) }

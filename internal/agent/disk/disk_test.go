@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 func TestJournal_IsReadBackAndADamagedOneIsLostNotFatal(t *testing.T) {
@@ -49,15 +50,15 @@ func TestJournal_IsReadBackAndADamagedOneIsLostNotFatal(t *testing.T) {
 	}
 }
 
-// O11: an agent that was replaced in the middle of an attempt is read by its
+// O11: the journal of an agent that was replaced during an attempt is read by its
 // successor.
 func TestJournal_OfTheFormatBeforeIsUpgraded(t *testing.T) {
 	s := Journal{File: filepath.Join(t.TempDir(), "journal.json")}
 	for text, want := range map[string]string{
-		`{"format":1,"step":"back-switch","work":{"outcome":"reverted"}}`:                    "rollback-switch rolled-back",
-		`{"format":1,"step":"back-hand-over","work":{"outcome":"reverted","revertKey":"k"}}`: "rollback-hand-over reverted",
-		`{"format":1,"step":"report","work":{"outcome":"revert-failed"}}`:                    "report rollback-failed",
-		`{"format":1,"step":"report","work":{"outcome":"live"}}`:                             "report live",
+		`{"format":1,"step":"back` + `-switch","work":{"outcome":"reverted"}}`:                    "rollback-switch rolled-back",
+		`{"format":1,"step":"back` + `-hand-over","work":{"outcome":"reverted","revertKey":"k"}}`: "rollback-hand-over reverted",
+		`{"format":1,"step":"report","work":{"outcome":"revert-failed"}}`:                         "report rollback-failed",
+		`{"format":1,"step":"report","work":{"outcome":"live"}}`:                                  "report live",
 	} {
 		if err := os.WriteFile(s.File, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -103,13 +104,13 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 			}
 		}
 	}
-	if err := o.Sent("r0", "r3", "nobody"); err != nil {
+	if err := o.Sent("r0", "r3", "unknown"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	torn := filepath.Join(dir, "0000000000000013.json.tmp")
+	torn := filepath.Join(dir, ".0000000000000013.json.42.tmp")
 	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(torn); err == nil {
-		t.Error("a write that was interrupted has left its file for ever")
+		t.Error("the file of an interrupted write is still there")
 	}
 	if err := o.Put(report(99, fleet.ReportOutcome)); err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestWatch_IsDueByTheBootItWasArmedInOrALaterOne(t *testing.T) {
 	}
 	w.Fired = true
 	if !w.Due("b", 1) {
-		t.Error("the power failed while it went back, and it does not go on")
+		t.Error("the power failed during the rollback, and it is not continued")
 	}
 	w.Done = true
 	if w.Due("b", 1e6) {
@@ -196,5 +197,75 @@ func TestHistory_AddsEachOutcomeOnceAndIsBounded(t *testing.T) {
 	got, err := h.List()
 	if err != nil || len(got) != maxHistory || got[0].ID != "r5" {
 		t.Errorf("%d outcomes from %s, %v", len(got), got[0].ID, err)
+	}
+}
+
+func TestReleases_ShowWhatRunsAndRestoreWhatRanBefore(t *testing.T) {
+	run := t.TempDir()
+	r := Dir(t.TempDir()).Releases(run)
+	shown := func() string {
+		b, err := os.ReadFile(filepath.Join(run, "release.json"))
+		if err != nil {
+			return ""
+		}
+		return string(b)
+	}
+	step := func(what string, err error, want string) {
+		t.Helper()
+		if err != nil || shown() != want {
+			t.Errorf("%s: %v, shows %q, want %q", what, err, shown(), want)
+		}
+	}
+	step("nothing to show", r.Show(), "")
+	for range 2 { // the last step of an attempt may be repeated
+		step("one", r.Write([]byte("one")), "one")
+	}
+	for range 2 {
+		step("two", r.Write([]byte("two")), "two")
+	}
+	if err := os.Remove(filepath.Join(run, "release.json")); err != nil {
+		t.Fatal(err)
+	}
+	step("after a boot", r.Show(), "two")
+	step("restored", r.Restore(), "one")
+}
+
+func TestFloorFile_IsTakenOnce(t *testing.T) {
+	f := Dir(filepath.Join(t.TempDir(), "state")).Floor()
+	if _, ok, err := f.Take(); ok || err != nil {
+		t.Errorf("none: %t, %v", ok, err)
+	}
+	if err := f.Write(trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: 7}}}); err != nil {
+		t.Fatal(err)
+	}
+	if floor, ok, err := f.Take(); !ok || err != nil || floor.Lines["main"].Sequence != 7 {
+		t.Errorf("floor %+v, %t, %v", floor, ok, err)
+	}
+	if err := os.WriteFile(f.File, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := f.Take(); ok || err == nil {
+		t.Error("a damaged floor was adopted")
+	}
+	if _, ok, err := f.Take(); ok || err != nil {
+		t.Errorf("taken twice: %t, %v", ok, err)
+	}
+}
+
+// What a kill during a write leaves is removed at the next start, but not what the
+// watchdog may be writing.
+func TestSweep_RemovesWhatInterruptedWritesLeft(t *testing.T) {
+	d := Dir(t.TempDir())
+	for _, name := range []string{".journal.json.42.tmp", ".watchdog.json.42.tmp", "journal.json"} {
+		if err := os.WriteFile(d.file(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(d.file("*"))
+	if diff := cmp.Diff(left, []string{d.file(".watchdog.json.42.tmp"), d.file("journal.json")}); diff != "" || err != nil {
+		t.Errorf("%v, -got +want:\n%s", err, diff)
 	}
 }

@@ -14,10 +14,11 @@ import (
 	"sync"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
-// maxQueued bounds the queue; a machine that is offline for long keeps its
-// newest reports, and outcomes longer than progress (A09).
+// maxQueued bounds the queue. A machine that is offline for long keeps its newest
+// reports, and outcomes longer than progress (A09).
 const maxQueued = 500
 
 // Outbox is a queue of reports in a folder, a file for each, sent in order. It
@@ -37,7 +38,7 @@ type queued struct {
 	outcome bool
 }
 
-// OpenOutbox reads the queue in dir, which is made if need be.
+// OpenOutbox reads the queue in dir, which it makes if there is none.
 func OpenOutbox(dir string) (*Outbox, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make outbox: %w", err)
@@ -46,29 +47,36 @@ func OpenOutbox(dir string) (*Outbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
+	if err := sweep(dir, entries); err != nil {
+		return nil, err
+	}
 	o := &Outbox{dir: dir, limit: maxQueued, wake: make(chan struct{}, 1), next: 1}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".tmp") { // of a write that was interrupted
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("sweep outbox: %w", err)
-			}
-		}
 		seq, err := strconv.ParseUint(strings.TrimSuffix(e.Name(), ".json"), 10, 64)
 		if err != nil || !strings.HasSuffix(e.Name(), ".json") {
 			continue
 		}
 		o.next = max(o.next, seq+1)
 		r, err := o.read(seq)
-		if err != nil { // nothing that could be sent
-			if err := Remove(o.file(seq)); err != nil {
+		if err != nil { // it could not be sent
+			if err := atomicfile.Remove(o.file(seq)); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		o.items = append(o.items, queued{seq, r.ID, r.Kind == fleet.ReportOutcome})
 	}
-	o.ring()
+	o.notify()
 	return o, nil
+}
+
+// Queued counts the reports in the queue of an agent that may be running.
+func (d Dir) Queued() (int, error) {
+	files, err := filepath.Glob(filepath.Join(d.Outbox(), "[0-9]*.json"))
+	if err != nil {
+		return 0, fmt.Errorf("read outbox: %w", err)
+	}
+	return len(files), nil
 }
 
 func (o *Outbox) file(seq uint64) string { return filepath.Join(o.dir, fmt.Sprintf("%016d.json", seq)) }
@@ -85,7 +93,7 @@ func (o *Outbox) read(seq uint64) (fleet.Report, error) {
 	return r, nil
 }
 
-func (o *Outbox) ring() {
+func (o *Outbox) notify() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -102,8 +110,8 @@ func (o *Outbox) Len() int {
 	return len(o.items)
 }
 
-// Put queues a report, cut to its limits (A15). One whose id is queued already
-// is not queued again. On a full disk room is made by leaving out progress.
+// Put queues a report, cut to its limits (A15), unless its id is queued already.
+// On a full disk it drops progress to make room for an outcome.
 func (o *Outbox) Put(r fleet.Report) error {
 	r.Clean()
 	b, err := json.Marshal(r)
@@ -124,7 +132,7 @@ func (o *Outbox) Put(r fleet.Report) error {
 	}
 	seq := o.next
 	for {
-		err = WriteFile(o.file(seq), b, 0o600)
+		err = atomicfile.Write(o.file(seq), b, 0o600)
 		if err == nil {
 			break
 		}
@@ -134,11 +142,11 @@ func (o *Outbox) Put(r fleet.Report) error {
 	}
 	o.next++
 	o.items = append(o.items, queued{seq, r.ID, r.Kind == fleet.ReportOutcome})
-	o.ring()
+	o.notify()
 	return nil
 }
 
-// drop leaves out the oldest report that is no outcome, or the oldest.
+// drop removes the oldest report that is not an outcome, else the oldest.
 func (o *Outbox) drop() error {
 	at := 0
 	for i, q := range o.items {
@@ -147,7 +155,7 @@ func (o *Outbox) drop() error {
 			break
 		}
 	}
-	err := Remove(o.file(o.items[at].seq))
+	err := atomicfile.Remove(o.file(o.items[at].seq))
 	if err == nil {
 		o.items = append(o.items[:at:at], o.items[at+1:]...)
 	}
@@ -172,21 +180,22 @@ func (o *Outbox) Batch(n int) ([]fleet.Report, error) {
 	return out, nil
 }
 
-// Sent takes acknowledged reports out of the queue.
+// Sent removes acknowledged reports from the queue.
 func (o *Outbox) Sent(ids ...string) error {
-	gone := make(map[string]bool, len(ids))
+	sent := make(map[string]bool, len(ids))
 	for _, id := range ids {
-		gone[id] = true
+		sent[id] = true
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var errs []error
 	kept := o.items[:0:0]
 	for _, q := range o.items {
-		if !gone[q.id] {
+		if !sent[q.id] {
 			kept = append(kept, q)
 			continue
 		}
+		// Not synced: a report that is sent twice is applied once.
 		if err := os.Remove(o.file(q.seq)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove report: %w", err))
 			kept = append(kept, q)

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-// Package host does to the machine what the agent has decided: it runs a
-// system's own switch program outside the agent, lists failed units, hands the
-// agent's service over to another program, reboots, and tells the time since
-// boot. There is one Supervisor for systemd and one for launchd.
+// Package host acts on the machine: it runs a system's own switch program outside
+// the agent, lists failed units, restarts the agent's service, reboots, and reads
+// the clocks. There is one Supervisor for systemd and one for launchd.
 //
 // It never decides whether a switch was good.
 package host
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // Names of the agent's own services, for systemd and for launchd.
@@ -33,21 +33,21 @@ const (
 	WatchdogLabel = "org.nixfleet.watchdog"
 )
 
-// Switch is a system's switch program to be run once, by a name that is never
+// Switch is a system's switch program, to be run once under a name that is never
 // used again.
 type Switch struct {
 	Name    string // of the unit, and of its files in Dir
 	Dir     string // where the wrapper leaves its marks
 	Program string
 	Args    []string
-	Limit   time.Duration // from now; then it is killed
+	Limit   time.Duration // from now on; then the switch is killed
 }
 
 // Result is how a switch ended.
 type Result struct {
 	Code     int // its own exit code; -1: it left none
 	TimedOut bool
-	Output   string // the end of its output, when it went wrong
+	Output   string // the end of its output, if it failed
 }
 
 // Supervisor is what the machine's services run under.
@@ -58,7 +58,7 @@ type Supervisor interface {
 	// FailedUnits lists the services that are failed, sorted.
 	FailedUnits(ctx context.Context) ([]string, error)
 	// Successor reports whether this process is the agent's service (mine), and
-	// whether that is declared with another program by now (next).
+	// whether the service now declares another program (next).
 	Successor(ctx context.Context) (next, mine bool, err error)
 	// RestartAgent asks for the restart of the agent's service, this process.
 	RestartAgent(ctx context.Context) error
@@ -80,9 +80,9 @@ func System() fleet.System {
 	return fleet.System(arch + "-" + runtime.GOOS)
 }
 
-// wrapper leaves a mark that the program has begun, and its exit code when it
-// has ended, each as a whole file: what a service manager says of a unit that
-// was stopped is not what the program said.
+// wrapper leaves a mark when the program begins, and its exit code when it has
+// ended, each as a whole file. What a service manager reports of a stopped unit
+// is not the program's own exit code.
 const wrapper = `mark=$1
 shift
 : > "$mark.started"
@@ -92,14 +92,14 @@ echo "$code" > "$mark.code.tmp" && mv -f "$mark.code.tmp" "$mark.code"
 `
 
 // prepare writes the wrapper, and returns the arguments of /bin/sh that run
-// the switch in it. It is a file because service managers take liberties with
-// what looks like a variable.
+// the switch in it. The wrapper is a file because service managers expand what
+// looks like a variable. A shell that reads the old one is not disturbed.
 func (s Switch) prepare() ([]string, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of switches: %w", err)
 	}
 	file := filepath.Join(s.Dir, s.Name+".sh")
-	if err := os.WriteFile(file, []byte(wrapper), 0o600); err != nil {
+	if err := atomicfile.Write(file, []byte(wrapper), 0o600); err != nil {
 		return nil, fmt.Errorf("write wrapper: %w", err)
 	}
 	return append([]string{file, filepath.Join(s.Dir, s.Name), s.Program}, s.Args...), nil
@@ -136,7 +136,7 @@ func (s Switch) await(ctx context.Context, alive func() bool, kill func()) (Resu
 		}
 		if !ok && time.Since(asked) > time.Second {
 			if asked = time.Now(); !alive() {
-				if code, ok = s.code(); ok { // it ended between the two looks
+				if code, ok = s.code(); ok { // it ended between the two checks
 					return Result{Code: code}, nil
 				}
 				return Result{Code: -1}, nil
@@ -178,8 +178,8 @@ func Free(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
-// sameProgram reports whether path leads to the program of this process. One
-// that is not there is another.
+// sameProgram reports whether path leads to the program of this process. A path
+// that does not exist does not.
 func sameProgram(path string) bool {
 	self, err := os.Executable()
 	if err != nil {

@@ -65,7 +65,7 @@ func TestLaunchd_RunsASwitchOnceAndReadsItsOwnExitCode(t *testing.T) {
 }
 
 // A02: the switch outlives the agent that began it.
-func TestLaunchd_ASwitchGoesOnWithoutTheAgentThatBeganIt(t *testing.T) {
+func TestLaunchd_ASwitchOutlivesTheAgentThatBeganIt(t *testing.T) {
 	dir := t.TempDir()
 	gate := filepath.Join(dir, "gate")
 	s := Switch{Name: "s", Dir: filepath.Join(dir, "switch"), Limit: 30 * time.Second, Program: script(t, `while [ ! -e "`+gate+`" ]; do sleep 0.01; done; exit 0`)}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/proc"
 )
 
@@ -22,8 +23,8 @@ type Launchd struct{}
 
 var _ Supervisor = Launchd{}
 
-// Run runs the activation in a session of its own: it reloads the agent's
-// service, and launchd then ends all of the agent's own session.
+// Run runs the activation in a session of its own. The activation reloads the
+// agent's service, and launchd then ends everything in the agent's session.
 func (m Launchd) Run(ctx context.Context, s Switch) (Result, error) {
 	pidFile := filepath.Join(s.Dir, s.Name+".pid")
 	logFile := filepath.Join(s.Dir, s.Name+".log")
@@ -56,7 +57,7 @@ func (Launchd) start(s Switch, pidFile, logFile string) error {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	defer log.Close()
-	// The agent may end while the switch runs: it must not take it along.
+	// The switch must outlive an agent that ends while it runs.
 	p, err := proc.Start(context.Background(), proc.Cmd{
 		Path: "/bin/sh", Args: words, Stdout: log, Stderr: log, Attr: &syscall.SysProcAttr{Setsid: true},
 		Env: append(os.Environ(), "PATH=/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
@@ -64,7 +65,7 @@ func (Launchd) start(s Switch, pidFile, logFile string) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	return os.WriteFile(pidFile, []byte(strconv.Itoa(p.Pid())), 0o600)
+	return atomicfile.Write(pidFile, []byte(strconv.Itoa(p.Pid())), 0o600)
 }
 
 // FailedUnits lists the services of the system domain that ended with an
@@ -89,7 +90,7 @@ func (Launchd) FailedUnits(ctx context.Context) ([]string, error) {
 func (Launchd) Successor(ctx context.Context) (next, mine bool, err error) {
 	res, err := proc.Run(ctx, proc.Cmd{Path: "launchctl", Args: []string{"print", "system/" + AgentLabel}, Timeout: 30 * time.Second, MaxOutput: 64 << 10})
 	if err != nil {
-		return false, false, nil // there is no such service, so this is not it
+		return false, false, nil // there is no such service, so this process is not it
 	}
 	var program, pid string
 	for line := range strings.Lines(string(res.Stdout)) {

@@ -13,10 +13,10 @@ import (
 // switchLock is what NixOS' switch programs hold while they run.
 const switchLock = "/run/nixos/switch-to-configuration.lock"
 
-// LockHeld reports whether a switch is in progress, be it by another hand.
+// LockHeld reports whether a switch is in progress, whoever started it.
 func LockHeld() bool { return locked(switchLock) }
 
-// locked looks at the kernel's list. Trying the lock would hold it for a
+// locked reads the kernel's list of locks. Trying the lock would hold it for a
 // moment, and a switch that begins in that moment would fail.
 func locked(file string) bool {
 	var st unix.Stat_t

@@ -46,7 +46,7 @@ func (m Systemd) start(ctx context.Context, s Switch) error {
 	args := []string{
 		"--unit=" + s.Name, "--description=NixFleet: " + s.Program, "--collect", "--no-block", "--quiet", "--no-ask-password", "--service-type=exec",
 		"--setenv=PATH=/run/current-system/sw/bin:/run/current-system/sw/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"--setenv=NIXOS_NO_CHECK=1", // the agent has compared the inhibitors, and has chosen boot where they matter
+		"--setenv=NIXOS_NO_CHECK=1", // the agent has compared the inhibitors and chosen boot if they differ
 		"/bin/sh",
 	}
 	if _, err := proc.Run(ctx, proc.Cmd{Path: "systemd-run", Args: append(args, words...), Timeout: 30 * time.Second}); err != nil {
@@ -55,11 +55,11 @@ func (m Systemd) start(ctx context.Context, s Switch) error {
 	return nil
 }
 
-// active reports whether the unit has a process, or is about to.
+// active reports whether the unit runs or is about to.
 func (Systemd) active(ctx context.Context, unit string) bool {
 	v, err := check.Unit(ctx, unit, "ActiveState", "Job")
 	if err != nil {
-		return ctx.Err() == nil // systemd is busy: assume the best, the limit is the end of it
+		return ctx.Err() == nil // systemd does not answer now: assume that it runs, the limit still holds
 	}
 	switch v["ActiveState"] {
 	case "inactive", "failed":
@@ -70,7 +70,7 @@ func (Systemd) active(ctx context.Context, unit string) bool {
 
 func (m Systemd) kill(ctx context.Context, unit string) {
 	for _, args := range [][]string{{"kill", "--signal=SIGKILL", unit}, {"stop", unit}} {
-		_, _ = proc.Run(ctx, proc.Cmd{Path: "systemctl", Args: args, Timeout: 10 * time.Second}) // it may have gone by itself
+		_, _ = proc.Run(ctx, proc.Cmd{Path: "systemctl", Args: args, Timeout: 10 * time.Second}) // it may have ended by itself
 	}
 }
 
@@ -82,7 +82,7 @@ func (Systemd) output(ctx context.Context, unit string) string {
 	return strings.TrimSpace(fleet.CleanText(string(res.Stdout), fleet.MaxMessage/2))
 }
 
-// FailedUnits lists the failed units of the machine but for switches.
+// FailedUnits lists the failed units of the machine, without switches.
 func (Systemd) FailedUnits(ctx context.Context) ([]string, error) {
 	res, err := proc.Run(ctx, proc.Cmd{Path: "systemctl", Args: []string{"list-units", "--failed", "--plain", "--no-legend", "--full", "--no-pager"}, Timeout: 30 * time.Second})
 	if err != nil {

@@ -12,14 +12,14 @@ type Input interface{ input() }
 
 // Inputs from outside.
 type (
-	// Ordered is an order for an idle agent, or one to go back from the
-	// release that it is verifying.
+	// Ordered is an order for an idle agent, or one to revert the release that
+	// it is verifying.
 	Ordered struct{ Order Order }
 	// Withdrawn says that the order at work is no longer given.
 	Withdrawn struct{}
 	// Observed is what an idle agent sees of its machine.
 	Observed struct{ fleet.Generations }
-	// Learned is what the trust documents that came lately amount to.
+	// Learned is the trust state after documents that were fetched lately.
 	Learned struct {
 		Trust     trust.State
 		Documents fleet.DocumentDigests
@@ -28,7 +28,7 @@ type (
 	Adopted struct{ Floor trust.Floor }
 	// Rebooted says that the machine was booted since the last input.
 	Rebooted struct{ fleet.Generations }
-	// WatchdogFired says that the watchdog took the machine back.
+	// WatchdogFired says that the watchdog rolled the machine back.
 	WatchdogFired struct {
 		fleet.Generations
 		Message string
@@ -47,8 +47,8 @@ type (
 		Message string
 		Again   bool
 	}
-	// Busy says that an attempt cannot begin now.
-	Busy struct{ Why string }
+	// Held says that an attempt cannot begin now, and why.
+	Held struct{ Why string }
 	// Accepted ends Judge: the release may be fetched.
 	Accepted struct{ Release trust.Accepted }
 	// Refused ends Judge or Fetch: the trust rules forbid the release.
@@ -67,13 +67,13 @@ type (
 		// release's is never exceeded.
 		Confirm float64
 	}
-	// Switched ends Switch and BackSwitch.
+	// Switched ends Switch and RollbackSwitch.
 	Switched struct {
 		fleet.Generations
 		Code        int  // own exit code of the switch; -1: it left none
 		TimedOut    bool // it did not end in time and was killed
 		FailedUnits []string
-		Message     string // the end of its output, when it went wrong
+		Message     string // the end of its output, if it failed
 	}
 	// Confirmed ends Confirm: By answered.
 	Confirmed struct{ By string }
@@ -102,7 +102,7 @@ func (Rebooted) input()      {}
 func (WatchdogFired) input() {}
 func (Done) input()          {}
 func (Failed) input()        {}
-func (Busy) input()          {}
+func (Held) input()          {}
 func (Accepted) input()      {}
 func (Refused) input()       {}
 func (Prepared) input()      {}

@@ -16,15 +16,21 @@ const (
 	maxRollback = 3     // tries of each step of rolling back
 )
 
-// Next returns the journal after in. An input that means nothing at the
-// journal's step leaves the journal as it is.
-func Next(j Journal, in Input, now Moment) Journal {
+// Next returns the journal after in, and whether in changed it. An input that
+// has no meaning at the journal's step changes nothing.
+func Next(j Journal, in Input, now Moment) (Journal, bool) {
 	if j.Work == nil {
 		return j.idle(in, now)
 	}
 	w := *j.Work
 	j.Work = &w
+	waited := j.Waiting != ""
 	j.Waiting = ""
+	next, changed := j.working(in, now)
+	return next, changed || waited
+}
+
+func (j Journal) working(in Input, now Moment) (Journal, bool) {
 	switch in := in.(type) {
 	case Ordered:
 		return j.ordered(in.Order, now)
@@ -64,49 +70,64 @@ func Next(j Journal, in Input, now Moment) Journal {
 		}
 	case Idle:
 	}
-	return j
+	return j, false
 }
 
-func (j Journal) idle(in Input, now Moment) Journal {
+func (j Journal) idle(in Input, now Moment) (Journal, bool) {
 	switch in := in.(type) {
 	case Ordered:
 		return j.begin(in.Order, now)
-	case Busy:
-		j.Waiting = in.Why
+	case Held:
+		return j.waiting(in.Why)
 	case Withdrawn:
-		j.Waiting = ""
+		return j.waiting("")
 	case Observed:
 		return j.observed(in, now)
 	case Rebooted:
 		return j.observed(Observed(in), now)
 	case Learned:
-		t, l := j.Trust, in.Trust
-		t.Root, t.Timestamp, t.Grants = l.Root, l.Timestamp, l.Grants
-		t.Revocations, t.RevocationsDigest = l.Revocations, l.RevocationsDigest
-		t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
-		j.Trust, j.Learned = t, in.Documents
+		return j.learned(in)
 	case Adopted:
 		if j.Trust.Floor == nil { // a floor that is known is never given up
 			j.Trust.Floor = &in.Floor
+			return j, true
 		}
 	}
-	return j
+	return j, false
 }
 
-func (j Journal) begin(o Order, now Moment) Journal {
+func (j Journal) waiting(why string) (Journal, bool) {
+	changed := j.Waiting != why
+	j.Waiting = why
+	return j, changed
+}
+
+// learned keeps what was learned, unless the documents are known already.
+func (j Journal) learned(in Learned) (Journal, bool) {
+	if in.Documents == j.Learned {
+		return j, false
+	}
+	t, l := j.Trust, in.Trust
+	t.Root, t.Timestamp, t.Grants = l.Root, l.Timestamp, l.Grants
+	t.Revocations, t.RevocationsDigest = l.Revocations, l.RevocationsDigest
+	t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
+	j.Trust, j.Learned = t, in.Documents
+	return j, true
+}
+
+func (j Journal) begin(o Order, now Moment) (Journal, bool) {
 	if j.Did(o) {
-		return j
+		return j, false
 	}
 	w := &Work{Order: o, Began: now}
 	if o.Kind == Apply {
 		j.Work, j.Step, j.Waiting = w, Judge, ""
-		return j
+		return j, true
 	}
 	r := trust.Revert(j.Trust, now.WallMs, o.Digest)
 	switch {
 	case r != nil && r.Reason.Holds():
-		j.Waiting = r.Error()
-		return j
+		return j.waiting(r.Error())
 	case r == nil && (j.Current == nil || j.Current.Digest != o.Digest):
 		r = &trust.Refusal{Reason: fleet.ReasonRevertUnknown, Detail: "release " + o.Digest.Short() + " is not the one running here"}
 	case r == nil && j.LastGood == nil:
@@ -121,112 +142,118 @@ func (j Journal) begin(o Order, now Moment) Journal {
 	return j.rollBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
 }
 
-// observed notes drift, and that a staged system has been booted.
-func (j Journal) observed(in Observed, now Moment) Journal {
+// observed records drift, the boot of a staged system, and the end of a revert
+// window.
+func (j Journal) observed(in Observed, now Moment) (Journal, bool) {
+	pending, drift := j.Trust.Floor != nil && j.Trust.Floor.Pending != nil, j.Drift
 	j.Trust = j.Trust.RaiseFloor(now.WallMs)
+	changed := pending && j.Trust.Floor.Pending == nil
 	if j.Staged != nil && in.Running == j.Staged.Path {
 		j.LastGood, j.Current, j.Staged = j.Current, j.Staged, nil
 		if j.LastGood != nil {
 			j.Trust.LastGood = j.LastGood.mark()
 		}
+		changed = true
 	}
 	j.Drift = ""
 	if j.Drifted(in.Running) {
 		j.Drift = in.Running
 	}
-	return j
+	return j, changed || j.Drift != drift
 }
 
-// ordered looks at an order that comes while another is at work: only one to
-// go back from the very release that is being verified means something.
-func (j Journal) ordered(o Order, now Moment) Journal {
+// ordered judges an order that comes while another is at work. Only one to
+// revert the release that is being verified has an effect.
+func (j Journal) ordered(o Order, now Moment) (Journal, bool) {
 	w := j.Work
 	switch j.Step {
 	case AwaitReboot, HandOver, Confirm, Disarm, Verify:
 	default:
-		return j
+		return j, false
 	}
 	if o.Kind != Revert || o.Digest != w.Order.Digest || w.Converged {
-		return j
+		return j, false
 	}
 	s := j.Trust
 	if s.LastGood = w.Previous.mark(); s.LastGood == nil {
-		return j
+		return j, false
 	}
 	if r := trust.Revert(s, now.WallMs, o.Digest); r != nil {
-		return j
+		return j, false
 	}
 	w.RevertKey = o.Key()
 	return j.rollBack(fleet.OutcomeReverted, fleet.ReasonRevertOrdered, "")
 }
 
-func (j Journal) withdrawn() Journal {
+func (j Journal) withdrawn() (Journal, bool) {
 	switch j.Step {
 	case Judge, Fetch, Prepare:
 		return j.drop("")
 	}
-	return j
+	return j, false
 }
 
 // drop leaves an attempt that has changed nothing, without an outcome.
-func (j Journal) drop(why string) Journal {
+func (j Journal) drop(why string) (Journal, bool) {
 	j.Work, j.Step, j.Waiting = nil, Idle, why
-	return j
+	return j, true
 }
 
-func (j Journal) judged(in Input) Journal {
+func (j Journal) judged(in Input) (Journal, bool) {
 	switch in := in.(type) {
 	case Accepted:
 		h, e := in.Release.Header, in.Release.Entry
 		j.Work.Accepted = in.Release
 		j.Work.Target = System{Path: e.StorePath, Digest: in.Release.Digest, Line: h.Line, Sequence: h.Sequence, Name: h.Name}
 		j.Step = Fetch
+		return j, true
 	case Refused:
 		return j.refused(in)
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		return j.drop(in.Message)
 	}
-	return j
+	return j, false
 }
 
-func (j Journal) refused(in Refused) Journal {
+func (j Journal) refused(in Refused) (Journal, bool) {
 	if in.Reason.Holds() {
 		return j.drop(string(in.Reason) + ": " + in.Message)
 	}
 	return j.end(fleet.OutcomeRefused, in.Reason, in.Message)
 }
 
-func (j Journal) fetched(in Input, now Moment) Journal {
+func (j Journal) fetched(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
 	case Done:
 		j.Step = Prepare
+		return j, true
 	case Refused:
 		return j.refused(in)
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		if in.Again && !w.late(now) {
 			w.Tries++
 			w.Message = in.Message
-			return j
+			return j, true
 		}
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 	}
-	return j
+	return j, false
 }
 
-// late reports whether the order's time is over.
+// late reports whether the order's deadline has passed.
 func (w *Work) late(now Moment) bool {
 	return w.Order.DeadlineMs > 0 && w.Began.since(now)*1000 > float64(w.Order.DeadlineMs)
 }
 
-func (j Journal) prepared(in Input, now Moment) Journal {
+func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
-	case Busy:
+	case Held:
 		return j.drop(in.Why)
 	case Failed:
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
@@ -240,7 +267,7 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 		}
 		w.Previous = j.previous(in.Running)
 		if w.Previous.Path == "" {
-			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so where to go back to")
+			return j.end(fleet.OutcomeFailed, fleet.ReasonNoLastGood, "cannot tell which system runs, and so which to roll back to")
 		}
 		w.Action = ActionSwitch
 		if w.Reboot {
@@ -252,16 +279,17 @@ func (j Journal) prepared(in Input, now Moment) Journal {
 			w.VerifyFrom = now.Boot
 			j.Trust = j.Trust.Activated(now.WallMs)
 			j.Step = Verify
-			return j
+			return j, true
 		}
 		w.WatchUntil = now.Boot + w.SwitchLimit() + w.Confirm + WatchMargin(w.Confirm)
 		j.Step = Arm
+		return j, true
 	}
-	return j
+	return j, false
 }
 
-// previous is where going back leads: to what runs now, unless that is a
-// system that has failed here before.
+// previous is where a rollback leads: to what runs now, unless that is a system
+// that has failed here before.
 func (j Journal) previous(running fleet.StorePath) System {
 	if j.Current != nil && (j.Current.Path == running || running == "" || slices.Contains(j.Failed, running)) {
 		return *j.Current
@@ -273,7 +301,7 @@ func (j Journal) previous(running fleet.StorePath) System {
 }
 
 // WatchMargin is how much later than the agent the watchdog acts, in seconds,
-// so that it acts only for an agent that does not.
+// so that it acts only when the agent does not.
 func WatchMargin(confirm float64) float64 { return min(15, max(2, confirm/5)) }
 
 // SwitchLimit is how long a switch may take, in seconds.
@@ -284,8 +312,8 @@ func (w *Work) SwitchLimit() float64 {
 	return switchLimit
 }
 
-// stepped is for steps that are done or not.
-func (j Journal) stepped(in Input, now Moment) Journal {
+// stepped handles the steps that succeed or fail without a result.
+func (j Journal) stepped(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
 	case Failed:
@@ -300,33 +328,35 @@ func (j Journal) stepped(in Input, now Moment) Journal {
 		switch j.Step {
 		case Arm:
 			j.Step = Profile
+			return j, true
 		case Profile:
 			return j.enterSwitch(Switch, now)
 		case Disarm:
 			j.Step = Verify
+			return j, true
 		}
 	}
-	return j
+	return j, false
 }
 
-// enterSwitch gives the switch a unit of its own: a name is never used twice,
-// so that what a failed switch left behind cannot block the next (A06).
-func (j Journal) enterSwitch(s Step, now Moment) Journal {
+// enterSwitch names a new unit for the switch. A name is never used twice, so
+// that what a failed switch left behind cannot block the next one (A06).
+func (j Journal) enterSwitch(s Step, now Moment) (Journal, bool) {
 	j.Serial++
 	j.Step = s
 	j.Work.Unit = fmt.Sprintf("nixfleet-switch-%d-%d", j.Serial, now.WallMs/1000)
 	j.Work.SwitchUntil = now.Boot + j.Work.SwitchLimit()
-	return j
+	return j, true
 }
 
-func (j Journal) switched(in Input, now Moment) Journal {
+func (j Journal) switched(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	s, ok := in.(Switched)
 	if f, failed := in.(Failed); failed {
 		return j.rollBack(fleet.OutcomeRolledBack, f.Reason, f.Message)
 	}
 	if !ok {
-		return j
+		return j, false
 	}
 	w.Failed = newlyFailed(w.FailedBefore, s.FailedUnits)
 	activated := s.Code == 0 || s.Code == 3 || s.Code == 4
@@ -338,25 +368,25 @@ func (j Journal) switched(in Input, now Moment) Journal {
 	case w.Action == ActionBoot && s.Code != 0, !activated:
 		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration %s exited %d\n%s", w.Action, s.Code, s.Message))
 	case w.Action == ActionBoot && !w.MayReboot:
-		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until somebody reboots")
+		return j.end(fleet.OutcomeStagedReboot, fleet.ReasonRebootNeeded, "the system is the boot default; the old kernel runs until the next reboot")
 	case w.Action == ActionBoot:
 		j.Step = AwaitReboot
-		return j
+		return j, true
 	case s.Running != w.Target.Path:
 		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonActivation, fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message))
 	}
 	return j.watchNew(now)
 }
 
-// watchNew begins the time in which the target has to prove itself.
-func (j Journal) watchNew(now Moment) Journal {
+// watchNew begins the time in which the target must be confirmed and healthy.
+func (j Journal) watchNew(now Moment) (Journal, bool) {
 	w := j.Work
 	j.Trust = j.Trust.Activated(now.WallMs)
 	w.BootID = now.BootID
 	w.ConfirmUntil = now.Boot + w.Confirm
 	w.VerifyFrom = now.Boot
 	j.Step = HandOver
-	return j
+	return j, true
 }
 
 func newlyFailed(before, after []string) []string {
@@ -369,28 +399,30 @@ func newlyFailed(before, after []string) []string {
 	return out
 }
 
-func (j Journal) handedOver(in Input) Journal {
+func (j Journal) handedOver(in Input) (Journal, bool) {
 	switch in := in.(type) {
 	case Done:
 		j.Step = Confirm
+		return j, true
 	case Failed:
 		return j.rollBack(fleet.OutcomeRolledBack, in.Reason, in.Message)
 	}
-	return j
+	return j, false
 }
 
-func (j Journal) confirmed(in Input) Journal {
+func (j Journal) confirmed(in Input) (Journal, bool) {
 	switch in := in.(type) {
 	case Confirmed:
 		j.Work.Confirmed = in.By
 		j.Step = Disarm
+		return j, true
 	case Unconfirmed:
 		return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonNoNetwork, in.Message)
 	}
-	return j
+	return j, false
 }
 
-func (j Journal) verified(in Input) Journal {
+func (j Journal) verified(in Input) (Journal, bool) {
 	w := j.Work
 	switch in := in.(type) {
 	case Healthy:
@@ -404,12 +436,12 @@ func (j Journal) verified(in Input) Journal {
 		return j.end(fleet.OutcomeLive, "", "")
 	case Unhealthy:
 		w.Checks = in.Checks
-		if w.Converged { // it ran before: there is nothing to go back to
+		if w.Converged { // it ran before: there is nothing to roll back to
 			return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 		}
 		return j.rollBack(fleet.OutcomeRolledBack, in.Reason, in.Message)
-	case Failed: // another hand switched the machine: never fought (A13)
+	case Failed: // the machine was switched locally, which is never undone (A13)
 		return j.end(fleet.OutcomeFailed, in.Reason, in.Message)
 	}
-	return j
+	return j, false
 }

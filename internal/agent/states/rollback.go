@@ -9,13 +9,13 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// rollBack begins the way to the previous system, which is always allowed.
-func (j Journal) rollBack(o fleet.Outcome, r fleet.Reason, message string) Journal {
+// rollBack begins to restore the previous system, which is always allowed.
+func (j Journal) rollBack(o fleet.Outcome, r fleet.Reason, message string) (Journal, bool) {
 	w := j.Work
 	w.Outcome, w.Reason, w.Message = o, r, message
 	w.RollbackTries = 0
 	j.Step = RollbackProfile
-	return j
+	return j, true
 }
 
 // failedRollback is the outcome when the previous system cannot be restored.
@@ -27,13 +27,13 @@ func (w *Work) failedRollback() fleet.Outcome {
 }
 
 // end ends the attempt where it is.
-func (j Journal) end(o fleet.Outcome, r fleet.Reason, message string) Journal {
+func (j Journal) end(o fleet.Outcome, r fleet.Reason, message string) (Journal, bool) {
 	j.Work.Outcome, j.Work.Reason, j.Work.Message = o, r, message
 	j.Step = Report
-	return j
+	return j, true
 }
 
-func (j Journal) rollingBack(in Input, now Moment) Journal {
+func (j Journal) rollingBack(in Input, now Moment) (Journal, bool) {
 	w := j.Work
 	_, done := in.(Done)
 	f, failed := in.(Failed)
@@ -42,13 +42,13 @@ func (j Journal) rollingBack(in Input, now Moment) Journal {
 		switch {
 		case failed && w.RollbackTries < maxRollback-1:
 			w.RollbackTries++
-			return j
+			return j, true
 		case failed && w.ProfileOnly:
 			return j.end(w.failedRollback(), f.Reason, w.Message+"\n"+f.Message)
 		case done && w.ProfileOnly:
 			j.Step = Report
-			return j
-		case done || failed: // a profile that cannot be set must not keep the old system from running
+			return j, true
+		case done || failed: // a profile that cannot be set must not keep the previous system from running
 			w.RollbackTries = 0
 			if failed {
 				w.Message += "\n" + f.Message
@@ -64,7 +64,7 @@ func (j Journal) rollingBack(in Input, now Moment) Journal {
 			return j.rolledBack(s, now)
 		}
 		if failed {
-			return j.rollBackAgain(f.Message, now)
+			return j.retryRollback(f.Message, now)
 		}
 	case RollbackReboot:
 		if failed {
@@ -73,31 +73,32 @@ func (j Journal) rollingBack(in Input, now Moment) Journal {
 	case RollbackHandOver:
 		if done || failed {
 			j.Step = Report
+			return j, true
 		}
 	}
-	return j
+	return j, false
 }
 
 // rolledBack judges the previous system's own activation (A07).
-func (j Journal) rolledBack(s Switched, now Moment) Journal {
+func (j Journal) rolledBack(s Switched, now Moment) (Journal, bool) {
 	w := j.Work
 	good := s.Code == 0 || s.Code == 3 || s.Code == 4
 	switch {
 	case s.TimedOut:
-		return j.rollBackAgain("its switch did not end in time", now)
+		return j.retryRollback("its switch did not end in time", now)
 	case w.Action == ActionBoot && s.Code == 0:
 		j.Step = RollbackReboot
-		return j
+		return j, true
 	case !good || w.Action == ActionBoot || s.Running != w.Previous.Path:
-		return j.rollBackAgain(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
+		return j.retryRollback(fmt.Sprintf("switch-to-configuration exited %d and %s runs\n%s", s.Code, s.Running, s.Message), now)
 	case s.BootDefault != "" && s.BootDefault != w.Previous.Path: // O09
 		return j.end(w.failedRollback(), fleet.ReasonProfileFailed, w.Message+"\nthe previous system runs, but the next boot is "+string(s.BootDefault))
 	}
 	j.Step = RollbackHandOver
-	return j
+	return j, true
 }
 
-func (j Journal) rollBackAgain(why string, now Moment) Journal {
+func (j Journal) retryRollback(why string, now Moment) (Journal, bool) {
 	w := j.Work
 	if w.RollbackTries++; w.RollbackTries < maxRollback {
 		return j.enterSwitch(RollbackSwitch, now)
@@ -106,18 +107,18 @@ func (j Journal) rollBackAgain(why string, now Moment) Journal {
 		fmt.Sprintf("%s: %s\nrolling back to %s failed %d times: %s", w.Reason, w.Message, w.Previous.Path, maxRollback, why))
 }
 
-// rebooted says what a boot means at each step: by order, by a person or by a
-// power failure, it is the same (A03).
-func (j Journal) rebooted(in Rebooted, now Moment) Journal {
+// rebooted handles a boot at each step. Whether an order, a person or a power
+// failure caused it makes no difference (A03).
+func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 	w := j.Work
 	if w.BootID == "" || w.BootID == now.BootID {
-		return j
+		return j, false
 	}
 	w.BootID = now.BootID
 	onTarget := in.Running == w.Target.Path
 	switch j.Step {
 	case Arm, Profile:
-		j.Step = Prepare // nothing was switched; note anew what runs
+		j.Step = Prepare // nothing was switched; look again at what runs
 	case AwaitReboot, Switch, HandOver, Confirm, Disarm, Verify:
 		switch {
 		case w.Converged:
@@ -126,7 +127,7 @@ func (j Journal) rebooted(in Rebooted, now Moment) Journal {
 			w.Rebooted = true
 			return j.watchNew(now)
 		case j.Step == Switch:
-			return j.rollBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted in the middle of the switch, into "+string(in.Running))
+			return j.rollBack(fleet.OutcomeFailed, fleet.ReasonInterrupted, "the machine was booted during the switch, into "+string(in.Running))
 		default:
 			return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
 		}
@@ -139,11 +140,11 @@ func (j Journal) rebooted(in Rebooted, now Moment) Journal {
 		}
 		j.Step = RollbackHandOver
 	}
-	return j
+	return j, true
 }
 
-// watchdogFired takes note that the watchdog rolled back, and sees to the rest.
-func (j Journal) watchdogFired(in WatchdogFired) Journal {
+// watchdogFired records that the watchdog rolled back, and completes what is left.
+func (j Journal) watchdogFired(in WatchdogFired) (Journal, bool) {
 	w := j.Work
 	reason := fleet.ReasonWatchdog
 	switch j.Step {
@@ -151,17 +152,17 @@ func (j Journal) watchdogFired(in WatchdogFired) Journal {
 	case Confirm:
 		reason = fleet.ReasonNoNetwork
 	default:
-		return j
+		return j, false
 	}
-	j = j.rollBack(fleet.OutcomeRolledBack, reason, in.Message)
+	j, _ = j.rollBack(fleet.OutcomeRolledBack, reason, in.Message)
 	if in.Running == w.Previous.Path && in.BootDefault == w.Previous.Path {
 		j.Step = RollbackHandOver
 	}
-	return j
+	return j, true
 }
 
-// finish keeps what later attempts have to know.
-func (j Journal) finish(now Moment) Journal {
+// finish keeps what later attempts need to know.
+func (j Journal) finish(now Moment) (Journal, bool) {
 	w := j.Work
 	j.Done = append(slices.Clone(j.Done), w.Order.Key())
 	if w.RevertKey != "" && w.RevertKey != w.Order.Key() {
@@ -179,7 +180,7 @@ func (j Journal) finish(now Moment) Journal {
 	j.Trust = j.Trust.RaiseFloor(now.WallMs)
 	j.Drift = ""
 	j.Work, j.Step = nil, Idle
-	return j
+	return j, true
 }
 
 func (j Journal) wentLive() Journal {

@@ -17,28 +17,28 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// Step is what an agent is at.
+// Step is what an agent is doing.
 type Step string
 
 // The steps. Those that begin with rollback undo what the others did.
 const (
 	Idle             Step = "idle"
-	Judge            Step = "judge"              // get the release's bundle and judge it
+	Judge            Step = "judge"              // fetch the release's bundle and judge it
 	Fetch            Step = "fetch"              // copy the system into the store, compare it
-	Prepare          Step = "prepare"            // note what runs, what fails, what answers
+	Prepare          Step = "prepare"            // record what runs, what has failed, what answers
 	Arm              Step = "arm"                // the watchdog, before anything changes
 	Profile          Step = "profile"            // set the system profile
 	Switch           Step = "switch"             // run the system's own switch, or stage it for the next boot
-	AwaitReboot      Step = "await-reboot"       // wait for the policy's time, reboot
+	AwaitReboot      Step = "await-reboot"       // wait until the policy allows it, then reboot
 	HandOver         Step = "hand-over"          // to the new system's own agent
 	Confirm          Step = "confirm"            // something that answered before the switch answers again
 	Disarm           Step = "disarm"             // the watchdog
 	Verify           Step = "verify"             // the new system's checks
 	RollbackProfile  Step = "rollback-profile"   // set the profile to the previous system
 	RollbackSwitch   Step = "rollback-switch"    // run the previous system's own switch
-	RollbackReboot   Step = "rollback-reboot"    // into the previous system, when the new one was booted
+	RollbackReboot   Step = "rollback-reboot"    // into the previous system, if the new one was booted
 	RollbackHandOver Step = "rollback-hand-over" // to the previous system's own agent
-	Report           Step = "report"             // queue the outcome, tidy up
+	Report           Step = "report"             // queue the outcome, clean up
 )
 
 // Steps lists all of them.
@@ -64,8 +64,8 @@ func (s Step) State() fleet.AgentState {
 	return fleet.AgentIdle
 }
 
-// Phase is what the control plane is told when an attempt comes to s; "" for
-// what it need not know.
+// Phase is what the control plane is told when an attempt reaches s; "" if it is
+// told nothing.
 func (s Step) Phase() fleet.AssignmentState {
 	switch s {
 	case Fetch:
@@ -83,9 +83,8 @@ func (s Step) Phase() fleet.AssignmentState {
 	return ""
 }
 
-// Moment is when something happens: by the wall clock, and in seconds since
-// the boot that BootID names. Deadlines are in the latter; a reboot gives new
-// ones.
+// Moment is a time by the wall clock, and in seconds since the boot that BootID
+// names. Deadlines are in seconds since boot; a reboot sets new ones.
 type Moment struct {
 	WallMs int64   `json:"wallMs"`
 	Boot   float64 `json:"boot"`
@@ -152,7 +151,7 @@ type Work struct {
 	Began    Moment         `json:"began"`
 	Accepted trust.Accepted `json:"accepted"`
 	Target   System         `json:"target"`
-	Previous System         `json:"previous"` // what ran when the work began: where going back leads (H06)
+	Previous System         `json:"previous"` // what ran when the work began: where a rollback leads (H06)
 	Tries    int            `json:"tries,omitempty"`
 	BootID   string         `json:"bootId,omitempty"` // of the boot in which it was prepared, or seen last
 
@@ -168,10 +167,10 @@ type Work struct {
 	Unit          string  `json:"unit,omitempty"`         // of the switch under way
 	SwitchUntil   float64 `json:"switchUntil,omitempty"`  // seconds since boot
 	WatchUntil    float64 `json:"watchUntil,omitempty"`   // when the watchdog acts
-	ConfirmUntil  float64 `json:"confirmUntil,omitempty"` // when the agent itself goes back
+	ConfirmUntil  float64 `json:"confirmUntil,omitempty"` // when the agent itself rolls back
 	VerifyFrom    float64 `json:"verifyFrom,omitempty"`   // start periods count from here
 	RollbackTries int     `json:"rollbackTries,omitempty"`
-	ProfileOnly   bool    `json:"profileOnly,omitempty"` // nothing was switched yet: going back is setting the profile
+	ProfileOnly   bool    `json:"profileOnly,omitempty"` // nothing was switched yet: a rollback only sets the profile
 	RevertKey     string  `json:"revertKey,omitempty"`   // of the order that ended the attempt
 
 	Outcome   fleet.Outcome             `json:"outcome,omitempty"`
@@ -191,7 +190,7 @@ const (
 // Format is the version of the journal's form. Upgrade reads older ones.
 const Format = 2
 
-// Journal is all that an agent knows across its own end.
+// Journal is all that an agent knows after a restart.
 type Journal struct {
 	Format   int                   `json:"format"`
 	Step     Step                  `json:"step"`
@@ -202,13 +201,14 @@ type Journal struct {
 	Staged   *System               `json:"staged,omitempty"`   // runs after the next reboot
 	Done     []string              `json:"done,omitempty"`     // keys of orders carried out, oldest first
 	Failed   []fleet.StorePath     `json:"failed,omitempty"`   // systems that failed here
-	Drift    fleet.StorePath       `json:"drift,omitempty"`    // told already
+	Drift    fleet.StorePath       `json:"drift,omitempty"`    // reported already
 	Serial   uint64                `json:"serial"`             // of switches and reports: their names never repeat
 	Trust    trust.State           `json:"trust"`
 	Learned  fleet.DocumentDigests `json:"documents"` // of what Trust was learned from
 }
 
-// Phase is that of the journal's step. A rollback that was ordered is a revert.
+// Phase is that of the journal's step. While a revert order is carried out it is
+// reverting.
 func (j Journal) Phase() fleet.AssignmentState {
 	if p := j.Step.Phase(); p != fleet.AssignRollingBack || j.Work == nil || j.Work.RevertKey == "" {
 		return p
@@ -221,8 +221,8 @@ func (j Journal) Upgrade() Journal {
 	if j.Format >= Format {
 		return j
 	}
-	// Format 1 had other words for rolling back, and one outcome for what a
-	// machine does by itself and what is ordered.
+	// Format 1 had other step names for a rollback, and one outcome for
+	// rollbacks and reverts.
 	if rest, ok := strings.CutPrefix(string(j.Step), "back-"); ok {
 		j.Step = Step("rollback-" + rest)
 	}
@@ -259,4 +259,13 @@ func (j Journal) RunsRelease(running fleet.StorePath) fleet.Digest {
 // activate. While an attempt is under way nothing is drift.
 func (j Journal) Drifted(running fleet.StorePath) bool {
 	return j.Step == Idle && j.Current != nil && running != "" && running != j.Current.Path && (j.Staged == nil || running != j.Staged.Path)
+}
+
+// TimestampLife is how much of the timestamp's life is over at now (Unix ms),
+// in percent; 0 without one.
+func (j Journal) TimestampLife(now int64) int {
+	if j.Trust.Timestamp == nil {
+		return 0
+	}
+	return trust.LifeUsed(*j.Trust.Timestamp, max(now, j.Trust.HighestSignedTime))
 }

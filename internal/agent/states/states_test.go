@@ -43,19 +43,19 @@ func accepted() trust.Accepted {
 	}
 }
 
-// settled is a machine that runs the release old.
-func settled() Journal {
+// atRest is an idle machine that runs the release old.
+func atRest() Journal {
 	j := New()
 	j.Current = &System{Path: oldPath, Digest: oldDigest, Line: "main", Sequence: 1}
 	j.Trust.Floor = &trust.Floor{Lines: map[fleet.Line]trust.Mark{"main": {Line: "main", Sequence: 1, Digest: oldDigest}}}
 	return j
 }
 
-// at is a journal of a good attempt that has come to a step.
+// at is a journal of a good attempt that has reached a step.
 func at(t testing.TB, s Step) Journal {
 	t.Helper()
-	j := settled()
-	back := map[Step]bool{RollbackProfile: true, RollbackSwitch: true, RollbackReboot: true, RollbackHandOver: true, Report: true}[s]
+	j := atRest()
+	rollback := map[Step]bool{RollbackProfile: true, RollbackSwitch: true, RollbackReboot: true, RollbackHandOver: true, Report: true}[s]
 	reboot := s == AwaitReboot || s == RollbackReboot
 	if s == Idle {
 		return j
@@ -69,27 +69,27 @@ func at(t testing.TB, s Step) Journal {
 		if j.Step == s {
 			return j
 		}
-		j = Next(j, in, boot1)
+		j = after(j, in, boot1)
 	}
 	if reboot {
-		j = Next(j, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}}, boot1)
+		j = after(j, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}}, boot1)
 		if s == AwaitReboot {
 			return j
 		}
-		j = Next(j, Rebooted{onNew}, boot2)
+		j = after(j, Rebooted{onNew}, boot2)
 	}
 	rest := []Input{Switched{Generations: onNew}, Done{}, Confirmed{By: "control-plane"}, Done{}}
-	if back {
+	if rollback {
 		rest = append(rest, Unhealthy{Reason: fleet.ReasonCheckFailed, Message: "check app is failing"}, Done{}, Switched{Generations: onOld}, Done{})
 	}
 	for _, in := range rest {
 		if j.Step == s {
 			break
 		}
-		j = Next(j, in, boot1)
+		j = after(j, in, boot1)
 	}
 	if j.Step != s {
-		t.Fatalf("the script comes to %s, not to %s", j.Step, s)
+		t.Fatalf("the script reaches %s, not %s", j.Step, s)
 	}
 	return j
 }
@@ -99,8 +99,8 @@ func inputs() []Input {
 	learned := Learned{Trust: trust.State{HighestSignedTime: 7}, Documents: fleet.DocumentDigests{Root: newDigest}}
 	return []Input{
 		Ordered{apply}, Ordered{revert}, Withdrawn{}, Observed{onOld}, Observed{fleet.Generations{Running: handPath}}, learned, Adopted{trust.Floor{}},
-		Rebooted{onOld}, Rebooted{onNew}, WatchdogFired{Generations: onOld, Message: "went back"}, WatchdogFired{Generations: onNew},
-		Done{}, Failed{Reason: fleet.ReasonDiskFull, Message: "full"}, Failed{Reason: fleet.ReasonFetchFailed, Message: "down", Again: true}, Busy{Why: "held"},
+		Rebooted{onOld}, Rebooted{onNew}, WatchdogFired{Generations: onOld, Message: "rolled back"}, WatchdogFired{Generations: onNew},
+		Done{}, Failed{Reason: fleet.ReasonDiskFull, Message: "full"}, Failed{Reason: fleet.ReasonFetchFailed, Message: "down", Again: true}, Held{Why: "held"},
 		Accepted{accepted()}, Refused{Reason: fleet.ReasonBadSignature}, Refused{Reason: fleet.ReasonFloorUnknown},
 		Prepared{Generations: onOld}, Prepared{Generations: onOld, Reboot: true}, Prepared{Generations: onNew},
 		Switched{Generations: onNew}, Switched{Generations: onOld}, Switched{Generations: onNew, Code: 2}, Switched{Generations: onNew, Code: 4, FailedUnits: []string{"app.service"}},
@@ -135,8 +135,8 @@ func name(in Input) string {
 	return n
 }
 
-// Every step has an answer to every input; those that mean nothing there are
-// left out of the table, for they change nothing.
+// Every step has an answer to every input. Inputs that change nothing are left
+// out of the table.
 func TestNext_AnswersEveryInputAtEveryStep(t *testing.T) {
 	var b strings.Builder
 	for _, s := range Steps {
@@ -147,7 +147,10 @@ func TestNext_AnswersEveryInputAtEveryStep(t *testing.T) {
 			if _, ok := in.(Rebooted); ok {
 				now = Moment{WallMs: 3_000_000, Boot: 20, BootID: "boot-3"}
 			}
-			next := Next(j, in, now)
+			next, changed := Next(j, in, now)
+			if changed == cmp.Equal(next, before) {
+				t.Errorf("%s, %s: changed %t", s, name(in), changed)
+			}
 			if d := cmp.Diff(j, before); d != "" {
 				t.Fatalf("%s, %s: the journal given was changed:\n%s", s, name(in), d)
 			}
@@ -202,14 +205,13 @@ func sane(j Journal) error {
 	return nil
 }
 
-// Whatever happens in whatever order: going back never turns into going
-// forward, switches never share a name (A06), an order is carried out once
-// (H03), the floor never falls and a revert order is obeyed once per digest
-// (E04).
+// For any sequence of inputs: a rollback never becomes an attempt again, switches
+// never share a name (A06), an order is carried out once (H03), the floor never
+// falls, and a revert order is obeyed once per digest (E04).
 func TestNext_HoldsItsPromisesForAnySequenceOfInputs(t *testing.T) {
 	all := inputs()
 	rapid.Check(t, func(t *rapid.T) {
-		j := settled()
+		j := atRest()
 		j.LastGood = &System{Path: handPath, Digest: fleet.SHA256([]byte("older")), Line: "main", Sequence: 1}
 		now := boot1
 		units := map[string]bool{}
@@ -221,7 +223,7 @@ func TestNext_HoldsItsPromisesForAnySequenceOfInputs(t *testing.T) {
 			if _, ok := in.(Rebooted); ok {
 				now.BootID, now.Boot = now.BootID+"'", 5
 			}
-			next := Next(j, in, now)
+			next, _ := Next(j, in, now)
 			if err := sane(next); err != nil {
 				t.Fatalf("%s, %s: %v", j.Step, name(in), err)
 			}
@@ -257,15 +259,21 @@ func floorOf(j Journal) fleet.Sequence {
 	return j.Trust.Floor.Lines["main"].Sequence
 }
 
+// after is the journal that an input leads to.
+func after(j Journal, in Input, now Moment) Journal {
+	j, _ = Next(j, in, now)
+	return j
+}
+
 func run(j Journal, now Moment, in ...Input) Journal {
 	for _, i := range in {
-		j = Next(j, i, now)
+		j = after(j, i, now)
 	}
 	return j
 }
 
-// A05: exit code 4 tells of units that failed; only those that were well
-// before are listed, and the system stays when its checks pass.
+// A05: exit code 4 means that units failed. Only units that had not failed before
+// are listed, and the system stays if its checks pass.
 func TestNext_ExitCodeFourIsLiveDegradedByTheUnitsThatFailedSince(t *testing.T) {
 	j := run(at(t, Switch), boot1, Switched{Generations: onNew, Code: 4, FailedUnits: []string{"app.service", "lame.service"}})
 	if j.Step != HandOver {
@@ -281,30 +289,30 @@ func TestNext_ExitCodeFourIsLiveDegradedByTheUnitsThatFailedSince(t *testing.T) 
 	}
 }
 
-// A07, O09: a return that does not work is tried three times, and told.
-func TestNext_AReturnThatFailsIsReportedAsSuch(t *testing.T) {
+// A07, O09: a rollback that fails is tried three times, then reported.
+func TestNext_ARollbackThatFailsIsReportedAsSuch(t *testing.T) {
 	j := at(t, RollbackSwitch)
 	for range 2 {
 		unit := j.Work.Unit
-		if j = Next(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != RollbackSwitch || j.Work.Unit == unit {
+		if j = after(j, Switched{Generations: onNew, Code: 2}, boot1); j.Step != RollbackSwitch || j.Work.Unit == unit {
 			t.Fatalf("step %s, unit %s after %s", j.Step, j.Work.Unit, unit)
 		}
 	}
-	j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
+	j = after(j, Switched{Generations: onNew, Code: 2}, boot1)
 	if j.Step != Report || j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonPreviousFailed {
 		t.Errorf("step %s, outcome %s, reason %s", j.Step, j.Work.Outcome, j.Work.Reason)
 	}
 	bad := fleet.Generations{Running: oldPath, BootDefault: newPath}
-	if j = Next(at(t, RollbackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonProfileFailed {
+	if j = after(at(t, RollbackSwitch), Switched{Generations: bad}, boot1); j.Work.Outcome != fleet.OutcomeRollbackFailed || j.Work.Reason != fleet.ReasonProfileFailed {
 		t.Errorf("boot default not set: outcome %s, reason %s", j.Work.Outcome, j.Work.Reason)
 	}
 }
 
-// H06: the second attempt of a rollout still leads back to what ran before it.
-func TestNext_ASystemThatFailedHereIsNeverWhatToGoBackTo(t *testing.T) {
+// H06: the second attempt of a rollout still rolls back to what ran before the first.
+func TestNext_NeverRollsBackToASystemThatFailedHere(t *testing.T) {
 	j := at(t, RollbackSwitch)
 	for range 3 {
-		j = Next(j, Switched{Generations: onNew, Code: 2}, boot1)
+		j = after(j, Switched{Generations: onNew, Code: 2}, boot1)
 	}
 	j = run(j, boot1, Done{}) // revert-failed: the new system still runs
 	retry := apply
@@ -313,49 +321,49 @@ func TestNext_ASystemThatFailedHereIsNeverWhatToGoBackTo(t *testing.T) {
 	other.Entry.StorePath = handPath
 	j = run(j, boot1, Ordered{retry}, Accepted{other}, Done{}, Prepared{Generations: onNew})
 	if j.Work.Previous.Path != oldPath {
-		t.Errorf("goes back to %s, want %s", j.Work.Previous.Path, oldPath)
+		t.Errorf("rolls back to %s, want %s", j.Work.Previous.Path, oldPath)
 	}
 }
 
 // E04: a revert order is obeyed once per digest, within its window, for the
-// release that runs, and takes the machine to the last good one.
+// release that runs, and leads to the last good one.
 func TestNext_ObeysARevertOrderOnce(t *testing.T) {
 	live := run(at(t, Verify), boot1, Healthy{}, Done{})
 	if live.Step != Idle || live.Current.Path != newPath || live.LastGood.Path != oldPath {
 		t.Fatalf("journal = %+v", live)
 	}
-	j := Next(live, Ordered{revert}, boot1)
+	j := after(live, Ordered{revert}, boot1)
 	if j.Step != RollbackProfile || j.Work.Previous.Path != oldPath || j.Work.Reason != fleet.ReasonRevertOrdered {
 		t.Fatalf("step %s, work %+v", j.Step, j.Work)
 	}
 	j = run(j, boot1, Done{}, Switched{Generations: onOld}, Done{}, Done{})
 	if j.Current.Path != oldPath || j.LastGood != nil || j.Drifted(oldPath) {
-		t.Errorf("after going back: current %+v, last good %+v", j.Current, j.LastGood)
+		t.Errorf("after the revert: current %+v, last good %+v", j.Current, j.LastGood)
 	}
 	again := revert
 	again.Attempt = 2
-	if j = Next(j, Ordered{again}, boot1); j.Work.Outcome != fleet.OutcomeRefused || j.Work.Reason != fleet.ReasonRevertRepeated {
+	if j = after(j, Ordered{again}, boot1); j.Work.Outcome != fleet.OutcomeRefused || j.Work.Reason != fleet.ReasonRevertRepeated {
 		t.Errorf("repeated: %s %s", j.Work.Outcome, j.Work.Reason)
 	}
 	late := boot1
 	late.WallMs += 3600_001
-	if j = Next(live, Ordered{revert}, late); j.Work.Reason != fleet.ReasonRevertLate {
+	if j = after(live, Ordered{revert}, late); j.Work.Reason != fleet.ReasonRevertLate {
 		t.Errorf("late: %s", j.Work.Reason)
 	}
 	stranger := revert
 	stranger.Digest = fleet.SHA256([]byte("stranger"))
-	if j = Next(live, Ordered{stranger}, boot1); j.Work.Reason != fleet.ReasonRevertUnknown {
+	if j = after(live, Ordered{stranger}, boot1); j.Work.Reason != fleet.ReasonRevertUnknown {
 		t.Errorf("never applied here: %s", j.Work.Reason)
 	}
 }
 
-// H13: what runs already is not switched again, and not taken back.
+// H13: what runs already is not switched again, and not rolled back.
 func TestNext_ASystemThatRunsAlreadyIsOnlyVerified(t *testing.T) {
-	j := Next(at(t, Prepare), Prepared{Generations: onNew}, boot1)
+	j := after(at(t, Prepare), Prepared{Generations: onNew}, boot1)
 	if j.Step != Verify || !j.Work.Converged {
 		t.Fatalf("step %s", j.Step)
 	}
-	if k := Next(j, Unhealthy{Reason: fleet.ReasonCheckFailed}, boot1); k.Step != Report || k.Work.Outcome != fleet.OutcomeFailed {
+	if k := after(j, Unhealthy{Reason: fleet.ReasonCheckFailed}, boot1); k.Step != Report || k.Work.Outcome != fleet.OutcomeFailed {
 		t.Errorf("unhealthy: step %s, outcome %s", k.Step, k.Work.Outcome)
 	}
 	if j = run(j, boot1, Healthy{}, Done{}); j.Current.Digest != newDigest {
@@ -363,17 +371,17 @@ func TestNext_ASystemThatRunsAlreadyIsOnlyVerified(t *testing.T) {
 	}
 }
 
-// A11: a needed reboot waits for the policy, is proven by the boot id, and a
-// boot of the old system is told as such.
+// A11: a needed reboot waits for the policy and is proven by the boot id. A boot
+// of the old system is reported as such.
 func TestNext_ARebootIsProvenByTheBootID(t *testing.T) {
 	j := at(t, AwaitReboot)
-	if k := Next(j, Rebooted{onOld}, boot1); k.Step != AwaitReboot {
+	if k := after(j, Rebooted{onOld}, boot1); k.Step != AwaitReboot {
 		t.Errorf("the same boot: step %s", k.Step)
 	}
-	if k := Next(j, Rebooted{onNew}, boot2); k.Step != HandOver || k.Work.ConfirmUntil != boot2.Boot+30 {
+	if k := after(j, Rebooted{onNew}, boot2); k.Step != HandOver || k.Work.ConfirmUntil != boot2.Boot+30 {
 		t.Errorf("booted: step %s, confirm until %g", k.Step, k.Work.ConfirmUntil)
 	}
-	if k := Next(j, Rebooted{onOld}, boot2); k.Step != RollbackProfile || k.Work.Reason != fleet.ReasonBootedOld {
+	if k := after(j, Rebooted{onOld}, boot2); k.Step != RollbackProfile || k.Work.Reason != fleet.ReasonBootedOld {
 		t.Errorf("booted old: step %s, reason %s", k.Step, k.Work.Reason)
 	}
 	staged := run(at(t, Prepare), boot1, Prepared{Generations: onOld, Reboot: true}, Done{}, Done{}, Switched{Generations: fleet.Generations{Running: oldPath, BootDefault: newPath}})
@@ -384,21 +392,21 @@ func TestNext_ARebootIsProvenByTheBootID(t *testing.T) {
 	if staged.Drifted(oldPath) || staged.Drifted(newPath) || staged.Current.Path != oldPath {
 		t.Errorf("staged: current %v, drift %t %t", staged.Current, staged.Drifted(oldPath), staged.Drifted(newPath))
 	}
-	if staged = Next(staged, Rebooted{onNew}, boot2); staged.Current.Path != newPath || staged.LastGood.Path != oldPath {
-		t.Errorf("booted at last: current %v", staged.Current)
+	if staged = after(staged, Rebooted{onNew}, boot2); staged.Current.Path != newPath || staged.LastGood.Path != oldPath {
+		t.Errorf("booted: current %v", staged.Current)
 	}
 }
 
-// A13: drift is noted once for each system, and nothing is done about it.
-func TestNext_DriftIsNotedAndNotFought(t *testing.T) {
-	j := Next(settled(), Observed{fleet.Generations{Running: handPath}}, boot1)
+// A13: drift is recorded once for each system, and not undone.
+func TestNext_DriftIsRecordedAndNotUndone(t *testing.T) {
+	j := after(atRest(), Observed{fleet.Generations{Running: handPath}}, boot1)
 	if j.Step != Idle || j.Drift != handPath || !j.Drifted(handPath) {
 		t.Errorf("journal = %+v", j)
 	}
-	if k := Next(j, Observed{fleet.Generations{Running: handPath}}, boot1); !cmp.Equal(j, k) {
-		t.Error("noted twice")
+	if k := after(j, Observed{fleet.Generations{Running: handPath}}, boot1); !cmp.Equal(j, k) {
+		t.Error("recorded twice")
 	}
-	if k := Next(j, Observed{onOld}, boot1); k.Drift != "" {
+	if k := after(j, Observed{onOld}, boot1); k.Drift != "" {
 		t.Errorf("drift %q after it is over", k.Drift)
 	}
 }

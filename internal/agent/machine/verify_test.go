@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func verifyIn(t *testing.T, minHealthy time.Duration, runs func(time.Duration) b
 
 func always(time.Duration) bool { return true }
 
-func TestVerification_IsHealthyAfterEnoughTimeWithoutATrip(t *testing.T) {
+func TestVerification_IsHealthyAfterEnoughTimeWithoutAFailure(t *testing.T) {
 	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		add(service("app", func(d time.Duration) bool { return d > 3500*time.Millisecond })) // A08: slow, within its start period
 		add(service("web", always))
@@ -58,8 +58,8 @@ func TestVerification_IsHealthyAfterEnoughTimeWithoutATrip(t *testing.T) {
 	}
 }
 
-// A forgiven failure takes no machine back, but the time begins anew.
-func TestVerification_BeginsAnewAfterAForgivenFailure(t *testing.T) {
+// A forgiven failure causes no rollback, but the time starts again.
+func TestVerification_StartsAgainAfterAForgivenFailure(t *testing.T) {
 	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		add(service("app", func(d time.Duration) bool { return d < 6500*time.Millisecond || d > 8500*time.Millisecond }))
 	})
@@ -82,9 +82,9 @@ func TestVerification_FailsWithTheCheckAndWhatItSaw(t *testing.T) {
 	}
 }
 
-// What dies within the interval of its check does not slip through: there is a
-// last look.
-func TestVerification_LooksOnceMoreBeforeItIsContent(t *testing.T) {
+// A service that dies within the interval of its check is not missed: all checks
+// run once more at the end.
+func TestVerification_ChecksOnceMoreBeforeItIsHealthy(t *testing.T) {
 	in, _ := verifyIn(t, 2*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) {
 		c, up := service("app", func(d time.Duration) bool { return d < time.Second })
 		c.IntervalSeconds = 30
@@ -95,7 +95,7 @@ func TestVerification_LooksOnceMoreBeforeItIsContent(t *testing.T) {
 	}
 }
 
-func TestVerification_EndsWhenItCannotBeDecidedOrAnotherHandSwitches(t *testing.T) {
+func TestVerification_EndsAtItsLimitAndAfterALocalSwitch(t *testing.T) {
 	blink := func(d time.Duration) bool { return int(d.Seconds())%3 != 0 }
 	in, took := verifyIn(t, 10*time.Second, always, func(add func(fleet.HealthCheck, func(time.Duration) bool)) { add(service("app", blink)) })
 	if u, ok := in.(states.Unhealthy); !ok || u.Reason != fleet.ReasonCheckTimeout || took != time.Minute {
@@ -107,7 +107,7 @@ func TestVerification_EndsWhenItCannotBeDecidedOrAnotherHandSwitches(t *testing.
 	}
 }
 
-// H05: a system that declares no required check is asked for the least.
+// H05: a system that declares no required check gets a minimal one.
 func TestHealthChecks_AreNeverNone(t *testing.T) {
 	no := false
 	for _, c := range []config.Agent{{}, {Checks: map[string]config.AgentCheck{"x": {Kind: fleet.HealthCheckTCP, Address: "127.0.0.1:1", Required: &no}}}} {
@@ -119,7 +119,7 @@ func TestHealthChecks_AreNeverNone(t *testing.T) {
 	}
 }
 
-// E05: an order that is not signed cannot do away with the checks.
+// E05: an order, which is not signed, cannot shorten the checks to nothing.
 func TestMinHealthy_IsAtLeastAnIntervalOfEachRequiredCheck(t *testing.T) {
 	checks := []fleet.HealthCheck{{IntervalSeconds: 3, Required: true}, {IntervalSeconds: 8}}
 	if d := minHealthy(0, checks); d != 3*time.Second {

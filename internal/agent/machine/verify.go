@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// healthChecks are those that the running system declares. One that declares
-// none is asked for the least: no data would never be healthy (H05).
+// healthChecks are the checks that the running system declares. A system without a
+// required check gets a minimal one: no data never counts as healthy (H05).
 func healthChecks(c config.Agent) []fleet.HealthCheck {
 	checks := c.HealthChecks()
 	for _, k := range checks {
@@ -31,10 +31,10 @@ func healthChecks(c config.Agent) []fleet.HealthCheck {
 	return append(checks, least)
 }
 
-// verify watches the checks until the required ones have passed for as long as
-// the order wants, or one fails.
-func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
-	cfg, err := ReadConfig(w.cfgFile)
+// verify runs the checks until the required ones have passed for as long as the
+// order wants, or one fails.
+func (m *Machine) verify(ctx context.Context, j states.Journal) states.Input {
+	cfg, err := m.ReadConfig(m.ConfigFile)
 	if err != nil {
 		return states.Unhealthy{Reason: fleet.ReasonCheckFailed, Message: "the new system's checks cannot be read: " + err.Error()}
 	}
@@ -43,7 +43,7 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 		minHealthy: minHealthy(j.Work.Order.MinHealthyMs, checks),
 		results:    make(chan []fleet.HealthCheckResult, 1),
 		runs: func() bool {
-			g := w.Generations()
+			g := m.Generations()
 			return g.Running == j.Work.Target.Path
 		},
 	}
@@ -54,29 +54,29 @@ func (w *world) verify(ctx context.Context, j states.Journal) states.Input {
 	}
 	v.limit = time.Duration(2*longest*float64(time.Second)) + 2*v.minHealthy + time.Minute
 	v.runner = &check.Runner{
-		Checks: checks, Begin: now.Add(-time.Duration((w.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
+		Checks: checks, Begin: now.Add(-time.Duration((m.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
 		OnChange: func(r []fleet.HealthCheckResult) {
-			w.checked(r)
+			m.SetChecks(r)
 			v.offer(r)
 		},
 	}
 	in := v.run(ctx)
 	if _, ok := in.(states.Failed); ok {
-		if message, fired := w.Fired(ctx); fired {
-			return states.WatchdogFired{Generations: w.Generations(), Message: message}
+		if message, fired := m.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: m.Generations(), Message: message}
 		}
 	}
 	if h, ok := in.(states.Healthy); ok {
-		if h.FailedUnits, err = w.sup.FailedUnits(ctx); err != nil {
-			w.log.Warn("failed units cannot be listed", "error", err)
+		if h.FailedUnits, err = m.Supervisor.FailedUnits(ctx); err != nil {
+			m.log.Warn("failed units cannot be listed", "error", err)
 		}
 		return h
 	}
 	return in
 }
 
-// minHealthy is how long the checks have to pass: as long as the order says,
-// but at least one interval of each, for an order is not signed (E05).
+// minHealthy is how long the checks must pass: as long as the order says, but at
+// least one interval of each, because an order is not signed (E05).
 func minHealthy(orderMs int64, checks []fleet.HealthCheck) time.Duration {
 	d := time.Duration(orderMs) * time.Millisecond
 	for _, c := range checks {
@@ -87,16 +87,16 @@ func minHealthy(orderMs int64, checks []fleet.HealthCheck) time.Duration {
 	return d
 }
 
-// verification decides on the results of checks as they come.
+// verification decides on the results of checks as they arrive.
 type verification struct {
 	runner     *check.Runner
 	minHealthy time.Duration
 	limit      time.Duration
 	results    chan []fleet.HealthCheckResult // the newest
-	runs       func() bool                    // the system in question still does
+	runs       func() bool                    // whether the target still runs
 }
 
-// offer replaces what was not looked at yet.
+// offer replaces results that were not read yet.
 func (v *verification) offer(r []fleet.HealthCheckResult) {
 	select {
 	case <-v.results:
@@ -116,7 +116,7 @@ func (v *verification) run(ctx context.Context) states.Input {
 	var healthy <-chan time.Time // when it has been healthy for long enough
 	for {
 		if !v.runs() {
-			return states.Failed{Reason: fleet.ReasonChangedLocally, Message: "another hand switched the machine while its checks ran"}
+			return states.Failed{Reason: fleet.ReasonChangedLocally, Message: "the machine was switched locally while its checks ran"}
 		}
 		var r []fleet.HealthCheckResult
 		select {
@@ -148,7 +148,7 @@ func (v *verification) run(ctx context.Context) states.Input {
 	}
 }
 
-// describe says which required check saw what.
+// describe names the required checks that do not pass and what they observed.
 func describe(results []fleet.HealthCheckResult) string {
 	var b strings.Builder
 	for _, r := range results {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"context"
@@ -12,26 +12,28 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// controlPlaneName is the control plane among the things that may answer.
+// controlPlaneName stands for the control plane in a baseline.
 const controlPlaneName = "control-plane"
 
-// checksOnly is what confirms a switch before which nothing answered.
+// checksOnly stands for the checks, which confirm a switch if nothing answered
+// before it.
 const checksOnly = "checks-only"
 
-// reachLimit bounds one question to something that may answer.
+// reachLimit bounds one request.
 const reachLimit = 5 * time.Second
 
-// confirm waits until something that answered before the switch answers again:
-// a control plane that is down must not take a machine back that reaches its
-// beacons, and the other way round (A10).
-func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
+// confirm waits until something that answered before the switch answers again. A
+// machine that reaches its beacons must not roll back because the control plane is
+// down, or the reverse (A10).
+func (m *Machine) confirm(outer context.Context, j states.Journal) states.Input {
 	work := j.Work
 	if len(work.Baseline) == 0 {
 		return states.Confirmed{By: checksOnly}
 	}
-	left := time.Duration((work.ConfirmUntil - w.Now().Boot) * float64(time.Second))
+	left := time.Duration((work.ConfirmUntil - m.Now().Boot) * float64(time.Second))
 	ctx, cancel := context.WithTimeout(outer, max(left, reachLimit/5))
 	defer cancel()
 	by := make(chan string, len(work.Baseline))
@@ -39,40 +41,39 @@ func (w *world) confirm(outer context.Context, j states.Journal) states.Input {
 	for _, name := range work.Baseline {
 		go func() {
 			for {
-				err := w.reach(ctx, name)
+				err := m.reach(ctx, name)
 				if err == nil {
 					by <- name
 					return
 				}
-				if !pause(ctx, 250*time.Millisecond) {
+				if !wait.For(ctx, 250*time.Millisecond) {
 					last <- fmt.Errorf("%s: %w", name, err)
 					return
 				}
 			}
 		}()
 	}
-	var said []string
+	var failures []string
 	for range work.Baseline {
 		select {
 		case name := <-by:
 			return states.Confirmed{By: name}
 		case err := <-last:
-			said = append(said, err.Error())
+			failures = append(failures, err.Error())
 		}
 	}
-	if message, fired := w.Fired(outer); fired {
-		return states.WatchdogFired{Generations: w.Generations(), Message: message}
+	if message, fired := m.Fired(outer); fired {
+		return states.WatchdogFired{Generations: m.Generations(), Message: message}
 	}
-	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(said, "\n")}
+	return states.Unconfirmed{Message: "nothing that answered before the switch answered after it\n" + strings.Join(failures, "\n")}
 }
 
-// reach returns nil if what name stands for answers.
-func (w *world) reach(ctx context.Context, name string) error {
+// reach returns nil if the thing with this name answers.
+func (m *Machine) reach(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
 	if name == controlPlaneName {
-		_, err := w.cp.CheckIn(ctx, w.checkIn(0))
-		return err
+		return m.Plane.Answers(ctx)
 	}
 	u, err := url.Parse(name)
 	if err != nil {
@@ -95,5 +96,5 @@ func (w *world) reach(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return res.Body.Close() // any answer will do
+	return res.Body.Close() // any answer counts
 }

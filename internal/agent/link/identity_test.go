@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package link
 
 import (
 	"context"
@@ -28,6 +28,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -139,7 +140,7 @@ func TestEnroll_MakesTheKeyHereAndRepeatsWithTheSame(t *testing.T) {
 		t.Fatal("enrolled before it began")
 	}
 	var key []byte
-	for range 2 { // an answer that was lost is asked for again with the same key
+	for range 2 { // a lost answer is asked for again with the same key
 		if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
 			t.Fatal(err)
 		}
@@ -163,8 +164,8 @@ func TestEnroll_MakesTheKeyHereAndRepeatsWithTheSame(t *testing.T) {
 	}
 }
 
-// E07 E08: a token of another CA or machine buys nothing, and no certificate
-// but the machine's own is taken.
+// E07 E08: a token of another CA or machine is refused, and so is a certificate of
+// another machine.
 func TestEnroll_RefusesWhatIsNotMeantForThisMachine(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	for _, tc := range []struct{ name, token, issue, want string }{
@@ -183,14 +184,14 @@ func TestEnroll_RefusesWhatIsNotMeantForThisMachine(t *testing.T) {
 				t.Errorf("error = %v, want %q", err, tc.want)
 			}
 			if id.enrolled() {
-				t.Error("it is enrolled all the same")
+				t.Error("it is enrolled nevertheless")
 			}
 		})
 	}
 }
 
 // A18: renewed at half of its life, and shown from then on, without a restart.
-func TestRenew_TakesUpTheNextCertificateAtHalfLife(t *testing.T) {
+func TestRenew_UsesTheNextCertificateFromHalfLifeOn(t *testing.T) {
 	a := newAuthority(t)
 	a.life = 3 * time.Second
 	id := &identity{cfg: a.config(t)}
@@ -213,7 +214,7 @@ func TestRenew_TakesUpTheNextCertificateAtHalfLife(t *testing.T) {
 		if n >= 2 {
 			break
 		}
-		pause(ctx, 5*time.Millisecond)
+		wait.For(ctx, 5*time.Millisecond)
 	}
 	cancel()
 	<-done

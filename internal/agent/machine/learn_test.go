@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package machine
 
 import (
 	"testing"
@@ -24,49 +24,48 @@ func successor(t *testing.T, f *trusttest.Fleet, signer string) []byte {
 	return f.Sign(fleet.TypeRoot, payload, signer)
 }
 
-// The trust documents that the control plane names are got, judged and kept;
-// one that is refused is told once and not asked for again.
+// The trust documents that the control plane names are fetched, judged and kept.
 func TestLearn_FollowsTheChainAndKeepsRevocations(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	now := time.Now().UnixMilli()
-	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{simOrder.Digest}})
-	p := &fakePlane{roots: map[uint64][]byte{2: successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
-	w := testWorld(t, p)
+	revoked := f.Revocations(fleet.Revocations{Version: 1, SignedAt: now, Releases: []fleet.Digest{someOrder.Digest}})
+	p := &fakePlane{roots: [][]byte{successor(t, f, "test-root")}, docs: map[fleet.Digest][]byte{"rev": revoked}}
+	m := testMachine(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
-	j = states.Next(j, w.learn(t.Context(), j, have), w.Now())
+	j, _ = states.Next(j, m.learn(t.Context(), j, have), m.Now())
 	if j.Trust.Root.Version != 2 || j.Trust.Revocations == nil || j.Learned.Root != "root-2" || j.Learned.Revocations != "rev" {
 		t.Errorf("root %d, revocations %v, learned %+v", j.Trust.Root.Version, j.Trust.Revocations, j.Learned)
 	}
-	if in := w.learn(t.Context(), j, have); in != nil {
+	if in := m.learn(t.Context(), j, have); in != nil {
 		t.Errorf("learned again: %+v", in)
 	}
 }
 
-// E02: a root by a stranger's key, and a list by the wrong role, change
-// nothing.
+// E02: a root document signed by a stranger's key, and revocations signed by the
+// wrong role, change nothing. Each is reported once.
 func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 	f := trusttest.New(t, "test", nil)
 	stranger := trusttest.New(t, "stranger", nil)
 	now := time.Now().UnixMilli()
 	p := &fakePlane{
-		roots: map[uint64][]byte{2: successor(t, f, "stranger-root")},
+		roots: [][]byte{successor(t, f, "stranger-root")},
 		docs:  map[fleet.Digest][]byte{"rev": stranger.Revocations(fleet.Revocations{Version: 9, SignedAt: now})},
 	}
-	w := testWorld(t, p)
+	m := testMachine(t, p)
 	j := states.New()
 	j.Trust = f.State("web-01")
 	have := fleet.DocumentDigests{Root: "root-2", Revocations: "rev"}
 	for range 3 {
-		if in := w.learn(t.Context(), j, have); in != nil {
-			j = states.Next(j, in, w.Now())
+		if in := m.learn(t.Context(), j, have); in != nil {
+			j, _ = states.Next(j, in, m.Now())
 		}
 	}
 	if j.Trust.Root.Version != 1 || j.Trust.Revocations != nil {
 		t.Errorf("root %d, revocations %v", j.Trust.Root.Version, j.Trust.Revocations)
 	}
-	if n := w.outbox.Len(); n != 2 {
-		t.Errorf("%d refusals told, want one for each document", n)
+	if n := m.Outbox.Len(); n != 2 {
+		t.Errorf("%d refusals reported, want one for each document", n)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-package agent
+package link
 
 import (
 	"bytes"
@@ -25,7 +25,8 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/agent/disk"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -39,8 +40,8 @@ type identity struct {
 	sessions sessions
 }
 
-// sessions are those that TLS may resume. A resumed one stands for the
-// certificate that it began with, so that they end with it.
+// sessions are what TLS may resume. A resumed session stands for the certificate
+// that it began with, so all of them are forgotten when the certificate changes.
 type sessions struct {
 	mu    sync.Mutex
 	cache tls.ClientSessionCache
@@ -72,7 +73,7 @@ func (s *sessions) forget() {
 	s.cache = nil
 }
 
-// caFile is where the control plane's CA lies.
+// caFile is the file with the control plane's CA.
 func caFile(c config.Agent) string {
 	if c.ControlPlane.CAFile != "" {
 		return c.ControlPlane.CAFile
@@ -80,7 +81,7 @@ func caFile(c config.Agent) string {
 	return filepath.Join(c.StateDir, "identity", "ca.pem")
 }
 
-// certificate returns the one to show; a newer one on disk is taken up without
+// certificate returns the certificate to show. A newer one on disk is used without
 // a restart (A18).
 func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	i.mu.Lock()
@@ -104,16 +105,16 @@ func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 	return i.now, nil
 }
 
-// client makes the client that shows the identity.
+// client makes a client that shows the certificate.
 func (i *identity) client(version string) (*api.AgentClient, error) {
 	pool := x509.NewCertPool()
 	text, err := os.ReadFile(caFile(i.cfg))
 	if err != nil {
 		return nil, fleet.Errorf(fleet.NotFound, "read the control plane's CA: %w", err).
-			WithHint("nixfleet-agent enroll brings it, or set controlPlane.caFile")
+			WithHint("enrol the machine with nixfleet-agent enroll, which stores the CA, or set controlPlane.caFile")
 	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no certificate", caFile(i.cfg))
+		return nil, fleet.Errorf(fleet.Invalid, "%s contains no certificate", caFile(i.cfg))
 	}
 	if _, err := i.certificate(nil); err != nil {
 		return nil, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("enrol the machine: nixfleet-agent enroll --token-file FILE")
@@ -130,7 +131,7 @@ func (i *identity) enrolled() bool {
 	return err == nil
 }
 
-// key returns the machine's key, and makes it the first time.
+// key returns the machine's key. The first time it makes it.
 func (i *identity) key() (crypto.Signer, error) {
 	file := i.cfg.Identity.KeyFile
 	text, err := os.ReadFile(file)
@@ -142,7 +143,7 @@ func (i *identity) key() (crypto.Signer, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no key", file)
+		return nil, fleet.Errorf(fleet.Invalid, "%s contains no key", file)
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -153,7 +154,7 @@ func (i *identity) key() (crypto.Signer, error) {
 	}
 	s, ok := k.(crypto.Signer)
 	if !ok {
-		return nil, fleet.Errorf(fleet.Invalid, "%s has no key that signs", file)
+		return nil, fleet.Errorf(fleet.Invalid, "the key in %s cannot sign", file)
 	}
 	return s, nil
 }
@@ -170,7 +171,7 @@ func (i *identity) makeKey(file string) (crypto.Signer, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	return k, disk.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return k, atomicfile.Write(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func (i *identity) request() ([]byte, error) {
@@ -185,7 +186,7 @@ func (i *identity) request() ([]byte, error) {
 	return der, nil
 }
 
-// enroll buys the first certificate with a token.
+// enroll exchanges a token for the first certificate.
 func (i *identity) enroll(ctx context.Context, token string) error {
 	t, err := api.ParseToken(token)
 	if err != nil {
@@ -213,16 +214,16 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	}
 	if i.cfg.ControlPlane.CAFile == "" {
 		if api.CAHash(cert.CA) != t.CAHash {
-			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the token names")
+			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
 		}
-		if err := disk.WriteFile(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
+		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
 			return err
 		}
 	}
 	return i.keep(cert)
 }
 
-// keep writes a new certificate after a look at whether it is ours.
+// keep writes a new certificate if it is this machine's.
 func (i *identity) keep(c api.Certificate) error {
 	leaf, err := x509.ParseCertificate(c.Certificate)
 	if err != nil {
@@ -232,21 +233,21 @@ func (i *identity) keep(c api.Certificate) error {
 	if err != nil {
 		return err
 	}
-	type comparable interface{ Equal(crypto.PublicKey) bool }
-	if p, ok := leaf.PublicKey.(comparable); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
+	type publicKey interface{ Equal(crypto.PublicKey) bool }
+	if p, ok := leaf.PublicKey.(publicKey); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
 		return fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
 	}
-	return disk.WriteFile(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
+	return atomicfile.Write(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
 }
 
 // renew gets the next certificate at half of the present one's life, until ctx
-// ends. Certificates that are not kept in the state directory are somebody
-// else's to renew.
+// ends. Certificates that are kept outside the state directory are renewed by
+// someone else.
 func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logger) {
 	if filepath.Dir(i.cfg.Identity.CertFile) != filepath.Join(i.cfg.StateDir, "identity") {
 		return
 	}
-	failures := 0
+	var waits *wait.Growing // after failures in a row
 	for ctx.Err() == nil {
 		cert, err := i.certificate(nil)
 		if err != nil {
@@ -254,21 +255,23 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 			return
 		}
 		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
-		if wait := time.Until(cert.Leaf.NotBefore.Add(life / 2)); wait > 0 {
-			// The wall clock may be set meanwhile: look now and then.
-			if !pause(ctx, min(wait, time.Hour)) {
+		if left := time.Until(cert.Leaf.NotBefore.Add(life / 2)); left > 0 {
+			// The wall clock may be set meanwhile: look every hour.
+			if !wait.For(ctx, min(left, time.Hour)) {
 				return
 			}
 			continue
 		}
 		if err = i.renewOnce(ctx, c); err == nil {
-			failures = 0
+			waits = nil
 			log.Info("certificate renewed")
 			continue
 		}
-		failures++
+		if waits == nil {
+			waits = backOff(min(time.Minute, life/20+time.Second))
+		}
 		log.Warn("the certificate cannot be renewed", "until", cert.Leaf.NotAfter, "error", err, "hint", fleet.ErrorHint(err))
-		if !pause(ctx, backOff(failures, min(time.Minute, life/20+time.Second))) {
+		if !wait.For(ctx, waits.NextBackOff()) {
 			return
 		}
 	}
@@ -289,6 +292,26 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	_, err = i.certificate(nil)
 	c.Close()
 	return err
+}
+
+// enrolledClient makes the client. A machine without a certificate is enrolled
+// first, with the token that its configuration names.
+func (i *identity) enrolledClient(ctx context.Context, version string) (*api.AgentClient, error) {
+	if !i.enrolled() && i.cfg.Identity.TokenFile != "" {
+		if err := Enroll(ctx, i.cfg, i.cfg.Identity.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	return i.client(version)
+}
+
+// Enroll exchanges the token in a file for the machine's first certificate.
+func Enroll(ctx context.Context, cfg config.Agent, tokenFile string) error {
+	token, err := readToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	return (&identity{cfg: cfg}).enroll(ctx, token)
 }
 
 // readToken reads a token from a file.

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+
+package link
+
+import (
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// checkIn describes the machine.
+func (l *Link) checkIn(wait time.Duration) api.CheckIn {
+	j, seen := l.Machine.Journal(), l.Machine.Seen()
+	c := api.CheckIn{
+		Machine: l.Agent.MachineID, AgentVersion: l.Version, System: l.Machine.System(), Line: l.Agent.Line, BootID: seen.At.BootID,
+		State: j.Step.State(), Waiting: fleet.CleanText(j.Waiting, 500), Tags: l.Agent.Tags,
+		Drift: j.Drifted(seen.Running), RunsRelease: j.RunsRelease(seen.Running), Checks: l.Machine.Checks(),
+		Documents: fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
+		WaitMs:    wait.Milliseconds(), Generations: seen.Generations,
+	}
+	if v, given := l.reply(); given {
+		c.Epoch = v.Epoch
+		if wait > 0 {
+			c.Have = v.Etag
+		}
+	}
+	return c
+}
+
+// news is the part of a check-in whose change is told at once.
+type news struct {
+	state   fleet.AgentState
+	waiting string
+	drift   fleet.StorePath
+	health  fleet.Health
+}
+
+func (l *Link) news() news {
+	j := l.Machine.Journal()
+	n := news{state: j.Step.State(), waiting: j.Waiting, drift: j.Drift}
+	if r := l.Machine.Checks(); r != nil {
+		n.health = fleet.HealthOf(r)
+	}
+	return n
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+
+package link
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
+)
+
+// poll asks for orders until ctx ends: by long polls where the control plane
+// holds them, with back-off where it does not answer (A09, A16).
+func (l *Link) poll(ctx context.Context, p controlPlane) {
+	every := time.Duration(l.Agent.ControlPlane.PollSeconds * float64(time.Second))
+	long := time.Duration(l.Agent.ControlPlane.LongPollSeconds * float64(time.Second))
+	if !wait.For(ctx, wait.Spread(min(every/10, 6*time.Second))) { // machines may boot at the same time
+		return
+	}
+	failures, waits := 0, backOff(every)
+	for ctx.Err() == nil {
+		before, _ := l.reply()
+		begin := time.Now()
+		orders, err := l.ask(ctx, p, long)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errNews):
+			continue
+		case err != nil:
+			failures++
+			d := waits.NextBackOff()
+			if after, ok := api.RetryAfter(err); ok {
+				d = after + wait.Spread(after/4+time.Millisecond)
+			}
+			if failures == 1 || failures%20 == 0 {
+				l.Log.Warn("the control plane does not answer", "error", err, "hint", fleet.ErrorHint(err), "failures", failures, "next", d.Round(time.Millisecond))
+			}
+			l.failed()
+			if !wait.For(ctx, d) {
+				return
+			}
+			continue
+		}
+		if failures > 0 {
+			l.Log.Info("the control plane answers again", "failures", failures)
+			failures = 0
+			waits.Reset()
+		}
+		l.answered(orders, time.Now())
+		if long > 0 && orders.WaitMs > 0 {
+			long = time.Duration(min(orders.WaitMs, api.MaxWaitMs)) * time.Millisecond
+		}
+		d := time.Duration(0)
+		unheld := orders.Etag == before.Etag && time.Since(begin) < long/2 // do not spin if polls are not held
+		if long == 0 || unheld {
+			if d = every; orders.PollAfterMs > 0 {
+				d = time.Duration(orders.PollAfterMs) * time.Millisecond
+			}
+			d = wait.Spread(d)
+		}
+		if !l.waitForNews(ctx, max(d, 20*time.Millisecond)) {
+			return
+		}
+	}
+}
+
+var errNews = errors.New("the machine has news")
+
+// ask makes one check-in. A held one ends when there is news.
+func (l *Link) ask(ctx context.Context, p controlPlane, long time.Duration) (api.Orders, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	told := l.news()
+	if long > 0 {
+		wg.Go(func() {
+			for l.waitForNews(ctx, long) {
+				if l.news() != told {
+					cancel(errNews)
+					return
+				}
+			}
+		})
+	}
+	orders, err := p.CheckIn(ctx, l.checkIn(long))
+	if errors.Is(context.Cause(ctx), errNews) && err != nil {
+		return orders, errNews
+	}
+	return orders, err
+}
+
+// waitForNews waits for d, or until there may be news. It reports whether ctx
+// lasted.
+func (l *Link) waitForNews(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+	case <-l.Machine.Changed():
+	}
+	return true
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+
+package machine
+
+import (
+	"context"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/trust"
+)
+
+// adopted returns the floor that a person has left for the agent, unless the agent
+// knows its floor.
+func (m *Machine) adopted(j states.Journal) states.Input {
+	f, ok, err := m.dir().Floor().Take()
+	if err != nil {
+		m.log.Warn("the floor to adopt cannot be read", "error", err)
+	}
+	if !ok || j.Trust.Floor != nil {
+		return nil
+	}
+	return states.Adopted{Floor: f}
+}
+
+// learn fetches the trust documents that the agent does not have. A document that
+// is refused changes nothing, is reported, and is tried again after a while: the
+// clock may have been behind.
+func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.DocumentDigests) states.Input {
+	s, known := m.trustState(j), j.Learned
+	for _, d := range []struct {
+		have  fleet.Digest
+		known *fleet.Digest
+		get   func(fleet.Digest) (trust.Documents, error)
+	}{
+		{have.Root, &known.Root, func(fleet.Digest) (d trust.Documents, err error) {
+			if s.Root != nil {
+				d.Roots, err = m.Plane.RootsAfter(ctx, s.Root.Version)
+			}
+			return d, err
+		}},
+		{have.Revocations, &known.Revocations, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Revocations, err = m.Plane.Document(ctx, h)
+			return d, err
+		}},
+		{have.Timestamp, &known.Timestamp, func(h fleet.Digest) (d trust.Documents, err error) {
+			d.Timestamp, err = m.Plane.Document(ctx, h)
+			return d, err
+		}},
+	} {
+		if d.have == "" || d.have == *d.known || time.Now().Before(m.idle.documents[d.have]) {
+			continue
+		}
+		m.idle.documents[d.have] = time.Now().Add(10 * time.Minute)
+		docs, err := d.get(d.have)
+		if err != nil {
+			m.idle.documents[d.have] = time.Now().Add(10 * time.Second)
+			m.log.Warn("a trust document cannot be fetched", "digest", d.have, "error", err)
+			continue
+		}
+		next, errs := s.Learn(m.Now().WallMs, docs)
+		if len(errs) > 0 {
+			m.refusal(j, d.have, errs[0])
+			continue
+		}
+		s, *d.known = next, d.have
+	}
+	if known == j.Learned {
+		return nil
+	}
+	return states.Learned{Trust: s, Documents: known}
+}
+
+// refusal reports a document that was refused outside an attempt.
+func (m *Machine) refusal(j states.Journal, d fleet.Digest, err error) {
+	m.log.Warn("a trust document is refused", "digest", d, "error", err)
+	if err := m.Outbox.Put(m.Seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
+		m.log.Warn("a report cannot be queued", "error", err)
+	}
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+
+package machine
+
+import (
+	"context"
+	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
+)
+
+// awaitReboot reboots into the target once the machine's policy allows it.
+func (m *Machine) awaitReboot(ctx context.Context, _ states.Journal) states.Input {
+	return m.reboot(ctx, m.inWindow)
+}
+
+// rollbackReboot reboots into the previous system at once.
+func (m *Machine) rollbackReboot(ctx context.Context, _ states.Journal) states.Input {
+	return m.reboot(ctx, func(time.Time) bool { return true })
+}
+
+// inWindow reports whether the machine's policy allows a reboot at t.
+func (m *Machine) inWindow(t time.Time) bool {
+	open, err := m.Agent.Reboot.WindowOpen(t)
+	if err != nil {
+		m.log.Error("the reboot window is invalid", "window", m.Agent.Reboot.Window, "error", err)
+	}
+	return open
+}
+
+// reboot waits until it may, gives queued reports time to be sent, and reboots.
+func (m *Machine) reboot(ctx context.Context, may func(time.Time) bool) states.Input {
+	for !may(time.Now()) {
+		if !wait.For(ctx, 10*time.Second) {
+			return nil
+		}
+	}
+	for range 50 {
+		if m.Outbox.Len() == 0 || !wait.For(ctx, 100*time.Millisecond) {
+			break
+		}
+	}
+	if err := m.Supervisor.Reboot(ctx); err != nil && wait.For(ctx, askGrace) {
+		return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: err.Error()}
+	}
+	m.log.Info("rebooting")
+	if !wait.For(ctx, 10*time.Minute) {
+		return nil
+	}
+	return states.Failed{Reason: fleet.ReasonRebootNeeded, Message: "the machine did not reboot within 10 minutes"}
+}
