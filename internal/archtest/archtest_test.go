@@ -189,6 +189,7 @@ const (
 
 func TestSizes_StayReadable(t *testing.T) {
 	packages := map[string]int{}
+	longestFile, longestFunc := 0, 0
 	walk(t, func(p, text string) {
 		n := strings.Count(text, "\n")
 		kind := filepath.Ext(p)
@@ -197,6 +198,7 @@ func TestSizes_StayReadable(t *testing.T) {
 		}
 		if kind == ".go" && !strings.HasSuffix(p, "_test.go") {
 			packages[filepath.ToSlash(filepath.Dir(p))] += codeLines(text)
+			longestFile = max(longestFile, n)
 		}
 	})
 	for p, n := range packages {
@@ -204,17 +206,20 @@ func TestSizes_StayReadable(t *testing.T) {
 			t.Errorf("package %s has %d lines of code; the limit is %d: a noun is missing", p, n, maxPackageLines)
 		}
 	}
-	for _, s := range sources(t) {
+	all := sources(t)
+	for _, s := range all {
 		for _, d := range s.file.Decls {
 			f, ok := d.(*ast.FuncDecl)
 			if !ok || f.Body == nil || s.test() {
 				continue
 			}
-			if n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line + 1; n > maxFuncLines {
+			n := s.fset.Position(f.End()).Line - s.fset.Position(f.Pos()).Line + 1
+			if longestFunc = max(longestFunc, n); n > maxFuncLines {
 				t.Errorf("%s: func %s has %d lines; the limit is %d", s.path, f.Name.Name, n, maxFuncLines)
 			}
 		}
 	}
+	writeFigures(t, "sizes.json", map[string]any{"maxFileLines": longestFile, "maxFuncLines": longestFunc, "imports": importsOfAgent(all)})
 }
 
 // codeLines counts the lines that are neither empty nor a comment.

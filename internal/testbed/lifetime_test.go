@@ -68,7 +68,7 @@ func checkNothing(t *testing.T, dir string, pids []int) {
 	wait := func(what string, there func() bool) {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
-		for deadline := time.Now().Add(patience); there(); <-tick.C {
+		for deadline := time.Now().Add(waitLimit); there(); <-tick.C {
 			if time.Now().After(deadline) {
 				t.Errorf("%s is still there", what)
 				return

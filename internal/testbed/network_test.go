@@ -99,7 +99,7 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 	defer server.Wait()
 	defer stop()
 	b.eventually("timeout 5 bash -c 'exec 3<> /dev/tcp/a/8000' 2> /dev/null && echo there", "there")
-	client := http.Client{Transport: &http.Transport{DialContext: tb.DialHub}, Timeout: patience}
+	client := http.Client{Transport: &http.Transport{DialContext: tb.DialHub}, Timeout: waitLimit}
 	res, err := client.Get("http://a:8000/nix.conf")
 	if err != nil {
 		t.Fatal(err)

@@ -16,8 +16,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/testbed"
 )
 
-// patience bounds every wait: longer than anything takes on a loaded machine.
-const patience = 60 * time.Second
+// waitLimit bounds every wait: longer than anything takes on a loaded machine.
+const waitLimit = 60 * time.Second
 
 func newBed(t *testing.T) (context.Context, *testbed.Testbed) {
 	t.Helper()
@@ -27,7 +27,7 @@ func newBed(t *testing.T) (context.Context, *testbed.Testbed) {
 func newBedWith(t *testing.T, c testbed.Config) (context.Context, *testbed.Testbed) {
 	t.Helper()
 	testbed.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	t.Cleanup(cancel)
 	tb, err := testbed.New(ctx, c)
 	if err != nil {
@@ -83,7 +83,7 @@ func (m machine) up() string {
 // sh returns the trimmed output of a script, and its exit code.
 func (m machine) sh(script string) (string, int) {
 	m.t.Helper()
-	res, err := m.Exec(m.ctx, proc.Cmd{Path: "/bin/sh", Args: []string{"-c", script}, Timeout: patience})
+	res, err := m.Exec(m.ctx, proc.Cmd{Path: "/bin/sh", Args: []string{"-c", script}, Timeout: waitLimit})
 	var exit *proc.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		m.t.Fatal(err)
