@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim bench-house lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -48,6 +48,15 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
 	cat "$$result"; exit $$code
+
+bench-house: test-deps build ## the state of the house: words, hints, sizes, dead code, skips; the last line is JSON
+	@CGO_ENABLED=0 go build -o bin/house ./test/house
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	$(MAKE) --no-print-directory test SKIPPED="$$out/skipped.json" >&2 || true; \
+	NIXFLEET_FIGURES="$$out" go test -count=1 ./internal/archtest ./test/hints >&2 || true; \
+	go tool -modfile=tools/go.mod deadcode -json ./... > "$$out/dead.json"; \
+	go tool -modfile=tools/go.mod deadcode -json -test ./... > "$$out/dead-tests.json"; \
+	bin/house -figures "$$out"
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

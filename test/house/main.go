@@ -4,7 +4,8 @@
 // the lines of the checks before it, which are TAP. It prints what go test prints
 // without -v, then every test that was skipped. It fails when a package failed or
 // did not end and, when CI is set, when something was skipped that the list of
-// known skips does not have. It never starts a program.
+// known skips does not have. With -figures it prints what `make bench-house` has
+// measured. It never starts a program.
 package main
 
 import (
@@ -29,6 +30,7 @@ func run(args []string, in io.Reader, out, complain io.Writer, strict bool) int 
 	flags := flag.NewFlagSet("house", flag.ContinueOnError)
 	flags.SetOutput(complain)
 	listFile := flags.String("skips", "test/skips.txt", "`file` with the known skips: package, test, reason")
+	figuresDir := flags.String("figures", "", "print the figures that lie in this `folder` as one line of JSON, and read nothing else")
 	skippedFile := flags.String("skipped", "", "write what was skipped to this `file`, as JSON")
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
@@ -36,6 +38,9 @@ func run(args []string, in io.Reader, out, complain io.Writer, strict bool) int 
 	if flags.NArg() > 0 {
 		fmt.Fprintf(complain, "house: reads its standard input, and takes no %q\n", flags.Arg(0))
 		return exitUsage
+	}
+	if *figuresDir != "" {
+		return printFigures(*figuresDir, out, complain)
 	}
 	text, err := os.ReadFile(*listFile)
 	if err != nil {
