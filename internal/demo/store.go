@@ -31,13 +31,9 @@ func (s *Scene) rootsOf() string {
 // removes it, and protects it until then. Two scenes may share paths: the roots of
 // one protect them while the other is cleaned.
 func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
-	if err := os.MkdirAll(s.rootsOf(), 0o755); err != nil {
-		return fmt.Errorf("keep systems: %w", err)
-	}
 	for _, p := range paths {
-		s.roots++
-		if err := os.Symlink(string(p), filepath.Join(s.rootsOf(), strconv.Itoa(s.roots))); err != nil {
-			return fmt.Errorf("keep systems: %w", err)
+		if err := s.protect(string(p)); err != nil {
+			return err
 		}
 		drv, err := s.store(ctx, "--query", "--deriver", string(p))
 		if err != nil {
@@ -48,7 +44,19 @@ func (s *Scene) remember(ctx context.Context, paths ...fleet.StorePath) error {
 	return s.rememberSources(ctx)
 }
 
-// rememberSources notes the copies that Nix makes of the flake as it is now, and of
+// protect makes a GC root of a path.
+func (s *Scene) protect(path string) error {
+	if err := os.MkdirAll(s.rootsOf(), 0o755); err != nil {
+		return fmt.Errorf("protect %s: %w", path, err)
+	}
+	s.roots++
+	if err := os.Symlink(path, filepath.Join(s.rootsOf(), strconv.Itoa(s.roots))); err != nil {
+		return fmt.Errorf("protect %s: %w", path, err)
+	}
+	return nil
+}
+
+// rememberSources records the copies that Nix makes of the flake as it is now, and of
 // its inputs.
 func (s *Scene) rememberSources(ctx context.Context) error {
 	args := []string{"flake", "archive", "--json", "--dry-run", "--no-write-lock-file", "path:" + s.flakeDir()}
@@ -65,9 +73,18 @@ func (s *Scene) rememberSources(ctx context.Context) error {
 	if err := json.Unmarshal(res.Stdout, &flake); err != nil {
 		return fmt.Errorf("find flake's sources: %w", err)
 	}
-	s.trash = append(s.trash, flake.Path)
+	sources := []string{flake.Path}
 	for _, i := range flake.Inputs {
-		s.trash = append(s.trash, i.Path)
+		sources = append(sources, i.Path)
+	}
+	for _, p := range sources {
+		if slices.Contains(s.trash, p) {
+			continue
+		}
+		if err := s.protect(p); err != nil {
+			return err
+		}
+		s.trash = append(s.trash, p)
 	}
 	return nil
 }
@@ -95,7 +112,16 @@ func (s *Scene) sweepStore(ctx context.Context) error {
 		return errors.Join(append(errs, err)...)
 	}
 	defer unlock()
-	ours, err := s.store(ctx, append([]string{"--query", "--requisites", "--include-outputs"}, s.trash...)...)
+	// It may have deleted what it shared with this one, whose roots are gone.
+	gone, err := s.store(ctx, append([]string{"--check-validity", "--print-invalid"}, s.trash...)...)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	trash := slices.DeleteFunc(slices.Clone(s.trash), func(p string) bool { return slices.Contains(gone, p) })
+	if len(trash) == 0 {
+		return errors.Join(errs...)
+	}
+	ours, err := s.store(ctx, append([]string{"--query", "--requisites", "--include-outputs"}, trash...)...)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}

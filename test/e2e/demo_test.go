@@ -116,13 +116,13 @@ func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 	testbed.Require(t)
 	before := flakes(t)
 	var told []string
-	kept := make(chan struct{})
+	kept := make(chan []string, 1)
 	p, err := proc.Start(t.Context(), proc.Cmd{
 		Path: filepath.Join(bin, "nixfleet"), Args: []string{"demo", "--json", "--keep"}, Timeout: 4 * time.Minute,
 		OnLine: func(_ proc.Stream, line string) {
 			told = append(told, strings.TrimSpace(line))
 			if strings.Contains(line, "tail -f ") { // the last of what it says of looking around
-				close(kept)
+				kept <- slices.Clone(told)
 			}
 		},
 	})
@@ -130,8 +130,8 @@ func TestDemo_RunsToTheEndAndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-kept:
-		lookAround(t, told)
+	case lines := <-kept:
+		lookAround(t, lines)
 		err = p.Signal(syscall.SIGINT)
 	case <-p.Done():
 	}
