@@ -41,7 +41,7 @@ const (
 	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's
 	ReasonClosureMismatch Reason = "closure-mismatch"  // the fetched closure is not the entry's
 	ReasonNoWatchdog      Reason = "no-watchdog"       // the system has no watchdog and its entry does not say detach
-	ReasonRevertRepeated  Reason = "revert-repeated"   // a revert order for a digest that was reverted before
+	ReasonRevertRepeated  Reason = "revert-repeated"   // an order to leave a release for an older one that was reverted before
 	ReasonRevertLate      Reason = "revert-late"       // a revert order after the signed window
 	ReasonRevertUnknown   Reason = "revert-unknown"    // a revert order for a release that is not the one running here
 	ReasonNoLastGood      Reason = "no-last-good"      // no earlier system is recorded to roll back to

@@ -174,6 +174,9 @@ func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
 	if conflict(m, floor) || s.Floor.Pending != nil && conflict(m, s.Floor.Pending.Mark) {
 		return false, refuse(fleet.ReasonConflict, "another release of line %s has the sequence %d", m.Line, m.Sequence)
 	}
+	if left, ok := s.reverts(m, t); ok && s.Reverted[left] && !granted {
+		return false, refuse(fleet.ReasonRevertRepeated, "sequence %d is older than release %s, which was reverted here before", m.Sequence, left.Short())
+	}
 	return false, nil
 }
 

@@ -22,14 +22,21 @@ type Mark struct {
 type Floor struct {
 	Lines   map[fleet.Line]Mark `json:"lines"`
 	Pending *Activation         `json:"pending,omitempty"`
+	// Left are the releases above the floor that were current here and were left
+	// for an older one. If one becomes current again, its window goes on.
+	Left map[fleet.Digest]Activation `json:"left,omitempty"`
 }
+
+// maxLeft bounds Left; the newest stay. Each of them was signed.
+const maxLeft = 256
 
 // Activation is a release that was begun and may still be reverted.
 type Activation struct {
 	Mark
-	// ActivatedAt is when the machine had switched to it, Unix ms; 0 before.
+	// ActivatedAt is when the machine had first switched to it, Unix ms; 0 before.
 	ActivatedAt    int64 `json:"activatedAt,omitempty"`
-	RevertWindowMs int64 `json:"revertWindowMs"` // from the signed header
+	RevertWindowMs int64 `json:"revertWindowMs"`    // from the signed header
+	Current        bool  `json:"current,omitempty"` // it was not only tried
 }
 
 // over reports whether the revert window has ended at now.
@@ -62,7 +69,7 @@ func (f Floor) Begin(m Mark, revertWindowMs, now int64) Floor {
 	case p.Line != m.Line || p.Sequence < m.Sequence:
 		f = f.raiseTo(p.Mark)
 	default:
-		f.Pending = nil // an older release, which the open window still allows
+		f = f.leave() // for an older release, which the open window still allows
 	}
 	if f.Lines[m.Line] != m {
 		f.Pending = &Activation{Mark: m, RevertWindowMs: revertWindowMs}
@@ -82,12 +89,57 @@ func (f Floor) Activated(now int64) Floor {
 	return f
 }
 
+// Became says that m is the machine's current release at now (Unix ms), in
+// whatever way: it was applied, booted, or rolled back to.
+func (f Floor) Became(m Mark, now int64) Floor {
+	left, known := f.Left[m.Digest]
+	switch {
+	case f.Pending != nil && f.Pending.Mark == m:
+		f = f.Activated(now)
+		a := *f.Pending
+		a.Current = true
+		if known {
+			a.ActivatedAt = left.ActivatedAt
+		}
+		f.Pending = &a
+	case f.Pending == nil && known:
+		f.Pending = &left
+	}
+	return f.Raise(now)
+}
+
 // RolledBack says that the machine left the pending release for the last good
 // one at now (Unix ms). Within the revert window the floor stays where it is;
 // after the window it is above what runs.
 func (f Floor) RolledBack(now int64) Floor {
 	f = f.Raise(now)
+	if f.Pending != nil {
+		f = f.leave()
+	}
+	return f
+}
+
+// leave ends what is pending. A release that was only tried is forgotten.
+func (f Floor) leave() Floor {
+	p := *f.Pending
 	f.Pending = nil
+	if !p.Current {
+		return f
+	}
+	f.Left = maps.Clone(f.Left)
+	if f.Left == nil {
+		f.Left = map[fleet.Digest]Activation{}
+	}
+	f.Left[p.Digest] = p
+	if len(f.Left) > maxLeft {
+		oldest := p
+		for _, a := range f.Left {
+			if a.Sequence < oldest.Sequence {
+				oldest = a
+			}
+		}
+		delete(f.Left, oldest.Digest)
+	}
 	return f
 }
 
@@ -101,5 +153,10 @@ func (f Floor) raiseTo(m Mark) Floor {
 	if m.Sequence > lines[m.Line].Sequence {
 		lines[m.Line] = m
 	}
-	return Floor{Lines: lines}
+	left := maps.Clone(f.Left)
+	maps.DeleteFunc(left, func(_ fleet.Digest, a Activation) bool { return a.Sequence <= lines[a.Line].Sequence })
+	if len(left) == 0 {
+		left = nil
+	}
+	return Floor{Lines: lines, Left: left}
 }

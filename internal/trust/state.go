@@ -204,9 +204,23 @@ func (s State) Record(a Accepted, now int64) State {
 			s.Floor.Lines[a.Header.Line] = a.Mark()
 		}
 	}
+	if left, ok := s.reverts(a.Mark(), s.time(now)); ok {
+		s.Reverted = cloneOrMake(s.Reverted)
+		s.Reverted[left] = true
+	}
 	f := s.Floor.Begin(a.Mark(), a.Header.Policy.RevertWindowMs, s.time(now))
 	s.Floor = &f
 	return s
+}
+
+// reverts returns the release that applying m would leave for an older one at t
+// (Unix ms), if it would. That is a revert, whoever calls it an apply.
+func (s State) reverts(m Mark, t int64) (fleet.Digest, bool) {
+	p := s.Floor.Raise(t).Pending
+	if p == nil || p.ActivatedAt == 0 || p.Line != m.Line || p.Sequence <= m.Sequence {
+		return "", false
+	}
+	return p.Digest, true
 }
 
 // Activated says that the machine has switched to the release that Record
@@ -216,6 +230,17 @@ func (s State) Activated(now int64) State {
 		return s
 	}
 	f := s.Floor.Activated(s.time(now))
+	s.Floor = &f
+	return s
+}
+
+// Became says that m is the current release at now (Unix ms): its revert window
+// began when it first was.
+func (s State) Became(m Mark, now int64) State {
+	if s.Floor == nil {
+		return s
+	}
+	f := s.Floor.Became(m, s.time(now))
 	s.Floor = &f
 	return s
 }

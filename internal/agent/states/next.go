@@ -149,10 +149,12 @@ func (j Journal) observed(in Observed, now Moment) (Journal, bool) {
 	j.Trust = j.Trust.RaiseFloor(now.WallMs)
 	changed := pending && j.Trust.Floor.Pending == nil
 	if j.Staged != nil && in.Running == j.Staged.Path {
-		j.LastGood, j.Current, j.Staged = j.Current, j.Staged, nil
-		if j.LastGood != nil {
-			j.Trust.LastGood = j.LastGood.mark()
+		staged := *j.Staged
+		if j.Current != nil {
+			j = j.keepGood(*j.Current, staged)
 		}
+		j.Staged = nil
+		j = j.becomes(staged, now)
 		changed = true
 	}
 	j.Drift = ""
@@ -274,6 +276,9 @@ func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 			w.Action = ActionBoot
 		}
 		j.Trust = j.Trust.Record(w.Accepted, now.WallMs)
+		if j.Current != nil && j.Current.Digest == w.Accepted.Digest {
+			j = j.stays(now)
+		}
 		if in.Running == w.Target.Path && in.BootDefault == w.Target.Path && !in.Reboot {
 			w.Converged = true
 			w.VerifyFrom = now.Boot

@@ -173,9 +173,9 @@ func (j Journal) finish(now Moment) (Journal, bool) {
 	case w.Outcome == fleet.OutcomeStagedReboot:
 		j.Staged = &w.Target
 	case w.Outcome.Success():
-		j = j.wentLive()
+		j = j.wentLive(now)
 	case w.Outcome != fleet.OutcomeRefused:
-		j = j.leftRelease(now)
+		j = j.leftRelease(now).stays(now)
 	}
 	j.Trust = j.Trust.RaiseFloor(now.WallMs)
 	j.Drift = ""
@@ -183,17 +183,46 @@ func (j Journal) finish(now Moment) (Journal, bool) {
 	return j, true
 }
 
-func (j Journal) wentLive() Journal {
+func (j Journal) wentLive(now Moment) Journal {
 	w := j.Work
 	if j.Current == nil || j.Current.Path != w.Target.Path {
-		if previous := w.Previous; previous.Path != w.Target.Path && previous.Path != "" {
-			j.LastGood = &previous
-			j.Trust.LastGood = previous.mark()
-		}
+		j = j.keepGood(w.Previous, w.Target)
 	}
-	target := w.Target
-	j.Current, j.Staged = &target, nil
-	j.Failed = slices.DeleteFunc(slices.Clone(j.Failed), func(p fleet.StorePath) bool { return p == target.Path })
+	j.Staged = nil
+	j.Failed = slices.DeleteFunc(slices.Clone(j.Failed), func(p fleet.StorePath) bool { return p == w.Target.Path })
+	return j.becomes(w.Target, now)
+}
+
+// becomes makes s the current system. There is no other way to become it.
+func (j Journal) becomes(s System, now Moment) Journal {
+	j.Current = &s
+	return j.stays(now)
+}
+
+// stays tells the trust state which release is current, after what may have ended
+// the pending one: an attempt at the release that is current, or to leave it.
+func (j Journal) stays(now Moment) Journal {
+	if j.Current == nil {
+		return j
+	}
+	if m := j.Current.mark(); m != nil {
+		j.Trust = j.Trust.Became(*m, now.WallMs)
+	}
+	return j
+}
+
+// keepGood makes previous the last good system of a machine that moves to target,
+// unless it was left for an older one: then it is above the floor.
+func (j Journal) keepGood(previous, target System) Journal {
+	m, floor := previous.mark(), j.Trust.Floor
+	above := m != nil && floor != nil && m.Sequence > floor.Lines[m.Line].Sequence
+	switch {
+	case previous.Path == target.Path || previous.Path == "":
+	case !above:
+		j.LastGood, j.Trust.LastGood = &previous, m
+	case j.LastGood != nil && j.LastGood.Path == target.Path:
+		j.LastGood, j.Trust.LastGood = nil, nil
+	}
 	return j
 }
 
@@ -217,7 +246,7 @@ func (j Journal) leftRelease(now Moment) Journal {
 		if ordered && j.LastGood != nil && j.LastGood.Path == previous.Path {
 			j.LastGood, j.Trust.LastGood = nil, nil
 		}
-		j.Current = &previous
+		j = j.becomes(previous, now)
 	}
 	return j
 }
