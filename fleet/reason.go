@@ -35,7 +35,6 @@ const (
 	ReasonBelowFloor      Reason = "below-floor"       // sequence below the machine's floor
 	ReasonConflict        Reason = "sequence-conflict" // another release with the sequence of the floor
 	ReasonFloorUnknown    Reason = "floor-unknown"     // state was lost; wants a grant or adopt-floor
-	ReasonQuarantined     Reason = "quarantined"       // failed or was reverted here before
 	ReasonGrantTooLong    Reason = "grant-too-long"    // a grant good for more than 24 hours
 	ReasonUnsigned        Reason = "unsigned-mode"     // unsigned mode away from loopback, or with a root pinned
 	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's
@@ -102,7 +101,7 @@ func (r Reason) Valid() bool {
 		ReasonBadSignature, ReasonThreshold, ReasonNoRoot, ReasonRootChain, ReasonWrongFleet, ReasonWrongLine,
 		ReasonOlderDocument, ReasonStaleTimestamp, ReasonWithheld, ReasonRevoked, ReasonExpired, ReasonClockBehind,
 		ReasonProofMismatch, ReasonWrongMachine, ReasonWrongSystem, ReasonBadStorePath, ReasonBelowFloor,
-		ReasonConflict, ReasonFloorUnknown, ReasonQuarantined, ReasonGrantTooLong, ReasonUnsigned,
+		ReasonConflict, ReasonFloorUnknown, ReasonGrantTooLong, ReasonUnsigned,
 		ReasonNarHashMismatch, ReasonClosureMismatch, ReasonNoWatchdog, ReasonRevertRepeated, ReasonRevertLate,
 		ReasonRevertUnknown, ReasonNoLastGood:
 		return true

@@ -86,15 +86,14 @@ type GrantKind string
 
 // The kinds of grant.
 const (
-	GrantDowngrade      GrantKind = "downgrade"       // accept a release below the floor
-	GrantStale          GrantKind = "stale"           // accept with a stale timestamp or an expired release
-	GrantQuarantineLift GrantKind = "quarantine-lift" // try a release again that failed here
+	GrantDowngrade GrantKind = "downgrade" // accept a release below the floor
+	GrantStale     GrantKind = "stale"     // accept with a stale timestamp or an expired release
 )
 
 // Valid reports whether k is one of the kinds.
 func (k GrantKind) Valid() bool {
 	switch k {
-	case GrantDowngrade, GrantStale, GrantQuarantineLift:
+	case GrantDowngrade, GrantStale:
 		return true
 	}
 	return false

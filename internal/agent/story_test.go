@@ -166,8 +166,19 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 			return r.Kind == fleet.ReportOutcome && r.Reason == fleet.ReasonRevertOrdered && r.Outcome == fleet.OutcomeReverted
 		})
 		s.runs(before)
+
+		// H03: no loop makes the machine take it again, but an operator may. Then it
+		// is not left again by order.
 		s.give(d, 20*time.Second)
-		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonQuarantined)
+		s.want(s.outcome(), fleet.OutcomeLive, "")
+		s.plane.update(func() {
+			s.plane.orders = api.Orders{Etag: "revert again", Revert: &fleet.Order{Digest: d, Rollout: rolloutID(s.order), Attempt: 1}}
+		})
+		s.seen("refusal of the second revert order", func(r fleet.Report) bool {
+			return r.Kind == fleet.ReportOutcome && r.Reason == fleet.ReasonRevertRepeated && r.Outcome == fleet.OutcomeRefused
+		})
+		s.runs(next)
+		now = next
 	})
 
 	// E01: another store path in the entry is refused, and nothing changes.

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,7 +96,13 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "rollouts" && words[2] == "waiting":
 		reply(w, []api.Waiting{{Batch: -1, State: "running", Why: "batch 1 is at work"}, {Machine: "web-01", State: "offered", Why: "offered, has not begun"}})
 	case words[0] == "rollouts" && words[2] == "assignments":
-		page(w, r, p.assignments)
+		list := p.assignments
+		if state := r.URL.Query().Get("state"); state != "" {
+			list = slices.DeleteFunc(slices.Clone(list), func(a fleet.Assignment) bool { return string(a.State) != state })
+		}
+		page(w, r, list)
+	case words[0] == "rollouts" && len(words) == 3 && r.Method == http.MethodPost:
+		reply(w, api.RolloutDetail{Rollout: p.rollouts[0], Batches: []fleet.Batch{}})
 	case words[0] == "trust":
 		reply(w, api.Document{})
 	case rest == "audit":

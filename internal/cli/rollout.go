@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -337,10 +338,15 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 			if err != nil {
 				return err
 			}
+			warn, err := a.beforeVerb(cmd.Context(), c, id, verb, req.Machines)
+			if err != nil {
+				return err
+			}
 			d, err := c.RolloutVerb(cmd.Context(), id, verb, req)
 			if err != nil {
 				return err
 			}
+			warn()
 			return a.Print(d, func(w io.Writer) { fmt.Fprintf(w, "%s %s  %s\n", d.ID, d.State, d.Why) })
 		},
 	}
@@ -353,6 +359,40 @@ func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.
 		c.Flags().StringSliceVar(&on, "on", nil, "machines (default: all that this applies to)")
 	}
 	return c
+}
+
+// beforeVerb returns what there is to say once the verb has been carried out: a
+// machine that was reverted from a release obeys no second order to do so.
+func (a *app) beforeVerb(ctx context.Context, c *api.Client, id fleet.RolloutID, verb api.Verb, on []fleet.MachineID) (warn func(), err error) {
+	if verb != api.VerbRetry {
+		return func() {}, nil
+	}
+	var names []string
+	for as, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+		return c.Assignments(ctx, id, fleet.AssignmentFilter{State: fleet.AssignReverted, Batch: fleet.AllBatches}, p)
+	}) {
+		if err != nil {
+			return nil, err
+		}
+		if len(on) == 0 || slices.Contains(on, as.Machine) {
+			names = append(names, string(as.Machine))
+		}
+	}
+	return func() {
+		if len(names) > 0 {
+			a.Say("%s: reverted from this release before, and will not be reverted from it again by order; "+
+				"to leave it once more, make a new release of older systems: nixfleet release create --from RELEASE", shorten(names))
+		}
+	}, nil
+}
+
+// shorten names a few, and counts the others.
+func shorten(names []string) string {
+	const few = 5
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
 func (a *app) rolloutDeleteCmd() *cobra.Command {

@@ -121,3 +121,19 @@ func TestReleaseArgument_IsRefusedWhenItCouldBeSeveral(t *testing.T) {
 		}
 	}
 }
+
+// Retrying a machine that was reverted says, after it is done, what cannot be done
+// again (E04).
+func TestRolloutRetry_SaysWhichMachinesAreNotRevertedAgain(t *testing.T) {
+	p := newPlane(t)
+	p.rollouts = []fleet.Rollout{{ID: "01r"}}
+	p.assignments = []fleet.Assignment{
+		{Machine: "web-01", State: fleet.AssignReverted}, {Machine: "web-02", State: fleet.AssignRolledBack}, {Machine: "web-03", State: fleet.AssignReverted},
+	}
+	for words, want := range map[string]string{"": "web-01, web-03: reverted", "--on web-03,web-02": "web-03: reverted", "--on web-02": ""} {
+		r := newUser(t).of(p).mustRun(command.ExitDone, append([]string{"rollout", "retry", "01r"}, strings.Fields(words)...)...)
+		if want == "" && r.stderr != "" || !strings.HasPrefix(r.stderr, want) {
+			t.Errorf("retry %s: stderr is %q, want %q", words, r.stderr, want)
+		}
+	}
+}

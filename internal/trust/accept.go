@@ -65,10 +65,8 @@ func accept(s State, now int64, b Bundle) (Accepted, error) {
 		a.Line = e.NextLine
 	}
 	t := max(s.time(now), h.CreatedAt)
-	if a.AdoptsFloor, err = s.checkFloor(a, t); err != nil {
-		return Accepted{}, err
-	}
-	return a, s.checkQuarantine(a, t)
+	a.AdoptsFloor, err = s.checkFloor(a, t)
+	return a, err
 }
 
 // checkRoot refuses everything unless the pinned root document is still valid, or
@@ -97,7 +95,7 @@ func (s State) checkFresh(now int64, h fleet.Header, digest fleet.Digest) error 
 	if err := ahead("release", t, now); err != nil {
 		return err
 	}
-	stale := s.granted(fleet.GrantStale, digest, t, 0)
+	stale := s.granted(fleet.GrantStale, digest, t)
 	if h.Expires <= t && !stale {
 		return refuse(fleet.ReasonExpired, "the release has expired")
 	}
@@ -159,7 +157,7 @@ func (s State) openEntry(h fleet.Header, b Bundle) (fleet.Entry, error) {
 // lost its state and runs this release: its sequence becomes the floor.
 func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
 	m := a.Mark()
-	granted := s.granted(fleet.GrantDowngrade, a.Digest, t, 0)
+	granted := s.granted(fleet.GrantDowngrade, a.Digest, t)
 	if s.Floor == nil {
 		adopts = s.Running != "" && a.Entry.StorePath == s.Running
 		if !adopts && !granted {
@@ -183,19 +181,6 @@ func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
 // conflict reports whether two releases claim the same place.
 func conflict(a, b Mark) bool {
 	return a.Line == b.Line && a.Sequence == b.Sequence && a.Digest != b.Digest
-}
-
-// checkQuarantine refuses what failed here, also under another name.
-func (s State) checkQuarantine(a Accepted, t int64) error {
-	for d, q := range s.Quarantined {
-		if d != a.Digest && (q.Path == "" || q.Path != a.Entry.StorePath) {
-			continue
-		}
-		if !s.granted(fleet.GrantQuarantineLift, a.Digest, t, q.LiftedAfter) {
-			return refuse(fleet.ReasonQuarantined, "release %s was tried here and rolled back", d.Short())
-		}
-	}
-	return nil
 }
 
 // CheckClosure compares what was fetched with what was signed: the archive of

@@ -33,19 +33,9 @@ type State struct {
 	Grants            []fleet.Grant      `json:"grants,omitempty"`            // for this machine
 	HighestSignedTime int64              `json:"highestSignedTime,omitempty"` // Unix ms, of all that was accepted
 
-	Floor       *Floor                      `json:"floor,omitempty"`    // nil: state was lost
-	LastGood    *Mark                       `json:"lastGood,omitempty"` // where a revert leads
-	Quarantined map[fleet.Digest]Quarantine `json:"quarantined,omitempty"`
-	Reverted    map[fleet.Digest]bool       `json:"reverted,omitempty"` // by an order, each once for ever
-}
-
-// Quarantine is a release that was rolled back or reverted here.
-type Quarantine struct {
-	Path fleet.StorePath `json:"path,omitempty"` // its system: as bad in another release
-	// LiftedAfter is the signedAt of the newest lift this machine knew when
-	// the release failed. Only a later one lifts, so that a grant is good for
-	// one try and not for a loop of them.
-	LiftedAfter int64 `json:"liftedAfter,omitempty"`
+	Floor    *Floor                `json:"floor,omitempty"`    // nil: state was lost
+	LastGood *Mark                 `json:"lastGood,omitempty"` // where a revert leads
+	Reverted map[fleet.Digest]bool `json:"reverted,omitempty"` // by an order, each once for ever
 }
 
 // Documents are envelopes that the control plane offers besides releases. Each
@@ -187,10 +177,10 @@ func ahead(what string, signedAt, now int64) error {
 }
 
 // granted reports whether there is a grant of a kind for a digest that is good
-// at t and was signed later than after (Unix ms).
-func (s State) granted(kind fleet.GrantKind, d fleet.Digest, t, after int64) bool {
+// at t.
+func (s State) granted(kind fleet.GrantKind, d fleet.Digest, t int64) bool {
 	return slices.ContainsFunc(s.Grants, func(g fleet.Grant) bool {
-		return g.Kind == kind && g.Digest == d && slices.Contains(g.Machines, s.Machine) && t < g.Expires && g.SignedAt > after
+		return g.Kind == kind && g.Digest == d && slices.Contains(g.Machines, s.Machine) && t < g.Expires
 	})
 }
 
@@ -257,22 +247,12 @@ func (s State) RaiseFloor(now int64) State {
 	return s
 }
 
-// RolledBack says that the machine left a release and its system for the last
-// good one at now (Unix ms): the release is quarantined, and the floor does not
-// move up to it. ordered says that a revert order was the cause.
-func (s State) RolledBack(d fleet.Digest, path fleet.StorePath, ordered bool, now int64) State {
-	q := Quarantine{Path: path, LiftedAfter: s.Quarantined[d].LiftedAfter}
-	for _, g := range s.Grants {
-		if g.Kind == fleet.GrantQuarantineLift && g.Digest == d {
-			q.LiftedAfter = max(q.LiftedAfter, g.SignedAt)
-		}
-	}
-	s.Quarantined = cloneOrMake(s.Quarantined)
-	s.Quarantined[d] = q
-	if ordered {
-		s.Reverted = cloneOrMake(s.Reverted)
-		s.Reverted[d] = true
-	}
+// Left says that an order to revert the release had the machine leave it for the
+// last good one at now (Unix ms): the floor does not move up to it, and it is not
+// reverted again.
+func (s State) Left(d fleet.Digest, now int64) State {
+	s.Reverted = cloneOrMake(s.Reverted)
+	s.Reverted[d] = true
 	if s.Floor != nil && s.Floor.Pending != nil && s.Floor.Pending.Digest == d {
 		f := s.Floor.RolledBack(s.time(now))
 		s.Floor = &f

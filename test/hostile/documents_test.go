@@ -181,7 +181,6 @@ func TestGrantsAllowOneThing(t *testing.T) {
 	}
 	noFloor := func(st trust.State) trust.State { st.Floor = nil; return st }
 	noStamp := func(st trust.State) trust.State { st.Timestamp = nil; return st }
-	failed := func(st trust.State) trust.State { return st.RolledBack(s.releases[6].Digest, "", false, tt.Now) }
 	late := int64(30 * tt.Day)
 	for name, tc := range map[string]struct {
 		state trust.State
@@ -189,21 +188,16 @@ func TestGrantsAllowOneThing(t *testing.T) {
 		now   int64
 		want  fleet.Reason
 	}{
-		"downgrade":                         {granted(4, "downgrade", tt.Now), 4, tt.Now + tt.Day - 1, ""},
-		"downgrade, after a day":            {granted(4, "downgrade", tt.Now), 4, tt.Now + tt.Day, "below-floor"},
-		"downgrade of another release":      {granted(4, "downgrade", tt.Now), 3, tt.Now, "below-floor"},
-		"downgrade by another kind":         {granted(4, "stale", tt.Now), 4, tt.Now, "below-floor"},
-		"downgrade without a floor":         {noFloor(granted(4, "downgrade", tt.Now)), 4, tt.Now, ""},
-		"another release without a floor":   {noFloor(granted(4, "downgrade", tt.Now)), 6, tt.Now, "floor-unknown"},
-		"no timestamp":                      {noStamp(granted(6, "stale", tt.Now)), 6, tt.Now, ""},
-		"no timestamp, another kind":        {noStamp(granted(6, "downgrade", tt.Now)), 6, tt.Now, "stale-timestamp"},
-		"expired release":                   {granted(6, "stale", tt.Now+late), 6, tt.Now + late, ""},
-		"expired release, another kind":     {granted(6, "quarantine-lift", tt.Now+late), 6, tt.Now + late, "expired"},
-		"quarantine lifted":                 {liftAfter(failed(base), s, tt.Now), 6, tt.Now, ""},
-		"a lift is for one try":             {failed(liftAfter(failed(base), s, tt.Now)), 6, tt.Now, "quarantined"},
-		"a lift from before the failure":    {failed(granted(6, "quarantine-lift", tt.Now)), 6, tt.Now, "quarantined"},
-		"a second lift is for a second try": {liftAfter(failed(liftAfter(failed(base), s, tt.Now)), s, tt.Now+1), 6, tt.Now, ""},
-		"lifted for one, failed in another": {liftAfter(base.RolledBack(fleet.SHA256(nil), tt.Entry("web-01", "release 6").StorePath, false, tt.Now), s, tt.Now), 6, tt.Now, ""},
+		"downgrade":                       {granted(4, "downgrade", tt.Now), 4, tt.Now + tt.Day - 1, ""},
+		"downgrade, after a day":          {granted(4, "downgrade", tt.Now), 4, tt.Now + tt.Day, "below-floor"},
+		"downgrade of another release":    {granted(4, "downgrade", tt.Now), 3, tt.Now, "below-floor"},
+		"downgrade by another kind":       {granted(4, "stale", tt.Now), 4, tt.Now, "below-floor"},
+		"downgrade without a floor":       {noFloor(granted(4, "downgrade", tt.Now)), 4, tt.Now, ""},
+		"another release without a floor": {noFloor(granted(4, "downgrade", tt.Now)), 6, tt.Now, "floor-unknown"},
+		"no timestamp":                    {noStamp(granted(6, "stale", tt.Now)), 6, tt.Now, ""},
+		"no timestamp, another kind":      {noStamp(granted(6, "downgrade", tt.Now)), 6, tt.Now, "stale-timestamp"},
+		"expired release":                 {granted(6, "stale", tt.Now+late), 6, tt.Now + late, ""},
+		"expired release, another kind":   {granted(6, "downgrade", tt.Now+late), 6, tt.Now + late, "expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, refusal := trust.Accept(tc.state, tc.now, s.acme.Bundle(s.releases[tc.offer], "web-01"))
@@ -218,12 +212,4 @@ func TestGrantsAllowOneThing(t *testing.T) {
 	if _, refusal := trust.Accept(revoked, tt.Now, s.acme.Bundle(s.releases[4], "web-01")); refusal == nil || refusal.Reason != "revoked" {
 		t.Errorf("a grant for a revoked release: got %v", refusal)
 	}
-}
-
-// liftAfter lets the state learn a grant that lifts the quarantine of release
-// 6, signed at signedAt.
-func liftAfter(st trust.State, s *scene, signedAt int64) trust.State {
-	return s.learn(st, tt.Now, trust.Documents{Grants: [][]byte{s.acme.Grant(fleet.Grant{
-		Machines: []fleet.MachineID{"web-01"}, Digest: s.releases[6].Digest, Kind: "quarantine-lift",
-		SignedAt: signedAt, Expires: signedAt + tt.Day})}})
 }

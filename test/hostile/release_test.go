@@ -298,14 +298,8 @@ func TestOldReleasesAreRefused(t *testing.T) {
 		"revoked by digest":                   {bundle: of(6), state: revoke(fleet.Revocations{Releases: []fleet.Digest{s.releases[6].Digest}}), want: "revoked"},
 		"revoked by its line's minimum":       {bundle: of(6), state: revoke(fleet.Revocations{MinSequence: map[fleet.Line]uint64{"main": 7}}), want: "revoked"},
 		"another line's minimum":              {bundle: of(6), state: revoke(fleet.Revocations{MinSequence: map[fleet.Line]uint64{"staging": 7}})},
-		"quarantined": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.RolledBack(s.releases[6].Digest, "", false, tt.Now)
-		}, want: "quarantined"},
-		"a quarantined system in a new release": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.RolledBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 6").StorePath, false, tt.Now)
-		}, want: "quarantined"},
-		"another system after a quarantine": {bundle: of(6), state: func(st *trust.State) {
-			*st = st.RolledBack(fleet.SHA256([]byte("x")), tt.Entry("web-01", "release 3").StorePath, false, tt.Now)
+		"tried again after a revert": {bundle: of(6), state: func(st *trust.State) {
+			*st = st.Left(s.releases[6].Digest, tt.Now)
 		}},
 		// A17: state lost.
 		"state lost, not what runs": {bundle: of(6), state: func(st *trust.State) { st.Floor = nil }, want: "floor-unknown"},

@@ -23,7 +23,6 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 	begun.LastGood = &good
 	begun = begun.Record(a, tt.Now)
 	on := begun.Activated(tt.Now)
-	path := a.Entry.StorePath
 	window := a.Header.Policy.RevertWindowMs
 	with := func(st trust.State, edit func(*trust.State)) trust.State { edit(&st); return st }
 	for name, tc := range map[string]struct {
@@ -39,14 +38,17 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 		"clock set back after the window": {on.RaiseFloor(tt.Now + window), tt.Now, 6, "revert-late"},
 		"clock set back, seen times hold": {with(on, func(st *trust.State) { st.HighestSignedTime = tt.Now + window }), tt.Now, 6, "clock-behind"},
 		"while it is being applied":       {begun, tt.Now, 6, ""},
-		"repeated":                        {on.RolledBack(s.releases[6].Digest, path, true, tt.Now), tt.Now, 6, "revert-repeated"},
-		"repeated after another try":      {on.RolledBack(s.releases[6].Digest, path, true, tt.Now).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated":                        {on.Left(s.releases[6].Digest, tt.Now), tt.Now, 6, "revert-repeated"},
+		"repeated after another try":      {on.Left(s.releases[6].Digest, tt.Now).Record(a, tt.Now).Activated(tt.Now), tt.Now, 6, "revert-repeated"},
 		"of the last good release":        {on, tt.Now, 5, "revert-late"},
 		"of an older release":             {on, tt.Now, 3, "revert-unknown"},
 		"when nothing was applied":        {s.state, tt.Now, 6, "revert-unknown"},
-		"after the agent rolled back":     {on.RolledBack(s.releases[6].Digest, path, false, tt.Now), tt.Now, 6, "revert-unknown"},
-		"after state was lost":            {with(on, func(st *trust.State) { st.Floor = nil }), tt.Now, 6, "revert-unknown"},
-		"without a last good release":     {with(on, func(st *trust.State) { st.LastGood = nil }), tt.Now, 6, "no-last-good"},
+		"after the agent rolled back": {with(on, func(st *trust.State) {
+			f := st.Floor.RolledBack(tt.Now)
+			st.Floor = &f
+		}), tt.Now, 6, "revert-unknown"},
+		"after state was lost":        {with(on, func(st *trust.State) { st.Floor = nil }), tt.Now, 6, "revert-unknown"},
+		"without a last good release": {with(on, func(st *trust.State) { st.LastGood = nil }), tt.Now, 6, "no-last-good"},
 		"to below the floor": {with(on, func(st *trust.State) {
 			st.LastGood = &trust.Mark{Line: "main", Sequence: 4, Digest: s.releases[4].Digest}
 		}), tt.Now, 6, "below-floor"},
@@ -66,17 +68,21 @@ func TestRevertOrdersAreObeyedOnceWithinTheWindow(t *testing.T) {
 	}
 }
 
-// H03, E03: a reverted release stays quarantined, and the floor stays at the last
-// good release, so that it is never above what the machine runs.
-func TestAfterARevertTheReleaseIsQuarantined(t *testing.T) {
+// E03: after a revert the floor stays at the last good release, so that it is never
+// above what the machine runs. An operator may try the release again, and a mended
+// one; E04: it is not reverted again.
+func TestAfterARevertTheFloorStaysAndTheReleaseMayBeTriedAgain(t *testing.T) {
 	s := newScene(t)
 	a, refusal := trust.Accept(s.state, tt.Now, s.offer(nil))
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	st := s.state.Record(a, tt.Now).Activated(tt.Now).RolledBack(a.Digest, a.Entry.StorePath, true, tt.Now)
-	s.expect(st, tt.Now+1, "quarantined")
-	s.expect(st, tt.Now+29*tt.Day, "quarantined")
+	st := s.state.Record(a, tt.Now).Activated(tt.Now).Became(a.Mark(), tt.Now).Left(a.Digest, tt.Now)
+	s.expect(st, tt.Now+1, "")
+	s.expect(st, tt.Now+29*tt.Day, "")
+	if r := trust.Revert(st.Record(a, tt.Now).Activated(tt.Now).Became(a.Mark(), tt.Now), tt.Now, a.Digest); r == nil || r.Reason != fleet.ReasonRevertRepeated {
+		t.Errorf("reverted again: %v", r)
+	}
 	if _, refusal := trust.Accept(st, tt.Now+29*tt.Day, s.acme.Bundle(s.releases[5], "web-01")); refusal != nil {
 		t.Errorf("the last good release: %v", refusal)
 	}

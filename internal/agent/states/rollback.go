@@ -232,12 +232,12 @@ func (j Journal) leftRelease(now Moment) Journal {
 	floor := j.Trust.Floor
 	switch {
 	case ordered:
-		j.Trust = j.Trust.RolledBack(w.Target.Digest, w.Target.Path, true, now.WallMs)
+		j.Trust = j.Trust.Left(w.Target.Digest, now.WallMs)
 	case floor != nil && floor.Pending != nil && floor.Pending.Digest == w.Target.Digest && !w.Converged:
 		f := floor.RolledBack(now.WallMs)
 		j.Trust.Floor = &f
 	}
-	if w.Outcome != fleet.OutcomeFailed && w.Target.Path != "" && w.Target.Path != w.Previous.Path {
+	if !ordered && w.Outcome != fleet.OutcomeFailed && w.Target.Path != "" && w.Target.Path != w.Previous.Path {
 		j.Failed = append(slices.Clone(j.Failed), w.Target.Path)
 		j.Failed = j.Failed[max(0, len(j.Failed)-maxFailed):]
 	}
