@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -217,6 +219,41 @@ func replace(file string, b []byte, mode fs.FileMode) error {
 
 func unwritable(err error) error {
 	return fleet.Errorf(fleet.Unavailable, "key file: %w", err).WithHint("run as the user that owns stateDir; is its disk full?")
+}
+
+// lasting are the files that no other can stand in for: agents, operators and
+// epochs refer to them. The others are made anew.
+var lasting = []string{serverCAFile, agentCAFile, epochFile}
+
+// KeyFiles are the paths of the key files in a state directory, for a backup. The
+// error's code is NotFound if one is missing.
+func KeyFiles(dir string) ([]string, error) {
+	if gone := Missing(dir); len(gone) > 0 {
+		return nil, fleet.Errorf(fleet.NotFound, "%s lacks %s", dir, strings.Join(gone, ", "))
+	}
+	var out []string
+	for _, name := range append(slices.Clone(lasting), ticketFile, serverFile) {
+		if file := filepath.Join(dir, name); exists(file) {
+			out = append(out, file)
+		}
+	}
+	return out, nil
+}
+
+// IsKeyFile reports whether a file of this name is one of a control plane's keys.
+func IsKeyFile(name string) bool {
+	return slices.Contains(lasting, name) || name == ticketFile || name == serverFile
+}
+
+// Missing are the names of the key files that a control plane with a fleet cannot
+// do without and that dir does not have.
+func Missing(dir string) []string {
+	return slices.DeleteFunc(slices.Clone(lasting), func(name string) bool { return exists(filepath.Join(dir, name)) })
+}
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
 }
 
 // EpochKey reads the epoch key of an existing directory, for looking only. The

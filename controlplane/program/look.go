@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -19,35 +18,6 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
-
-func (p *program) backupCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "backup DEST",
-		Short: "Copy the database to a new file, also while the control plane runs",
-		Long: "Copy the database to a new file, also while the control plane runs.\n\n" +
-			"The keys are files beside it in stateDir (*.pem, *.key) and belong in the same backup.",
-		Example: "  nixfleet-control-plane backup /var/backups/nixfleet-2030-01-31.db",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			dest, err := filepath.Abs(args[0])
-			if err != nil {
-				return fleet.Errorf(fleet.Invalid, "%w", err)
-			}
-			conf, err := config.ReadControlPlane(p.file)
-			if err != nil {
-				return err
-			}
-			st, err := store.Open(c.Context(), store.Options{Path: conf.DatabasePath(), ReadOnly: true})
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(st.Backup(c.Context(), dest), st.Close()); err != nil {
-				return err
-			}
-			return p.Print(dest, func(w io.Writer) { fmt.Fprintf(w, "wrote %s\n", dest) })
-		},
-	}
-}
 
 func (p *program) doctorCommand() *cobra.Command {
 	var accept bool

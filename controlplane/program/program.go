@@ -44,7 +44,7 @@ func (p *program) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&p.file, "config", DefaultConfig, "configuration `file`")
 	version := p.VersionCommand("nixfleet-control-plane")
 	p.JSONFlag(version.Flags())
-	root.AddCommand(p.runCommand(), p.configCommand(), p.backupCommand(), p.doctorCommand(), version)
+	root.AddCommand(p.runCommand(), p.configCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), version)
 	return root
 }
 

@@ -34,6 +34,9 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
 	}
+	if err := checkKeys(ctx, conf); err != nil {
+		return err
+	}
 	keys, err := pki.Load(conf.StateDir, conf.TLS.Names, time.Now())
 	if err != nil {
 		return err

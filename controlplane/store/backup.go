@@ -8,9 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
 // Backup writes a copy of the store, as it is at one moment, to a new file.
@@ -22,20 +22,16 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fleet.Errorf(fleet.Conflict, "backup: %s exists", path).WithHint("name a new file")
 	}
-	f, err := os.OpenFile(partial, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
+	if err := os.WriteFile(partial, nil, 0o600); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
-	if err = s.copyTo(ctx, partial); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := s.copyTo(ctx, partial); err != nil {
 		return fmt.Errorf("backup to %s: %w", path, errors.Join(err, os.Remove(partial)))
 	}
-	if err := os.Link(partial, path); err != nil {
-		return fmt.Errorf("backup to %s: %w", path, errors.Join(err, os.Remove(partial)))
+	if err := atomicfile.Publish(partial, path); err != nil {
+		return fmt.Errorf("backup: %w", err)
 	}
-	return errors.Join(os.Remove(partial), syncDir(filepath.Dir(path)))
+	return nil
 }
 
 // copyTo writes the copy. It needs a connection of its own: those of the pool

@@ -28,6 +28,20 @@ func (r Reader) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine,
 	return m, nil
 }
 
+// MachineCount counts the machines, also of a file of an older schema, and of one
+// in which no control plane has started yet.
+func (r Reader) MachineCount(ctx context.Context) (int, error) {
+	tables, err := list(ctx, r.q, column[string], `SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'machine'`)
+	if err != nil || len(tables) == 0 {
+		return 0, err
+	}
+	n, err := list(ctx, r.q, column[int], `SELECT count(*) FROM machine`)
+	if err != nil {
+		return 0, fmt.Errorf("count machines: %w", err)
+	}
+	return n[0], nil
+}
+
 // Machines returns all machines by id, without Desired.
 func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
 	machines, err := list(ctx, r.q, scanMachine, `SELECT `+machineColumns+` FROM machine ORDER BY id`)

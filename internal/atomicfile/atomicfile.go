@@ -36,8 +36,22 @@ func Create(name string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
-	// Unlike a rename, a link replaces nothing.
-	if err := errors.Join(os.Link(temp, name), os.Remove(temp)); err != nil {
+	return Publish(temp, name)
+}
+
+// Publish gives the file temp, in the same file system, the name that it is to
+// have once it is whole. An existing file stays as it is, and the error is
+// fs.ErrExist. In each case temp is gone.
+func Publish(temp, name string) error {
+	f, err := os.Open(temp)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	err = errors.Join(f.Sync(), f.Close())
+	if err == nil {
+		err = os.Link(temp, name) // unlike a rename, it replaces nothing
+	}
+	if err := errors.Join(err, os.Remove(temp)); err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
 	return syncFolder(name)

@@ -34,6 +34,7 @@ let
           enable = true;
           package = built.pkgs.hello;
           trust.rootFile = builtins.toFile "root.json" "{}";
+          backup.passphraseFile = "/run/secrets/backup";
         };
       }
     ];

@@ -29,7 +29,8 @@ passed=0 failed=0
 ok() { passed=$((passed + 1)); echo "ok - $1"; }
 not_ok() { failed=$((failed + 1)); echo "not ok - $1${2:+: $2}"; }
 
-units=(nixfleet-agent.service nixfleet-agent-restart.service nixfleet-watchdog.service nixfleet-watchdog.timer nixfleet-control-plane.service)
+units=(nixfleet-agent.service nixfleet-agent-restart.service nixfleet-watchdog.service nixfleet-watchdog.timer nixfleet-control-plane.service
+  nixfleet-control-plane-backup.service nixfleet-control-plane-backup.timer)
 for unit in "${units[@]}"; do
   # The programs are in a store that is not built here.
   file "$unit" | sed -E 's#^(Exec[A-Za-z]*=)/nix/store/[^ ]+#\1/usr/bin/true#' >"$work/$unit"
@@ -53,6 +54,7 @@ exposure() {
   fi
 }
 exposure nixfleet-control-plane.service 2.0
+exposure nixfleet-control-plane-backup.service 2.0
 exposure nixfleet-agent.service 6.0
 
 for name in agent control-plane; do

@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: MIT
 # The hash of `go mod vendor`'s output as Nix computes it; vendor-hash.sh writes this file.
-"sha256-XhFEMk4RfO0lGfsrlhoqQrOzKQqirLCmrnu31D83hXw="
+"sha256-kSKe0fnZCS4PNMVygRvtclmKR+DVERfTL2mLk+lhXp0="

@@ -38,6 +38,10 @@ let
       keyFile = "/run/secrets/key.pem";
     };
     bootstrap.secretFile = "/run/secrets/bootstrap";
+    backup = {
+      passphraseFile = "/run/secrets/backup";
+      keep = 3;
+    };
     settings.database.url = "sqlite:///var/lib/nixfleet/control-plane/other.db";
   };
   wrong = host {
@@ -111,6 +115,37 @@ in
       [ ]
       [ "CAP_NET_BIND_SERVICE" ]
     ];
+  };
+  "backups are made by option: sealed, on time, by the same user, without the network" = {
+    expr =
+      let
+        unit = "nixfleet-control-plane-backup";
+        made = full.config.systemd.services.${unit};
+      in
+      {
+        without = bare.config.systemd.services ? ${unit};
+        inherit (made) startAt;
+        inherit (made.serviceConfig) User LoadCredential StateDirectory;
+        network = !made.serviceConfig.PrivateNetwork;
+        command = lib.hasSuffix (
+          "backup --config /etc/nixfleet/control-plane.toml --passphrase-file "
+          + "/run/credentials/${unit}.service/passphrase --keep 3 /var/lib/nixfleet/backups"
+        ) made.serviceConfig.ExecStart;
+        persistent = full.config.systemd.timers.${unit}.timerConfig.Persistent;
+      };
+    expected = {
+      without = false;
+      startAt = [ "daily" ];
+      User = "nixfleet-control-plane";
+      LoadCredential = [ "passphrase:/run/secrets/backup" ];
+      StateDirectory = [
+        "nixfleet/control-plane"
+        "nixfleet/backups"
+      ];
+      network = false;
+      command = true;
+      persistent = true;
+    };
   };
   "its user exists only while it runs" = (service bare).DynamicUser && !(bare.config.users.users ? nixfleet-control-plane);
   "plain metrics can be reached from the network only by option" =

@@ -10,6 +10,7 @@
 let
   cfg = config.services.nixfleet-control-plane;
   unit = "nixfleet-control-plane";
+  backupUnit = "${unit}-backup";
   credential = name: "/run/credentials/${unit}.service/${name}";
   stateDir = "/var/lib/nixfleet/control-plane";
 
@@ -23,6 +24,40 @@ let
   loopback = address: lib.elem (hostOf address) [ "127.0.0.1" "[::1]" "localhost" ];
 
   privileged = lib.any (address: portOf address < 1024) (lib.attrValues cfg.listen);
+
+  # What both services are confined to: their own state, and no privilege.
+  confinement = {
+    DynamicUser = true;
+    User = unit;
+    UMask = "0077";
+    DeviceAllow = [ "" ];
+    DevicePolicy = "closed";
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    NoNewPrivileges = true;
+    PrivateDevices = true;
+    PrivateTmp = true;
+    ProcSubset = "pid";
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHome = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    ProtectSystem = "strict";
+    RemoveIPC = true;
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged"
+      "~@resources"
+    ];
+  };
 
   configFile = import ../config-file.nix {
     inherit lib pkgs;
@@ -68,12 +103,10 @@ in
       restartTriggers = [ configFile ];
       # Keep the interruption short: stop and start in one go, after the switch.
       stopIfChanged = false;
-      serviceConfig = {
+      serviceConfig = confinement // {
         ExecStart = "${lib.getExe cfg.package} run --config /etc/nixfleet/control-plane.toml";
         Restart = "always";
         RestartSec = 2;
-        DynamicUser = true;
-        User = unit;
         StateDirectory = "nixfleet/control-plane";
         StateDirectoryMode = "0700";
         LoadCredential =
@@ -81,43 +114,44 @@ in
           ++ lib.optional (cfg.tls.keyFile != null) "tls-key:${cfg.tls.keyFile}"
           ++ lib.optional (cfg.bootstrap.secretFile != null) "bootstrap-secret:${cfg.bootstrap.secretFile}";
         LimitNOFILE = 524288; # a connection for each agent
-        UMask = "0077";
         AmbientCapabilities = lib.optional privileged "CAP_NET_BIND_SERVICE";
         CapabilityBoundingSet = if privileged then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
-        DeviceAllow = [ "" ];
-        DevicePolicy = "closed";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
         PrivateUsers = !privileged; # in a user namespace it could not bind low ports
-        ProcSubset = "pid";
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
-        ProtectProc = "invisible";
-        ProtectSystem = "strict";
-        RemoveIPC = true;
         RestrictAddressFamilies = [
           "AF_UNIX"
           "AF_INET"
           "AF_INET6"
         ];
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
-        SystemCallFilter = [
-          "@system-service"
-          "~@privileged"
-          "~@resources"
-        ];
       };
+    };
+
+    systemd.services.${backupUnit} = lib.mkIf (cfg.backup.passphraseFile != null) {
+      description = "Backup of the NixFleet control plane";
+      documentation = [ "https://github.com/arcanesys/nixfleet" ];
+      after = [ "${unit}.service" ];
+      startAt = cfg.backup.calendar;
+      serviceConfig = confinement // {
+        Type = "oneshot";
+        ExecStart =
+          "${lib.getExe cfg.package} backup --config /etc/nixfleet/control-plane.toml "
+          + "--passphrase-file /run/credentials/${backupUnit}.service/passphrase "
+          + "--keep ${toString cfg.backup.keep} /var/lib/nixfleet/backups";
+        StateDirectory = [
+          "nixfleet/control-plane"
+          "nixfleet/backups"
+        ];
+        StateDirectoryMode = "0700";
+        LoadCredential = [ "passphrase:${cfg.backup.passphraseFile}" ];
+        CapabilityBoundingSet = [ "" ];
+        IPAddressDeny = "any";
+        PrivateNetwork = true;
+        PrivateUsers = true;
+        RestrictAddressFamilies = [ "AF_UNIX" ];
+      };
+    };
+    # One that was missed, because the machine was off, is made at the next start.
+    systemd.timers.${backupUnit} = lib.mkIf (cfg.backup.passphraseFile != null) {
+      timerConfig.Persistent = true;
     };
 
     networking.firewall.allowedTCPPorts = lib.optionals cfg.openFirewall [

@@ -92,6 +92,25 @@ in
       control plane writes one to the state directory at its first start.
     '';
 
+    backup = {
+      passphraseFile = secret ''
+        File with the passphrase that seals backups of database and keys, which are made in
+        `/var/lib/nixfleet/backups`; null: none are made. Copy them off the machine, and keep the
+        passphrase elsewhere: without it they cannot be opened.
+      '';
+      calendar = lib.mkOption {
+        type = types.str;
+        default = "daily";
+        example = "*-*-* 04:00:00";
+        description = "When backups are made, as systemd.time(7) writes it.";
+      };
+      keep = lib.mkOption {
+        type = types.ints.positive;
+        default = 14;
+        description = "How many backups are kept; older ones are removed.";
+      };
+    };
+
     checkConfig = lib.mkOption {
       type = types.bool;
       default = true;
