@@ -117,10 +117,16 @@ type credentials struct {
 	Key    string `toml:"key"`
 }
 
+// project is a project file as it was read.
+type project struct {
+	Project
+	file string // "" for the defaults
+}
+
 // readProject finds and reads the project file; without one it returns the
 // defaults. An invalid one is an error (O08).
-func readProject() (Project, error) {
-	p := DefaultProject()
+func readProject() (project, error) {
+	p := project{Project: DefaultProject()}
 	dir, err := os.Getwd()
 	if err != nil {
 		return p, fmt.Errorf("find project file: %w", err)
@@ -137,9 +143,10 @@ func readProject() (Project, error) {
 		if err != nil {
 			return p, fleet.Errorf(fleet.Invalid, "read project file: %w", err)
 		}
-		if err := strictTOML(file, string(text), &p); err != nil {
+		if err := strictTOML(file, string(text), &p.Project); err != nil {
 			return p, err
 		}
+		p.file = file
 		for _, path := range []*string{&p.CA, &p.Root, &p.Cache.SignKey} {
 			if *path != "" && !filepath.IsAbs(*path) {
 				*path = filepath.Join(dir, *path)
@@ -189,87 +196,6 @@ func (a *app) readCredentials() (credentials, error) {
 		return c, fleet.Errorf(fleet.Invalid, "read credentials: %w", err)
 	}
 	return c, strictTOML(file, string(text), &c)
-}
-
-// server is a control plane and the key to use there.
-type server struct {
-	URL string
-	CA  []byte // PEM
-	Key string
-}
-
-// findServer collects the settings. It uses a saved key only for the server that
-// the key was saved for (E09).
-func (a *app) findServer() (server, error) {
-	p, err := readProject()
-	if err != nil {
-		return server{}, err
-	}
-	c, err := a.readCredentials()
-	if err != nil {
-		return server{}, err
-	}
-	s := server{URL: first(a.Env("NIXFLEET_SERVER"), c.Server, p.Server), Key: a.Env("NIXFLEET_API_KEY")}
-	if a.flags.set.Changed("server") {
-		s.URL = a.flags.server
-	}
-	if s.URL == "" {
-		return server{}, fleet.Errorf(fleet.Invalid, "no control plane is named").
-			WithHint("give --server, set NIXFLEET_SERVER, or put server = \"https://...\" into %s", projectFile)
-	}
-	if !strings.HasPrefix(s.URL, "https://") {
-		return server{}, fleet.Errorf(fleet.Invalid, "control plane %q: want a URL that begins with https://", s.URL)
-	}
-	if file := a.flags.key; file != "" {
-		b, err := a.readFile(file, 4096)
-		if err != nil {
-			return server{}, err
-		}
-		s.Key = strings.TrimSpace(string(b))
-	}
-	same := s.URL == c.Server
-	if s.Key == "" && same {
-		s.Key = c.Key
-	}
-	file := a.Env("NIXFLEET_CA")
-	switch {
-	case a.flags.set.Changed("ca"):
-		file = a.flags.ca // "" for the system's CAs
-	case file != "":
-	case same && c.CA != "":
-		s.CA = []byte(c.CA)
-	case s.URL == p.Server:
-		file = p.CA
-	}
-	if file != "" {
-		s.CA, err = a.readFile(file, 1<<20)
-	}
-	return s, err
-}
-
-// client returns a client of the control plane with the user's key.
-func (a *app) client() (*api.Client, error) {
-	s, err := a.findServer()
-	if err != nil {
-		return nil, err
-	}
-	if s.Key == "" {
-		return nil, fleet.Errorf(fleet.Unauthenticated, "no API key for %s", s.URL).
-			WithHint("nixfleet key bootstrap makes the first one; or set NIXFLEET_API_KEY, or give --key-file")
-	}
-	return a.connect(s)
-}
-
-// shellClient is client for shell completion, which may not read standard input.
-func (a *app) shellClient() (*api.Client, error) {
-	if a.flags.key == "-" || a.flags.ca == "-" {
-		return nil, fleet.Errorf(fleet.Invalid, "completion cannot read standard input")
-	}
-	return a.client()
-}
-
-func (a *app) connect(s server) (*api.Client, error) {
-	return api.NewClient(api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version})
 }
 
 func first(values ...string) string {

@@ -92,7 +92,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	for _, v := range [][2]string{
 		{"`NIXFLEET_SERVER`", "control plane; the flag --server comes before it"},
 		{"`NIXFLEET_CA`", "PEM file with its CA; the flag --ca comes before it"},
-		{"`NIXFLEET_API_KEY`", "the API key itself; the flag --key-file comes before it"},
+		{"`NIXFLEET_API_KEY`", "the API key itself; the flag --key-file comes before it. A key that names no control plane is sent only where --server or NIXFLEET_SERVER says"},
 		{"`NIXFLEET_SIGN_KEY`", "secret key file that signs releases; the flag --sign-key comes before it"},
 		{"`XDG_CONFIG_HOME`", "credentials are in nixfleet/credentials.toml below it; without it, below ~/.config"},
 		{"`XDG_STATE_HOME`", "the audit checkpoints are in nixfleet/ below it; without it, below ~/.local/state"},
