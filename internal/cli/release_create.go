@@ -93,7 +93,7 @@ pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
 // fill completes the options from the environment, the project file and the
 // defaults. A flag that was given counts, also with an empty value (O02).
 func (a *app) fill(o createOptions) (createOptions, error) {
-	p, err := readProject()
+	p, err := a.readProject()
 	if err != nil {
 		return o, err
 	}

@@ -37,7 +37,7 @@ const (
 // findServer collects the settings. It uses a saved key only for the server that
 // the key was saved for (E09).
 func (a *app) findServer() (server, error) {
-	p, err := readProject()
+	p, err := a.readProject()
 	if err != nil {
 		return server{}, err
 	}

@@ -5,11 +5,9 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -25,10 +23,11 @@ const projectFile = "nixfleet.toml"
 // flags are the flags of every command. A flag beats the environment, which beats
 // the credentials, which beat the project file (O02).
 type flags struct {
-	set    *pflag.FlagSet
-	server string
-	ca     string
-	key    string
+	set     *pflag.FlagSet
+	server  string
+	ca      string
+	key     string
+	project string
 }
 
 func (f *flags) register(set *pflag.FlagSet) {
@@ -36,6 +35,7 @@ func (f *flags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.server, "server", "", "control plane, such as https://fleet.example.org:8443 (NIXFLEET_SERVER)")
 	set.StringVar(&f.ca, "ca", "", "PEM file with the control plane's CA (NIXFLEET_CA; default: the system's CAs)")
 	set.StringVar(&f.key, "key-file", "", "file with the API key (NIXFLEET_API_KEY holds the key itself)")
+	set.StringVar(&f.project, "project", "", "project file; '' for none (default: nixfleet.toml in the working directory or above)")
 }
 
 // Project is nixfleet.toml: the settings of a fleet that its operators share.
@@ -115,48 +115,6 @@ type credentials struct {
 	Server string `toml:"server"`
 	CA     string `toml:"ca"` // PEM text
 	Key    string `toml:"key"`
-}
-
-// project is a project file as it was read.
-type project struct {
-	Project
-	file string // "" for the defaults
-}
-
-// readProject finds and reads the project file; without one it returns the
-// defaults. An invalid one is an error (O08).
-func readProject() (project, error) {
-	p := project{Project: DefaultProject()}
-	dir, err := os.Getwd()
-	if err != nil {
-		return p, fmt.Errorf("find project file: %w", err)
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		file := filepath.Join(dir, projectFile)
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			if dir == filepath.Dir(dir) {
-				return p, nil
-			}
-			continue
-		}
-		if err != nil {
-			return p, fleet.Errorf(fleet.Invalid, "read project file: %w", err)
-		}
-		if err := strictTOML(file, string(text), &p.Project); err != nil {
-			return p, err
-		}
-		p.file = file
-		for _, path := range []*string{&p.CA, &p.Root, &p.Cache.SignKey} {
-			if *path != "" && !filepath.IsAbs(*path) {
-				*path = filepath.Join(dir, *path)
-			}
-		}
-		if p.Flake != "" && !strings.Contains(p.Flake, ":") && !filepath.IsAbs(p.Flake) {
-			p.Flake = filepath.Join(dir, p.Flake)
-		}
-		return p, nil
-	}
 }
 
 func strictTOML(file, text string, v any) error {

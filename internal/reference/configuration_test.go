@@ -85,7 +85,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	p.noDefault = nil
 	p.table(&b, "ControlPlane", reflect.ValueOf(cp), "")
 
-	b.WriteString("\n## nixfleet.toml\n\nSettings that the operators of a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and\nabove. Flags, environment and saved credentials override it. Files in it are relative to its folder.\n\n```toml\n" + exampleProject + "```\n")
+	b.WriteString("\n## nixfleet.toml\n\nSettings that the operators of a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and\nabove. Flags, environment and saved credentials override it. Files in it are relative to its folder.\nA file of another user, or one that everybody may write, is not read unless `--project FILE` names it.\n\n```toml\n" + exampleProject + "```\n")
 	p.files = source(t, "internal/cli")
 	p.table(&b, "Project", reflect.ValueOf(cli.DefaultProject()), "")
 	b.WriteString("\n## Environment of the nixfleet command\n\n| variable | meaning |\n| --- | --- |\n")
