@@ -137,11 +137,14 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 	return o, nil
 }
 
-// createRelease checks keys, root, cache, control plane and host names before the
+// createRelease checks source, keys, root, cache, control plane and host names before the
 // work that takes long.
 func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	o, err := a.fill(o)
 	if err != nil {
+		return err
+	}
+	if err := refuseSecretKeys(ctx, o); err != nil {
 		return err
 	}
 	signers, err := a.signers(o)
