@@ -90,6 +90,28 @@ func TestAPIKey_GoesToItsOwnControlPlaneOnly(t *testing.T) {
 	}
 }
 
+// An older key that was saved goes to the server that it was saved for, and under
+// the CA that was saved; one from elsewhere does not go to a saved server.
+func TestOlderKey_GoesWhereItWasSavedFor(t *testing.T) {
+	own := newPlaneOf(t, "own")
+	u := newUser(t)
+	u.saveCredentials(own.URL, own.ca, madeKey)
+	u.mustRun(command.ExitDone, "machine", "list")
+	u.env["NIXFLEET_API_KEY"] = "nfk_older"
+	if r := u.mustRun(command.ExitError, "machine", "list"); !strings.Contains(r.stderr, "not sent to "+own.URL+", which "+u.home+"/.config/nixfleet/credentials.toml names") {
+		t.Errorf("another key: stderr %q", r.stderr)
+	}
+	delete(u.env, "NIXFLEET_API_KEY")
+	u.saveCredentials(own.URL, "/dev/null", madeKey)
+	write(t, projectFile, fmt.Sprintf("server = %q\nca = %q\n", own.URL, own.ca))
+	if r := u.mustRun(command.ExitError, "machine", "list"); !strings.Contains(r.stderr, projectFile+" names the CA") {
+		t.Errorf("a project's CA: stderr %q", r.stderr)
+	}
+	if !slices.Equal(own.keys, []string{madeKey}) {
+		t.Errorf("the control plane saw %q, want the saved key, once", own.keys)
+	}
+}
+
 // The root that verifies a connection counts, not what the CA file holds besides.
 func TestAPIKey_IsNotSentWhenAnotherRootVerifies(t *testing.T) {
 	own, evil := newPlaneOf(t, "own"), newPlaneOf(t, "evil")
