@@ -144,8 +144,10 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := refuseSecretKeys(ctx, o); err != nil {
-		return err
+	if flake := o.nixFlake(); o.from == "" && flake.Local() {
+		if err := refuseSecretKeys(ctx, flake); err != nil {
+			return err
+		}
 	}
 	signers, err := a.signers(o)
 	if err != nil {
@@ -195,6 +197,10 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		}
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
+}
+
+func (o createOptions) nixFlake() nix.Flake {
+	return nix.Flake{Ref: o.flake, Options: o.nixArgs, Workers: o.jobs}
 }
 
 func (o createOptions) caches() ([]fleet.Cache, error) {

@@ -20,11 +20,8 @@ const secretKeyPattern = `:[A-Za-z0-9+/]{86}==`
 // refuseSecretKeys returns an error if the flake's source holds a secret key. Nix
 // copies the source into its store, where every user of this machine can read it,
 // and from where it may get into a cache.
-func refuseSecretKeys(ctx context.Context, o createOptions) error {
-	if o.from != "" {
-		return nil // nothing is evaluated
-	}
-	dir, found, err := nix.Flake{Ref: o.flake, Options: o.nixArgs}.SearchSource(ctx, secretKeyPattern)
+func refuseSecretKeys(ctx context.Context, flake nix.Flake) error {
+	dir, found, err := flake.SearchSource(ctx, secretKeyPattern)
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,13 @@ func (f Flake) SearchSource(ctx context.Context, pattern string) (dir string, fo
 	return s.dir, found, nil
 }
 
+// Local reports whether SearchSource needs Nix to fetch nothing. It is true also of
+// a reference that is invalid.
+func (f Flake) Local() bool {
+	s, err := f.source()
+	return err != nil || s.dir != ""
+}
+
 // source finds the flake's source by the rules of Nix: a path:... is a folder; a
 // path without a scheme is the git work tree that it is in, if any.
 func (f Flake) source() (source, error) {

@@ -70,7 +70,11 @@ func TestSearchSource_FindsWhatNixWouldCopy(t *testing.T) {
 		"path:" + filepath.Join(dir, "link"):            append(all[:2:2], all[3:]...),
 		filepath.Join(dir, "missing"):                   nil,
 	} {
-		_, got, err := Flake{Ref: ref}.SearchSource(t.Context(), "SECRET-[0-9]")
+		f := Flake{Ref: ref}
+		_, got, err := f.SearchSource(t.Context(), "SECRET-[0-9]")
+		if !f.Local() {
+			t.Errorf("%s: not local", ref)
+		}
 		if err != nil {
 			t.Errorf("%s: %v", ref, err)
 			continue
@@ -108,7 +112,11 @@ func TestSearchSource_FetchesWhatIsNotHere(t *testing.T) {
 	if res, err := proc.Run(t.Context(), proc.Cmd{Path: "tar", Args: []string{"-C", filepath.Dir(dir), "-czf", archive, "flake"}}); err != nil {
 		t.Fatalf("%v\n%s", err, res.Stderr)
 	}
-	path, got, err := Flake{Ref: "file://" + archive}.SearchSource(t.Context(), "SECRET-[0-9]")
+	f.Ref = "file://" + archive
+	path, got, err := f.SearchSource(t.Context(), "SECRET-[0-9]")
+	if f.Local() {
+		t.Error("an archive is local")
+	}
 	forget(t, map[fleet.MachineID]fleet.StorePath{"source": fleet.StorePath(path)})
 	if err != nil || !strings.HasPrefix(path, fleet.StoreDir+"/") {
 		t.Fatalf("searched %q: %v", path, err)
