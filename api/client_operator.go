@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -18,7 +19,7 @@ import (
 // ClientConfig says which control plane an operator talks to, and as whom.
 type ClientConfig struct {
 	BaseURL   string      // https://host:8443
-	Key       string      // API key; empty for Info and BootstrapKey
+	Key       string      // API key; empty for Info and BootstrapKey. A bound one goes to its own control plane only
 	CAPem     []byte      // the control plane's CA; empty: the system's
 	TLS       *tls.Config // instead of CAPem
 	UserAgent string
@@ -33,10 +34,20 @@ type ClientConfig struct {
 type Client struct {
 	c       *caller
 	timeout time.Duration
+	ownCA   bool                   // not the system's CAs
+	root    atomic.Pointer[string] // hash of the root that verified the last connection
 }
 
-// NewClient checks cfg; it sends nothing. The error's code is Invalid.
+// NewClient checks cfg; it sends nothing. The error's code is Invalid, or Refused
+// for a key of another control plane.
 func NewClient(cfg ClientConfig) (*Client, error) {
+	key, err := ParseKey(cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := key.Fits(cfg.BaseURL, cfg.CAPem); err != nil {
+		return nil, err
+	}
 	conf := cfg.TLS.Clone()
 	if conf == nil {
 		conf = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -47,7 +58,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 			}
 		}
 	}
-	c, err := newCaller(cfg.BaseURL, cfg.Key, cfg.UserAgent, &http.Transport{
+	client := &Client{timeout: cfg.Timeout, ownCA: conf.RootCAs != nil}
+	if key.Host != "" && key.CAHash == "" && client.ownCA {
+		return nil, key.otherCA("the CAs of the system verify the key's control plane, and another CA is given")
+	}
+	client.watchRoot(conf, key)
+	client.c, err = newCaller(cfg.BaseURL, key.Secret, cfg.UserAgent, &http.Transport{
 		TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: cfg.Proxy,
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second, MaxIdleConnsPerHost: 4,
@@ -55,10 +71,43 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = time.Minute
+	if client.timeout == 0 {
+		client.timeout = time.Minute
 	}
-	return &Client{c: c, timeout: cfg.Timeout}, nil
+	return client, nil
+}
+
+// watchRoot makes a handshake fail that is not with the key's control plane, so
+// that the key is not sent, and remembers who verified the others.
+func (c *Client) watchRoot(conf *tls.Config, key KeyParts) {
+	also := conf.VerifyConnection
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := key.verified(cs); err != nil {
+			return err
+		}
+		root := rootOf(cs)
+		c.root.Store(&root)
+		if also != nil {
+			return also(cs)
+		}
+		return nil
+	}
+}
+
+// BindKey returns the text of an API key of this control plane, bound to it: with
+// its host and, unless the system's CAs verify it, the root that verified the last
+// call. Before the first call, it returns the key as it is.
+func (c *Client) BindKey(key string) string {
+	k, err := ParseKey(key)
+	root := c.root.Load()
+	if err != nil || root == nil || *root == "" {
+		return key
+	}
+	k.Host, k.CAHash = keyHost(c.c.base), ""
+	if c.ownCA {
+		k.CAHash = *root
+	}
+	return k.String()
 }
 
 // Close ends the connections that are idle.

@@ -21,6 +21,7 @@ const (
 	metaBootstrap     = "bootstrap"      // hash of the secret that may be exchanged now
 	metaBootstrapUsed = "bootstrap-used" // hash of the one that was
 	minSecret         = 16               // bytes of a bootstrap secret
+	maxBearer         = 512              // bytes of a key with a host and a hash
 )
 
 // Keys are the operators' API keys.
@@ -102,13 +103,18 @@ func (k *Keys) Bootstrap(ctx context.Context, in api.BootstrapRequest) (api.NewK
 }
 
 // Authenticate returns the operator who holds an API key. The error's code is
-// Unauthenticated for one that is unknown, expired or revoked (E09).
+// Unauthenticated for one that is unknown, expired or revoked (E09). What binds a
+// key to a control plane is for clients: it counts for nothing here.
 func (k *Keys) Authenticate(ctx context.Context, bearer string) (Caller, error) {
 	refused := fleet.Errorf(fleet.Unauthenticated, "the API key is unknown, expired or revoked").WithHint("ask an admin for a new key: nixfleet key create")
-	if !strings.HasPrefix(bearer, fleet.KeyPrefix) || len(bearer) > 200 {
+	if !strings.HasPrefix(bearer, fleet.KeyPrefix) || len(bearer) > maxBearer {
 		return Caller{}, refused
 	}
-	key, ok, err := k.store.KeyByHash(ctx, fleet.SHA256([]byte(bearer)))
+	parts, err := api.ParseKey(bearer)
+	if err != nil {
+		return Caller{}, refused
+	}
+	key, ok, err := k.store.KeyByHash(ctx, fleet.SHA256([]byte(parts.Secret)))
 	if err != nil {
 		return Caller{}, err
 	}

@@ -82,7 +82,7 @@ func humaConfig() huma.Config {
 	c.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	c.Info.Description = "What operators can do with a fleet. Errors are RFC 9457 problems with a stable code and a hint."
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"key": {Type: "http", Scheme: "bearer", Description: "API key, nfk_..."},
+		"key": {Type: "http", Scheme: "bearer", Description: "API key, nfk_<id>_<secret>. What binds a key to a host, _<host>_<CA hash>, is for clients and counts for nothing here."},
 	}
 	return c
 }

@@ -167,6 +167,11 @@ func TestOperators_RefuseKeysThatEnded(t *testing.T) {
 	w.advance(2 * time.Hour)
 	_, err = w.operator(brief.Secret).Whoami(t.Context())
 	wantCode(t, "expired", err, fleet.Unauthenticated)
+	for suffix, want := range map[string]int{"_fleet.example.org": http.StatusOK, "_fleet.example.org:8443_" + strings.Repeat("0", 64): http.StatusOK, "_": http.StatusUnauthorized} {
+		if res, body := w.raw(http.MethodGet, "/api/v1/machines", next.Secret+suffix, ""); res.StatusCode != want {
+			t.Errorf("a key with %q: status %d, want %d: %s", suffix, res.StatusCode, want, body)
+		}
+	}
 	_, err = w.operator("nfk_made-up").Whoami(t.Context())
 	wantCode(t, "unknown", err, fleet.Unauthenticated)
 }

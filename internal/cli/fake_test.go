@@ -4,10 +4,19 @@ package cli
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +26,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +34,9 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
+
+// madeKey is a key as the control plane makes it, before a client binds it.
+const madeKey = "nfk_kaaaaaaaaa_secretsecretsecret"
 
 // plane is a control plane that answers what a test tells it to. Its lists have
 // pages of two.
@@ -53,6 +66,37 @@ func newPlane(t *testing.T) *plane {
 	p.ca = filepath.Join(t.TempDir(), "ca.pem")
 	write(t, p.ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate().Raw})))
 	return p
+}
+
+// newPlaneOf is newPlane with a certificate that no other plane has.
+func newPlaneOf(t *testing.T, name string) *plane {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plane{Server: httptest.NewUnstartedServer(nil)}
+	p.Config.Handler = http.HandlerFunc(p.serve)
+	p.Config.ErrorLog = log.New(io.Discard, "", 0)
+	p.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	p.StartTLS()
+	t.Cleanup(p.Close)
+	p.ca = filepath.Join(t.TempDir(), name+".pem")
+	write(t, p.ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return p
+}
+
+// bound is the key that p makes, bound to p.
+func (p *plane) bound() string {
+	return madeKey + "_" + strings.TrimPrefix(p.URL, "https://") + "_" + api.CAHash(p.TLS.Certificates[0].Certificate[0])
 }
 
 func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
@@ -103,6 +147,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		page(w, r, list)
 	case words[0] == "rollouts" && len(words) == 3 && r.Method == http.MethodPost:
 		reply(w, api.RolloutDetail{Rollout: p.rollouts[0], Batches: []fleet.Batch{}})
+	case words[0] == "keys" && r.Method == http.MethodPost:
+		reply(w, api.NewKey{Key: fleet.Key{ID: "kaaaaaaaaa", Owner: "alice", Role: fleet.RoleAdmin}, Secret: madeKey})
 	case words[0] == "trust":
 		reply(w, api.Document{})
 	case rest == "audit":

@@ -34,6 +34,7 @@ rollouts are paused, and nixfleet-control-plane doctor says what to do.`,
 			if err != nil {
 				return err
 			}
+			s.Key = "" // none is needed, so none is sent
 			c, err := a.connect(s)
 			if err != nil {
 				return err

@@ -35,8 +35,9 @@ func (a *app) keyBootstrapCmd() *cobra.Command {
 		Long: `Make the first admin key, with the control plane's one-time secret.
 
 The control plane writes the secret to the file that bootstrap.secretFile in its configuration
-names. It works once. --save writes the key to the user's credentials file; it is used for this
-control plane only.`,
+names. It works once. It is sent only to a control plane that you name: with --server, or
+NIXFLEET_SERVER, or in the credentials file. --save writes the key to the user's credentials file.
+The key is bound to this control plane, as nixfleet key create --help explains.`,
 		Example: "  sudo cat /var/lib/nixfleet/control-plane/bootstrap-secret | nixfleet key bootstrap --owner alice --secret-file - --save",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,6 +52,9 @@ control plane only.`,
 			if err != nil {
 				return err
 			}
+			if err := s.mayHaveSecret(); err != nil {
+				return err
+			}
 			s.Key = ""
 			c, err := a.connect(s)
 			if err != nil {
@@ -60,6 +64,7 @@ control plane only.`,
 			if err != nil {
 				return err
 			}
+			k.Secret = c.BindKey(k.Secret)
 			if save {
 				if err := a.saveCredentials(s, k.Secret); err != nil {
 					a.Say("the key was made, but could not be saved; save it yourself")
@@ -129,8 +134,16 @@ func (a *app) keyCreateCmd() *cobra.Command {
 	var tags []string
 	var ttl time.Duration
 	c := &cobra.Command{
-		Use: "create", Short: "Make an API key; its secret is shown once", Example: "  nixfleet key create --owner ci --role deploy --ttl 2160h",
-		Args: cobra.NoArgs,
+		Use: "create", Short: "Make an API key; its secret is shown once",
+		Long: `Make an API key; its secret is shown once.
+
+The key is bound to the control plane under the address used now: nfk_<id>_<secret>_<host>, then
+_<CA hash> if the control plane has a CA of its own: the SHA-256 digest of its root certificate, DER, in hex.
+Nixfleet sends it to no other host and under no other CA. If the control plane gets another address
+or another CA, change these two parts in the key; only nfk_<id>_<secret> is sent. A key without
+them is sent only to a control plane that --server or NIXFLEET_SERVER names.`,
+		Example: "  nixfleet key create --owner ci --role deploy --ttl 2160h",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case !fleet.Role(role).Valid():
@@ -150,6 +163,7 @@ func (a *app) keyCreateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			k.Secret = c.BindKey(k.Secret)
 			return a.printKey(k)
 		},
 	}
@@ -172,6 +186,7 @@ func (a *app) keyRotateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			k.Secret = c.BindKey(k.Secret)
 			return a.printKey(k)
 		},
 	}

@@ -188,7 +188,7 @@ func (a *app) findRelease(ctx context.Context, c *api.Client, word string) (flee
 
 // latestOfLine is the newest release of the project's line.
 func (a *app) latestOfLine(ctx context.Context, c *api.Client) (fleet.Release, error) {
-	p, err := readProject()
+	p, err := a.readProject()
 	if err != nil {
 		return fleet.Release{}, err
 	}

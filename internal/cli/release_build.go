@@ -43,19 +43,8 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 	if w.o.from != "" {
 		return w.entriesFrom(ctx, c)
 	}
-	flake := nix.Flake{Ref: w.o.flake, Options: w.o.nixArgs, Workers: w.o.jobs}
-	var hosts []nix.FlakeHost
-	var source fleet.Source
-	err := w.step("flake", "reading flake "+w.o.flake, func() (err error) {
-		if hosts, err = flake.Hosts(ctx); err != nil {
-			return err
-		}
-		if hosts, err = selectHosts(hosts, w.o.on); err != nil {
-			return err
-		}
-		source, err = flake.Describe(ctx)
-		return err
-	})
+	flake := w.o.nixFlake()
+	hosts, source, err := w.hosts(ctx, flake)
 	if err != nil {
 		return nil, source, err
 	}
@@ -95,6 +84,26 @@ func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet
 		return nix.Push{To: w.o.push, SecretKeyFile: w.o.pushKey}.Run(ctx, slices.Sorted(maps.Values(paths)), func(string) {})
 	})
 	return entries, source, err
+}
+
+// hosts returns the hosts of the flake that --on selects, and where they come from.
+func (w *work) hosts(ctx context.Context, flake nix.Flake) (hosts []nix.FlakeHost, source fleet.Source, err error) {
+	err = w.step("flake", "reading flake "+flake.Ref, func() (err error) {
+		if !flake.Local() {
+			if err = refuseSecretKeys(ctx, flake); err != nil {
+				return err
+			}
+		}
+		if hosts, err = flake.Hosts(ctx); err != nil {
+			return err
+		}
+		if hosts, err = selectHosts(hosts, w.o.on); err != nil {
+			return err
+		}
+		source, err = flake.Describe(ctx)
+		return err
+	})
+	return hosts, source, err
 }
 
 // entriesFrom returns the entries of an older release, for --from.

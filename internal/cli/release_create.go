@@ -93,7 +93,7 @@ pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
 // fill completes the options from the environment, the project file and the
 // defaults. A flag that was given counts, also with an empty value (O02).
 func (a *app) fill(o createOptions) (createOptions, error) {
-	p, err := readProject()
+	p, err := a.readProject()
 	if err != nil {
 		return o, err
 	}
@@ -137,12 +137,17 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 	return o, nil
 }
 
-// createRelease checks keys, root, cache, control plane and host names before the
+// createRelease checks source, keys, root, cache, control plane and host names before the
 // work that takes long.
 func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	o, err := a.fill(o)
 	if err != nil {
 		return err
+	}
+	if flake := o.nixFlake(); o.from == "" && flake.Local() {
+		if err := refuseSecretKeys(ctx, flake); err != nil {
+			return err
+		}
 	}
 	signers, err := a.signers(o)
 	if err != nil {
@@ -192,6 +197,10 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		}
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
+}
+
+func (o createOptions) nixFlake() nix.Flake {
+	return nix.Flake{Ref: o.flake, Options: o.nixArgs, Workers: o.jobs}
 }
 
 func (o createOptions) caches() ([]fleet.Cache, error) {

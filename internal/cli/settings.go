@@ -5,11 +5,9 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -25,10 +23,11 @@ const projectFile = "nixfleet.toml"
 // flags are the flags of every command. A flag beats the environment, which beats
 // the credentials, which beat the project file (O02).
 type flags struct {
-	set    *pflag.FlagSet
-	server string
-	ca     string
-	key    string
+	set     *pflag.FlagSet
+	server  string
+	ca      string
+	key     string
+	project string
 }
 
 func (f *flags) register(set *pflag.FlagSet) {
@@ -36,6 +35,7 @@ func (f *flags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.server, "server", "", "control plane, such as https://fleet.example.org:8443 (NIXFLEET_SERVER)")
 	set.StringVar(&f.ca, "ca", "", "PEM file with the control plane's CA (NIXFLEET_CA; default: the system's CAs)")
 	set.StringVar(&f.key, "key-file", "", "file with the API key (NIXFLEET_API_KEY holds the key itself)")
+	set.StringVar(&f.project, "project", "", "project file; '' for none (default: nixfleet.toml in the working directory or above)")
 }
 
 // Project is nixfleet.toml: the settings of a fleet that its operators share.
@@ -117,41 +117,6 @@ type credentials struct {
 	Key    string `toml:"key"`
 }
 
-// readProject finds and reads the project file; without one it returns the
-// defaults. An invalid one is an error (O08).
-func readProject() (Project, error) {
-	p := DefaultProject()
-	dir, err := os.Getwd()
-	if err != nil {
-		return p, fmt.Errorf("find project file: %w", err)
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		file := filepath.Join(dir, projectFile)
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			if dir == filepath.Dir(dir) {
-				return p, nil
-			}
-			continue
-		}
-		if err != nil {
-			return p, fleet.Errorf(fleet.Invalid, "read project file: %w", err)
-		}
-		if err := strictTOML(file, string(text), &p); err != nil {
-			return p, err
-		}
-		for _, path := range []*string{&p.CA, &p.Root, &p.Cache.SignKey} {
-			if *path != "" && !filepath.IsAbs(*path) {
-				*path = filepath.Join(dir, *path)
-			}
-		}
-		if p.Flake != "" && !strings.Contains(p.Flake, ":") && !filepath.IsAbs(p.Flake) {
-			p.Flake = filepath.Join(dir, p.Flake)
-		}
-		return p, nil
-	}
-}
-
 func strictTOML(file, text string, v any) error {
 	meta, err := toml.Decode(text, v)
 	if err != nil {
@@ -189,87 +154,6 @@ func (a *app) readCredentials() (credentials, error) {
 		return c, fleet.Errorf(fleet.Invalid, "read credentials: %w", err)
 	}
 	return c, strictTOML(file, string(text), &c)
-}
-
-// server is a control plane and the key to use there.
-type server struct {
-	URL string
-	CA  []byte // PEM
-	Key string
-}
-
-// findServer collects the settings. It uses a saved key only for the server that
-// the key was saved for (E09).
-func (a *app) findServer() (server, error) {
-	p, err := readProject()
-	if err != nil {
-		return server{}, err
-	}
-	c, err := a.readCredentials()
-	if err != nil {
-		return server{}, err
-	}
-	s := server{URL: first(a.Env("NIXFLEET_SERVER"), c.Server, p.Server), Key: a.Env("NIXFLEET_API_KEY")}
-	if a.flags.set.Changed("server") {
-		s.URL = a.flags.server
-	}
-	if s.URL == "" {
-		return server{}, fleet.Errorf(fleet.Invalid, "no control plane is named").
-			WithHint("give --server, set NIXFLEET_SERVER, or put server = \"https://...\" into %s", projectFile)
-	}
-	if !strings.HasPrefix(s.URL, "https://") {
-		return server{}, fleet.Errorf(fleet.Invalid, "control plane %q: want a URL that begins with https://", s.URL)
-	}
-	if file := a.flags.key; file != "" {
-		b, err := a.readFile(file, 4096)
-		if err != nil {
-			return server{}, err
-		}
-		s.Key = strings.TrimSpace(string(b))
-	}
-	same := s.URL == c.Server
-	if s.Key == "" && same {
-		s.Key = c.Key
-	}
-	file := a.Env("NIXFLEET_CA")
-	switch {
-	case a.flags.set.Changed("ca"):
-		file = a.flags.ca // "" for the system's CAs
-	case file != "":
-	case same && c.CA != "":
-		s.CA = []byte(c.CA)
-	case s.URL == p.Server:
-		file = p.CA
-	}
-	if file != "" {
-		s.CA, err = a.readFile(file, 1<<20)
-	}
-	return s, err
-}
-
-// client returns a client of the control plane with the user's key.
-func (a *app) client() (*api.Client, error) {
-	s, err := a.findServer()
-	if err != nil {
-		return nil, err
-	}
-	if s.Key == "" {
-		return nil, fleet.Errorf(fleet.Unauthenticated, "no API key for %s", s.URL).
-			WithHint("nixfleet key bootstrap makes the first one; or set NIXFLEET_API_KEY, or give --key-file")
-	}
-	return a.connect(s)
-}
-
-// shellClient is client for shell completion, which may not read standard input.
-func (a *app) shellClient() (*api.Client, error) {
-	if a.flags.key == "-" || a.flags.ca == "-" {
-		return nil, fleet.Errorf(fleet.Invalid, "completion cannot read standard input")
-	}
-	return a.client()
-}
-
-func (a *app) connect(s server) (*api.Client, error) {
-	return api.NewClient(api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version})
 }
 
 func first(values ...string) string {

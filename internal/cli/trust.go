@@ -41,6 +41,10 @@ type trustInit struct {
 	RootKey    string       `json:"rootKey"`
 	ReleaseKey string       `json:"releaseKey"`
 	Expires    int64        `json:"expires"`
+	// IgnoreFile is the .gitignore beside the keys, if they lie in a flake's source.
+	IgnoreFile string `json:"ignoreFile,omitempty"`
+
+	warning string
 }
 
 func (a *app) trustInitCmd() *cobra.Command {
@@ -53,7 +57,11 @@ func (a *app) trustInitCmd() *cobra.Command {
 
 root.json goes into every machine's configuration (services.nixfleet-agent.trust.rootFile) and
 to the control plane. keys/release.sec signs releases: give it to the people who deploy.
-keys/root.sec changes who may sign: keep it offline, and a copy of it in a safe.`,
+keys/root.sec changes who may sign: keep it offline, and a copy of it in a safe.
+
+Nix copies the source of a flake into its store, where every user can read it. If DIR is in a git
+repository or below a flake.nix, keys gets a .gitignore, and this command warns; nixfleet release
+create refuses a source that holds a secret key.`,
 		Example: "  nixfleet trust init --fleet example.org trust",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, argv []string) error {
@@ -66,6 +74,9 @@ keys/root.sec changes who may sign: keep it offline, and a copy of it in a safe.
 			out, err := initTrust(argv[0], fleetID, time.Now().AddDate(years, 0, 0))
 			if err != nil {
 				return err
+			}
+			if out.warning != "" {
+				a.Say("warning: %s", out.warning)
 			}
 			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "made the keys of fleet %s:\n", out.FleetID)
@@ -122,6 +133,9 @@ func initTrust(dir, fleetID string, expires time.Time) (trustInit, error) {
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "keys"), 0o700); err != nil {
 		return out, fleet.Errorf(fleet.Invalid, "%w", err)
+	}
+	if err := keepOutOfFlake(&out); err != nil {
+		return out, err
 	}
 	for i, f := range files {
 		if err := atomicfile.Create(f.name, f.text, f.mode); err != nil {

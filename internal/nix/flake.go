@@ -196,24 +196,9 @@ func (f Flake) Build(ctx context.Context, drvs map[fleet.MachineID]string, onLin
 // Describe returns the flake's revision, whether it is dirty, and the digest of its
 // lock file, as far as Nix knows them.
 func (f Flake) Describe(ctx context.Context) (fleet.Source, error) {
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Timeout: 10 * time.Minute, Args: f.flags("flake", "metadata", "--json", f.Ref)})
+	m, err := f.metadata(ctx)
 	if err != nil {
-		return fleet.Source{}, f.fault("read flake "+f.Ref, res, err)
-	}
-	var m struct {
-		URL           string          `json:"url"`
-		Revision      string          `json:"revision"`
-		DirtyRevision string          `json:"dirtyRevision"`
-		Locks         json.RawMessage `json:"locks"`
-		Locked        struct {
-			Rev string `json:"rev"`
-		} `json:"locked"`
-		Resolved struct {
-			Type string `json:"type"`
-		} `json:"resolved"`
-	}
-	if err := json.Unmarshal(res.Stdout, &m); err != nil {
-		return fleet.Source{}, fleet.Errorf(fleet.Internal, "read flake %s: metadata: %w", f.Ref, err)
+		return fleet.Source{}, err
 	}
 	s := fleet.Source{Flake: f.Ref, Revision: m.Revision, LockDigest: fleet.SHA256(m.Locks), NixpkgsDate: nixpkgsDate(m.Locks)}
 	s.Dirty = s.Revision == "" && (m.DirtyRevision != "" || m.Resolved.Type == "git")
@@ -221,6 +206,29 @@ func (f Flake) Describe(ctx context.Context) (fleet.Source, error) {
 		s.Revision = strings.TrimSuffix(m.DirtyRevision, "-dirty")
 	}
 	return s, nil
+}
+
+// metadata is what Nix says about a flake once it has its source.
+type metadata struct {
+	Path          string          `json:"path"` // of the source, in the store
+	Revision      string          `json:"revision"`
+	DirtyRevision string          `json:"dirtyRevision"`
+	Locks         json.RawMessage `json:"locks"`
+	Resolved      struct {
+		Type string `json:"type"`
+	} `json:"resolved"`
+}
+
+func (f Flake) metadata(ctx context.Context) (metadata, error) {
+	var m metadata
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Timeout: 10 * time.Minute, Args: f.flags("flake", "metadata", "--json", f.Ref)})
+	if err != nil {
+		return m, f.fault("read flake "+f.Ref, res, err)
+	}
+	if err := json.Unmarshal(res.Stdout, &m); err != nil {
+		return m, fleet.Errorf(fleet.Internal, "read flake %s: metadata: %w", f.Ref, err)
+	}
+	return m, nil
 }
 
 // nixpkgsDate is the date of the root's nixpkgs input, from a lock file, or "".

@@ -85,14 +85,14 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	p.noDefault = nil
 	p.table(&b, "ControlPlane", reflect.ValueOf(cp), "")
 
-	b.WriteString("\n## nixfleet.toml\n\nSettings that the operators of a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and\nabove. Flags, environment and saved credentials override it. Files in it are relative to its folder.\n\n```toml\n" + exampleProject + "```\n")
+	b.WriteString("\n## nixfleet.toml\n\nSettings that the operators of a fleet share, beside its flake: the `nixfleet` command looks for it in the working directory and\nabove. Flags, environment and saved credentials override it. Files in it are relative to its folder.\nA file of another user, or one that everybody may write, is not read unless `--project FILE` names it.\n\n```toml\n" + exampleProject + "```\n")
 	p.files = source(t, "internal/cli")
 	p.table(&b, "Project", reflect.ValueOf(cli.DefaultProject()), "")
 	b.WriteString("\n## Environment of the nixfleet command\n\n| variable | meaning |\n| --- | --- |\n")
 	for _, v := range [][2]string{
 		{"`NIXFLEET_SERVER`", "control plane; the flag --server comes before it"},
 		{"`NIXFLEET_CA`", "PEM file with its CA; the flag --ca comes before it"},
-		{"`NIXFLEET_API_KEY`", "the API key itself; the flag --key-file comes before it"},
+		{"`NIXFLEET_API_KEY`", "the API key itself; the flag --key-file comes before it. A key that names no control plane is sent only where --server or NIXFLEET_SERVER says"},
 		{"`NIXFLEET_SIGN_KEY`", "secret key file that signs releases; the flag --sign-key comes before it"},
 		{"`XDG_CONFIG_HOME`", "credentials are in nixfleet/credentials.toml below it; without it, below ~/.config"},
 		{"`XDG_STATE_HOME`", "the audit checkpoints are in nixfleet/ below it; without it, below ~/.local/state"},
