@@ -32,7 +32,7 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(fetchWait(n))) {
 		return nil
 	}
-	in := m.fetchClosure(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
+	in := m.fetchClosure(ctx, work.Accepted, targetRoot)
 	if f, ok := in.(states.Failed); ok {
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
@@ -49,14 +49,22 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 // fetchWait is the wait before a fetch after so many tries.
 func fetchWait(tries int) time.Duration { return min(time.Minute, time.Second<<min(tries, 6)) }
 
+// GC roots of what is fetched and does not run yet.
+const (
+	targetRoot   = "target"
+	prefetchRoot = "prefetch"
+)
+
 // fetchClosure copies a release's system into the store and compares it with what
-// was signed. since is when the first try began.
-func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
+// was signed.
+func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
-	f := nix.Fetch{Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit}
+	// A root is made before its fetch begins, and stays when a fetch is interrupted.
+	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
+	f := nix.Fetch{Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot}, Signed: &m.signed}
 	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
