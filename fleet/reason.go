@@ -40,7 +40,7 @@ const (
 	ReasonUnsigned        Reason = "unsigned-mode"     // unsigned mode away from loopback, or with a root pinned
 	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's
 	ReasonClosureMismatch Reason = "closure-mismatch"  // the fetched closure is not the entry's
-	ReasonClosureDiffers  Reason = "closure-differs"   // a path of the closure that is in use here is not the signed one
+	ReasonClosureDiffers  Reason = "closure-differs"   // a path in use here is not as signed; wants nixfleet-agent repair PATH
 	ReasonNoWatchdog      Reason = "no-watchdog"       // the system has no watchdog and its entry does not say detach
 	ReasonRevertRepeated  Reason = "revert-repeated"   // a revert order for a digest that was reverted before
 	ReasonRevertLate      Reason = "revert-late"       // a revert order after the signed window

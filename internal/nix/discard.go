@@ -14,21 +14,32 @@ import (
 )
 
 // discard deletes those of the paths that nothing keeps alive, and returns the
-// others. Every path that refers to a dead one is dead as well and is deleted with
-// it, in one call: Nix refuses to delete a path while another refers to it.
+// others that are valid. Every path that refers to a dead one is dead as well and is
+// deleted with it, in one call: Nix refuses to delete a path while another refers to
+// it.
 func discard(ctx context.Context, paths []fleet.StorePath) (alive []fleet.StorePath, err error) {
 	if len(paths) == 0 {
 		return nil, nil
+	}
+	names := make([]string, len(paths))
+	for i, p := range paths {
+		names[i] = string(p)
+	}
+	gone, err := store(nil).invalid(ctx, names)
+	if err != nil {
+		return nil, err
 	}
 	dead, err := deadPaths(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var unwanted []string
-	for _, p := range paths {
-		if dead[p] {
-			unwanted = append(unwanted, string(p))
-		} else {
+	for _, name := range names {
+		switch p := fleet.StorePath(name); {
+		case slices.Contains(gone, name):
+		case dead[p]:
+			unwanted = append(unwanted, name)
+		default:
 			alive = append(alive, p)
 		}
 	}

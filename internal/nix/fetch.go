@@ -40,6 +40,18 @@ type Fetch struct {
 	// Signed keeps the signed list of the closure for later tries; nil: for this
 	// one only.
 	Signed *SignedList
+	// Scratch is a folder for archives that are compared before Nix gets them; empty:
+	// one in the system's folder for temporary files.
+	Scratch string
+	// Repairs says which paths may be replaced while they are in use; nil: none.
+	Repairs Repairs
+}
+
+// Repairs are the paths in use that a person has allowed to be replaced.
+type Repairs interface {
+	Allowed(fleet.StorePath) bool
+	// Repaired tells that the path is as signed now.
+	Repaired(fleet.StorePath) error
 }
 
 // Run copies what is missing, and accepts no path that lacks a signature by the

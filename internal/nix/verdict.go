@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,55 +18,90 @@ import (
 
 // CheckFetched compares a fetched system with what was signed. Only a hash that
 // Nix took of bytes that it unpacked on this machine counts; what a cache says
-// never replaces one. If the closure is not the signed one, the reason says so, and
-// the deviating paths are deleted if nothing but Roots keeps them alive. Where no
-// cache tells which paths deviate, what has changed since then is deleted. The
-// reason is "" or one of the trust rules.
+// never replaces one. If the closure is not the signed one, the deviating paths are
+// replaced by archives with the signed hashes. If that cannot be, the reason says
+// so, and the deviating paths are deleted if nothing but Roots keeps them alive;
+// where no cache tells which paths deviate, what has changed since then is deleted.
+// The reason is "" or one of the trust rules.
 func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time) (fleet.Reason, error) {
+	d, refusal, err := f.judge(ctx, e)
+	if err != nil || refusal == nil {
+		return "", err
+	}
+	var forged error
+	if len(d.deviating) > 0 {
+		replaced, err := f.replace(ctx, e, d)
+		switch {
+		case errors.Is(err, errForged):
+			forged = err
+		case err != nil:
+			return "", err
+		case replaced:
+			if d, refusal, err = f.judge(ctx, e); err != nil || refusal == nil {
+				return "", err
+			}
+		}
+	}
+	reason, err := f.refuse(ctx, d, since, refusal)
+	return reason, errors.Join(err, forged)
+}
+
+// judge compares the closure as it is now with what was signed.
+func (f Fetch) judge(ctx context.Context, e fleet.Entry) (difference, *trust.Refusal, error) {
 	have, err := Closure(ctx, e.StorePath)
 	if err != nil {
-		return "", err
+		return difference{}, nil, err
 	}
 	refusal := trust.CheckClosure(e, have)
 	if refusal == nil {
-		return "", nil
+		return difference{}, nil, nil
 	}
 	d := compare(have, f.signedList(ctx, e, have))
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("compare %s: %w", e.StorePath, context.Cause(ctx))
+		return d, nil, fmt.Errorf("compare %s: %w", e.StorePath, context.Cause(ctx))
 	}
-	return f.refuse(ctx, d, since, refusal)
+	return d, refusal, nil
 }
 
 // refuse deletes what deviates from what was signed. What is in use stays, and the
 // reason is closure-differs.
 func (f Fetch) refuse(ctx context.Context, d difference, since time.Time, refusal *trust.Refusal) (fleet.Reason, error) {
-	for _, name := range f.Roots {
-		if err := RemoveRoot(RootsDir, name); err != nil {
-			return refusal.Reason, errors.Join(refusal, err)
-		}
+	_, err := f.dropRoots()
+	if err != nil {
+		return refusal.Reason, errors.Join(refusal, err)
 	}
 	alive, err := discard(ctx, d.suspects(f.Path, since))
 	if err != nil {
 		return refusal.Reason, errors.Join(refusal, err)
 	}
-	var held []string
+	var held, gone []string
 	for _, p := range d.deviating {
 		if slices.Contains(alive, p.Path) {
-			held = append(held, p.String())
+			held = append(held, p.String()+"; to replace it: nixfleet-agent repair "+string(p.Path))
+		} else {
+			gone = append(gone, p.String())
 		}
 	}
-	if len(held) > 0 {
-		return fleet.ReasonClosureDiffers, fmt.Errorf("in use on this machine, and not as signed: %s", strings.Join(held, "; "))
-	}
-	var all []string
-	for _, p := range d.deviating {
-		all = append(all, p.String())
-	}
-	if len(all) > 0 {
-		return refusal.Reason, fmt.Errorf("%w; deleted: %s", refusal, strings.Join(all, "; "))
+	switch {
+	case len(held) > 0:
+		return fleet.ReasonClosureDiffers, fmt.Errorf("in use on this machine, and not as signed: %s", strings.Join(held, "\n"))
+	case len(gone) > 0:
+		return refusal.Reason, fmt.Errorf("%w; deleted: %s", refusal, strings.Join(gone, "; "))
 	}
 	return refusal.Reason, refusal
+}
+
+// dropRoots removes the roots of fetches and returns those that held the system.
+func (f Fetch) dropRoots() (held []string, err error) {
+	for _, name := range f.Roots {
+		if p, err := os.Readlink(filepath.Join(RootsDir, name)); err == nil && p == string(f.Path) {
+			held = append(held, name)
+		}
+		if err := RemoveRoot(RootsDir, name); err != nil {
+			return nil, err
+		}
+	}
+	return held, nil
 }
 
 // deviation is a path of the signed closure whose archive here is another.

@@ -3,6 +3,9 @@
 package nix
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -144,5 +147,123 @@ func TestOverlay_TakesTheFirstCacheThatHasAPath(t *testing.T) {
 	got := overlay(have, []map[fleet.StorePath]fleet.NarHash{nil, {"a": "x"}, {"a": "y", "b": "z"}})
 	if got[0].NarHash != "x" || got[1].NarHash != "z" || got[2].NarHash != "3" || have[0].NarHash != "1" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A path that was built here, and whose archive is another by no bad will, is
+// replaced by what was signed, if nothing but our roots holds it.
+func TestCheckFetched_ReplacesWhatDeviatesByWhatWasSigned(t *testing.T) {
+	f := theft.New(t)
+	f.Forge()
+	root := "test-" + f.Top.Base()
+	if err := SetRoot(RootsDir, root, f.Top); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := RemoveRoot(RootsDir, root); err != nil {
+			t.Error(err)
+		}
+		f.Remove()
+	})
+	fetch := fetchOf(f)
+	fetch.Roots = []string{root}
+	if reason, err := attempt(t, f, fetch, time.Now()); reason != "" || err != nil {
+		t.Fatalf("%q, %v", reason, err)
+	}
+	if h := f.Hash(f.Dep); h != f.Honest || !f.Valid(f.Top) {
+		t.Errorf("hash %s, want %s; system valid: %t", h, f.Honest, f.Valid(f.Top))
+	}
+	if since := RootedSince(f.Top, RootsDir, root); time.Since(since) > time.Minute || time.Since(since) == 0 {
+		t.Errorf("the root is of %s", since)
+	}
+	if p, err := os.Readlink(filepath.Join(RootsDir, root)); err != nil || p != string(f.Top) {
+		t.Errorf("the root leads to %q, %v", p, err)
+	}
+}
+
+// The cache knows the signed list, and its archive is another one.
+func TestCheckFetched_ImportsNoArchiveWithAnotherHash(t *testing.T) {
+	f := theft.New(t)
+	f.Forge()
+	f.Cache.Other = string(f.Top)
+	f.Cache.Set(evil.SwapNAR)
+	reason, err := attempt(t, f, fetchOf(f), time.Now())
+	if reason != fleet.ReasonClosureMismatch || Valid(t.Context(), f.Top) || Valid(t.Context(), f.Dep) {
+		t.Errorf("%q, %v; valid: %t", reason, err, Valid(t.Context(), f.Dep))
+	}
+}
+
+// A cache that is out of order now leaves nothing that deviates either; the fetch
+// is tried again.
+func TestCheckFetched_DeletesWhatDeviatesBeforeItFetches(t *testing.T) {
+	f := theft.New(t)
+	f.Forge()
+	nars, err := filepath.Glob(f.Folder() + "/honest/nar/*")
+	if err != nil || len(nars) == 0 {
+		t.Fatalf("no archives: %v", err)
+	}
+	for _, n := range nars {
+		if err := os.Rename(n, n+".away"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reason, err := attempt(t, f, fetchOf(f), time.Now()); reason != "" || err == nil || Valid(t.Context(), f.Dep) {
+		t.Errorf("%q, %v; valid: %t", reason, err, Valid(t.Context(), f.Dep))
+	}
+	for _, n := range nars {
+		if err := os.Rename(n+".away", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reason, err := attempt(t, f, fetchOf(f), time.Now()); reason != "" || err != nil {
+		t.Errorf("%q, %v", reason, err)
+	}
+}
+
+// allowed are the paths that a person allows to be replaced.
+type allowed map[fleet.StorePath]bool
+
+func (a allowed) Allowed(p fleet.StorePath) bool { return a[p] }
+
+func (a allowed) Repaired(p fleet.StorePath) error { delete(a, p); return nil }
+
+func TestCheckFetched_RepairsWhatIsInUseIfAPersonAllowsIt(t *testing.T) {
+	f := theft.New(t)
+	f.Forge()
+	f.Hold(f.Dep)
+	fetch := fetchOf(f)
+	repairs := allowed{f.Top: true}
+	fetch.Repairs = repairs
+	if reason, _ := attempt(t, f, fetch, time.Now()); reason != fleet.ReasonClosureDiffers || f.Hash(f.Dep) != f.Forged {
+		t.Fatalf("another path is allowed: %q", reason)
+	}
+	repairs[f.Dep] = true
+	f.Cache.Other = string(f.Top)
+	f.Cache.Set(evil.SwapNAR)
+	if reason, err := attempt(t, f, fetch, time.Now()); reason != fleet.ReasonClosureDiffers || f.Hash(f.Dep) != f.Forged || !repairs[f.Dep] {
+		t.Errorf("an archive with another hash: %q, %v", reason, err)
+	}
+	f.Cache.Set(evil.None)
+	if reason, err := attempt(t, f, fetch, time.Now()); reason != "" || err != nil {
+		t.Fatalf("%q, %v", reason, err)
+	}
+	if h := f.Hash(f.Dep); h != f.Honest || repairs[f.Dep] {
+		t.Errorf("hash %s, want %s; still allowed: %t", h, f.Honest, repairs[f.Dep])
+	}
+}
+
+func TestBounded_StopsWhatIsLargerThanTheClosure(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	file, err := os.Create(filepath.Join(t.TempDir(), "nar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	b := &bounded{file, 4, 0, stop}
+	if _, err := b.Write([]byte("four")); err != nil || ctx.Err() != nil {
+		t.Errorf("as large: %v", err)
+	}
+	if _, err := b.Write([]byte("x")); err == nil || ctx.Err() == nil {
+		t.Error("larger is not stopped")
 	}
 }

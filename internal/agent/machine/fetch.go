@@ -64,17 +64,16 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	}
 	// A root is made before its fetch begins, and stays when a fetch is interrupted.
 	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
-	f := nix.Fetch{Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot}, Signed: &m.signed}
+	f := nix.Fetch{
+		Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot},
+		Signed: &m.signed, Scratch: m.dir().Scratch(), Repairs: m.dir().Repairs(),
+	}
 	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
 		}
 		if err := f.Run(ctx); err != nil {
-			var fe *nix.FetchError
-			if errors.As(err, &fe) {
-				return states.Failed{Reason: fe.Reason, Message: fe.Text}
-			}
-			return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
+			return fetchFailed(err)
 		}
 	}
 	reason, err := f.CheckFetched(ctx, e, since)
@@ -82,12 +81,20 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	case reason != "":
 		return states.Refused{Reason: reason, Message: err.Error()}
 	case err != nil:
-		return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
+		return fetchFailed(err)
 	}
 	if in := m.inspect(e); in != nil {
 		return in
 	}
 	return states.Done{}
+}
+
+func fetchFailed(err error) states.Input {
+	var fe *nix.FetchError
+	if errors.As(err, &fe) {
+		return states.Failed{Reason: fe.Reason, Message: fe.Text}
+	}
+	return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
 }
 
 // room checks before the copy that the store has room for it. Most of a closure is

@@ -167,3 +167,21 @@ func TestFetch_NamesAPathInUseThatIsNotAsSigned(t *testing.T) {
 		}
 	}
 }
+
+// When a person has allowed it, the next order repairs the path.
+func TestFetch_RepairsAPathInUseThatAPersonNamed(t *testing.T) {
+	s := newStolen(t)
+	s.Forge()
+	s.Hold(s.Dep)
+	repairs := s.m.dir().Repairs()
+	if err := repairs.Allow(s.Dep); err != nil {
+		t.Fatal(err)
+	}
+	s.end(s.order())
+	if !s.Valid(s.Top) || s.Hash(s.Dep) != s.Honest {
+		t.Errorf("system valid: %t, hash %s, want %s", s.Valid(s.Top), s.Hash(s.Dep), s.Honest)
+	}
+	if repairs.Allowed(s.Dep) {
+		t.Error("it is allowed again")
+	}
+}

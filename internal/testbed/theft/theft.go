@@ -77,6 +77,9 @@ func New(t *testing.T) *Theft {
 	return f
 }
 
+// Folder has the two caches, in "honest" and "forged".
+func (f *Theft) Folder() string { return f.dir }
+
 // build builds dep, whose archive is another each time, or top, which refers to it.
 func (f *Theft) build(what string) fleet.StorePath {
 	f.t.Helper()
