@@ -40,6 +40,9 @@ type Fetch struct {
 	// Signed keeps the signed list of the closure for later tries; nil: for this
 	// one only.
 	Signed *SignedList
+	// Booted is when the machine was booted: what was fetched before is hashed anew.
+	// Zero: nothing is.
+	Booted time.Time
 	// Scratch is a folder for archives that are compared before Nix gets them; empty:
 	// one in the system's folder for temporary files.
 	Scratch string

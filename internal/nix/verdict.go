@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,15 +17,15 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// CheckFetched compares a fetched system with what was signed. Only a hash that
-// Nix took of bytes that it unpacked on this machine counts; what a cache says
-// never replaces one. If the closure is not the signed one, the deviating paths are
+// CheckFetched compares a fetched system with what was signed. Only a hash counts
+// that Nix took of bytes on this machine: when it unpacked them, or now, if they were
+// fetched before the boot. What a cache says never replaces one. If the closure is not the signed one, the deviating paths are
 // replaced by archives with the signed hashes. If that cannot be, the reason says
 // so, and the deviating paths are deleted if nothing but Roots keeps them alive;
 // where no cache tells which paths deviate, what has changed since then is deleted.
 // The reason is "" or one of the trust rules.
 func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time) (fleet.Reason, error) {
-	d, refusal, err := f.judge(ctx, e)
+	d, refusal, err := f.judge(ctx, e, since)
 	if err != nil || refusal == nil {
 		return "", err
 	}
@@ -37,7 +38,7 @@ func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time)
 		case err != nil:
 			return "", err
 		case replaced:
-			if d, refusal, err = f.judge(ctx, e); err != nil || refusal == nil {
+			if d, refusal, err = f.judge(ctx, e, since); err != nil || refusal == nil {
 				return "", err
 			}
 		}
@@ -47,9 +48,12 @@ func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time)
 }
 
 // judge compares the closure as it is now with what was signed.
-func (f Fetch) judge(ctx context.Context, e fleet.Entry) (difference, *trust.Refusal, error) {
+func (f Fetch) judge(ctx context.Context, e fleet.Entry, since time.Time) (difference, *trust.Refusal, error) {
 	have, err := Closure(ctx, e.StorePath)
 	if err != nil {
+		return difference{}, nil, err
+	}
+	if err := f.rehash(ctx, have, since); err != nil {
 		return difference{}, nil, err
 	}
 	refusal := trust.CheckClosure(e, have)
@@ -61,6 +65,30 @@ func (f Fetch) judge(ctx context.Context, e fleet.Entry) (difference, *trust.Ref
 		return d, nil, fmt.Errorf("compare %s: %w", e.StorePath, context.Cause(ctx))
 	}
 	return d, refusal, nil
+}
+
+// rehash replaces the recorded hashes of what was fetched since then in an earlier
+// boot. Nix does not wait until the bytes are on the disk before it records a path
+// as valid, so that a loss of power may have cost some.
+func (f Fetch) rehash(ctx context.Context, have []fleet.ClosurePath, since time.Time) error {
+	for i, p := range have {
+		at, err := changedAt(string(p.Path))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			have[i].NarHash = ""
+			continue
+		case err != nil:
+			return fmt.Errorf("look at %s: %w", p.Path, err)
+		case at.Before(since) || !at.Before(f.Booted):
+			continue
+		}
+		hash, err := hashOf(ctx, string(p.Path))
+		if err != nil {
+			return err
+		}
+		have[i].NarHash = hash
+	}
+	return nil
 }
 
 // refuse deletes what deviates from what was signed. What is in use stays, and the

@@ -3,6 +3,7 @@
 package nix
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -265,5 +266,32 @@ func TestBounded_StopsWhatIsLargerThanTheClosure(t *testing.T) {
 	}
 	if _, err := b.Write([]byte("x")); err == nil || ctx.Err() == nil {
 		t.Error("larger is not stopped")
+	}
+}
+
+// After a loss of power, bytes may be missing that Nix has recorded as valid.
+func TestCheckFetched_HashesAnewWhatWasFetchedBeforeTheBoot(t *testing.T) {
+	f := theft.New(t)
+	since := time.Now()
+	fetch := fetchOf(f)
+	if reason, err := attempt(t, f, fetch, since); reason != "" || err != nil {
+		t.Fatalf("%q, %v", reason, err)
+	}
+	good, err := os.ReadFile(string(f.Dep))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(string(f.Dep), make([]byte, len(good)), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	fetch.Booted = time.Now().Add(time.Hour)
+	if reason, err := attempt(t, f, fetch, time.Now().Add(30*time.Minute)); reason != "" || err != nil {
+		t.Errorf("what was there long before is not hashed anew: %q, %v", reason, err)
+	}
+	if reason, err := attempt(t, f, fetch, since); reason != "" || err != nil {
+		t.Errorf("%q, %v", reason, err)
+	}
+	if b, err := os.ReadFile(string(f.Dep)); err != nil || !bytes.Equal(b, good) {
+		t.Errorf("the lost bytes are not fetched again: %v", err)
 	}
 }

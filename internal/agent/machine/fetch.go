@@ -64,9 +64,11 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	}
 	// A root is made before its fetch begins, and stays when a fetch is interrupted.
 	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
+	now := m.Now()
 	f := nix.Fetch{
 		Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot},
 		Signed: &m.signed, Scratch: m.dir().Scratch(), Repairs: m.dir().Repairs(),
+		Booted: time.UnixMilli(now.WallMs).Add(-time.Duration(now.Boot * float64(time.Second))),
 	}
 	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
