@@ -39,6 +39,7 @@ const (
 	ReasonUnsigned        Reason = "unsigned-mode"     // unsigned mode away from loopback, or with a root pinned
 	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's
 	ReasonClosureMismatch Reason = "closure-mismatch"  // the fetched closure is not the entry's
+	ReasonClosureDiffers  Reason = "closure-differs"   // a path in use here is not as signed; wants nixfleet-agent repair PATH
 	ReasonNoWatchdog      Reason = "no-watchdog"       // the system has no watchdog and its entry does not say detach
 	ReasonRevertRepeated  Reason = "revert-repeated"   // an order to leave a release for an older one that was reverted before
 	ReasonRevertLate      Reason = "revert-late"       // a revert order after the signed window
@@ -102,7 +103,7 @@ func (r Reason) Valid() bool {
 		ReasonOlderDocument, ReasonStaleTimestamp, ReasonWithheld, ReasonRevoked, ReasonExpired, ReasonClockBehind,
 		ReasonProofMismatch, ReasonWrongMachine, ReasonWrongSystem, ReasonBadStorePath, ReasonBelowFloor,
 		ReasonConflict, ReasonFloorUnknown, ReasonGrantTooLong, ReasonUnsigned,
-		ReasonNarHashMismatch, ReasonClosureMismatch, ReasonNoWatchdog, ReasonRevertRepeated, ReasonRevertLate,
+		ReasonNarHashMismatch, ReasonClosureMismatch, ReasonClosureDiffers, ReasonNoWatchdog, ReasonRevertRepeated, ReasonRevertLate,
 		ReasonRevertUnknown, ReasonNoLastGood:
 		return true
 	}

@@ -63,6 +63,20 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	return disk.Dir(cfg.StateDir).Floor().Write(f)
 }
 
+// AllowRepair lets the agent replace a path that is in use, and that is not as
+// signed, when the release that it refused as closure-differs is ordered again.
+func AllowRepair(o Options, path fleet.StorePath) error {
+	cfg, err := ReadConfig(o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	if !path.Valid() {
+		return fleet.Errorf(fleet.Invalid, "%q is not a store path", path).
+			WithHint("the refusal closure-differs names the path: nixfleet-agent history")
+	}
+	return disk.Dir(cfg.StateDir).Repairs().Allow(path)
+}
+
 // Status is what an agent's files say, whether or not it runs.
 type Status struct {
 	Machine  fleet.MachineID  `json:"machine"`

@@ -5,6 +5,7 @@ package nix
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,18 +18,26 @@ import (
 // that the store has recorded. It uses nix-store's queries, whose output is the
 // same in all versions of Nix, where `nix path-info --json` has three shapes.
 func Closure(ctx context.Context, path fleet.StorePath) ([]fleet.ClosurePath, error) {
-	paths, err := query(ctx, "--requisites", string(path))
+	return store(nil).closure(ctx, path)
+}
+
+// store is a store that nix-store queries: the options that select it, none for
+// this machine's.
+type store []string
+
+func (s store) closure(ctx context.Context, path fleet.StorePath) ([]fleet.ClosurePath, error) {
+	paths, err := s.query(ctx, "--requisites", string(path))
 	if err != nil {
 		return nil, err
 	}
 	if len(paths) == 0 {
 		return nil, fleet.Errorf(fleet.NotFound, "closure of %s: the store has no such path", path)
 	}
-	hashes, err := query(ctx, "--hash", paths...)
+	hashes, err := s.query(ctx, "--hash", paths...)
 	if err != nil {
 		return nil, err
 	}
-	sizes, err := query(ctx, "--size", paths...)
+	sizes, err := s.query(ctx, "--size", paths...)
 	if err != nil {
 		return nil, err
 	}
@@ -46,22 +55,22 @@ func Closure(ctx context.Context, path fleet.StorePath) ([]fleet.ClosurePath, er
 	return out, nil
 }
 
-// query asks nix-store about paths, in portions, since a command line with all
-// paths of a large closure is too long for some kernels.
-func query(ctx context.Context, what string, paths ...string) ([]string, error) {
-	const portion = 2000
+// maxPaths is how many paths one call names, since a command line with all paths
+// of a large closure is too long for some kernels.
+const maxPaths = 2000
+
+// query asks nix-store about paths, in portions.
+func (s store) query(ctx context.Context, what string, paths ...string) ([]string, error) {
 	var out []string
-	for len(paths) > 0 {
-		n := min(portion, len(paths))
+	for portion := range slices.Chunk(paths, maxPaths) {
 		res, err := proc.Run(ctx, proc.Cmd{
-			Path: "nix-store", Args: append([]string{"--query", what}, paths[:n]...),
+			Path: "nix-store", Args: slices.Concat([]string{"--query", what}, portion, s),
 			Timeout: 5 * time.Minute, MaxOutput: 64 << 20,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("ask store for %s of %s: %w", what, paths[0], err)
+			return nil, fmt.Errorf("ask store for %s of %s: %w", what, portion[0], err)
 		}
 		out = append(out, strings.Fields(string(res.Stdout))...)
-		paths = paths[n:]
 	}
 	return out, nil
 }

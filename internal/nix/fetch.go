@@ -7,9 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,6 +34,27 @@ type Fetch struct {
 	// Stall is how long the copy may make no progress; 0 means two minutes.
 	// There is no limit on the whole fetch (A14).
 	Stall time.Duration
+	// Roots are the names in RootsDir of the GC roots that hold what was fetched, and
+	// nothing that runs. They are removed when the system is not the signed one.
+	Roots []string
+	// Signed keeps the signed list of the closure for later tries; nil: for this
+	// one only.
+	Signed *SignedList
+	// Booted is when the machine was booted: what was fetched before is hashed anew.
+	// Zero: nothing is.
+	Booted time.Time
+	// Scratch is a folder for archives that are compared before Nix gets them; empty:
+	// one in the system's folder for temporary files.
+	Scratch string
+	// Repairs says which paths may be replaced while they are in use; nil: none.
+	Repairs Repairs
+}
+
+// Repairs are the paths in use that a person has allowed to be replaced.
+type Repairs interface {
+	Allowed(fleet.StorePath) bool
+	// Repaired tells that the path is as signed now.
+	Repaired(fleet.StorePath) error
 }
 
 // Run copies what is missing, and accepts no path that lacks a signature by the
@@ -206,76 +224,3 @@ func (f Fetch) Missing(ctx context.Context) int64 {
 }
 
 var unpacked = regexp.MustCompile(`([0-9.]+) ([KMG]iB) unpacked`)
-
-// CheckFetched compares a fetched system with what was signed. A path that was in
-// the store before since, when the fetch began, may have been built here, so that
-// its archive differs from the cache's. If the local hashes do not give the signed
-// digest, the caches' hashes are used for these paths only. A forged answer cannot
-// succeed, since the digest of the whole closure is signed. The reason is "" or one
-// of the trust rules.
-func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time) (fleet.Reason, error) {
-	paths, err := Closure(ctx, e.StorePath)
-	if err != nil {
-		return "", err
-	}
-	for _, p := range paths {
-		if p.Path == e.StorePath && p.NarHash != e.NarHash {
-			return fleet.ReasonNarHashMismatch, fmt.Errorf("%s has the hash %s, signed is %s", p.Path, p.NarHash, e.NarHash)
-		}
-	}
-	if fleet.ClosureDigest(paths) == e.ClosureDigest {
-		return "", nil
-	}
-	for i, p := range paths {
-		if at, err := changedAt(string(p.Path)); err != nil || !at.Before(since) {
-			continue
-		}
-		if h := f.cacheHash(ctx, p.Path); h != "" {
-			paths[i].NarHash = h
-		}
-	}
-	if fleet.ClosureDigest(paths) == e.ClosureDigest {
-		return "", nil
-	}
-	return fleet.ReasonClosureMismatch, fmt.Errorf("the %d paths of %s differ from what was signed", len(paths), e.StorePath)
-}
-
-// cacheHash reads the archive's hash from a cache's narinfo; "" if no cache has
-// it.
-func (f Fetch) cacheHash(ctx context.Context, p fleet.StorePath) fleet.NarHash {
-	for _, c := range f.Caches {
-		url := strings.TrimSuffix(c.URL, "/") + "/" + p.Base()[:32] + ".narinfo"
-		b, err := read(ctx, url)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if h, ok := strings.CutPrefix(strings.TrimSpace(line), "NarHash: "); ok && fleet.NarHash(h).Valid() {
-				return fleet.NarHash(h)
-			}
-		}
-	}
-	return ""
-}
-
-func read(ctx context.Context, url string) ([]byte, error) {
-	const limit = 1 << 20
-	if file, ok := strings.CutPrefix(url, "file://"); ok {
-		return os.ReadFile(file)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("get %s: status %d", url, res.StatusCode)
-	}
-	return io.ReadAll(io.LimitReader(res.Body, limit))
-}

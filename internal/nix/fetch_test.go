@@ -116,15 +116,21 @@ func TestFetch_FetchesASignedSystemAndComparesItWithItsEntry(t *testing.T) {
 	if reason, err := fetch.CheckFetched(t.Context(), e, since); reason != "" || err != nil {
 		t.Errorf("check = %q, %v", reason, err)
 	}
-	bad := e
-	bad.NarHash = fleet.NarHash("sha256:" + strings.Repeat("0", 52))
-	if reason, _ := fetch.CheckFetched(t.Context(), bad, since); reason != fleet.ReasonNarHashMismatch {
-		t.Errorf("other archive: reason %q", reason)
-	}
-	bad = e
-	bad.ClosureDigest = fleet.SHA256(nil)
-	if reason, _ := fetch.CheckFetched(t.Context(), bad, since); reason != fleet.ReasonClosureMismatch {
-		t.Errorf("other closure: reason %q", reason)
+	for want, spoil := range map[fleet.Reason]func(*fleet.Entry){
+		fleet.ReasonNarHashMismatch: func(e *fleet.Entry) { e.NarHash = fleet.NarHash("sha256:" + strings.Repeat("0", 52)) },
+		fleet.ReasonClosureMismatch: func(e *fleet.Entry) { e.ClosureDigest = fleet.SHA256(nil) },
+	} {
+		if err := fetch.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		bad := e
+		spoil(&bad)
+		if reason, _ := fetch.CheckFetched(t.Context(), bad, since); reason != want {
+			t.Errorf("reason %q, want %q", reason, want)
+		}
+		if Valid(t.Context(), f.path) {
+			t.Errorf("%s: the refused system is valid", want)
+		}
 	}
 }
 

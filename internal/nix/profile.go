@@ -92,3 +92,20 @@ func RemoveRoot(dir, name string) error {
 	}
 	return nil
 }
+
+// RootedSince returns when the first of the roots with these names that hold path
+// was made; now if none holds it.
+func RootedSince(path fleet.StorePath, dir string, names ...string) time.Time {
+	first := time.Now()
+	for _, n := range names {
+		link := filepath.Join(dir, n)
+		info, err := os.Lstat(link)
+		if target, linkErr := os.Readlink(link); err != nil || linkErr != nil || target != string(path) {
+			continue
+		}
+		if at := info.ModTime(); at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}

@@ -30,6 +30,12 @@ func (d Dir) Watch() WatchFile { return WatchFile{File: d.file("watchdog.json")}
 // Floor holds a floor to adopt.
 func (d Dir) Floor() FloorFile { return FloorFile{File: d.file("adopt-floor.json")} }
 
+// Repairs holds the paths in use that a person allows the agent to replace.
+func (d Dir) Repairs() Repairs { return Repairs{Folder: d.file("repair")} }
+
+// Scratch is the folder for archives that are compared before Nix gets them.
+func (d Dir) Scratch() string { return d.file("scratch") }
+
 // Outbox is the folder of the queue of reports.
 func (d Dir) Outbox() string { return d.file("outbox") }
 

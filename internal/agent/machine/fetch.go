@@ -32,7 +32,7 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(fetchWait(n))) {
 		return nil
 	}
-	in := m.fetchClosure(ctx, work.Accepted, "target", time.UnixMilli(work.Began.WallMs))
+	in := m.fetchClosure(ctx, work.Accepted, targetRoot)
 	if f, ok := in.(states.Failed); ok {
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
@@ -49,24 +49,33 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 // fetchWait is the wait before a fetch after so many tries.
 func fetchWait(tries int) time.Duration { return min(time.Minute, time.Second<<min(tries, 6)) }
 
+// GC roots of what is fetched and does not run yet.
+const (
+	targetRoot   = "target"
+	prefetchRoot = "prefetch"
+)
+
 // fetchClosure copies a release's system into the store and compares it with what
-// was signed. since is when the first try began.
-func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, since time.Time) states.Input {
+// was signed.
+func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
-	f := nix.Fetch{Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit}
+	// A root is made before its fetch begins, and stays when a fetch is interrupted.
+	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
+	now := m.Now()
+	f := nix.Fetch{
+		Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot},
+		Signed: &m.signed, Scratch: m.dir().Scratch(), Repairs: m.dir().Repairs(),
+		Booted: time.UnixMilli(now.WallMs).Add(-time.Duration(now.Boot * float64(time.Second))),
+	}
 	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
 		}
 		if err := f.Run(ctx); err != nil {
-			var fe *nix.FetchError
-			if errors.As(err, &fe) {
-				return states.Failed{Reason: fe.Reason, Message: fe.Text}
-			}
-			return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
+			return fetchFailed(err)
 		}
 	}
 	reason, err := f.CheckFetched(ctx, e, since)
@@ -74,12 +83,20 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	case reason != "":
 		return states.Refused{Reason: reason, Message: err.Error()}
 	case err != nil:
-		return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
+		return fetchFailed(err)
 	}
 	if in := m.inspect(e); in != nil {
 		return in
 	}
 	return states.Done{}
+}
+
+func fetchFailed(err error) states.Input {
+	var fe *nix.FetchError
+	if errors.As(err, &fe) {
+		return states.Failed{Reason: fe.Reason, Message: fe.Text}
+	}
+	return states.Failed{Reason: fleet.ReasonFetchFailed, Message: err.Error()}
 }
 
 // room checks before the copy that the store has room for it. Most of a closure is

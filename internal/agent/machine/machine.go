@@ -18,6 +18,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
 // ControlPlane is what the machine asks of its control plane.
@@ -49,7 +50,8 @@ type Config struct {
 // Machine carries out the steps of an attempt.
 type Machine struct {
 	Config
-	idle idle
+	idle   idle
+	signed nix.SignedList // of the closure that was last compared
 }
 
 // New makes the machine that the agent runs on.

@@ -25,6 +25,7 @@ type fakePlane struct {
 	orders states.Orders
 	roots  [][]byte
 	docs   map[fleet.Digest][]byte
+	bundle []byte
 }
 
 func (p *fakePlane) Orders() (states.Orders, bool) { return p.orders, true }
@@ -37,7 +38,12 @@ func (p *fakePlane) Answers(context.Context) error {
 	return nil
 }
 
-func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error) { return nil, errDown }
+func (p *fakePlane) Release(context.Context, fleet.Digest) ([]byte, error) {
+	if p.bundle == nil {
+		return nil, errDown
+	}
+	return p.bundle, nil
+}
 
 func (p *fakePlane) Document(_ context.Context, d fleet.Digest) ([]byte, error) {
 	if b, ok := p.docs[d]; ok {

@@ -4,7 +4,6 @@ package machine
 
 import (
 	"context"
-	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
@@ -22,15 +21,15 @@ func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest
 	go func() {
 		a, in := m.accept(ctx, j, d)
 		if in == nil {
-			in = m.fetchClosure(ctx, a, "prefetch", time.Now())
+			in = m.fetchClosure(ctx, a, prefetchRoot)
 		}
 		ended <- in
 	}()
 	for {
 		select {
 		case in := <-ended:
-			if _, ok := in.(states.Done); !ok && ctx.Err() == nil {
-				m.log.Warn("the release cannot be prefetched", "release", d.Short(), "result", in)
+			if ctx.Err() == nil {
+				m.prefetchEnded(j, d, in)
 			}
 			return nil
 		case <-m.Plane.Wake():
@@ -40,4 +39,24 @@ func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest
 			}
 		}
 	}
+}
+
+// prefetchEnded reports a refusal, as that of an order is: what an attacker tried
+// must not depend on the order coming.
+func (m *Machine) prefetchEnded(j states.Journal, d fleet.Digest, in states.Input) {
+	switch in := in.(type) {
+	case states.Done:
+		return
+	case states.Refused:
+		if in.Reason.Holds() {
+			break
+		}
+		r := m.Seen().Refusal(j, d, in.Reason, in.Message)
+		r.Digest = d
+		r.Clean()
+		if err := m.Outbox.Put(r); err != nil {
+			m.log.Warn("a report cannot be queued", "error", err)
+		}
+	}
+	m.log.Warn("the release cannot be prefetched", "release", d.Short(), "result", in)
 }

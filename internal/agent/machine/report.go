@@ -32,7 +32,7 @@ func (m *Machine) report(_ context.Context, j states.Journal) states.Input {
 			errs = append(errs, m.dir().Releases(m.Agent.RunDir).Restore())
 		}
 	}
-	errs = append(errs, nix.RemoveRoot(nix.RootsDir, "target"), nix.RemoveRoot(nix.RootsDir, "previous"))
+	errs = append(errs, nix.RemoveRoot(nix.RootsDir, targetRoot), nix.RemoveRoot(nix.RootsDir, "previous"))
 	if err := errors.Join(errs...); err != nil {
 		m.log.Error("cleaning up after the attempt failed", "error", err)
 	}

@@ -59,7 +59,7 @@ func (p *program) root() *cobra.Command {
 			Use: "watchdog", Short: "Roll back to the previous system if the new one was not confirmed in time", Example: "  nixfleet-agent watchdog", Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error { return agent.Watchdog(c.Context(), p.options) },
 		},
-		p.enrollCommand(), p.statusCommand(), p.historyCommand(), p.adoptFloorCommand(), p.configCommand(), version,
+		p.enrollCommand(), p.statusCommand(), p.historyCommand(), p.adoptFloorCommand(), p.repairCommand(), p.configCommand(), version,
 	)
 	return root
 }
@@ -124,6 +124,18 @@ func (p *program) adoptFloorCommand() *cobra.Command {
 	}
 	c.Flags().Uint64Var(&sequence, "sequence", 0, "refuse releases of the machine's line below this one; 0 accepts any")
 	return c
+}
+
+func (p *program) repairCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "repair PATH", Short: "Let the agent replace a store path that is in use and not as signed",
+		Long: "Let the agent replace a store path that is in use and not as signed.\n\nA release that needs such a path is refused as closure-differs. " +
+			"When it is ordered again, the agent\nreplaces the path by the signed archive. Programs that run from the path may fail while that happens.",
+		Example: "  nixfleet-agent repair /nix/store/0c5b1xsnnx1bd8cg1mfpz0p3r6sybhgp-openssl-3.0.14", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return agent.AllowRepair(p.options, fleet.StorePath(args[0]))
+		},
+	}
 }
 
 func (p *program) configCommand() *cobra.Command {

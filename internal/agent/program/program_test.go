@@ -75,6 +75,20 @@ func TestAdoptFloorAndWatchdog_NeedNoAgent(t *testing.T) {
 	}
 }
 
+func TestRepair_LeavesThePathToTheAgent(t *testing.T) {
+	file := configFile(t, "")
+	const path = "/nix/store/00000000000000000000000000000000-openssl"
+	if _, err := run(t, "repair", path, "--config", file); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(file), "repair", filepath.Base(path))); err != nil {
+		t.Error(err)
+	}
+	if _, err := run(t, "repair", "/etc/passwd", "--config", file); fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(fleet.ErrorHint(err), "nixfleet-agent history") {
+		t.Errorf("error = %v, hint %q", err, fleet.ErrorHint(err))
+	}
+}
+
 func TestEnroll_SaysWhatIsMissing(t *testing.T) {
 	if _, err := run(t, "enroll", "--config", configFile(t, "")); fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(fleet.ErrorHint(err), "nixfleet machine token web-01") {
 		t.Errorf("error = %v, hint %q", err, fleet.ErrorHint(err))

@@ -24,6 +24,8 @@ const (
 	TruncateNAR   Fault = "truncate-nar"   // half of an archive, then the end of the connection
 	Unavailable   Fault = "unavailable"    // 503 for everything
 	StallNAR      Fault = "stall-nar"      // half of an archive, then nothing
+	Forge         Fault = "forge"          // what Forged has, for every question
+	ForgeOnce     Fault = "forge-once"     // what Forged has, until an archive of it was delivered; then the honest cache
 )
 
 // Cache alters what a binary cache serves. It is honest until Set.
@@ -32,17 +34,21 @@ type Cache struct {
 	Next http.Handler
 	// Other is the store path, in the honest cache, that SwapNAR and SwapPath deliver.
 	Other string
+	// Forged is what a holder of the honest cache's key has made: Forge and ForgeOnce
+	// deliver what is in it.
+	Forged http.Handler
 
 	mu    sync.Mutex
 	fault Fault
 	hits  int
+	told  bool // ForgeOnce has delivered a forged archive
 }
 
 // Set changes what the cache does from the next request on.
 func (c *Cache) Set(f Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fault = f
+	c.fault, c.told = f, false
 }
 
 // Hits returns the number of replies that were altered: a test in which it stays zero
@@ -65,6 +71,8 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.hit()
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "out of order", http.StatusServiceUnavailable)
+	case fault == Forge || fault == ForgeOnce:
+		c.serveForged(w, r, nar)
 	case info && (fault == DropSignature || fault == SwapNAR || fault == SwapPath):
 		c.serveInfo(w, r, fault)
 	case nar && fault == AlterNAR:
@@ -102,6 +110,23 @@ func (c *Cache) serveInfo(w http.ResponseWriter, r *http.Request, fault Fault) {
 	}
 	c.hit()
 	reply.send(w)
+}
+
+// serveForged lies as long as the first lie was not believed.
+func (c *Cache) serveForged(w http.ResponseWriter, r *http.Request, nar bool) {
+	c.mu.Lock()
+	honest := c.told && c.fault == ForgeOnce
+	c.mu.Unlock()
+	forged, truth := ask(c.Forged, r, r.URL.Path), ask(c.Next, r, r.URL.Path)
+	if honest || forged.code != http.StatusOK || bytes.Equal(forged.body.Bytes(), truth.body.Bytes()) {
+		truth.send(w)
+		return
+	}
+	c.hit()
+	forged.send(w)
+	c.mu.Lock()
+	c.told = c.told || nar
+	c.mu.Unlock()
 }
 
 // swap replaces fields of a narinfo by another's.
@@ -158,13 +183,16 @@ func (c *Cache) serveHalf(w http.ResponseWriter, r *http.Request, stall bool) {
 }
 
 // ask gets a whole file from the honest cache.
-func (c *Cache) ask(r *http.Request, path string) *reply {
+func (c *Cache) ask(r *http.Request, path string) *reply { return ask(c.Next, r, path) }
+
+// ask gets a whole file from a cache.
+func ask(cache http.Handler, r *http.Request, path string) *reply {
 	in := r.Clone(r.Context())
 	in.Method, in.URL.Path = http.MethodGet, path
 	in.Header.Del("Range")
 	in.Header.Del("If-Modified-Since")
 	out := &reply{code: http.StatusOK, header: http.Header{}}
-	c.Next.ServeHTTP(out, in)
+	cache.ServeHTTP(out, in)
 	return out
 }
 

@@ -5,6 +5,7 @@ package evil_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -62,6 +63,46 @@ func TestCache_IsSeenThroughByNix(t *testing.T) {
 				t.Errorf("%d replies were altered", cache.Hits()-before)
 			}
 		})
+	}
+}
+
+// A thief of the cache's key answers the second question differently from the first.
+func TestCache_TellsTheTruthOnceItsLieIsDelivered(t *testing.T) {
+	serve := func(files map[string]string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if text, ok := files[r.URL.Path]; ok {
+				_, _ = w.Write([]byte(text)) // the test reads it
+				return
+			}
+			http.NotFound(w, r)
+		})
+	}
+	cache := &evil.Cache{
+		Next:   serve(map[string]string{"/a.narinfo": "honest", "/nar/1.nar": "truth", "/b.narinfo": "same"}),
+		Forged: serve(map[string]string{"/a.narinfo": "forged", "/nar/2.nar": "lie", "/b.narinfo": "same"}),
+	}
+	ask := func(path string) string {
+		w := httptest.NewRecorder()
+		cache.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return strings.TrimSpace(w.Body.String())
+	}
+	cache.Set(evil.ForgeOnce)
+	for i, want := range [][2]string{
+		{"/a.narinfo", "forged"}, {"/b.narinfo", "same"}, {"/a.narinfo", "forged"}, {"/nar/1.nar", "truth"},
+		{"/nar/2.nar", "lie"}, {"/a.narinfo", "honest"}, {"/nar/2.nar", "404 page not found"},
+	} {
+		if got := ask(want[0]); got != want[1] {
+			t.Errorf("question %d, %s: %q, want %q", i, want[0], got, want[1])
+		}
+	}
+	if cache.Hits() != 3 {
+		t.Errorf("%d replies were altered, want 3", cache.Hits())
+	}
+	cache.Set(evil.Forge)
+	for range 2 {
+		if ask("/nar/2.nar") != "lie" || ask("/a.narinfo") != "forged" {
+			t.Error("it does not stay with its lie")
+		}
 	}
 }
 
