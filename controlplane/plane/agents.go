@@ -203,17 +203,17 @@ func notable(a, b fleet.Machine) bool {
 		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.Tags.Effective, b.Tags.Effective)
 }
 
-// maxReports bounds how many reports come at once; an agent sends the rest
+// MaxReports bounds how many reports come at once; an agent sends the rest
 // next.
-const maxReports = 1000
+const MaxReports = 1000
 
 // SubmitReports keeps a machine's reports and returns when they are durable.
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
 	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
-	if len(reports) > maxReports {
-		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), maxReports)
+	if len(reports) > MaxReports {
+		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), MaxReports)
 	}
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
 		return reply, err

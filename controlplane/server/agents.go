@@ -6,9 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -19,12 +17,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Limits of what an agent may send, and of how long a call may take beyond its
-// wait.
+// Limits of how long a call may take beyond its wait.
 const (
-	maxCheckIn     = 512 << 10
-	maxReports     = 8 << 20
-	maxCSR         = 32 << 10
 	agentReadTime  = 30 * time.Second
 	agentWriteTime = 30 * time.Second
 )
@@ -93,25 +87,6 @@ func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
 	_ = rc.SetWriteDeadline(now.Add(write))
 }
 
-// decode reads a body. Unknown fields pass, unlike operators': an agent may be
-// newer than its control plane, and must not lose it for that. Once the body is
-// read, the read deadline ends: it would cut a long poll.
-func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return fleet.Errorf(fleet.TooLarge, "request has more than %d bytes", limit)
-	case err != nil:
-		return fleet.Errorf(fleet.Invalid, "read request: %w", err)
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	if err := json.Unmarshal(b, v); err != nil {
-		return fleet.Errorf(fleet.Invalid, "request: %w", err)
-	}
-	return nil
-}
-
 // own refuses a machine whose request is for another one (E07).
 func own(certificate, claimed fleet.MachineID) error {
 	if certificate == claimed {
@@ -121,8 +96,8 @@ func own(certificate, claimed fleet.MachineID) error {
 }
 
 func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
-	var ci api.CheckIn
-	if err := decode(w, r, maxCheckIn, &ci); err != nil {
+	ci, err := decodeCheckIn(w, r)
+	if err != nil {
 		return nil, err
 	}
 	if err := own(m, ci.Machine); err != nil {
@@ -149,16 +124,11 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.Machine
 }
 
 func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
-	var in api.Reports
-	if err := decode(w, r, maxReports, &in); err != nil {
+	reports, err := decodeReports(w, r, m)
+	if err != nil {
 		return nil, err
 	}
-	for _, rep := range in.Reports {
-		if err := own(m, rep.Machine); err != nil {
-			return nil, err
-		}
-	}
-	return s.plane.SubmitReports(r.Context(), m, in.Reports)
+	return s.plane.SubmitReports(r.Context(), m, reports)
 }
 
 func (s *Server) release(_ http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
