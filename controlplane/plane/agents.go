@@ -100,41 +100,24 @@ func etag(o api.Orders) (string, error) {
 	return fleet.SHA256(b).Short(), nil
 }
 
-// cleanCheckIn cuts what an agent says to its limits and refuses what is
-// invalid.
+// cleanCheckIn refuses a check-in of another machine (E07), and drops marks of
+// earlier replies that are none of ours. What the agent says of its machine is
+// cleaned where it is taken in.
 func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 	if in.Machine != machine {
 		return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the check-in that of %.80q", machine, in.Machine)
 	}
-	in.Waiting = fleet.CleanText(in.Waiting, 1000)
-	in.AgentVersion = fleet.CleanText(in.AgentVersion, 64)
-	in.Tags = fleet.NewTags(in.Tags, nil).Signed
-	in.Checks = in.Checks[:min(len(in.Checks), fleet.MaxChecks)]
-	for i := range in.Checks {
-		in.Checks[i].Observed = fleet.CleanText(in.Checks[i].Observed, fleet.MaxObserved)
+	if len(in.Epoch) > maxEcho {
+		in.Epoch = ""
 	}
-	bad := func(what string) error { return fleet.Errorf(fleet.Invalid, "check-in: bad %s", what) }
-	switch {
-	case in.State != "" && !in.State.Valid():
-		return bad("state")
-	case in.System != "" && !in.System.Valid():
-		return bad("system")
-	case in.Line != "" && !in.Line.Valid():
-		return bad("line")
-	case len(in.BootID) > 64:
-		return bad("bootId")
-	case in.RunsRelease != "" && !in.RunsRelease.Valid():
-		return bad("runsRelease")
-	case len(in.Epoch) > 300 || len(in.Have) > 100:
-		return bad("epoch or have")
+	if len(in.Have) > maxEcho {
+		in.Have = ""
 	}
-	for _, path := range []fleet.StorePath{in.Running, in.Booted, in.BootDefault} {
-		if path != "" && !path.Valid() {
-			return bad("store path")
-		}
-	}
-	return fleet.ValidateTags(in.Tags)
+	return nil
 }
+
+// maxEcho bounds what an agent repeats from a reply, in bytes.
+const maxEcho = 300
 
 // takeIn notes the contact, and writes what is new.
 func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
@@ -174,7 +157,8 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
 	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
 	m.Tags = fleet.NewTags(in.Tags, m.Tags.Operator)
-	m.Checks = in.Checks
+	m.Checks = slices.Clone(in.Checks)
+	m.CleanStatus()
 	if m.Checks == nil {
 		m.Checks = []fleet.HealthCheckResult{}
 	}
@@ -211,7 +195,7 @@ const MaxReports = 1000
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
-	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
+	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}, Reasons: map[string]string{}}
 	if len(reports) > MaxReports {
 		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), MaxReports)
 	}
@@ -225,12 +209,16 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 		}
 		r.Clean()
 		if err := r.Validate(); err != nil {
-			p.loop.Log.Warn("rejected a report", "machine", machine, "report", fleet.CleanText(r.ID, 64), "err", err)
 			reply.Rejected = append(reply.Rejected, r.ID)
+			reply.Reasons[r.ID] = err.Error()
 			continue
 		}
 		reply.Accepted = append(reply.Accepted, r.ID)
 		good = append(good, r)
+	}
+	if n := len(reply.Rejected); n > 0 { // one line, however many they are
+		first := reply.Rejected[0]
+		p.loop.Log.Warn("rejected reports", "machine", machine, "count", n, "first", fleet.CleanLine(first, 64), "err", reply.Reasons[first])
 	}
 	if len(good) == 0 {
 		return reply, nil

@@ -60,7 +60,7 @@ func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) e
 		return err
 	}
 	if len(reply.Rejected) > 0 {
-		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected)
+		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected, "reasons", reply.Reasons)
 	}
 	if len(reply.Accepted)+len(reply.Rejected) == 0 {
 		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))
