@@ -5,6 +5,7 @@ package plane
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,10 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
+
+// ErrNewer is the cause of a context that ends because the machine has made a
+// newer call of the same kind. A check-in that it ends is answered at once.
+var ErrNewer = errors.New("the machine has made a newer call of this kind")
 
 // CheckIn takes in what an agent says of its machine and answers with its
 // orders, as soon as they are others than it has, at the latest after
@@ -65,7 +70,10 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-p.loop.Closing():
 			return api.Orders{}, loop.ErrClosed()
 		case <-ctx.Done():
-			return api.Orders{}, ctx.Err()
+			if !errors.Is(context.Cause(ctx), ErrNewer) {
+				return api.Orders{}, ctx.Err()
+			}
+			wait = 0
 		}
 	}
 }

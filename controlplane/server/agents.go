@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -40,9 +42,13 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agent serves machines whose certificate is good now. It answers with what fn
-// returns: []byte as it is, anything else as JSON.
-func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+// agentCall does what a machine asks for.
+type agentCall func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)
+
+// agent serves machines whose certificate is good now, and that keep to their
+// budget. It answers with what fn returns: []byte as it is, anything else as
+// JSON.
+func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
@@ -57,9 +63,29 @@ func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Reque
 		}
 		rec.caller = string(m)
 		s.conns.seen(r.Context(), m, r.TLS)
-		v, err := fn(w, r, m)
+		if err := s.budgets.call(m, name, r.ContentLength, s.clock.Now()); err != nil {
+			s.pause(r.Context())
+			s.answer(w, rec, nil, err)
+			return
+		}
+		v, err := s.only(name, w, r, m, fn)
 		s.answer(w, rec, v, err)
 	}
+}
+
+// only makes a call of a machine, and ends the older one of the same kind.
+func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, m fleet.MachineID, fn agentCall) (any, error) {
+	ctx, done := s.calls.begin(r.Context(), m, name)
+	defer done()
+	// A call that still waits for its body is cut there.
+	rec := recordOf(ctx)
+	rec.bodyRead = context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
+	defer rec.bodyRead()
+	v, err := fn(w, r.WithContext(ctx), m)
+	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
+		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)
+	}
+	return v, err
 }
 
 func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
@@ -126,6 +152,10 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.Machine
 func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
 	reports, err := decodeReports(w, r, m)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.budgets.reports(m, len(reports), s.clock.Now()); err != nil {
+		s.pause(r.Context())
 		return nil, err
 	}
 	return s.plane.SubmitReports(r.Context(), m, reports)

@@ -79,13 +79,16 @@ func (b *agentBody) delim(want json.Delim) error {
 
 // end checks that nothing follows. Then the read deadline ends: it would cut a
 // long poll.
-func (b *agentBody) end(w http.ResponseWriter) error {
+func (b *agentBody) end(w http.ResponseWriter, r *http.Request) error {
 	b.part.N = maxReport
 	switch _, err := b.dec.Token(); {
 	case err == nil:
 		return fleet.Errorf(fleet.Invalid, "request: more text after the JSON value")
 	case !errors.Is(err, io.EOF):
 		return b.err(err)
+	}
+	if rec := recordOf(r.Context()); rec != nil && rec.bodyRead != nil {
+		rec.bodyRead()
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // every connection of this server can
 	return nil
@@ -99,7 +102,7 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if err := b.value(v); err != nil {
 		return err
 	}
-	return b.end(w)
+	return b.end(w, r)
 }
 
 // decodeCheckIn reads a check-in. Checks and tags beyond their number are left
@@ -146,7 +149,7 @@ func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([
 	if err := b.delim('}'); err != nil {
 		return nil, err
 	}
-	return reports, b.end(w)
+	return reports, b.end(w, r)
 }
 
 // reports reads a list of reports, or null, behind those that came before.
