@@ -154,6 +154,41 @@ func TestAgents_OverBudgetAreToldToWait(t *testing.T) {
 	}
 }
 
+// E09: an event stream ends with its key, and its reader is told why.
+func TestEvents_EndWithTheirKey(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	for name, end := range map[string]func(id string){
+		"revoked": func(id string) { must[fleet.Key](t)(admin.RevokeKey(t.Context(), id)) },
+		"rotated": func(id string) { must[api.NewKey](t)(admin.RotateKey(t.Context(), id)) },
+	} {
+		reader, key := w.as(admin, fleet.RoleReadonly)
+		streaming, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			begun := false
+			for _, err := range reader.Watch(t.Context(), 0, fleet.EventFilter{}) {
+				if err != nil {
+					ended <- err
+					return
+				}
+				if !begun {
+					begun = true
+					close(streaming)
+				}
+			}
+			ended <- nil
+		}()
+		<-streaming
+		end(key.ID)
+		select {
+		case err := <-ended:
+			wantCode(t, name, err, fleet.Unauthenticated)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the stream goes on after 10 s", name)
+		}
+	}
+}
+
 // metricOf is the value of a metric with its labels, 0 if there is none.
 func (w *world) metricOf(series string) (value float64) {
 	w.tb.Helper()
