@@ -187,6 +187,19 @@ func (w *world) applied() {
 	w.tb.Fatal("reports wait for ever")
 }
 
+// reports counts the reports of a machine that are kept.
+func (w *world) reports(id fleet.MachineID) (n int) {
+	w.tb.Helper()
+	page := fleet.PageRequest{Limit: fleet.MaxLimit}
+	for {
+		p := must[api.Page[fleet.Report]](w.tb)(w.plane().MachineReports(w.tb.Context(), id, page))
+		n += len(p.Items)
+		if page.Cursor = p.Next; p.Next == "" {
+			return n
+		}
+	}
+}
+
 // The audit trail holds the outcomes of orders that were given, each once:
 // what a machine makes up it keeps as reports only.
 func TestSubmitReports_ForgedOnesLeaveNoAudit(t *testing.T) {
@@ -236,6 +249,9 @@ func TestSubmitReports_ForgedOnesLeaveNoAudit(t *testing.T) {
 		})
 		if after := must[fleet.AuditHead](t)(w.plane().History.AuditHead(t.Context())); after != before {
 			t.Errorf("forged reports made %d audit entries", after.Size-before.Size)
+		}
+		if kept := w.reports("web-01"); kept != 2000 {
+			t.Errorf("%d reports are kept, want the newest 2000", kept)
 		}
 		// The order that was given has one end, however often it is told.
 		send(500, func(_ int, r *fleet.Report) { outcome(r) })

@@ -199,6 +199,10 @@ func notable(a, b fleet.Machine) bool {
 // next.
 const MaxReports = 1000
 
+// keptReports is how many applied reports of a machine are kept at most, so that
+// no machine fills the disk.
+const keptReports = 2000
+
 // SubmitReports keeps a machine's reports and returns when they are durable.
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
@@ -238,7 +242,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 				return err
 			}
 		}
-		return nil
+		return tx.DeleteReportsBeyond(ctx, machine, keptReports)
 	})
 	if err != nil {
 		return api.ReportsReply{}, err

@@ -19,7 +19,7 @@ import (
 // days. SECURITY.md has the same figures.
 const (
 	callsPerSec, callBurst       = 5, 200
-	bytesPerSec, byteBurst       = 64 << 10, 16 << 20 // of bodies
+	bytesPerSec, byteBurst       = 8 << 10, 16 << 20 // of bodies
 	reportsPerSec, reportBurst   = 0.2, plane.MaxReports
 	renewalsPerSec, renewalBurst = 1. / 60, 10
 
