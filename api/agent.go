@@ -58,10 +58,11 @@ type Reports struct {
 }
 
 // ReportsReply acknowledges reports that are durable now, by id. Rejected ones
-// are malformed and must not be sent again.
+// are malformed and must not be sent again; Reasons says why, by id.
 type ReportsReply struct {
-	Accepted []string `json:"accepted"`
-	Rejected []string `json:"rejected"`
+	Accepted []string          `json:"accepted"`
+	Rejected []string          `json:"rejected"`
+	Reasons  map[string]string `json:"reasons,omitempty"`
 }
 
 // EnrollRequest asks for the machine's first certificate.

@@ -30,8 +30,6 @@ const (
 	ActionMachineTags       = "machine.tags"
 	ActionMachineAdopt      = "machine.adopt"
 	ActionReportOutcome     = "report.outcome"
-	ActionReportRefusal     = "report.refusal"
-	ActionReportDrift       = "report.drift"
 	ActionReleaseCreate     = "release.create"
 	ActionReleaseDelete     = "release.delete"
 	ActionTrustRoot         = "trust.root"

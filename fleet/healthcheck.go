@@ -137,6 +137,21 @@ type HealthCheckResult struct {
 	Passes     int               `json:"passes"`     // in a row
 }
 
+// CleanResults cuts results to their limits. A kind or status that this version
+// does not know stays, and never counts as good.
+func CleanResults(results []HealthCheckResult) []HealthCheckResult {
+	results = results[:min(len(results), MaxChecks)]
+	for i := range results {
+		r := &results[i]
+		if r.Name = CleanLine(r.Name, 63); r.Name == "" {
+			r.Name = unreadable
+		}
+		r.Kind, r.Status = CleanWord(r.Kind), CleanWord(r.Status)
+		r.Observed = CleanText(r.Observed, MaxObserved)
+	}
+	return results
+}
+
 // Health says whether a machine is healthy. A health check passes or fails; a
 // machine is healthy or not.
 type Health string
@@ -158,8 +173,8 @@ func (h Health) Valid() bool {
 }
 
 // HealthOf sums up check results: unhealthy if a required one fails, pending if
-// one has not passed yet or there are none (no data is not healthy, H05), else
-// healthy.
+// one has not passed yet, has a status that is not known, or there are none (no
+// data is not healthy, H05), else healthy.
 func HealthOf(results []HealthCheckResult) Health {
 	health := Healthy
 	required := 0
@@ -171,9 +186,9 @@ func HealthOf(results []HealthCheckResult) Health {
 		switch r.Status {
 		case HealthCheckFailing:
 			return Unhealthy
-		case HealthCheckPending:
-			health = HealthPending
 		case HealthCheckPassing:
+		default:
+			health = HealthPending
 		}
 	}
 	if required == 0 {

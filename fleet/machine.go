@@ -78,6 +78,35 @@ type Generations struct {
 	BootDefault StorePath `json:"bootDefault,omitempty"`
 }
 
+func (g *Generations) clean(left *[]string) {
+	keepValid(&g.Running, "running", left)
+	keepValid(&g.Booted, "booted", left)
+	keepValid(&g.BootDefault, "bootDefault", left)
+}
+
+// CleanStatus cuts what a machine says of itself to its limits, and leaves out
+// what is not valid, with a mark in Waiting. A state that this version does not
+// know stays.
+func (m *Machine) CleanStatus() {
+	var left []string
+	keepValid(&m.System, "system", &left)
+	keepValid(&m.Line, "line", &left)
+	keepValid(&m.RunsRelease, "runsRelease", &left)
+	m.Generations.clean(&left)
+	tags := slices.DeleteFunc(slices.Clone(m.Tags.Signed), func(t Tag) bool { return !t.Valid() })
+	if len(tags) != len(m.Tags.Signed) {
+		left = append(left, "tags")
+	}
+	m.Tags = NewTags(tags[:min(len(tags), MaxTags)], m.Tags.Operator)
+	m.State = CleanWord(m.State)
+	m.BootID, m.AgentVersion = CleanLine(m.BootID, MaxBootID), CleanLine(m.AgentVersion, 64)
+	m.Waiting = noteLeftOut(CleanText(m.Waiting, MaxWaiting), left, MaxWaiting)
+	m.Checks = CleanResults(m.Checks)
+}
+
+// MaxWaiting bounds Machine.Waiting, in bytes.
+const MaxWaiting = 1000
+
 // Machine is what the control plane knows of a machine. Times are Unix
 // milliseconds, 0 for never.
 type Machine struct {

@@ -84,6 +84,7 @@ const (
 	ReasonCancelled        Reason = "cancelled"         // the rollout was cancelled before the machine was offered it
 	ReasonRollbackDeadline Reason = "rollback-deadline" // a machine that rolls back did not report the end in time
 	ReasonRevertDeadline   Reason = "revert-deadline"   // a machine that was ordered to roll back did not report the end in time
+	ReasonUnknownOutcome   Reason = "unknown-outcome"   // the machine reported an outcome that the control plane does not know
 )
 
 // Valid reports whether r is one of the reasons above.
@@ -94,7 +95,8 @@ func (r Reason) Valid() bool {
 		ReasonCheckFailed, ReasonCheckTimeout, ReasonNoNetwork, ReasonWatchdog, ReasonInterrupted, ReasonBootedOld,
 		ReasonHeldLocally, ReasonRebootNeeded, ReasonRevertOrdered, ReasonPreviousFailed, ReasonChangedLocally,
 		ReasonHealthyDeadline, ReasonProgressDeadline, ReasonOffline, ReasonLifecycle, ReasonSkipped,
-		ReasonSuperseded, ReasonCancelled, ReasonRollbackDeadline, ReasonRevertDeadline:
+		ReasonSuperseded, ReasonCancelled, ReasonRollbackDeadline, ReasonRevertDeadline,
+		ReasonUnknownOutcome:
 		return true
 	}
 	switch r {

@@ -68,6 +68,7 @@ const (
 	MaxMessage     = 4096
 	MaxFailedUnits = 64
 	MaxChecks      = 128
+	MaxBootID      = 64
 )
 
 // Report is what an agent tells. It names rollout, attempt, release, store
@@ -94,21 +95,20 @@ type Report struct {
 	Generations
 }
 
-// Clean cuts text to its limits and replaces what is not UTF-8, so that no
-// report is lost for what it says (A15).
+// Clean cuts text to its limits, keeps words that it does not know, and leaves
+// out what is not valid, with a mark in Message: no report is lost for what it
+// says (A15). The id stays: it is what the report is acknowledged by.
 func (r *Report) Clean() {
-	r.Message = CleanText(r.Message, MaxMessage)
-	if len(r.Checks) > MaxChecks {
-		r.Checks = r.Checks[:MaxChecks]
-	}
-	for i := range r.Checks {
-		r.Checks[i].Observed = CleanText(r.Checks[i].Observed, MaxObserved)
-	}
-	if len(r.Failed) > MaxFailedUnits {
-		r.Failed = r.Failed[:MaxFailedUnits]
-	}
+	var left []string
+	keepValid(&r.StorePath, "storePath", &left)
+	r.Generations.clean(&left)
+	r.Message = noteLeftOut(CleanText(r.Message, MaxMessage), left, MaxMessage)
+	r.Kind, r.Phase, r.Outcome, r.Reason = CleanWord(r.Kind), CleanWord(r.Phase), CleanWord(r.Outcome), CleanWord(r.Reason)
+	r.BootID, r.Confirmed = CleanLine(r.BootID, MaxBootID), CleanLine(r.Confirmed, 256)
+	r.Checks = CleanResults(r.Checks)
+	r.Failed = r.Failed[:min(len(r.Failed), MaxFailedUnits)]
 	for i := range r.Failed {
-		r.Failed[i] = CleanText(r.Failed[i], 256)
+		r.Failed[i] = CleanLine(r.Failed[i], 256)
 	}
 }
 
@@ -139,26 +139,27 @@ func CleanText(s string, limit int) string {
 }
 
 // Validate reports the first thing wrong with r; the code is Invalid. Call
-// Clean first.
+// Clean first. Words that this version does not know are not wrong: a newer
+// agent may use them.
 func (r *Report) Validate() error {
 	switch {
-	case len(r.ID) == 0 || len(r.ID) > 64:
-		return Errorf(Invalid, "report: id must have 1 to 64 bytes")
+	case len(r.ID) == 0 || len(r.ID) > 64 || strings.ContainsFunc(r.ID, func(c rune) bool { return c <= ' ' || c > '~' }):
+		return Errorf(Invalid, "report: id must be 1 to 64 visible ASCII characters")
 	case !r.Machine.Valid():
 		return Errorf(Invalid, "report %s: bad machine id", r.ID)
-	case !r.Kind.Valid():
+	case !IsWord(string(r.Kind)):
 		return Errorf(Invalid, "report %s: bad kind %q", r.ID, clip(string(r.Kind), 40))
-	case (r.Kind == ReportOutcome) != (r.Outcome != "") || r.Outcome != "" && !r.Outcome.Valid():
+	case (r.Kind == ReportOutcome) != (r.Outcome != "") || r.Outcome != "" && !IsWord(string(r.Outcome)):
 		return Errorf(Invalid, "report %s: bad outcome %q", r.ID, clip(string(r.Outcome), 40))
-	case r.Kind == ReportProgress && !r.Phase.Valid():
+	case r.Kind == ReportProgress && !IsWord(string(r.Phase)):
 		return Errorf(Invalid, "report %s: bad phase %q", r.ID, clip(string(r.Phase), 40))
-	case r.Reason != "" && !r.Reason.Valid():
+	case r.Reason != "" && !IsWord(string(r.Reason)):
 		return Errorf(Invalid, "report %s: bad reason %q", r.ID, clip(string(r.Reason), 40))
 	case r.Rollout != "" && (!r.Rollout.Valid() || r.Attempt < 1 || !r.Digest.Valid()):
 		return Errorf(Invalid, "report %s: rollout, attempt and digest go together", r.ID)
 	case r.Digest != "" && !r.Digest.Valid():
 		return Errorf(Invalid, "report %s: bad digest", r.ID)
-	case len(r.BootID) > 64 || len(r.Confirmed) > 256:
+	case len(r.BootID) > MaxBootID || len(r.Confirmed) > 256:
 		return Errorf(Invalid, "report %s: bootId or confirmed is too long", r.ID)
 	}
 	for _, p := range []StorePath{r.StorePath, r.Running, r.Booted, r.BootDefault} {

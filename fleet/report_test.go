@@ -91,6 +91,44 @@ func TestReport_IsValidOnceClean(t *testing.T) {
 	})
 }
 
+// A word of a closed list that is not known stays, and nothing else that could
+// not be one; what is not valid is left out with a mark, and the rest counts.
+func TestReport_CleanKeepsWordsAndMarksWhatItLeavesOut(t *testing.T) {
+	r := fleet.Report{
+		ID: "1", Machine: "web-01", Kind: "rumour", Reason: "because", Phase: "Fetching", BootID: strings.Repeat("b", 100) + "\x1b",
+		StorePath: "/etc", Confirmed: "a\nb\x1b[31m", Message: strings.Repeat("m", 2*fleet.MaxMessage), Failed: []string{"a\x1b\n.service"},
+		Generations: fleet.Generations{Running: "/nix/store/../etc", Booted: "/nix/store/00000000000000000000000000000000-a"},
+		Checks: []fleet.HealthCheckResult{
+			{Name: "web\x1b[31m" + strings.Repeat("x", 1<<18), Kind: "unit\x1b", Status: "Passing", Required: true, Observed: "\x1b]0;owned\x07"},
+			{Name: "", Kind: "dns", Status: "sleepy"},
+		},
+	}
+	for range 2 { // the agent cleans, and then the control plane
+		r.Clean()
+	}
+	if err := r.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Kind != "rumour" || r.Reason != "because" || r.Phase != "unreadable" || r.StorePath != "" || r.Running != "" || r.Booted == "" {
+		t.Errorf("got %+v", r)
+	}
+	if len(r.Message) > fleet.MaxMessage || !strings.HasSuffix(r.Message, "\n[left out, not valid: storePath, running]") || strings.Count(r.Message, "left out") != 1 {
+		t.Errorf("message ends with %q", r.Message[len(r.Message)-80:])
+	}
+	a, b := r.Checks[0], r.Checks[1]
+	if len(a.Name) > 63 || a.Kind != "unreadable" || a.Status != "unreadable" || b.Name != "unreadable" || b.Kind != "dns" || b.Status != "sleepy" {
+		t.Errorf("checks are %+v", r.Checks)
+	}
+	for _, s := range []string{r.BootID, r.Confirmed, r.Failed[0], a.Name, a.Observed, r.Message} {
+		if strings.ContainsFunc(s, func(c rune) bool { return unicode.IsControl(c) && c != '\n' }) {
+			t.Errorf("%q has control characters", s)
+		}
+	}
+	if got := fleet.HealthOf(r.Checks); got != fleet.HealthPending {
+		t.Errorf("with a required check of an unknown status the machine is %s, want pending", got)
+	}
+}
+
 // H01: a report that does not say which attempt at which release it is about
 // counts for none.
 func TestReport_NamesWhatItIsAbout(t *testing.T) {
@@ -108,11 +146,12 @@ func TestReport_NamesWhatItIsAbout(t *testing.T) {
 		"no digest":        func(r *fleet.Report) { r.Digest = "" },
 		"bad rollout":      func(r *fleet.Report) { r.Rollout = "../r1" },
 		"no outcome":       func(r *fleet.Report) { r.Outcome = "" },
-		"unknown outcome":  func(r *fleet.Report) { r.Outcome = "great" },
-		"unknown kind":     func(r *fleet.Report) { r.Kind = "rumour" },
+		"no word":          func(r *fleet.Report) { r.Outcome = "Great!" },
+		"unknown kind":     func(r *fleet.Report) { r.Kind = "rumour" }, // and has an outcome
+		"id with escapes":  func(r *fleet.Report) { r.ID = "1\x1b[2J" },
 		"outcome of drift": func(r *fleet.Report) { r.Kind = fleet.ReportDrift },
 		"no phase":         func(r *fleet.Report) { r.Kind, r.Outcome = fleet.ReportProgress, "" },
-		"unknown reason":   func(r *fleet.Report) { r.Reason = "because" },
+		"reason, no word":  func(r *fleet.Report) { r.Reason = "because of" },
 		"bad path":         func(r *fleet.Report) { r.StorePath = "/etc" },
 		"bad running path": func(r *fleet.Report) { r.Running = "/nix/store" },
 		"huge boot id":     func(r *fleet.Report) { r.BootID = strings.Repeat("b", 65) },

@@ -19,6 +19,8 @@ type Caller struct {
 	KeyID string
 	Role  fleet.Role
 	Tags  []fleet.Tag // may touch machines with one of these only; none: all
+
+	expiresAt int64 // of the key; 0 for never
 }
 
 // Actor is the caller's name in the audit trail.

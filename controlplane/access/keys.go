@@ -29,13 +29,14 @@ type Keys struct {
 	store *store.Store
 	clock clock.Clock
 
-	mu   sync.Mutex
-	uses map[string]int64 // key id -> last use, not written yet
+	mu      sync.Mutex
+	uses    map[string]int64             // key id -> last use, not written yet
+	lasting map[string]map[*lasting]bool // key id -> streams, which end with the key
 }
 
 // NewKeys returns the keys that a store holds.
 func NewKeys(s *store.Store, c clock.Clock) *Keys {
-	return &Keys{store: s, clock: c, uses: map[string]int64{}}
+	return &Keys{store: s, clock: c, uses: map[string]int64{}, lasting: map[string]map[*lasting]bool{}}
 }
 
 // Flush writes when keys were last used.
@@ -125,7 +126,7 @@ func (k *Keys) Authenticate(ctx context.Context, bearer string) (Caller, error) 
 	k.mu.Lock()
 	k.uses[key.ID] = now
 	k.mu.Unlock()
-	return Caller{Owner: key.Owner, KeyID: key.ID, Role: key.Role, Tags: key.Tags}, nil
+	return Caller{Owner: key.Owner, KeyID: key.ID, Role: key.Role, Tags: key.Tags, expiresAt: key.ExpiresAt}, nil
 }
 
 // Own returns the caller's key.
@@ -193,6 +194,7 @@ func (k *Keys) Rotate(ctx context.Context, c Caller, id string) (api.NewKey, err
 	if err != nil {
 		return api.NewKey{}, err
 	}
+	k.endUses(id)
 	return out, nil
 }
 
@@ -220,6 +222,9 @@ func (k *Keys) Revoke(ctx context.Context, c Caller, id string) (fleet.Key, erro
 		out.RevokedAt = now
 		return tx.RevokeKey(ctx, id, now)
 	})
+	if err == nil {
+		k.endUses(id)
+	}
 	return out, err
 }
 

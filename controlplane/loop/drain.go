@@ -4,6 +4,7 @@ package loop
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -51,9 +52,6 @@ func (p *Pass) apply(ctx context.Context, in store.Inbox) error {
 		return err
 	}
 	p.events = append(p.events, api.Event{At: p.Now, Report: &r})
-	if err := p.auditReport(ctx, r); err != nil {
-		return err
-	}
 	s, ok := p.loop.active[r.Rollout]
 	if !ok {
 		return nil
@@ -61,19 +59,18 @@ func (p *Pass) apply(ctx context.Context, in store.Inbox) error {
 	return p.Step(ctx, s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 }
 
-func (p *Pass) auditReport(ctx context.Context, r fleet.Report) error {
-	var action string
-	switch r.Kind {
-	case fleet.ReportProgress:
+// auditOutcome notes how a machine's attempt ended, if that is what its report
+// says. Outcomes of orders that were not given, refusals and drift are kept as
+// reports: a machine can make them up without end, and the audit trail is for
+// ever.
+func (p *Pass) auditOutcome(ctx context.Context, r fleet.Report, was fleet.Assignment, res rollout.Result) error {
+	if r.Kind != fleet.ReportOutcome || !slices.ContainsFunc(res.Assignments, func(a fleet.Assignment) bool {
+		ended := a.State.Final() || a.State == fleet.AssignHealthy
+		return a.Machine == r.Machine && ended && (a.State != was.State || a.Outcome != was.Outcome)
+	}) {
 		return nil
-	case fleet.ReportOutcome:
-		action = fleet.ActionReportOutcome
-	case fleet.ReportRefusal:
-		action = fleet.ActionReportRefusal
-	case fleet.ReportDrift:
-		action = fleet.ActionReportDrift
 	}
-	detail := map[string]string{"report": r.ID, "bootId": r.BootID}
+	detail := map[string]string{"report": r.ID, "bootId": r.BootID, "attempt": strconv.Itoa(r.Attempt)}
 	for k, v := range map[string]string{
 		"outcome": string(r.Outcome), "reason": string(r.Reason), "message": r.Message, "rollout": string(r.Rollout),
 		"digest": string(r.Digest), "running": string(r.Running),
@@ -82,8 +79,5 @@ func (p *Pass) auditReport(ctx context.Context, r fleet.Report) error {
 			detail[k] = v
 		}
 	}
-	if r.Attempt > 0 {
-		detail["attempt"] = strconv.Itoa(r.Attempt)
-	}
-	return p.Audit(ctx, "machine:"+string(r.Machine), action, "machine:"+string(r.Machine), detail)
+	return p.Audit(ctx, "machine:"+string(r.Machine), fleet.ActionReportOutcome, "machine:"+string(r.Machine), detail)
 }

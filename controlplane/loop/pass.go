@@ -216,6 +216,11 @@ func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 			return err
 		}
 	}
+	if ev.Report != nil {
+		if err := p.auditOutcome(ctx, *ev.Report, s.Assignments[ev.Report.Machine], res); err != nil {
+			return err
+		}
+	}
 	p.dirty = true
 	s.Apply(res)
 	return p.keep(ctx, s, res, before)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/health"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -112,25 +114,44 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 	})
 }
 
-func TestCheckIn_RefusesWhatIsInvalid(t *testing.T) {
+// E07: a machine speaks for itself.
+func TestCheckIn_RefusesAnotherMachine(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01")
-	for name, tc := range map[string]struct {
-		change func(*api.CheckIn)
-		want   fleet.Code
-	}{
-		"another machine": {func(in *api.CheckIn) { in.Machine = "web-02" }, fleet.Forbidden}, // E07
-		"state":           {func(in *api.CheckIn) { in.State = "lost" }, fleet.Invalid},
-		"path":            {func(in *api.CheckIn) { in.Running = "/nix/store/../etc" }, fleet.Invalid},
-		"tags":            {func(in *api.CheckIn) { in.Tags = []fleet.Tag{"-"} }, fleet.Invalid},
-	} {
-		in := quiet(w, "web-01").checkIn()
-		in.WaitMs = 0
-		tc.change(&in)
-		_, err := w.plane().CheckIn(t.Context(), "web-01", in)
-		if got := fleet.ErrorCode(err); got != tc.want {
-			t.Errorf("%s: %v, want %s", name, err, tc.want)
-		}
+	in := quiet(w, "web-01").checkIn()
+	in.Machine = "web-02"
+	_, err := w.plane().CheckIn(t.Context(), "web-01", in)
+	wantCode(t, err, fleet.Forbidden)
+}
+
+// What an agent says is cut, cleaned, or left out with a mark; the rest counts,
+// and words that this version does not know are kept.
+func TestCheckIn_TakesTheRestOfWhatIsInvalid(t *testing.T) {
+	w := newWorld(t)
+	w.fleetOf("web-01")
+	in := quiet(w, "web-01").checkIn()
+	in.WaitMs = 0
+	in.State, in.System, in.Line, in.RunsRelease, in.Running = "dreaming", "vax\x1b", "Main", "sha256:0", "/nix/store/../etc"
+	in.BootID, in.AgentVersion, in.Waiting = strings.Repeat("b", 1000), "1\x1b[31m", "w\x1b[2J"
+	in.Epoch, in.Have = strings.Repeat("e", 1000), strings.Repeat("h", 1000)
+	in.Tags = []fleet.Tag{"-", "web"}
+	in.Checks = append(in.Checks, fleet.HealthCheckResult{
+		Name: strings.Repeat("n\x1b", 200_000), Kind: fleet.HealthCheckKind(strings.Repeat("k", 200_000)), Status: "\x1b[32mpassing", Required: true,
+	})
+	must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
+	m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01"))
+	if m.State != "dreaming" || m.System != "" || m.Line != "" || m.RunsRelease != "" || m.Running != "" || m.BootDefault == "" ||
+		len(m.BootID) > 64 || m.AgentVersion != "1[31m" || !slices.Equal(m.Tags.Signed, []fleet.Tag{"web"}) {
+		t.Errorf("the row is %+v", m)
+	}
+	if want := "w[2J\n[left out, not valid: system, line, runsRelease, running, tags]"; m.Waiting != want {
+		t.Errorf("waiting is %q, want %q", m.Waiting, want)
+	}
+	if m.Health != fleet.HealthPending || len(m.Checks) != 2 {
+		t.Fatalf("the machine is %s with %d checks, want pending with 2", m.Health, len(m.Checks))
+	}
+	if c := m.Checks[1]; len(c.Name) > 63 || strings.Contains(c.Name, "\x1b") || c.Kind != "unreadable" || c.Status != "unreadable" {
+		t.Errorf("the check is %+v", c)
 	}
 }
 
@@ -138,19 +159,107 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01", "web-02")
 	long := fleet.Report{ID: "1", Machine: "web-01", Kind: fleet.ReportDrift, Message: strings.Repeat("\x00ä\xff", 1_000_000)} // A15
-	bad := fleet.Report{ID: "2", Machine: "web-01", Kind: "gossip"}
+	bad := fleet.Report{ID: "2", Machine: "web-01", Kind: fleet.ReportOutcome}                                                 // of what?
+	gossip := fleet.Report{ID: "3", Machine: "web-01", Kind: "gossip"}
 	for range 2 {
-		reply := must[api.ReportsReply](t)(w.plane().SubmitReports(t.Context(), "web-01", []fleet.Report{long, bad}))
-		if !slices.Equal(reply.Accepted, []string{"1"}) || !slices.Equal(reply.Rejected, []string{"2"}) {
+		reply := must[api.ReportsReply](t)(w.plane().SubmitReports(t.Context(), "web-01", []fleet.Report{long, bad, gossip}))
+		if !slices.Equal(reply.Accepted, []string{"1", "3"}) || !slices.Equal(reply.Rejected, []string{"2"}) || !strings.Contains(reply.Reasons["2"], "outcome") {
 			t.Fatalf("reply %+v", reply)
 		}
 	}
 	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", fleet.PageRequest{}))
-	if len(reports.Items) != 1 || len(reports.Items[0].Message) > fleet.MaxMessage {
+	if len(reports.Items) != 2 || len(reports.Items[1].Message) > fleet.MaxMessage || reports.Items[0].Kind != "gossip" {
 		t.Fatalf("reports %+v", reports)
 	}
 	_, err := w.plane().SubmitReports(t.Context(), "web-02", []fleet.Report{long}) // E07
 	wantCode(t, err, fleet.Forbidden)
+}
+
+// applied waits until the engine has seen every report.
+func (w *world) applied() {
+	w.tb.Helper()
+	for range 1000 {
+		if waiting := must[[]store.Inbox](w.tb)(w.store.WaitingReports(w.tb.Context(), 1)); len(waiting) == 0 {
+			return
+		}
+		rest(100 * time.Millisecond)
+	}
+	w.tb.Fatal("reports wait for ever")
+}
+
+// reports counts the reports of a machine that are kept.
+func (w *world) reports(id fleet.MachineID) (n int) {
+	w.tb.Helper()
+	page := fleet.PageRequest{Limit: fleet.MaxLimit}
+	for {
+		p := must[api.Page[fleet.Report]](w.tb)(w.plane().MachineReports(w.tb.Context(), id, page))
+		n += len(p.Items)
+		if page.Cursor = p.Next; p.Next == "" {
+			return n
+		}
+	}
+}
+
+// The audit trail holds the outcomes of orders that were given, each once:
+// what a machine makes up it keeps as reports only.
+func TestSubmitReports_ForgedOnesLeaveNoAudit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pin()
+		w.fleetOf("web-01")
+		digest := w.register("web-01")
+		in := quiet(w, "web-01").checkIn()
+		in.WaitMs = 0
+		must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
+		id := w.rollOut(digest, allAtOnce)
+		if o := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in)); o.Apply == nil || o.Apply.Attempt != 1 {
+			t.Fatalf("the orders are %+v", o)
+		}
+		before := must[fleet.AuditHead](t)(w.plane().History.AuditHead(t.Context()))
+		send := func(n int, forge func(i int, r *fleet.Report)) {
+			t.Helper()
+			for from := 0; from < n; from += plane.MaxReports {
+				var batch []fleet.Report
+				for i := from; i < min(n, from+plane.MaxReports); i++ {
+					r := fleet.Report{ID: rand.Text(), Machine: "web-01", Kind: fleet.ReportRefusal, Reason: fleet.ReasonBadSignature}
+					forge(i, &r)
+					batch = append(batch, r)
+				}
+				if reply := must[api.ReportsReply](t)(w.plane().SubmitReports(t.Context(), "web-01", batch)); len(reply.Accepted) != len(batch) {
+					t.Fatalf("accepted %d of %d: %v", len(reply.Accepted), len(batch), reply.Reasons)
+				}
+			}
+			w.applied()
+		}
+		outcome := func(r *fleet.Report) {
+			r.Kind, r.Outcome, r.Rollout, r.Attempt, r.Digest = fleet.ReportOutcome, fleet.OutcomeRefused, id, 1, digest
+		}
+		send(10_000, func(int, *fleet.Report) {})
+		send(500, func(i int, r *fleet.Report) {
+			switch outcome(r); i % 4 {
+			case 0:
+				r.Kind, r.Outcome = fleet.ReportDrift, ""
+			case 1:
+				r.Attempt = 2
+			case 2:
+				r.Digest = fleet.SHA256(nil)
+			case 3:
+				r.Rollout = "01J00000000000000000000000"
+			}
+		})
+		if after := must[fleet.AuditHead](t)(w.plane().History.AuditHead(t.Context())); after != before {
+			t.Errorf("forged reports made %d audit entries", after.Size-before.Size)
+		}
+		if kept := w.reports("web-01"); kept != 2000 {
+			t.Errorf("%d reports are kept, want the newest 2000", kept)
+		}
+		// The order that was given has one end, however often it is told.
+		send(500, func(_ int, r *fleet.Report) { outcome(r) })
+		outcomes := must[api.Page[fleet.AuditEntry]](t)(w.plane().History.Audit(t.Context(), fleet.AuditFilter{Action: fleet.ActionReportOutcome}, fleet.PageRequest{}))
+		if len(outcomes.Items) != 1 {
+			t.Errorf("%d outcomes in the audit trail, want 1", len(outcomes.Items))
+		}
+	})
 }
 
 // E08 and the rules of tokens.

@@ -5,6 +5,7 @@ package plane
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,10 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
+
+// ErrNewer is the cause of a context that ends because the machine has made a
+// newer call of the same kind. A check-in that it ends is answered at once.
+var ErrNewer = errors.New("the machine has made a newer call of this kind")
 
 // CheckIn takes in what an agent says of its machine and answers with its
 // orders, as soon as they are others than it has, at the latest after
@@ -65,7 +70,10 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-p.loop.Closing():
 			return api.Orders{}, loop.ErrClosed()
 		case <-ctx.Done():
-			return api.Orders{}, ctx.Err()
+			if !errors.Is(context.Cause(ctx), ErrNewer) {
+				return api.Orders{}, ctx.Err()
+			}
+			wait = 0
 		}
 	}
 }
@@ -100,41 +108,24 @@ func etag(o api.Orders) (string, error) {
 	return fleet.SHA256(b).Short(), nil
 }
 
-// cleanCheckIn cuts what an agent says to its limits and refuses what is
-// invalid.
+// cleanCheckIn refuses a check-in of another machine (E07), and drops marks of
+// earlier replies that are none of ours. What the agent says of its machine is
+// cleaned where it is taken in.
 func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 	if in.Machine != machine {
 		return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the check-in that of %.80q", machine, in.Machine)
 	}
-	in.Waiting = fleet.CleanText(in.Waiting, 1000)
-	in.AgentVersion = fleet.CleanText(in.AgentVersion, 64)
-	in.Tags = fleet.NewTags(in.Tags, nil).Signed
-	in.Checks = in.Checks[:min(len(in.Checks), fleet.MaxChecks)]
-	for i := range in.Checks {
-		in.Checks[i].Observed = fleet.CleanText(in.Checks[i].Observed, fleet.MaxObserved)
+	if len(in.Epoch) > maxEcho {
+		in.Epoch = ""
 	}
-	bad := func(what string) error { return fleet.Errorf(fleet.Invalid, "check-in: bad %s", what) }
-	switch {
-	case in.State != "" && !in.State.Valid():
-		return bad("state")
-	case in.System != "" && !in.System.Valid():
-		return bad("system")
-	case in.Line != "" && !in.Line.Valid():
-		return bad("line")
-	case len(in.BootID) > 64:
-		return bad("bootId")
-	case in.RunsRelease != "" && !in.RunsRelease.Valid():
-		return bad("runsRelease")
-	case len(in.Epoch) > 300 || len(in.Have) > 100:
-		return bad("epoch or have")
+	if len(in.Have) > maxEcho {
+		in.Have = ""
 	}
-	for _, path := range []fleet.StorePath{in.Running, in.Booted, in.BootDefault} {
-		if path != "" && !path.Valid() {
-			return bad("store path")
-		}
-	}
-	return fleet.ValidateTags(in.Tags)
+	return nil
 }
+
+// maxEcho bounds what an agent repeats from a reply, in bytes.
+const maxEcho = 300
 
 // takeIn notes the contact, and writes what is new.
 func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
@@ -174,7 +165,8 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
 	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
 	m.Tags = fleet.NewTags(in.Tags, m.Tags.Operator)
-	m.Checks = in.Checks
+	m.Checks = slices.Clone(in.Checks)
+	m.CleanStatus()
 	if m.Checks == nil {
 		m.Checks = []fleet.HealthCheckResult{}
 	}
@@ -203,17 +195,21 @@ func notable(a, b fleet.Machine) bool {
 		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.Tags.Effective, b.Tags.Effective)
 }
 
-// maxReports bounds how many reports come at once; an agent sends the rest
+// MaxReports bounds how many reports come at once; an agent sends the rest
 // next.
-const maxReports = 1000
+const MaxReports = 1000
+
+// keptReports is how many applied reports of a machine are kept at most, so that
+// no machine fills the disk.
+const keptReports = 2000
 
 // SubmitReports keeps a machine's reports and returns when they are durable.
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
-	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}}
-	if len(reports) > maxReports {
-		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), maxReports)
+	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}, Reasons: map[string]string{}}
+	if len(reports) > MaxReports {
+		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), MaxReports)
 	}
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
 		return reply, err
@@ -225,12 +221,16 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 		}
 		r.Clean()
 		if err := r.Validate(); err != nil {
-			p.loop.Log.Warn("rejected a report", "machine", machine, "report", fleet.CleanText(r.ID, 64), "err", err)
 			reply.Rejected = append(reply.Rejected, r.ID)
+			reply.Reasons[r.ID] = err.Error()
 			continue
 		}
 		reply.Accepted = append(reply.Accepted, r.ID)
 		good = append(good, r)
+	}
+	if n := len(reply.Rejected); n > 0 { // one line, however many they are
+		first := reply.Rejected[0]
+		p.loop.Log.Warn("rejected reports", "machine", machine, "count", n, "first", fleet.CleanLine(first, 64), "err", reply.Reasons[first])
 	}
 	if len(good) == 0 {
 		return reply, nil
@@ -242,7 +242,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 				return err
 			}
 		}
-		return nil
+		return tx.DeleteReportsBeyond(ctx, machine, keptReports)
 	})
 	if err != nil {
 		return api.ReportsReply{}, err

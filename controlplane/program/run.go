@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ import (
 // Run runs a control plane until ctx ends. What is wrong at the start is one
 // error that says what to do.
 func Run(ctx context.Context, conf config.ControlPlane, version string, log *slog.Logger) error {
+	limitMemory()
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
 	}
@@ -87,7 +89,8 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 		return err
 	}
 	log.Info("control plane is up", "version", pc.Version, "operators", sockets.Operators.Addr().String(),
-		"agents", sockets.Agents.Addr().String(), "metrics", sockets.Metrics.Addr().String(), "database", conf.DatabasePath())
+		"agents", sockets.Agents.Addr().String(), "metrics", sockets.Metrics.Addr().String(), "database", conf.DatabasePath(),
+		"memoryLimit", debug.SetMemoryLimit(-1))
 	notify(log, daemon.SdNotifyReady)
 	err = srv.Serve(ctx, sockets)
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {

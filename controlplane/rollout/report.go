@@ -139,11 +139,14 @@ func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
 	if len(r.Checks) > 0 {
 		a.Checks = slices.Clone(r.Checks)
 	}
-	reason := r.Reason
-	if reason == "" && ordered {
+	reason, message := r.Reason, r.Message
+	switch {
+	case reason == "" && ordered:
 		reason = fleet.ReasonRevertOrdered
+	case !ordered && !r.Outcome.Valid():
+		reason, message = fleet.ReasonUnknownOutcome, "reported the outcome "+string(r.Outcome)+": "+r.Message
 	}
-	st.end(a, state, reason, r.Message)
+	st.end(a, state, reason, message)
 	if ordered && state == fleet.AssignReverted {
 		// It obeyed: no failure of the release.
 		st.batches[a.Batch].Acknowledged++

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,15 +15,12 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Limits of what an agent may send, and of how long a call may take beyond its
-// wait.
+// Limits of how long a call may take beyond its wait.
 const (
-	maxCheckIn     = 512 << 10
-	maxReports     = 8 << 20
-	maxCSR         = 32 << 10
 	agentReadTime  = 30 * time.Second
 	agentWriteTime = 30 * time.Second
 )
@@ -46,9 +42,13 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agent serves machines whose certificate is good now. It answers with what fn
-// returns: []byte as it is, anything else as JSON.
-func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+// agentCall does what a machine asks for.
+type agentCall func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)
+
+// agent serves machines whose certificate is good now, and that keep to their
+// budget. It answers with what fn returns: []byte as it is, anything else as
+// JSON.
+func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
@@ -63,9 +63,29 @@ func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Reque
 		}
 		rec.caller = string(m)
 		s.conns.seen(r.Context(), m, r.TLS)
-		v, err := fn(w, r, m)
+		if err := s.budgets.call(m, name, r.ContentLength, s.clock.Now()); err != nil {
+			s.pause(r.Context())
+			s.answer(w, rec, nil, err)
+			return
+		}
+		v, err := s.only(name, w, r, m, fn)
 		s.answer(w, rec, v, err)
 	}
+}
+
+// only makes a call of a machine, and ends the older one of the same kind.
+func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, m fleet.MachineID, fn agentCall) (any, error) {
+	ctx, done := s.calls.begin(r.Context(), m, name)
+	defer done()
+	// A call that still waits for its body is cut there.
+	rec := recordOf(ctx)
+	rec.bodyRead = context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
+	defer rec.bodyRead()
+	v, err := fn(w, r.WithContext(ctx), m)
+	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
+		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)
+	}
+	return v, err
 }
 
 func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
@@ -93,25 +113,6 @@ func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
 	_ = rc.SetWriteDeadline(now.Add(write))
 }
 
-// decode reads a body. Unknown fields pass, unlike operators': an agent may be
-// newer than its control plane, and must not lose it for that. Once the body is
-// read, the read deadline ends: it would cut a long poll.
-func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return fleet.Errorf(fleet.TooLarge, "request has more than %d bytes", limit)
-	case err != nil:
-		return fleet.Errorf(fleet.Invalid, "read request: %w", err)
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	if err := json.Unmarshal(b, v); err != nil {
-		return fleet.Errorf(fleet.Invalid, "request: %w", err)
-	}
-	return nil
-}
-
 // own refuses a machine whose request is for another one (E07).
 func own(certificate, claimed fleet.MachineID) error {
 	if certificate == claimed {
@@ -121,8 +122,8 @@ func own(certificate, claimed fleet.MachineID) error {
 }
 
 func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
-	var ci api.CheckIn
-	if err := decode(w, r, maxCheckIn, &ci); err != nil {
+	ci, err := decodeCheckIn(w, r)
+	if err != nil {
 		return nil, err
 	}
 	if err := own(m, ci.Machine); err != nil {
@@ -149,16 +150,15 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.Machine
 }
 
 func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
-	var in api.Reports
-	if err := decode(w, r, maxReports, &in); err != nil {
+	reports, err := decodeReports(w, r, m)
+	if err != nil {
 		return nil, err
 	}
-	for _, rep := range in.Reports {
-		if err := own(m, rep.Machine); err != nil {
-			return nil, err
-		}
+	if err := s.budgets.reports(m, len(reports), s.clock.Now()); err != nil {
+		s.pause(r.Context())
+		return nil, err
 	}
-	return s.plane.SubmitReports(r.Context(), m, in.Reports)
+	return s.plane.SubmitReports(r.Context(), m, reports)
 }
 
 func (s *Server) release(_ http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {

@@ -3,51 +3,152 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
+// Limits of the agents' connections. Those that have not shown a certificate
+// serve enrolment only, or are not through their handshake; they never take the
+// place of one that has. SECURITY.md has the same figures.
+const (
+	strangerTime       = 10 * time.Second // in all, then a connection without a certificate is closed
+	maxStrangers       = 1024
+	maxConnsOfAMachine = 16 // an agent has two
+)
+
 // conns has the agents' open connections, so that those of a refused machine
-// can be closed, with its long poll (E07).
+// can be closed, with its long poll (E07), and so that there are not too many
+// of those that anybody can open.
 type conns struct {
 	mu    sync.Mutex
-	peers map[net.Conn]peer
+	peers map[net.Conn]*peer
+	// machines has the connections of each machine, oldest first.
+	machines map[fleet.MachineID][]net.Conn
+	// strangers have shown no certificate, oldest first; from counts them by
+	// address.
+	strangers *list.List // of net.Conn
+	from      map[string]int
 }
 
-// peer is the machine at the other end of a connection; zero before its first
-// request.
+// peer is what is at the other end of a connection.
 type peer struct {
-	machine fleet.MachineID
+	machine fleet.MachineID // "" before its first request
 	tls     *tls.ConnectionState
+
+	stranger *list.Element // nil once it has shown a certificate
+	address  string
+	late     *time.Timer
 }
 
 type connKey struct{}
 
-func newConns() *conns { return &conns{peers: map[net.Conn]peer{}} }
+func newConns() *conns {
+	return &conns{peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, strangers: list.New(), from: map[string]int{}}
+}
 
-// open is for http.Server.ConnContext.
+// open is for http.Server.ConnContext. It runs before the handshake.
 func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.peers[conn] = peer{}
+	p := &peer{address: host(conn.RemoteAddr().String())}
+	p.stranger = c.strangers.PushBack(conn)
+	c.from[p.address]++
+	p.late = time.AfterFunc(strangerTime, func() { c.closeStranger(conn) })
+	c.peers[conn] = p
+	if c.strangers.Len() > maxStrangers {
+		c.severMostCrowded()
+	}
 	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// severMostCrowded closes the oldest stranger of the address that has the most.
+// So one address cannot shut others out.
+func (c *conns) severMostCrowded() {
+	most := 0
+	for _, n := range c.from {
+		most = max(most, n)
+	}
+	for e := c.strangers.Front(); e != nil; e = e.Next() {
+		conn := e.Value.(net.Conn)
+		if p := c.peers[conn]; c.from[p.address] == most {
+			c.introduce(p) // closing takes a moment, in which it does not count
+			sever(conn)
+			return
+		}
+	}
+}
+
+// introduce takes a peer out of the strangers.
+func (c *conns) introduce(p *peer) {
+	if p.stranger == nil {
+		return
+	}
+	p.late.Stop()
+	c.strangers.Remove(p.stranger)
+	p.stranger = nil
+	if c.from[p.address]--; c.from[p.address] == 0 {
+		delete(c.from, p.address)
+	}
+}
+
+func (c *conns) closeStranger(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.peers[conn]; ok && p.stranger != nil {
+		sever(conn)
+	}
 }
 
 // changed is for http.Server.ConnState.
 func (c *conns) changed(conn net.Conn, state http.ConnState) {
-	if state == http.StateClosed || state == http.StateHijacked {
+	switch state {
+	case http.StateActive: // a request begins: the handshake is over
+		if t, ok := conn.(*tls.Conn); ok && len(t.ConnectionState().PeerCertificates) > 0 {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if p, ok := c.peers[conn]; ok {
+				c.introduce(p)
+			}
+		}
+	case http.StateClosed, http.StateHijacked:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.peers, conn)
+		c.remove(conn)
+	case http.StateNew, http.StateIdle:
 	}
 }
 
-// seen notes the machine at the other end of ctx's connection.
+func (c *conns) remove(conn net.Conn) {
+	p, ok := c.peers[conn]
+	if !ok {
+		return
+	}
+	c.introduce(p)
+	delete(c.peers, conn)
+	if p.machine == "" {
+		return
+	}
+	of := c.machines[p.machine]
+	for i, other := range of {
+		if other == conn {
+			of = append(of[:i:i], of[i+1:]...)
+			break
+		}
+	}
+	if c.machines[p.machine] = of; len(of) == 0 {
+		delete(c.machines, p.machine)
+	}
+}
+
+// seen notes the machine at the other end of ctx's connection. The machine's
+// oldest connection is closed when it has too many.
 func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
 	if !ok {
@@ -55,8 +156,16 @@ func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionS
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p, ok := c.peers[conn]; ok && p.machine == "" {
-		c.peers[conn] = peer{machine: m, tls: cs}
+	p, ok := c.peers[conn]
+	if !ok || p.machine != "" {
+		return
+	}
+	c.introduce(p)
+	p.machine, p.tls = m, cs
+	c.machines[m] = append(c.machines[m], conn)
+	if of := c.machines[m]; len(of) > maxConnsOfAMachine {
+		sever(of[0])
+		c.remove(of[0])
 	}
 }
 
@@ -67,27 +176,32 @@ func (c *conns) closeIf(bad func(peer) bool) int {
 	open := make(map[net.Conn]peer, len(c.peers))
 	for conn, p := range c.peers {
 		if p.machine != "" {
-			open[conn] = p
+			open[conn] = *p
 		}
 	}
 	c.mu.Unlock()
 	n := 0
 	for conn, p := range open {
-		if !bad(p) {
-			continue
+		if bad(p) {
+			n++
+			sever(conn)
 		}
-		n++
-		if t, ok := conn.(*tls.Conn); ok {
-			conn = t.NetConn() // a TLS close would wait for the peer
-		}
-		_ = conn.Close()
 	}
 	return n
 }
 
-// count is how many connections are open.
-func (c *conns) count() int {
+// sever closes a connection at once: a TLS close would wait for the peer.
+func sever(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	_ = conn.Close()
+}
+
+// count is how many connections are open, and how many of them have shown no
+// certificate.
+func (c *conns) count() (all, strangers int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.peers)
+	return len(c.peers), c.strangers.Len()
 }

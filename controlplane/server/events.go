@@ -61,17 +61,25 @@ func (o *operators) eventOperations() {
 	})
 }
 
-// stream writes the events after a given one until the reader is gone or the
-// server stops.
+// stream writes the events after a given one until the reader is gone, its key
+// has ended, or the server stops.
 func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy must not hold events back
-	ctx, cancel := o.untilDrain(r.Context())
-	defer cancel()
-	if err := writeEvents(w, after, o.clock.UnixMilli(), o.plane.History.Events(ctx, after, f, api.HeartbeatEvery)); err != nil && ctx.Err() == nil {
+	ctx, done, err := o.lasting(r)
+	if err != nil {
+		rec.err = err
+		panic(http.ErrAbortHandler) // the key ended just now; the reader's next try says so
+	}
+	defer done()
+	err = writeEvents(w, after, o.clock.UnixMilli(), o.plane.History.Events(ctx, after, f, api.HeartbeatEvery))
+	switch cause := context.Cause(ctx); {
+	case fleet.ErrorCode(cause) == fleet.Unauthenticated:
+		rec.err = cause
+	case cause == nil:
 		rec.err = err
 	}
 }

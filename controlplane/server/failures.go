@@ -4,6 +4,7 @@ package server
 
 import (
 	"net"
+	"net/netip"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -31,16 +32,31 @@ func newFailures() (*failures, error) {
 
 // add counts a failure and reports whether the address has had too many.
 func (f *failures) add(remote string, now time.Time) (tooMany bool) {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	l, ok := f.addrs.Get(host)
+	address := host(remote)
+	l, ok := f.addrs.Get(address)
 	if !ok {
 		l = rate.NewLimiter(failuresPerSec, failureBurst)
-		if first, known, _ := f.addrs.PeekOrAdd(host, l); known {
+		if first, known, _ := f.addrs.PeekOrAdd(address, l); known {
 			l = first
 		}
 	}
 	return !l.AllowN(now, 1)
+}
+
+// host is an address without its port; of IPv6 the network, for a single user
+// has 2^64 addresses.
+func host(remote string) string {
+	h, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	a, err := netip.ParseAddr(h)
+	if err != nil || a.Unmap().Is4() {
+		return h
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return h
+	}
+	return p.String()
 }

@@ -53,13 +53,19 @@ func (o *operators) exportAudit(hctx huma.Context, f fleet.AuditFilter, p api.Pa
 	w.Header().Set("Content-Disposition", `attachment; filename="audit.csv"`)
 	rc := http.NewResponseController(w)
 	out := csv.NewWriter(w)
-	err := writeCSV(out, []string{"seq", "at", "actor", "action", "subject", "detail", "hash"})
+	ctx, done, err := o.lasting(r)
+	if err != nil {
+		rec.err = err
+		panic(http.ErrAbortHandler)
+	}
+	defer done()
+	err = writeCSV(out, []string{"seq", "at", "actor", "action", "subject", "detail", "hash"})
 	for err == nil {
 		_ = rc.SetWriteDeadline(time.Now().Add(streamWrite)) // every connection of this server can
 		if err = writeAudit(out, p.Items); err != nil || p.Next == "" {
 			break
 		}
-		p, err = o.plane.History.Audit(r.Context(), f, fleet.PageRequest{Cursor: p.Next, Limit: fleet.MaxLimit})
+		p, err = o.plane.History.Audit(ctx, f, fleet.PageRequest{Cursor: p.Next, Limit: fleet.MaxLimit})
 	}
 	if err != nil {
 		rec.err = err

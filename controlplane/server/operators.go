@@ -235,11 +235,35 @@ func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Conte
 }
 
 func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
+	key, err := bearer(r)
+	if err != nil {
+		return access.Caller{}, err
+	}
+	return s.plane.Keys.Authenticate(r.Context(), key)
+}
+
+// bearer is the API key that a request comes with.
+func bearer(r *http.Request) (string, error) {
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || key == "" {
-		return access.Caller{}, fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
+		return "", fleet.Errorf(fleet.Unauthenticated, "no API key").WithHint("send it as: Authorization: Bearer nfk_...")
 	}
-	return s.plane.Keys.Authenticate(r.Context(), strings.TrimSpace(key))
+	return strings.TrimSpace(key), nil
+}
+
+// lasting returns a context for a reply that goes on: it ends with the request,
+// when the key ends (E09), or when the server stops.
+func (s *Server) lasting(r *http.Request) (context.Context, func(), error) {
+	key, err := bearer(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, done, err := s.plane.Keys.While(r.Context(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := s.untilDrain(ctx)
+	return ctx, func() { cancel(); done() }, nil
 }
 
 type callerKey struct{}

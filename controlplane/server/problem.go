@@ -3,7 +3,9 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 // problem is an api.Problem in the shape of huma's errors.
 type problem struct {
 	api.Problem
+	retry int // seconds of Retry-After where there is one; retrySeconds if 0
 }
 
 func (p *problem) Error() string             { return p.Detail }
@@ -25,7 +28,12 @@ func (p *problem) ContentType(string) string { return api.ProblemType }
 
 // problemOf is the problem that a caller gets for err.
 func problemOf(err error) *problem {
-	return &problem{Problem: api.NewProblem(err)}
+	p := &problem{Problem: api.NewProblem(err)}
+	var over *overBudget
+	if errors.As(err, &over) {
+		return overBudgetProblem(p, over)
+	}
+	return p
 }
 
 // retrySeconds is the Retry-After of a part that is down or busy.
@@ -45,7 +53,7 @@ func (p *problem) headers() http.Header {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="nixfleet"`)
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		h.Set("Retry-After", strconv.Itoa(retrySeconds))
+		h.Set("Retry-After", strconv.Itoa(cmp.Or(p.retry, retrySeconds)))
 	}
 	return h
 }

@@ -47,6 +47,8 @@ type Server struct {
 	metrics  *metrics
 	conns    *conns
 	failures *failures
+	budgets  *budgets
+	calls    *calls
 
 	operators, agents, health *http.Server
 
@@ -98,9 +100,13 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	budgets, err := newBudgets()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), failures: failures,
+		conns: newConns(), failures: failures, budgets: budgets, calls: newCalls(),
 	}
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
 	s.draining, s.drain = context.WithCancel(context.Background())

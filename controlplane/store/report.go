@@ -82,6 +82,15 @@ func (t *Tx) MarkApplied(ctx context.Context, seq int64) error {
 	return nil
 }
 
+// DeleteReportsBeyond forgets applied reports of a machine but the newest ones.
+func (t *Tx) DeleteReportsBeyond(ctx context.Context, id fleet.MachineID, newest int) error {
+	if _, err := t.exec(ctx, `DELETE FROM machine_report WHERE machine_id = $1 AND applied = 1
+		AND seq < (SELECT seq FROM machine_report WHERE machine_id = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2)`, string(id), newest-1); err != nil {
+		return fmt.Errorf("delete reports of %s: %w", id, err)
+	}
+	return nil
+}
+
 // DeleteReportsBefore forgets applied reports that arrived before a time. The
 // newest row stays, so that the order never starts again.
 func (t *Tx) DeleteReportsBefore(ctx context.Context, at int64) error {

@@ -73,7 +73,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	p.also = map[string]reflect.Value{"AgentCheck": check}
 	p.table(&b, "Agent", agent, "")
 
-	b.WriteString("\n## control-plane.toml\n\n`/etc/nixfleet/control-plane.toml`. An empty file is enough to start with.\n")
+	b.WriteString("\n## control-plane.toml\n\n`/etc/nixfleet/control-plane.toml`. An empty file is enough to start with.\n\nThe program keeps to three quarters of the machine's memory, or of what its cgroup allows (`MemoryMax`, `MemoryHigh` of the unit): near\nto it, it collects garbage more often. `GOMEMLIMIT` in its environment, such as `2GiB`, sets another limit; the log says at the start\nwhich it is (`memoryLimit`).\n")
 	file := filepath.Join(t.TempDir(), "control-plane.toml")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

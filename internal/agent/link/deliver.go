@@ -11,17 +11,24 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// deliver sends the queued reports in order, until ctx ends (A09).
+// mostReports is how many reports are sent at once.
+const mostReports = 32
+
+// deliver sends the queued reports in order, until ctx ends (A09). When they
+// are too large together it sends fewer at once.
 func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures, waits := 0, backOff(20*time.Second)
+	size := mostReports
 	for {
-		batch, err := l.Outbox.Batch(32)
+		batch, err := l.Outbox.Batch(size)
 		if err == nil && len(batch) > 0 {
 			err = l.send(ctx, p, batch)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
+		case fleet.ErrorCode(err) == fleet.TooLarge && len(batch) > 1:
+			size = len(batch) / 2
 		case err != nil:
 			failures++
 			d := waits.NextBackOff()
@@ -41,7 +48,7 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 			case <-l.Outbox.Wake():
 			}
 		default:
-			failures = 0
+			failures, size = 0, mostReports
 			waits.Reset()
 		}
 	}
@@ -53,7 +60,7 @@ func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) e
 		return err
 	}
 	if len(reply.Rejected) > 0 {
-		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected)
+		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected, "reasons", reply.Reasons)
 	}
 	if len(reply.Accepted)+len(reply.Rejected) == 0 {
 		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))

@@ -148,9 +148,21 @@ func TestPoll_BacksOffAndObeysRetryAfter(t *testing.T) {
 			t.Errorf("gap %d is %s, want between half of %s and it", i, d, limit)
 		}
 	}
+	later := askedToWait(t, http.StatusServiceUnavailable)
+	for _, d := range pollFor(t, 5*time.Minute, nil, func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, later }) {
+		if d < 7*time.Second || d > 10*time.Second {
+			t.Errorf("asked again after %s, told to wait 7 s", d)
+		}
+	}
+}
+
+// askedToWait is the error of a call that a control plane answers with status
+// and a Retry-After of 7 s.
+func askedToWait(t *testing.T, status int) error {
+	t.Helper()
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "7")
-		w.WriteHeader(http.StatusServiceUnavailable)
+		w.WriteHeader(status)
 	}))
 	defer srv.Close()
 	c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: srv.URL, TLS: srv.Client().Transport.(*http.Transport).TLSClientConfig})
@@ -158,14 +170,10 @@ func TestPoll_BacksOffAndObeysRetryAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, later := c.CheckIn(t.Context(), api.CheckIn{})
-	if after, ok := api.RetryAfter(later); !ok || after != 7*time.Second {
+	if after, ok := api.RetryAfter(later); !ok || after != 7*time.Second || fleet.ErrorCode(later) != fleet.Unavailable {
 		t.Fatalf("retry after %s, %t: %v", after, ok, later)
 	}
-	for _, d := range pollFor(t, 5*time.Minute, nil, func(int, api.CheckIn) (api.Orders, error) { return api.Orders{}, later }) {
-		if d < 7*time.Second || d > 10*time.Second {
-			t.Errorf("asked again after %s, told to wait 7 s", d)
-		}
-	}
+	return later
 }
 
 // A16: machines that boot together do not ask together.
@@ -313,6 +321,76 @@ func TestDeliver_SendsInOrderUntilAcknowledged(t *testing.T) {
 	<-done
 	if d := cmp.Diff(got, want); d != "" {
 		t.Errorf("-got +want:\n%s", d)
+	}
+}
+
+// delivering delivers 40 reports to a control plane that answers as it is told,
+// and returns how many came each time, and how long all took.
+func delivering(t *testing.T, answer func(call int, r []fleet.Report) error) (sizes []int, took time.Duration) {
+	t.Helper()
+	const queued = 40
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		p := &fakePlane{reports: func(r []fleet.Report) (api.ReportsReply, error) {
+			sizes = append(sizes, len(r))
+			if err := answer(len(sizes), r); err != nil {
+				return api.ReportsReply{}, err
+			}
+			var ack api.ReportsReply
+			for _, x := range r {
+				got = append(got, x.ID)
+			}
+			ack.Accepted = got[len(got)-len(r):]
+			return ack, nil
+		}}
+		l, _ := testLink(t)
+		for i := range queued {
+			if err := l.Outbox.Put(fleet.Report{ID: fmt.Sprint("r", i), Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go func() {
+			for l.Outbox.Len() > 0 && wait.For(ctx, time.Millisecond) {
+			}
+			took = time.Since(begin)
+			cancel()
+		}()
+		l.deliver(ctx, p)
+		if len(got) != queued || got[0] != "r0" || got[queued-1] != "r39" {
+			t.Errorf("%d reports arrived: %v", len(got), got)
+		}
+	})
+	return sizes, took
+}
+
+// A16: a machine that is over its budget waits as long as it is told, and loses
+// nothing.
+func TestDeliver_WaitsWhenItIsOverItsBudget(t *testing.T) {
+	later := askedToWait(t, http.StatusTooManyRequests)
+	sizes, took := delivering(t, func(call int, _ []fleet.Report) error {
+		if call <= 2 {
+			return later
+		}
+		return nil
+	})
+	if !cmp.Equal(sizes, []int{32, 32, 32, 8}) || took < 14*time.Second || took > 15*time.Second {
+		t.Errorf("sent %v in %s, want 32, 32, 32, 8 in 14 s", sizes, took)
+	}
+}
+
+// A15: reports that are too large together are sent in smaller parts.
+func TestDeliver_SendsFewerWhenTheyAreTooLarge(t *testing.T) {
+	sizes, took := delivering(t, func(_ int, r []fleet.Report) error {
+		if len(r) > 10 {
+			return fleet.Errorf(fleet.TooLarge, "request has more than 8 MiB")
+		}
+		return nil
+	})
+	if want := []int{32, 16, 8, 32, 16, 8, 24, 12, 6, 18, 9, 9}; !cmp.Equal(sizes, want) || took > time.Second {
+		t.Errorf("sent %v in %s, want %v at once", sizes, took, want)
 	}
 }
 

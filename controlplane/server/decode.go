@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Limits of what an agent may send. A report that agents of ours send has at
+// most maxReport bytes: they cut it themselves.
+const (
+	maxCheckIn = 512 << 10
+	maxReports = 8 << 20
+	maxReport  = 1 << 20
+	maxCSR     = 32 << 10
+	maxFields  = 64 // of a list of reports: it has one, and newer agents may have more
+)
+
+// agentBody reads an agent's request as a stream, so that what is more than may come
+// is refused before it takes memory.
+type agentBody struct {
+	dec   *json.Decoder
+	limit int64 // of the whole, in bytes
+	// part is how many bytes may still be read for the part at hand.
+	part *io.LimitedReader
+}
+
+// openBody begins to read a request. Part limits what takes memory at once.
+func openBody(w http.ResponseWriter, r *http.Request, limit, part int64) *agentBody {
+	b := &agentBody{limit: limit, part: &io.LimitedReader{R: http.MaxBytesReader(w, r.Body, limit), N: part}}
+	b.dec = json.NewDecoder(b.part)
+	return b
+}
+
+// err is what an agent is told of an error of the decoder.
+func (b *agentBody) err(err error) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return fleet.Errorf(fleet.TooLarge, "request has more than %d bytes", b.limit)
+	case b.part.N <= 0:
+		return fleet.Errorf(fleet.TooLarge, "a part of the request is too large")
+	case errors.Is(err, io.EOF):
+		return fleet.Errorf(fleet.Invalid, "request: the JSON value is not whole")
+	}
+	return fleet.Errorf(fleet.Invalid, "request: %w", err)
+}
+
+// value reads the next JSON value into v. A field of the wrong type is left
+// out; the others count.
+func (b *agentBody) value(v any) error {
+	var wrongType *json.UnmarshalTypeError
+	if err := b.dec.Decode(v); err != nil && !errors.As(err, &wrongType) {
+		return b.err(err)
+	}
+	return nil
+}
+
+// delim reads a bracket or brace.
+func (b *agentBody) delim(want json.Delim) error {
+	t, err := b.dec.Token()
+	if err != nil {
+		return b.err(err)
+	}
+	if t != want {
+		return fleet.Errorf(fleet.Invalid, "request: expected %q", want.String())
+	}
+	return nil
+}
+
+// end checks that nothing follows. Then the read deadline ends: it would cut a
+// long poll.
+func (b *agentBody) end(w http.ResponseWriter, r *http.Request) error {
+	b.part.N = maxReport
+	switch _, err := b.dec.Token(); {
+	case err == nil:
+		return fleet.Errorf(fleet.Invalid, "request: more text after the JSON value")
+	case !errors.Is(err, io.EOF):
+		return b.err(err)
+	}
+	if rec := recordOf(r.Context()); rec != nil && rec.bodyRead != nil {
+		rec.bodyRead()
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // every connection of this server can
+	return nil
+}
+
+// decode reads a body that is one value. Unknown fields pass, unlike
+// operators': an agent may be newer than its control plane, and must not lose
+// it for that.
+func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	b := openBody(w, r, limit, limit+1)
+	if err := b.value(v); err != nil {
+		return err
+	}
+	return b.end(w, r)
+}
+
+// decodeCheckIn reads a check-in. Checks and tags beyond their number are left
+// out, and take no memory.
+func decodeCheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
+	var in struct {
+		api.CheckIn
+		Checks few[fleet.HealthCheckResult] `json:"checks"`
+		Tags   few[fleet.Tag]               `json:"tags"`
+	}
+	in.Checks.limit, in.Tags.limit = fleet.MaxChecks, fleet.MaxTags
+	err := decode(w, r, maxCheckIn, &in)
+	in.CheckIn.Checks, in.CheckIn.Tags = in.Checks.items, in.Tags.items
+	return in.CheckIn, err
+}
+
+// decodeReports reads reports of machine m, one after the other: the first that
+// is one too many, or of another machine (E07), ends it.
+func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([]fleet.Report, error) {
+	b := openBody(w, r, maxReports, maxReport)
+	if err := b.delim('{'); err != nil {
+		return nil, err
+	}
+	var reports []fleet.Report
+	for fields := 0; b.dec.More(); fields++ {
+		if fields == maxFields {
+			return nil, fleet.Errorf(fleet.TooLarge, "request has more than %d fields", maxFields)
+		}
+		b.part.N = maxReport
+		field, err := b.dec.Token()
+		if err != nil {
+			return nil, b.err(err)
+		}
+		if field != "reports" {
+			if err := b.value(&ignored{}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if reports, err = b.reports(reports, m); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.delim('}'); err != nil {
+		return nil, err
+	}
+	return reports, b.end(w, r)
+}
+
+// reports reads a list of reports, or null, behind those that came before.
+func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID) ([]fleet.Report, error) {
+	switch t, err := b.dec.Token(); {
+	case err != nil:
+		return nil, b.err(err)
+	case t == nil:
+		return reports, nil
+	case t != json.Delim('['):
+		return nil, fleet.Errorf(fleet.Invalid, "request: reports must be a list")
+	}
+	for b.dec.More() {
+		if len(reports) == plane.MaxReports {
+			return nil, fleet.Errorf(fleet.TooLarge, "more than %d reports at once", plane.MaxReports)
+		}
+		b.part.N = maxReport
+		var in struct {
+			fleet.Report
+			Checks few[fleet.HealthCheckResult] `json:"checks"`
+			Failed few[string]                  `json:"failedUnits"`
+		}
+		in.Checks.limit, in.Failed.limit = fleet.MaxChecks, fleet.MaxFailedUnits
+		if err := b.value(&in); err != nil {
+			return nil, err
+		}
+		if err := own(m, in.Machine); err != nil {
+			return nil, err
+		}
+		in.Report.Checks, in.Report.Failed = in.Checks.items, in.Failed.items
+		reports = append(reports, in.Report)
+	}
+	return reports, b.delim(']')
+}
+
+// few is a list in JSON of which the first items count, up to a limit. Of
+// lists with the same name the first counts.
+type few[T any] struct {
+	items []T
+	limit int
+	read  bool
+}
+
+// UnmarshalJSON is for json.Unmarshaler; b is valid JSON. What is no list has
+// no items.
+func (f *few[T]) UnmarshalJSON(b []byte) error {
+	if f.read {
+		return nil
+	}
+	f.read = true
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return nil
+	}
+	for dec.More() && len(f.items) < f.limit {
+		var item T
+		var wrongType *json.UnmarshalTypeError
+		if err := dec.Decode(&item); err != nil && !errors.As(err, &wrongType) {
+			return err
+		}
+		f.items = append(f.items, item)
+	}
+	return nil
+}
+
+// ignored is a JSON value that nobody reads.
+type ignored struct{}
+
+// UnmarshalJSON is for json.Unmarshaler.
+func (*ignored) UnmarshalJSON([]byte) error { return nil }

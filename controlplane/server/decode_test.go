@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// filled is a body of the largest size that a request may have: head, as many
+// items as fit, tail.
+func filled(head, item, tail string) []byte {
+	return filledTo(maxReports, head, item, tail)
+}
+
+func filledTo(size int, head, item, tail string) []byte {
+	n := (size - len(head) - len(tail)) / (len(item) + 1)
+	b := bytes.NewBuffer(make([]byte, 0, size))
+	b.WriteString(head + item)
+	for range n - 1 {
+		b.WriteString("," + item)
+	}
+	b.WriteString(tail)
+	return b.Bytes()
+}
+
+// allocated is how many bytes fn allocates, whether they are freed or not.
+func allocated(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+func post(body []byte) (*httptest.ResponseRecorder, *http.Request) {
+	return httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+}
+
+// hostileReports are bodies of 8 MiB that ask for as much memory as they can.
+func hostileReports() map[string][]byte {
+	own := `{"machine":"web-01"}`
+	return map[string][]byte{
+		"reports of nobody": filled(`{"reports":[`, `{}`, `]}`),
+		"own reports":       filled(`{"reports":[`, own, `]}`),
+		"lists of reports":  filled(`{`, `"reports":[`+own+`]`, `}`),
+		"checks":            filled(`{"reports":[{"machine":"web-01","checks":[`, `{}`, `]}]}`),
+		"lists of checks":   filled(`{"reports":[{"machine":"web-01",`, `"checks":[{},{}]`, `}]}`),
+		"failed units":      filled(`{"reports":[{"machine":"web-01","failedUnits":[`, `""`, `]}]}`),
+		"one message":       filled(`{"reports":[{"machine":"web-01","message":"`, `aaaaaaa`, `"}]}`),
+		"messages":          filled(`{"reports":[`, `{"machine":"web-01","message":"`+strings.Repeat("a", 7000)+`"}`, `]}`),
+		"one unknown field": filled(`{"mood":[`, `{}`, `]}`),
+		"unknown fields":    filled(`{`, `"mood":{}`, `}`),
+		"depth":             bytes.Repeat([]byte(`[`), maxReports),
+		"depth in a field":  append([]byte(`{"mood":`), bytes.Repeat([]byte(`[`), maxReports-8)...),
+		"numbers":           filled(`{"reports":[`, `7`, `]}`),
+	}
+}
+
+// Items are counted while they are decoded: however many a body of 8 MiB has,
+// it takes a bounded amount of memory, and so do four at once.
+func TestDecodeReports_TakesBoundedMemory(t *testing.T) {
+	const limit = 24 << 20 // all that is allocated; most of it is garbage at once
+	for name, body := range hostileReports() {
+		t.Run(name, func(t *testing.T) {
+			w, r := post(body)
+			var reports []fleet.Report
+			var err error
+			if got := allocated(func() { reports, err = decodeReports(w, r, "web-01") }); got > limit {
+				t.Errorf("allocated %d KiB, want %d at most", got>>10, limit>>10)
+			}
+			if len(reports) > plane.MaxReports {
+				t.Errorf("%d reports came through", len(reports))
+			}
+			if err == nil {
+				t.Errorf("%d reports were taken, want an error", len(reports))
+			}
+			got := allocated(func() {
+				var wg sync.WaitGroup
+				for range 4 {
+					w, r := post(body)
+					wg.Go(func() { _, _ = decodeReports(w, r, "web-01") })
+				}
+				wg.Wait()
+			})
+			if got > 4*limit {
+				t.Errorf("four at once allocated %d KiB, want %d at most", got>>10, 4*limit>>10)
+			}
+		})
+	}
+}
+
+func TestDecodeCheckIn_TakesBoundedMemory(t *testing.T) {
+	const limit = 4 << 20
+	for name, body := range map[string][]byte{
+		"checks":         filledTo(maxCheckIn, `{"machine":"web-01","checks":[`, `{}`, `]}`),
+		"lists":          filledTo(maxCheckIn, `{"machine":"web-01",`, `"checks":[{}]`, `}`),
+		"tags":           filledTo(maxCheckIn, `{"machine":"web-01","tags":[`, `""`, `]}`),
+		"unknown fields": filledTo(maxCheckIn, `{"machine":"web-01",`, `"mood":{}`, `}`),
+	} {
+		w, r := post(body)
+		got := allocated(func() {
+			in, err := decodeCheckIn(w, r)
+			if err != nil || in.Machine != "web-01" || len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags {
+				t.Errorf("%s: %v, %d checks, %d tags", name, err, len(in.Checks), len(in.Tags))
+			}
+		})
+		if got > limit {
+			t.Errorf("%s: allocated %d KiB, want %d at most", name, got>>10, limit>>10)
+		}
+	}
+}
+
+// A field of the wrong type is left out; the report, and those behind it, count.
+func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
+	w, r := post([]byte(`{"later":{"a":[1]},"reports":[
+		{"machine":"web-01","id":"1","kind":"outcome","attempt":"first","message":"m","checks":{"name":"a"},"failedUnits":["a.service",7]},
+		{"machine":"web-01","id":"2","kind":"drift","at":1e999,"checks":[{"name":"a","failures":"many","status":"passing"}]}],"more":1}` + "\n"))
+	got, err := decodeReports(w, r, "web-01")
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%d reports, %v", len(got), err)
+	}
+	if a := got[0]; a.ID != "1" || a.Kind != fleet.ReportOutcome || a.Message != "m" || a.Attempt != 0 || len(a.Checks) != 0 || len(a.Failed) != 2 || a.Failed[0] != "a.service" {
+		t.Errorf("the first report is %+v", a)
+	}
+	if b := got[1]; b.ID != "2" || b.Kind != fleet.ReportDrift || len(b.Checks) != 1 || b.Checks[0].Name != "a" || b.Checks[0].Status != fleet.HealthCheckPassing {
+		t.Errorf("the second report is %+v", b)
+	}
+}
+
+func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
+	own := `{"machine":"web-01"}`
+	many := strings.Repeat(own+",", plane.MaxReports)
+	for _, tt := range []struct {
+		name, body string
+		want       fleet.Code
+		says       string
+	}{
+		{"the most", `{"reports":[` + strings.TrimSuffix(many, ",") + `]}`, "", ""},
+		{"one more", `{"reports":[` + many + own + `]}`, fleet.TooLarge, "more than 1000 reports"},
+		{"one more in two lists", `{"reports":[` + strings.TrimSuffix(many, ",") + `],"reports":[` + own + `]}`, fleet.TooLarge, "more than 1000 reports"},
+		{"a large report", `{"reports":[{"machine":"web-01","message":"` + strings.Repeat("a", 2*maxReport) + `"}]}`, fleet.TooLarge, "a part of the request"},
+		{"a large request", strings.Repeat(" ", maxReports+1), fleet.TooLarge, ""},
+		{"another machine", `{"reports":[{"machine":"db-01"}]}`, fleet.Forbidden, "web-01"}, // E07
+		{"cut short", `{"reports":[` + own, fleet.Invalid, "not whole"},
+		{"no list", `{"reports":7}`, fleet.Invalid, "list"},
+		{"a list", `[]`, fleet.Invalid, "expected"},
+		{"no JSON", `reports`, fleet.Invalid, "request"},
+		{"nothing", ``, fleet.Invalid, "not whole"},
+		{"two values", `{"reports":[]}{}`, fleet.Invalid, "after"},
+		{"none", `{}`, "", ""},
+		{"null", `{"reports":null}`, "", ""},
+	} {
+		w, r := post([]byte(tt.body))
+		_, err := decodeReports(w, r, "web-01")
+		if fleet.ErrorCode(err) != tt.want || tt.says != "" && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v (code %q), want code %q with %q", tt.name, err, fleet.ErrorCode(err), tt.want, tt.says)
+		}
+	}
+}
+
+// FuzzDecodeReports feeds the parser what a machine could send: it ends, and
+// keeps to its limits.
+func FuzzDecodeReports(f *testing.F) {
+	for _, s := range []string{
+		`{"reports":[{"machine":"web-01","id":"1","kind":"drift"}]}`, `{"reports":[{}`, `{"mood":[[[`, `[]`, `{"reports":null}`,
+		`{"reports":[{"machine":"web-01","checks":[{"name":"a"}],"failedUnits":["b"]}],"x":1}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, r := post(body)
+		reports, err := decodeReports(w, r, "web-01")
+		if err != nil {
+			return
+		}
+		for _, rep := range reports {
+			if rep.Machine != "web-01" || len(rep.Checks) > fleet.MaxChecks || len(rep.Failed) > fleet.MaxFailedUnits {
+				t.Fatalf("%+v came through", rep)
+			}
+		}
+	})
+}
