@@ -47,12 +47,14 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// seen notes the machine at the other end of ctx's connection.
-func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) {
+// seen notes the machine at the other end of ctx's connection, by the name in its
+// certificate.
+func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
-	if !ok {
+	if !ok || cs == nil || len(cs.PeerCertificates) == 0 {
 		return
 	}
+	m := fleet.MachineID(cs.PeerCertificates[0].Subject.CommonName)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, ok := c.peers[conn]; ok && p.machine == "" {
