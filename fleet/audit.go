@@ -26,6 +26,7 @@ const (
 	ActionMachineRegister   = "machine.register"
 	ActionMachineEnroll     = "machine.enroll"
 	ActionMachineRenew      = "machine.renew"
+	ActionMachineKey        = "machine.key"
 	ActionMachineLifecycle  = "machine.lifecycle"
 	ActionMachineTags       = "machine.tags"
 	ActionMachineAdopt      = "machine.adopt"

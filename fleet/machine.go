@@ -127,6 +127,7 @@ type Machine struct {
 	Drift       bool                `json:"drift"` // runs something else than the agent activated
 
 	AgentVersion string `json:"agentVersion,omitempty"`
+	Key          Digest `json:"key,omitempty"` // of its public key; a certificate of the control plane's CA counts only with it
 	CreatedAt    int64  `json:"createdAt"`
 	EnrolledAt   int64  `json:"enrolledAt"`
 	LastContact  int64  `json:"lastContact"`

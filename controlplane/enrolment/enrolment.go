@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package enrolment gives machines their identity: one-time tokens, the
-// certificates that machines get for them, and which of those are revoked.
+// Package enrolment gives machines their identity: one-time tokens, the key that
+// a machine enrols with, and which certificates count. A certificate of the
+// control plane's own CA counts while its key is that of the machine's row; of
+// another CA, while its serial number has not ended. No clock revives either.
 //
 // It never signs: the caller hands in how a certificate is issued. It never
 // sees a machine's private key.
@@ -17,7 +19,6 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
-	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -25,20 +26,18 @@ import (
 // tokenLife is how long an enrolment token is good for at most.
 const tokenLife = 24 * time.Hour
 
-// Registrar enrols machines and knows which certificates are revoked.
+// Registrar enrols machines and knows which certificates count.
 type Registrar struct {
 	loop      *loop.Loop
 	documents *documents.Keeper
-	serials   *serials
+	shown     *shown
 }
 
-// Open reads the revoked certificates.
+// Open reads the certificates of another CA that have ended.
 func Open(ctx context.Context, l *loop.Loop, d *documents.Keeper) (*Registrar, error) {
-	r := &Registrar{loop: l, documents: d, serials: &serials{revoked: map[string]bool{}}}
-	list, err := l.Store.RevokedCertificates(ctx, l.Clock.UnixMilli())
-	for _, c := range list {
-		r.serials.add(c.Serial)
-	}
+	r := &Registrar{loop: l, documents: d, shown: newShown()}
+	ended, err := l.Store.EndedCertificates(ctx)
+	r.shown.end(ended...)
 	return r, err
 }
 
@@ -117,14 +116,11 @@ func mayHaveToken(c access.Caller, m fleet.Machine, replace bool) error {
 	return c.MayTouch(m)
 }
 
-// Issue signs the certificate for a token's machine. It may refuse, when the
-// request is for another name for example; then nothing happens.
-type Issue func(machine fleet.MachineID) (serial string, der []byte, notAfter int64, err error)
-
-// RedeemToken exchanges a token for a certificate. The token is bound to the
-// first request's key; the same key gets the same answer again, in case the
-// first got lost. The error's code is Unauthenticated for a token that is
-// unknown or expired, Conflict for one that another key used (E08).
+// RedeemToken exchanges a token for a certificate; the request's key
+// becomes the machine's. The token is bound to it; the same key gets the same
+// answer again, in case the first got lost. The error's code is Unauthenticated
+// for a token that is unknown or expired, Conflict for one that another key used
+// (E08), and for a key that was a machine's before.
 func (r *Registrar) RedeemToken(ctx context.Context, token string, csrKeyHash fleet.Digest, issue Issue) (der []byte, machine fleet.MachineID, err error) {
 	err = r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
 		row, ok, err := p.Tx.Token(ctx, fleet.SHA256([]byte(token)))
@@ -162,14 +158,21 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 	case m.EnrolledAt > 0 && !row.Replaces:
 		return nil, fleet.Errorf(fleet.Conflict, "machine %s enrolled in the meantime", m.ID)
 	}
+	if err := r.mayEnroll(ctx, p, m, keyHash); err != nil {
+		return nil, err
+	}
 	serial, der, notAfter, err := issue(row.Machine)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Revoke(ctx, p, m.ID); err != nil {
-		return nil, err
+	if m.Key != keyHash { // one that waited to be adopted may keep it
+		if err := r.End(ctx, p, &m); err != nil {
+			return nil, err
+		}
+		m.Key = keyHash
 	}
-	if err := p.Tx.AddCertificate(ctx, store.Certificate{Serial: serial, Machine: m.ID, IssuedAt: p.Now, NotAfter: notAfter}); err != nil {
+	issued := store.Certificate{Serial: serial, Machine: m.ID, Key: keyHash, IssuedAt: p.Now, NotAfter: notAfter, DER: der}
+	if err := p.Tx.AddCertificate(ctx, issued); err != nil {
 		return nil, err
 	}
 	row.UsedAt, row.KeyHash, row.Certificate = p.Now, keyHash, der
@@ -190,71 +193,20 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 			return nil, err
 		}
 	}
-	return der, p.Audit(ctx, "machine:"+string(m.ID), fleet.ActionMachineEnroll, "machine:"+string(m.ID), map[string]string{"serial": serial})
+	detail := map[string]string{"serial": serial, "key": string(keyHash)}
+	return der, p.Audit(ctx, "machine:"+string(m.ID), fleet.ActionMachineEnroll, "machine:"+string(m.ID), detail)
 }
 
-// Revoke ends a machine's certificates.
-func (r *Registrar) Revoke(ctx context.Context, p *loop.Pass, id fleet.MachineID) error {
-	ended, err := p.Tx.RevokeCertificates(ctx, id, p.Now)
+// mayEnroll refuses a key that has ended, and the one that a machine in use has:
+// whoever has a copy of it would keep its identity.
+func (r *Registrar) mayEnroll(ctx context.Context, p *loop.Pass, m fleet.Machine, key fleet.Digest) error {
+	used, err := p.Tx.KeyEnded(ctx, key)
 	if err != nil {
 		return err
 	}
-	p.AfterCommit(func() { r.serials.add(ended...) })
-	return nil
-}
-
-// RecordCertificate keeps a renewed certificate, before it is handed out.
-func (r *Registrar) RecordCertificate(ctx context.Context, machine fleet.MachineID, serial string, notAfter int64) error {
-	now := r.loop.Clock.UnixMilli()
-	event := fleet.AuditEvent{
-		At: now, Actor: "machine:" + string(machine), Action: fleet.ActionMachineRenew, Subject: "machine:" + string(machine),
-		Detail: map[string]string{"serial": serial},
-	}
-	return r.loop.Store.WriteAudited(ctx, event, func(tx *store.Tx) error {
-		m, err := tx.Machine(ctx, machine)
-		if err != nil {
-			return err
-		}
-		if err := CheckContact(m); err != nil {
-			return err
-		}
-		return tx.AddCertificate(ctx, store.Certificate{Serial: serial, Machine: machine, IssuedAt: now, NotAfter: notAfter})
-	})
-}
-
-// CertificateStatus returns nil if a certificate that the CA vouches for may
-// still be used; Forbidden if it is revoked or its machine decommissioned. It
-// is asked for each connection and each request, and answers from memory. A
-// machine without a row appears as pending.
-func (r *Registrar) CertificateStatus(ctx context.Context, serial string, machine fleet.MachineID) error {
-	if r.serials.has(serial) || r.documents.Revoked(serial) {
-		return fleet.Errorf(fleet.Forbidden, "the certificate of %s is revoked", machine).WithHint("enrol it again: nixfleet machine token %s --replace", machine)
-	}
-	return r.Admit(ctx, machine)
-}
-
-// Admit returns nil for a machine that may speak to the control plane. One
-// without a row gets one, and waits to be adopted.
-func (r *Registrar) Admit(ctx context.Context, id fleet.MachineID) error {
-	if m, ok := r.loop.Inventory.Machine(id); ok {
-		return CheckContact(m)
-	}
-	if !id.Valid() {
-		return fleet.Errorf(fleet.Forbidden, "%.80q is not a machine id", id)
-	}
-	return r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
-		if m, ok := p.Machine(id); ok {
-			return CheckContact(m) // another request was faster
-		}
-		m := newMachine(id, fleet.Pending, p.Now)
-		return p.Register(ctx, m, rollout.EngineActor, map[string]string{"why": "came with a good certificate"})
-	})
-}
-
-// CheckContact refuses a machine that is decommissioned; the code is Forbidden.
-func CheckContact(m fleet.Machine) error {
-	if m.Lifecycle == fleet.Decommissioned {
-		return fleet.Errorf(fleet.Forbidden, "machine %s is decommissioned", m.ID)
+	if used || m.EnrolledAt > 0 && m.Key == key {
+		return fleet.Errorf(fleet.Conflict, "machine %s must enrol with a new key: this one was used before", m.ID).
+			WithHint("remove its key file, by default /var/lib/nixfleet/agent/identity/key.pem, and enrol again with the same token")
 	}
 	return nil
 }

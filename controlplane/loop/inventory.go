@@ -51,7 +51,7 @@ func (v *Inventory) put(m fleet.Machine) {
 		v.machines[m.ID] = m
 		return
 	}
-	have.Lifecycle, have.EnrolledAt, have.Version = m.Lifecycle, m.EnrolledAt, m.Version
+	have.Lifecycle, have.Key, have.EnrolledAt, have.Version = m.Lifecycle, m.Key, m.EnrolledAt, m.Version
 	have.Tags = fleet.NewTags(have.Tags.Signed, m.Tags.Operator)
 	v.machines[m.ID] = have
 }
@@ -64,7 +64,7 @@ func (v *Inventory) PutStatus(m fleet.Machine) {
 	if !ok {
 		return
 	}
-	m.Lifecycle, m.EnrolledAt, m.Version, m.CreatedAt = have.Lifecycle, have.EnrolledAt, have.Version, have.CreatedAt
+	m.Lifecycle, m.Key, m.EnrolledAt, m.Version, m.CreatedAt = have.Lifecycle, have.Key, have.EnrolledAt, have.Version, have.CreatedAt
 	m.Tags = fleet.NewTags(m.Tags.Signed, have.Tags.Operator)
 	m.LastContact = max(m.LastContact, have.LastContact)
 	v.machines[m.ID] = m

@@ -36,7 +36,8 @@ const (
 	// shortestWait keeps a clock that stands still from spinning the loop.
 	shortestWait = 5 * time.Millisecond
 
-	dayMs             = 24 * 3600 * 1000
+	hourMs            = 3600 * 1000
+	dayMs             = 24 * hourMs
 	eventRetentionMs  = 7 * dayMs
 	reportRetentionMs = 90 * dayMs
 	tokenRetentionMs  = 7 * dayMs
@@ -304,7 +305,7 @@ func (l *Loop) sweep(ctx context.Context) error {
 			tx.DeleteEventsBefore(ctx, now-eventRetentionMs),
 			tx.DeleteReportsBefore(ctx, now-reportRetentionMs),
 			tx.DeleteTokensBefore(ctx, now-tokenRetentionMs),
-			tx.DeleteCertificatesBefore(ctx, now-dayMs),
+			tx.DeleteCertificatesBefore(ctx, now-dayMs, now-hourMs),
 		)
 	})
 }

@@ -142,6 +142,9 @@ func (a Authority) Agent(req Request, now time.Time) (*x509.Certificate, error) 
 // have it: lower-case hex.
 func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%x", cert.SerialNumber) }
 
+// KeyHash is the hash of a certificate's public key, as Request has it.
+func KeyHash(cert *x509.Certificate) fleet.Digest { return fleet.SHA256(cert.RawSubjectPublicKeyInfo) }
+
 // TicketKeys are the session ticket keys at now: that of its UTC day, which
 // encrypts, and those of the days around it, which a client or another
 // replica may still hold. They follow from the secret, so that sessions

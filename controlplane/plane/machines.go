@@ -119,6 +119,11 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 		if err := c.MayTouch(m); err != nil {
 			return err
 		}
+		if m.Lifecycle == fleet.Decommissioned && before.Lifecycle != m.Lifecycle {
+			if err := p.Enrolment.End(ctx, pass, &m); err != nil {
+				return err
+			}
+		}
 		if err := pass.Tx.UpdateMachine(ctx, &m); err != nil {
 			return err
 		}
@@ -127,7 +132,7 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 			return err
 		}
 		if m.Lifecycle != before.Lifecycle {
-			if err := p.lifecycleChanged(ctx, pass, m); err != nil {
+			if err := pass.LifecycleChanged(ctx, m.ID); err != nil {
 				return err
 			}
 		}
@@ -135,17 +140,6 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 		return p.fillDesired(ctx, pass.Tx.Reader, &out)
 	})
 	return out, err
-}
-
-// lifecycleChanged ends the certificates of a machine that is gone, and lets
-// rollouts know (H10).
-func (p *Plane) lifecycleChanged(ctx context.Context, pass *loop.Pass, m fleet.Machine) error {
-	if m.Lifecycle == fleet.Decommissioned {
-		if err := p.Enrolment.Revoke(ctx, pass, m.ID); err != nil {
-			return err
-		}
-	}
-	return pass.LifecycleChanged(ctx, m.ID)
 }
 
 // SetLifecycle sets a machine's lifecycle. The error's code is Conflict for a
@@ -157,6 +151,9 @@ func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.Mach
 		}
 		detail := map[string]string{"from": string(m.Lifecycle), "to": string(in.Lifecycle)}
 		m.Lifecycle = in.Lifecycle
+		if m.Lifecycle == fleet.Active && m.Key != "" && m.EnrolledAt == 0 {
+			m.EnrolledAt = p.now() // as by adoption: only a token with Replace changes its key now
+		}
 		return detail, nil
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -138,7 +139,24 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		w.restart()
 		_, err = w.plane().CreateRollout(ctx, alice, api.RolloutRequest{Spec: spec(digest)})
 		wantCode(t, err, fleet.Refused) // H18: the agents would refuse it
-		wantCode(t, w.plane().Enrolment.CertificateStatus(ctx, "0a", "web-01"), fleet.Forbidden)
+		listed := enrolment.Certificate{Machine: "web-02", Serial: "0a", Key: fleet.SHA256([]byte("key"))}
+		wantCode(t, w.plane().Enrolment.Accept(ctx, listed), fleet.Forbidden)
+		listed.Serial = "0b"
+		if err := w.plane().Enrolment.Accept(ctx, listed); err != nil {
+			t.Errorf("a certificate that is not listed: %v", err)
+		}
+		tok := must[api.Token](t)(w.plane().Enrolment.CreateToken(ctx, alice, "web-03", api.TokenRequest{}, api.CAHash(nil)))
+		serial := "0a"
+		issue := func(fleet.MachineID) (string, []byte, int64, error) {
+			return serial, []byte(serial), time.Now().Add(time.Hour).UnixMilli(), nil
+		}
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, listed.Key, issue); err != nil {
+			t.Fatal(err)
+		}
+		serial = "0c"
+		if next := must[[]byte](t)(w.plane().Enrolment.Renew(ctx, "web-03", listed.Key, issue)); string(next) != "0c" {
+			t.Errorf("a renewal repeated certificate %s, which is revoked", next)
+		}
 		stamp := func(version uint64, revocations fleet.Digest) []byte {
 			return w.sign(fleet.TypeTimestamp, trusttest.Payload(t, fleet.Timestamp{
 				FleetID: "acme", Version: version, SignedAt: time.Now().UnixMilli(), Expires: time.Now().Add(time.Hour).UnixMilli(), Revocations: revocations,

@@ -43,11 +43,12 @@ type world struct {
 	heads    map[fleet.Line]fleet.Digest
 	sequence map[fleet.Line]uint64
 
-	mu    sync.Mutex
-	path  string
-	store *store.Store
-	p     *plane.Plane
-	ran   chan error
+	mu     sync.Mutex
+	offset time.Duration // of the control plane's clock, from the real one; guarded by mu
+	path   string
+	store  *store.Store
+	p      *plane.Plane
+	ran    chan error
 }
 
 func newWorld(tb testing.TB) *world {
@@ -91,7 +92,7 @@ func (w *world) start() {
 	ctx := context.Background()
 	st := must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: w.path}))
 	log := slog.New(slog.NewTextHandler(testLog{w.tb}, nil))
-	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Version: "test", EpochKey: w.epochKey}))
+	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Now: w.now, Version: "test", EpochKey: w.epochKey}))
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(ctx) }()
 	w.mu.Lock()
@@ -123,6 +124,20 @@ func (w *world) restart() {
 	w.tb.Helper()
 	w.stop()
 	w.start()
+}
+
+// now is the control plane's time.
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.offset)
+}
+
+// advance moves the control plane's clock.
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.offset += d
 }
 
 func (w *world) plane() *plane.Plane {

@@ -53,6 +53,8 @@ func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 		rec := recordOf(r.Context())
 		rec.operation = name
 		s.deadlines(w, agentWriteTime)
+		// Before the check: what is refused from now on closes it.
+		s.conns.seen(r.Context(), r.TLS)
 		m, err := s.machineOf(r.Context(), r.TLS)
 		if err != nil {
 			// The certificate has ended since the connection was made.
@@ -62,7 +64,6 @@ func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 			return
 		}
 		rec.caller = string(m)
-		s.conns.seen(r.Context(), m, r.TLS)
 		if err := s.budgets.call(m, name, r.ContentLength, s.clock.Now()); err != nil {
 			s.pause(r.Context())
 			s.answer(w, rec, nil, err)
@@ -231,11 +232,8 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID
 	if err := own(m, req.Machine); err != nil {
 		return nil, err
 	}
-	serial, der, notAfter, err := s.issuer(req)(m)
+	der, err := s.plane.Enrolment.Renew(r.Context(), m, req.KeyHash, s.issuer(req))
 	if err != nil {
-		return nil, err
-	}
-	if err := s.plane.Enrolment.RecordCertificate(r.Context(), m, serial, notAfter); err != nil {
 		return nil, err
 	}
 	return s.certificate(der)

@@ -5,7 +5,10 @@ package server_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -248,15 +251,70 @@ func TestAgents_AreRefusedOnceTheirCertificateExpires(t *testing.T) {
 	admin := w.admin()
 	late := w.enrolled(admin, "web-01")
 	must[api.Orders](t)(late.CheckIn(t.Context(), checkIn("web-01")))
-	renewing := w.enrolled(admin, "web-02")
-	w.advance(4 * 24 * time.Hour)
 	key := newKey(t)
+	first := must[api.Certificate](t)(w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: w.token(admin, "web-02"), CSR: csr(t, "web-02", key)}))
+	renewing := w.machine(first.Certificate, key)
+	w.advance(4 * 24 * time.Hour)
 	cert := must[api.Certificate](t)(renewing.Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-02", key)}))
 	w.advance(4 * 24 * time.Hour)
 	if _, err := late.CheckIn(t.Context(), checkIn("web-01")); err == nil {
 		t.Error("an expired certificate got orders")
 	}
 	must[api.Orders](t)(w.machine(cert.Certificate, key).CheckIn(t.Context(), checkIn("web-02")))
+}
+
+// E07: a thief with the stolen key sends the first half of a renewal, waits until
+// the machine was enrolled anew with --replace, and sends the rest. Nothing
+// comes of it, and the machine goes on.
+func TestRenew_ThatBeganBeforeReplaceEndsWithIt(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	stolen := newKey(t)
+	cert := must[api.Certificate](t)(w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: w.token(admin, "web-01"), CSR: csr(t, "web-01", stolen)}))
+	w.advance(4 * 24 * time.Hour)
+	body, rest := io.Pipe()
+	half := make(chan struct{})
+	answer := make(chan error, 1)
+	go func() {
+		conf := &tls.Config{RootCAs: w.caPool(), Time: w.now, Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Certificate}, PrivateKey: stolen}}}
+		tr := &http.Transport{TLSClientConfig: conf}
+		defer tr.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(w.ctx(), http.MethodPost, base(w.addrs.Agents)+api.PathRenew, body)
+		if err != nil {
+			answer <- err
+			return
+		}
+		res, err := (&http.Client{Transport: tr}).Do(req)
+		if err == nil {
+			if res.Body.Close(); res.StatusCode != http.StatusOK {
+				err = fmt.Errorf("status %d", res.StatusCode)
+			}
+		}
+		answer <- err
+	}()
+	renewal := must[[]byte](t)(json.Marshal(api.RenewRequest{CSR: csr(t, "web-01", stolen)}))
+	go func() {
+		_, _ = rest.Write(renewal[:10])
+		close(half)
+	}()
+	<-half
+	tok := must[api.Token](t)(admin.CreateToken(t.Context(), "web-01", api.TokenRequest{Replace: true}))
+	_, err := w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: tok.Token, CSR: csr(t, "web-01", stolen)})
+	wantCode(t, "the key that was stolen", err, fleet.Conflict)
+	key := newKey(t)
+	next := must[api.Certificate](t)(w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: tok.Token, CSR: csr(t, "web-01", key)}))
+	_, _ = rest.Write(renewal[10:])
+	_ = rest.Close()
+	if err := <-answer; err == nil {
+		t.Error("the renewal was answered")
+	}
+	_, err = w.machine(cert.Certificate, stolen).Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-01", stolen)})
+	if err == nil {
+		t.Error("the old certificate renews")
+	}
+	_, err = w.machine(next.Certificate, key).Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-01", newKey(t))})
+	wantCode(t, "a renewal for another key", err, fleet.Forbidden)
+	must[api.Orders](t)(w.machine(next.Certificate, key).CheckIn(t.Context(), checkIn("web-01")))
 }
 
 // A machine hears of a rollout within 100 ms. The best of three counts, for

@@ -147,13 +147,14 @@ func (c *conns) remove(conn net.Conn) {
 	}
 }
 
-// seen notes the machine at the other end of ctx's connection. The machine's
-// oldest connection is closed when it has too many.
-func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) {
+// seen notes the machine at the other end of ctx's connection, by the name in its
+// certificate. The machine's oldest connection is closed when it has too many.
+func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
-	if !ok {
+	if !ok || cs == nil || len(cs.PeerCertificates) == 0 {
 		return
 	}
+	m := fleet.MachineID(cs.PeerCertificates[0].Subject.CommonName)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, ok := c.peers[conn]

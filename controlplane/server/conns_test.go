@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/pki"
-	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // fakeConn is a connection from an address that knows whether it is closed.
@@ -50,6 +49,11 @@ type fakeAddr string
 func (fakeAddr) Network() string  { return "tcp" }
 func (a fakeAddr) String() string { return string(a) }
 
+// shown is the state of a connection on which a machine has shown its certificate.
+func shown(machine string) *tls.ConnectionState {
+	return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{Subject: pkix.Name{CommonName: machine}}}}
+}
+
 // A connection that shows no certificate is closed after 10 s, whatever it
 // does; one of a machine is not.
 func TestConns_CloseStrangersAfterAWhile(t *testing.T) {
@@ -57,7 +61,7 @@ func TestConns_CloseStrangersAfterAWhile(t *testing.T) {
 		c := newConns()
 		stranger, machine := &fakeConn{address: "192.0.2.1:1"}, &fakeConn{address: "192.0.2.1:2"}
 		c.open(t.Context(), stranger)
-		c.seen(c.open(t.Context(), machine), "web-01", nil)
+		c.seen(c.open(t.Context(), machine), shown("web-01"))
 		rest(strangerTime - time.Millisecond)
 		c.changed(stranger, http.StateActive)
 		c.changed(stranger, http.StateIdle)
@@ -99,7 +103,7 @@ func TestConns_CapStrangersAndNoMachine(t *testing.T) {
 			return c.open(t.Context(), conn)
 		}
 		for i := range 2 * maxStrangers {
-			c.seen(dial(&machines, "198.51.100.1"), fleet.MachineID(fmt.Sprint("m-", i)), nil)
+			c.seen(dial(&machines, "198.51.100.1"), shown(fmt.Sprint("m-", i)))
 		}
 		for range 5 {
 			dial(&others, "203.0.113.7")
@@ -134,8 +138,8 @@ func TestConns_CapThoseOfAMachine(t *testing.T) {
 		for i := range 3 * maxConnsOfAMachine {
 			conn := &fakeConn{address: fmt.Sprint("192.0.2.1:", i)}
 			conns = append(conns, conn)
-			c.seen(c.open(t.Context(), conn), "web-01", nil)
-			c.seen(context.WithValue(t.Context(), connKey{}, conn), "web-01", nil) // its second request
+			c.seen(c.open(t.Context(), conn), shown("web-01"))
+			c.seen(context.WithValue(t.Context(), connKey{}, conn), shown("web-01")) // its second request
 		}
 		for i, conn := range conns {
 			if want := i < 2*maxConnsOfAMachine; conn.gone() != want {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
@@ -117,8 +118,9 @@ func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 }
 
 // machineOf returns the machine at the other end. The error's code is
-// Unauthenticated without a certificate, or with one that is expired or
-// revoked; it runs for each request, since connections outlive certificates.
+// Unauthenticated without a certificate or with one that is expired, Forbidden
+// with one that does not count. It runs for each request, since connections
+// outlive certificates.
 func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.MachineID, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
 		return "", fleet.Errorf(fleet.Unauthenticated, "no client certificate").
@@ -133,5 +135,7 @@ func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.
 		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s has expired", m).
 			WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", m)
 	}
-	return m, s.plane.Enrolment.CertificateStatus(ctx, pki.Serial(cert), m)
+	return m, s.plane.Enrolment.Accept(ctx, enrolment.Certificate{
+		Machine: m, Serial: pki.Serial(cert), Key: pki.KeyHash(cert), OtherCA: !s.identity.issues,
+	})
 }

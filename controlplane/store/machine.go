@@ -13,7 +13,7 @@ import (
 )
 
 const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, signed_tags,
-	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact`
+	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash`
 
 // Machine returns a machine, without Desired. The error's code is NotFound if
 // there is none.
@@ -55,7 +55,7 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	var operator, signed, checks string
 	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &signed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact); err != nil {
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key); err != nil {
 		return m, err
 	}
 	var operatorTags, signedTags []fleet.Tag
@@ -64,15 +64,15 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	return m, err
 }
 
-// AddMachine makes a machine known, with what operators set. The error's code
+// AddMachine makes a machine known, with its key and what operators set. The error's code
 // is Conflict if it is known.
 func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
 	tags, err := text(m.Tags.Operator)
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, last_contact) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (id) DO NOTHING`, string(m.ID), string(m.Lifecycle), tags, m.CreatedAt, m.LastContact)
+	n, err := t.exec(ctx, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, last_contact, key_hash) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (id) DO NOTHING`, string(m.ID), string(m.Lifecycle), tags, m.CreatedAt, m.LastContact, string(m.Key))
 	if err != nil {
 		return fmt.Errorf("write machine %s: %w", m.ID, err)
 	}
@@ -82,16 +82,16 @@ func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
 	return nil
 }
 
-// UpdateMachine writes what operators set: lifecycle, tags and the time of
-// enrolment. m.Version must be the row's; it is one more afterwards. The
+// UpdateMachine writes what operators set and enrolment makes: lifecycle, tags,
+// key and the time of enrolment. m.Version must be the row's; it is one more afterwards. The
 // error's code is Conflict if someone else was faster.
 func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
 	tags, err := text(m.Tags.Operator)
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, version = version + 1
-		WHERE id = $4 AND version = $5`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.ID), m.Version)
+	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, key_hash = $4, version = version + 1
+		WHERE id = $5 AND version = $6`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.Key), string(m.ID), m.Version)
 	if err != nil {
 		return fmt.Errorf("write machine %s: %w", m.ID, err)
 	}

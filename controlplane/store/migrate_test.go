@@ -4,6 +4,7 @@ package store
 
 import (
 	"database/sql"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,65 @@ func TestMigrate_RenamesWhatTheVersionBeforeWrote(t *testing.T) {
 	batches, err := s.Batches(t.Context(), "r1")
 	if err != nil || len(batches) != 1 || batches[0].Counts.RollingBack != 2 {
 		t.Errorf("batches %+v, %v", batches, err)
+	}
+	if found, err := s.Integrity(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("integrity: %v, %v", found, err)
+	}
+}
+
+// O11: a machine takes the key of its present enrolment. What ended before, also
+// while the clock was ahead, does not count again.
+func TestMigrate_TakesTheKeysOfEnrolledMachines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	machine := func(id, lifecycle string, enrolled int) string {
+		return fmt.Sprintf(`INSERT INTO machine (id, lifecycle, operator_tags, created_at, enrolled_at) VALUES ('%s', '%s', '[]', 1, %d)`, id, lifecycle, enrolled)
+	}
+	token := func(id, key string, used int) string {
+		return fmt.Sprintf(`INSERT INTO enrolment_token (hash, machine_id, created_at, expires_at, replaces, used_at, key_hash, certificate)
+			VALUES ('%s %d', '%s', 1, 9, 0, %d, '%s', '"AA=="')`, id, used, id, used, key)
+	}
+	certificate := func(id string, issued, revoked int) string {
+		return fmt.Sprintf(`INSERT INTO certificate (serial, machine_id, issued_at, not_after, revoked_at) VALUES ('%s-%d', '%s', %d, 900, %d)`, id, issued, id, issued, revoked)
+	}
+	openAt(t, path, 15,
+		machine("enrolled", "active", 100), token("enrolled", "k1", 100), certificate("enrolled", 100, 0), certificate("enrolled", 150, 0),
+		machine("replaced", "active", 200), token("replaced", "k2", 100), token("replaced", "k3", 200),
+		certificate("replaced", 100, 201), certificate("replaced", 200, 0),
+		// Its token was forgotten; the certificate from before was not revoked.
+		machine("long-ago", "active", 200), certificate("long-ago", 100, 0), certificate("long-ago", 200, 0), certificate("long-ago", 300, 0),
+		machine("gone", "decommissioned", 100), token("gone", "k4", 100), certificate("gone", 100, 0),
+		machine("gone-and-pending", "pending", 100), token("gone-and-pending", "k5", 100), certificate("gone-and-pending", 100, 150),
+		// Its row was lost; it renewed before it was adopted.
+		machine("adopted", "active", 300), certificate("adopted", 200, 0),
+		machine("waiting", "provisioning", 0), token("waiting", "", 0),
+	)
+	s := open(t, path)
+	got := map[string]string{}
+	list, err := s.Machines(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		got[string(m.ID)] = string(m.Key)
+	}
+	for _, serial := range []string{
+		"enrolled-100", "enrolled-150", "replaced-100", "replaced-200", "long-ago-100", "long-ago-200", "long-ago-300", "gone-100", "gone-and-pending-100", "adopted-200",
+	} {
+		c, ok, err := s.Certificate(t.Context(), serial)
+		if err != nil || !ok {
+			t.Fatalf("certificate %s: %v, %v", serial, ok, err)
+		}
+		if c.RevokedAt == 0 {
+			got[serial] = "counts"
+		}
+	}
+	want := map[string]string{
+		"enrolled": "k1", "enrolled-100": "counts", "enrolled-150": "counts", "replaced": "k3", "replaced-200": "counts",
+		"long-ago": "", "long-ago-200": "counts", "long-ago-300": "counts", "gone": "", "gone-and-pending": "",
+		"adopted": "", "adopted-200": "counts", "waiting": "",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
 	}
 	if found, err := s.Integrity(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("integrity: %v, %v", found, err)

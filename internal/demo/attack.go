@@ -60,7 +60,9 @@ func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byt
 	if err != nil {
 		return nil, fmt.Errorf("steal agent CA: %w", err)
 	}
-	if err := s.moveAgents(ctx, behindPort); err != nil {
+	// The control plane knows the agents' keys and the proxy has none of them: with
+	// its CA in clientCaFile the control plane compares no keys.
+	if err := s.moveAgents(ctx, behindPort, fmt.Sprintf("clientCaFile = %q\n", s.cpFile("agent-ca.key.pem"))); err != nil {
 		return nil, err
 	}
 	l, err := s.TB.ListenHub(ctx, "tcp", fmt.Sprintf(":%d", agentsPort))
@@ -79,16 +81,16 @@ func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byt
 		return <-done
 	}
 	s.stops = append(s.stops, func() error { cancel(); return nil })
-	return func() error { return errors.Join(stop(), s.moveAgents(ctx, agentsPort)) }, nil
+	return func() error { return errors.Join(stop(), s.moveAgents(ctx, agentsPort, "")) }, nil
 }
 
 // moveAgents restarts the control plane with its listener for agents at another
-// port.
-func (s *Scene) moveAgents(ctx context.Context, port int) error {
+// port, and with more settings of its TLS.
+func (s *Scene) moveAgents(ctx context.Context, port int, more string) error {
 	if err := s.StopControlPlane(); err != nil {
 		return err
 	}
-	if err := s.writeControlPlane(port); err != nil {
+	if err := s.writeControlPlane(port, more); err != nil {
 		return err
 	}
 	return s.StartControlPlane(ctx)

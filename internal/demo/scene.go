@@ -110,7 +110,7 @@ func (s *Scene) build(ctx context.Context) error {
 	if err := s.writeFlake(ctx); err != nil {
 		return err
 	}
-	if err := s.writeControlPlane(agentsPort); err != nil {
+	if err := s.writeControlPlane(agentsPort, ""); err != nil {
 		return err
 	}
 	if err := s.StartControlPlane(ctx); err != nil {
@@ -222,11 +222,11 @@ func copyFile(from, to string, mode os.FileMode, tail string) error {
 }
 
 // writeControlPlane writes the control plane's configuration; agents is the port
-// where it listens for agents.
-func (s *Scene) writeControlPlane(agents int) error {
+// where it listens for agents, and more is added to its table tls.
+func (s *Scene) writeControlPlane(agents int, more string) error {
 	dir := s.cpFile("")
-	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = \":%d\"\nagents = \":%d\"\nmetrics = \"127.0.0.1:9443\"\n[tls]\nnames = [%q, \"localhost\"]\n",
-		strings.TrimSuffix(dir, "/"), operatorsPort, agents, s.TB.HubAddr().String())
+	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = \":%d\"\nagents = \":%d\"\nmetrics = \"127.0.0.1:9443\"\n[tls]\nnames = [%q, \"localhost\"]\n%s",
+		strings.TrimSuffix(dir, "/"), operatorsPort, agents, s.TB.HubAddr().String(), more)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("configure control plane: %w", err)
 	}

@@ -3,21 +3,15 @@
 package link
 
 import (
-	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -131,54 +125,14 @@ func (i *identity) enrolled() bool {
 	return err == nil
 }
 
-// key returns the machine's key. The first time it makes it.
+// key returns the machine's key.
 func (i *identity) key() (crypto.Signer, error) {
-	file := i.cfg.Identity.KeyFile
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return i.makeKey(file)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fleet.Errorf(fleet.Invalid, "%s contains no key", file)
-	}
-	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		k, err = x509.ParseECPrivateKey(block.Bytes)
-	}
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "read key %s: %w", file, err)
-	}
-	s, ok := k.(crypto.Signer)
-	if !ok {
-		return nil, fleet.Errorf(fleet.Invalid, "the key in %s cannot sign", file)
-	}
-	return s, nil
+	k, _, err := readKey(i.cfg.Identity.KeyFile)
+	return k, err
 }
 
-func (i *identity) makeKey(file string) (crypto.Signer, error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		return nil, fmt.Errorf("make key: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("make key: %w", err)
-	}
-	return k, atomicfile.Write(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-}
-
-func (i *identity) request() ([]byte, error) {
-	k, err := i.key()
-	if err != nil {
-		return nil, err
-	}
+// request asks for a certificate of a key.
+func (i *identity) request(k crypto.Signer) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}}, k)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request: %w", err)
@@ -186,65 +140,35 @@ func (i *identity) request() ([]byte, error) {
 	return der, nil
 }
 
-// enroll exchanges a token for the first certificate.
-func (i *identity) enroll(ctx context.Context, token string) error {
-	t, err := api.ParseToken(token)
-	if err != nil {
-		return err
-	}
-	if t.Machine != i.cfg.MachineID {
-		return fleet.Errorf(fleet.Invalid, "the token is for %s, and this is %s", t.Machine, i.cfg.MachineID)
-	}
-	u, err := url.Parse(i.cfg.ControlPlane.URL)
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "controlPlane.url: %w", err)
-	}
-	c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: i.cfg.ControlPlane.URL, TLS: t.EnrollTLS(u.Hostname())})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	csr, err := i.request()
-	if err != nil {
-		return err
-	}
-	cert, err := c.Enroll(ctx, api.EnrollRequest{Token: token, CSR: csr})
-	if err != nil {
-		return err
-	}
-	if i.cfg.ControlPlane.CAFile == "" {
-		if api.CAHash(cert.CA) != t.CAHash {
-			return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
-		}
-		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
-			return err
-		}
-	}
-	return i.keep(cert)
-}
-
-// keep writes a new certificate if it is this machine's.
-func (i *identity) keep(c api.Certificate) error {
+// ours returns a certificate's content if it is this machine's, for a key.
+func (i *identity) ours(c api.Certificate, k crypto.Signer) (*x509.Certificate, error) {
 	leaf, err := x509.ParseCertificate(c.Certificate)
 	if err != nil {
-		return fleet.Errorf(fleet.Refused, "the control plane sent no certificate: %w", err)
-	}
-	k, err := i.key()
-	if err != nil {
-		return err
+		return nil, fleet.Errorf(fleet.Refused, "the control plane sent no certificate: %w", err)
 	}
 	type publicKey interface{ Equal(crypto.PublicKey) bool }
 	if p, ok := leaf.PublicKey.(publicKey); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
-		return fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
+		return nil, fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
 	}
+	return leaf, nil
+}
+
+func (i *identity) writeCertificate(c api.Certificate) error {
 	return atomicfile.Write(i.cfg.Identity.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate}), 0o644)
+}
+
+// managed reports whether key and certificate are below the state directory.
+// Elsewhere they are someone else's to make and renew.
+func (i *identity) managed() bool {
+	dir := filepath.Join(i.cfg.StateDir, "identity")
+	return filepath.Dir(i.cfg.Identity.CertFile) == dir && filepath.Dir(i.cfg.Identity.KeyFile) == dir
 }
 
 // renew gets the next certificate at half of the present one's life, until ctx
 // ends. Certificates that are kept outside the state directory are renewed by
 // someone else.
 func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logger) {
-	if filepath.Dir(i.cfg.Identity.CertFile) != filepath.Join(i.cfg.StateDir, "identity") {
+	if !i.managed() {
 		return
 	}
 	var waits *wait.Growing // after failures in a row
@@ -278,7 +202,11 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 }
 
 func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
-	csr, err := i.request()
+	k, err := i.key()
+	if err != nil {
+		return err
+	}
+	csr, err := i.request(k)
 	if err != nil {
 		return err
 	}
@@ -286,7 +214,10 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	if err := i.keep(cert); err != nil {
+	if _, err := i.ours(cert, k); err != nil {
+		return err
+	}
+	if err := i.writeCertificate(cert); err != nil {
 		return err
 	}
 	_, err = i.certificate(nil)
@@ -303,22 +234,4 @@ func (i *identity) enrolledClient(ctx context.Context, version string) (*api.Age
 		}
 	}
 	return i.client(version)
-}
-
-// Enroll exchanges the token in a file for the machine's first certificate.
-func Enroll(ctx context.Context, cfg config.Agent, tokenFile string) error {
-	token, err := readToken(tokenFile)
-	if err != nil {
-		return err
-	}
-	return (&identity{cfg: cfg}).enroll(ctx, token)
-}
-
-// readToken reads a token from a file.
-func readToken(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fleet.Errorf(fleet.NotFound, "read enrolment token: %w", err).WithHint("nixfleet machine token NAME makes one")
-	}
-	return string(bytes.TrimSpace(b)), nil
 }

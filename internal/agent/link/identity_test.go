@@ -239,3 +239,71 @@ func TestClient_SaysWhatIsMissing(t *testing.T) {
 		t.Errorf("no certificate: %v, hint %q", err, fleet.ErrorHint(err))
 	}
 }
+
+// Each enrolment has a key of its own: one that was stolen ends with the next.
+// Until that has succeeded, the machine keeps what it had.
+func TestEnroll_MakesANewKeyForEachToken(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+		t.Fatal(err)
+	}
+	read := func() string {
+		b, err := os.ReadFile(id.cfg.Identity.KeyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	first := read()
+	again := api.TokenParts{Machine: "web-01", Secret: "another0secret00", CAHash: api.CAHash(a.cert.Raw)}.String()
+	a.name = "web-02"
+	if err := id.enroll(t.Context(), again); err == nil {
+		t.Fatal("the certificate of another machine was taken")
+	}
+	if read() != first || !id.enrolled() {
+		t.Fatal("an enrolment that failed took what the machine had")
+	}
+	a.name = ""
+	next, err := os.ReadFile(id.nextKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A crash after the key, before the certificate: the repeat has the same key.
+	if err := id.useNextKey(); err != nil {
+		t.Fatal(err)
+	}
+	if id.now = nil; id.enrolled() {
+		t.Fatal("a certificate of another key counts")
+	}
+	if err := id.enroll(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if read() == first || read() != string(next) || !id.enrolled() {
+		t.Error("the second token's enrolment does not have the key that was made for it")
+	}
+	if _, err := os.Stat(id.nextKeyFile()); err == nil {
+		t.Error("a key lies there that nothing uses")
+	}
+}
+
+// A key that someone else manages, or that was here before the first enrolment,
+// is used as it is.
+func TestEnroll_LeavesAKeyThatSomeoneElseMade(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	id.cfg.Identity.KeyFile = filepath.Join(t.TempDir(), "own.pem")
+	id.cfg.Identity.CertFile = filepath.Join(t.TempDir(), "own.cert.pem")
+	if _, err := makeKey(id.cfg.Identity.KeyFile, ""); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile(id.cfg.Identity.KeyFile)
+	for _, secret := range []string{"0123456789abcdef", "fedcba9876543210"} {
+		if err := id.enroll(t.Context(), api.TokenParts{Machine: "web-01", Secret: secret, CAHash: api.CAHash(a.cert.Raw)}.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, _ := os.ReadFile(id.cfg.Identity.KeyFile); string(after) != string(before) {
+		t.Error("the key was replaced")
+	}
+}

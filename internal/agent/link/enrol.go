@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/config"
+)
+
+// tokenHeader is the PEM header of a key that names the token it was made for,
+// by hash. A repeat of an enrolment finds its key by it.
+const tokenHeader = "Token"
+
+// Enroll exchanges the token in a file for the machine's first certificate.
+func Enroll(ctx context.Context, cfg config.Agent, tokenFile string) error {
+	token, err := readToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	return (&identity{cfg: cfg}).enroll(ctx, token)
+}
+
+// readToken reads a token from a file.
+func readToken(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fleet.Errorf(fleet.NotFound, "read enrolment token: %w", err).WithHint("nixfleet machine token NAME makes one")
+	}
+	return string(bytes.TrimSpace(b)), nil
+}
+
+// enroll exchanges a token for a certificate of a new key. Until it has one, the
+// key and the certificate that the machine had stay in use.
+func (i *identity) enroll(ctx context.Context, token string) error {
+	t, err := api.ParseToken(token)
+	if err != nil {
+		return err
+	}
+	if t.Machine != i.cfg.MachineID {
+		return fleet.Errorf(fleet.Invalid, "the token is for %s, and this is %s", t.Machine, i.cfg.MachineID)
+	}
+	u, err := url.Parse(i.cfg.ControlPlane.URL)
+	if err != nil {
+		return fleet.Errorf(fleet.Invalid, "controlPlane.url: %w", err)
+	}
+	c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: i.cfg.ControlPlane.URL, TLS: t.EnrollTLS(u.Hostname())})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	k, err := i.keyFor(token)
+	if err != nil {
+		return err
+	}
+	csr, err := i.request(k)
+	if err != nil {
+		return err
+	}
+	cert, err := c.Enroll(ctx, api.EnrollRequest{Token: token, CSR: csr})
+	if err != nil {
+		return err
+	}
+	if i.cfg.ControlPlane.CAFile == "" && api.CAHash(cert.CA) != t.CAHash {
+		return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
+	}
+	if _, err := i.ours(cert, k); err != nil {
+		return err
+	}
+	if i.cfg.ControlPlane.CAFile == "" {
+		if err := os.MkdirAll(filepath.Dir(caFile(i.cfg)), 0o700); err != nil {
+			return fmt.Errorf("keep the control plane's CA: %w", err)
+		}
+		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
+			return err
+		}
+	}
+	// After a crash between the two files the key is found by its token, and the
+	// same certificate is sent again.
+	if err := i.useNextKey(); err != nil {
+		return err
+	}
+	return i.writeCertificate(cert)
+}
+
+func (i *identity) nextKeyFile() string { return i.cfg.Identity.KeyFile + ".next" }
+
+// keyFor returns the key to enrol with. Each token gets a key of its own, so
+// that a key that was stolen ends with the enrolment after it; the repeat of an
+// enrolment finds the one it had. A key that someone else manages is used as it
+// is, and so is one that was put here before the first enrolment.
+func (i *identity) keyFor(token string) (crypto.Signer, error) {
+	made := string(fleet.SHA256([]byte(token)))
+	for _, file := range []string{i.nextKeyFile(), i.cfg.Identity.KeyFile} {
+		if k, of, err := readKey(file); err == nil && of == made {
+			return k, nil
+		}
+	}
+	k, of, err := readKey(i.cfg.Identity.KeyFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return makeKey(i.cfg.Identity.KeyFile, made)
+	case err != nil:
+		return nil, err
+	case !i.managed() || of == "" && !i.enrolled():
+		return k, nil
+	}
+	return makeKey(i.nextKeyFile(), made)
+}
+
+// useNextKey puts the key of this enrolment in the place of the one before.
+func (i *identity) useNextKey() error {
+	b, err := os.ReadFile(i.nextKeyFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read key: %w", err)
+	}
+	if err := atomicfile.Write(i.cfg.Identity.KeyFile, b, 0o600); err != nil {
+		return err
+	}
+	return atomicfile.Remove(i.nextKeyFile())
+}
+
+// readKey reads a key, and the hash of the token that it was made for.
+func readKey(file string) (k crypto.Signer, token string, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, "", fmt.Errorf("read key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, "", fleet.Errorf(fleet.Invalid, "%s contains no key", file)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		parsed, err = x509.ParseECPrivateKey(block.Bytes)
+	}
+	if err != nil {
+		return nil, "", fleet.Errorf(fleet.Invalid, "read key %s: %w", file, err)
+	}
+	k, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, "", fleet.Errorf(fleet.Invalid, "the key in %s cannot sign", file)
+	}
+	return k, block.Headers[tokenHeader], nil
+}
+
+// makeKey makes a key for a token and writes it.
+func makeKey(file, token string) (crypto.Signer, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{tokenHeader: token}, Bytes: der}
+	return k, atomicfile.Write(file, pem.EncodeToMemory(block), 0o600)
+}
