@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
@@ -64,8 +66,13 @@ type Keeper struct {
 	mu         sync.RWMutex
 	mode       Mode
 	generation int64
-	token      string // of the present trail
+	head       fleet.AuditHead // of token
+	token      string
+	issued     *lru.Cache[string, bool] // lately, by this process
 }
+
+// maxIssued is how many epochs are known without a look at the trail.
+const maxIssued = 4096
 
 // Open reads the mode and makes the epoch of the present trail. The key has at
 // least 32 secret bytes, which are kept outside the store; else the error's
@@ -94,8 +101,8 @@ func Open(ctx context.Context, l *loop.Loop, key []byte) (*Keeper, error) {
 	if mode == string(Restored) {
 		k.mode = Restored
 	}
-	l.OnFlush(k.refresh)
-	return k, k.refresh(ctx)
+	k.issued, err = lru.New[string, bool](maxIssued)
+	return k, err
 }
 
 // Mode says whether the database can be believed.
@@ -105,10 +112,16 @@ func (k *Keeper) Mode() Mode {
 	return k.mode
 }
 
-// Token is the epoch to hand out now.
+// Token is the epoch to hand out now: that of all that is committed, so that
+// nothing that the receiver may have heard of is lost unnoticed.
 func (k *Keeper) Token() string {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
+	head := k.loop.Store.Committed()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.token == "" || head != k.head {
+		k.head, k.token = head, k.encode(point{k.generation, head})
+		k.issued.Add(k.token, true)
+	}
 	return k.token
 }
 
@@ -139,9 +152,9 @@ func (k *Keeper) decode(text string) (point, bool) {
 // the trail does not have it.
 func (k *Keeper) Check(ctx context.Context, machine fleet.MachineID, echo string) error {
 	k.mu.RLock()
-	mode, generation, token := k.mode, k.generation, k.token
+	mode, generation := k.mode, k.generation
 	k.mu.RUnlock()
-	if echo == "" || echo == token || mode == Restored {
+	if echo == "" || mode == Restored || k.issued.Contains(echo) {
 		return nil
 	}
 	e, ours := k.decode(echo)
@@ -198,19 +211,6 @@ func pauseAll(ctx context.Context, p *loop.Pass) error {
 	return nil
 }
 
-// refresh makes the epoch of the trail as it is now. It changes no etag, so
-// agents learn it with their next orders.
-func (k *Keeper) refresh(ctx context.Context) error {
-	head, err := k.loop.Store.AuditHead(ctx)
-	if err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.token = k.encode(point{k.generation, head})
-	return nil
-}
-
 // Accept ends the restored mode: an operator has looked at the database and
 // goes on with it. What agents remember of the one before no longer counts.
 // Rollouts stay paused until they are resumed. It does not need the loop to
@@ -239,8 +239,8 @@ func (k *Keeper) Accept(ctx context.Context, actor string) error {
 		return err
 	}
 	k.mu.Lock()
-	k.mode, k.generation = Normal, generation
+	k.mode, k.generation, k.token = Normal, generation, ""
 	k.mu.Unlock()
 	k.loop.Presence.WakeAll()
-	return k.refresh(ctx)
+	return nil
 }

@@ -373,7 +373,6 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := w.rollOut(digest)
-		rest(time.Minute) // a new epoch goes out
 		in := quiet(w, "web-01").checkIn()
 		in.WaitMs = 0
 		o := must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))

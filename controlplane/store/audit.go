@@ -52,6 +52,15 @@ func (r Reader) AuditHead(ctx context.Context) (fleet.AuditHead, error) {
 	return h, nil
 }
 
+// Committed returns size and head of the chain as far as it is on the disk. It
+// costs nothing, and is zero for a store that is open for reading only.
+func (s *Store) Committed() fleet.AuditHead {
+	if h := s.committed.Load(); h != nil {
+		return *h
+	}
+	return fleet.AuditHead{}
+}
+
 // AddAudit appends an event to the chain, in the transaction of the change that
 // it describes.
 func (t *Tx) AddAudit(ctx context.Context, e fleet.AuditEvent) error {

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/pressly/goose/v3"
@@ -49,6 +50,8 @@ type Store struct {
 	writes *sql.DB
 	writer *writer // nil: open for reading only
 	lock   *os.File
+	// committed is the audit trail's head as the last transaction left it.
+	committed atomic.Pointer[fleet.AuditHead]
 
 	jobs    chan *job
 	closing chan struct{}
@@ -87,7 +90,12 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
 	s.Reader = Reader{q: s.reads}
-	return s.reads.PingContext(ctx)
+	if err := s.reads.PingContext(ctx); err != nil || o.ReadOnly {
+		return err
+	}
+	head, err := s.AuditHead(ctx)
+	s.committed.Store(&head)
+	return err
 }
 
 func (s *Store) openWriter(ctx context.Context, path string) (err error) {

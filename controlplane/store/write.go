@@ -102,7 +102,10 @@ func (s *Store) gather(first *job) []*job {
 
 func (s *Store) commit(group []*job) {
 	// The transaction belongs to many callers; none of theirs may end it.
-	err := s.writer.transact(context.Background(), group)
+	head, err := s.writer.transact(context.Background(), group)
+	if err == nil {
+		s.committed.Store(&head)
+	}
 	for _, j := range group {
 		if j.err == nil {
 			j.err = err
@@ -121,9 +124,10 @@ type writer struct {
 // used once.
 const maxStatement = 4096
 
-func (w *writer) transact(ctx context.Context, group []*job) (err error) {
+// transact returns the head of the audit trail that it has committed.
+func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHead, err error) {
 	if _, err := w.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("begin transaction: %w", err)
+		return head, fmt.Errorf("begin transaction: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -136,13 +140,16 @@ func (w *writer) transact(ctx context.Context, group []*job) (err error) {
 			continue
 		}
 		if err := w.runSaved(ctx, j); err != nil {
-			return err
+			return head, err
 		}
 	}
-	if _, err := w.ExecContext(ctx, "COMMIT"); err != nil {
-		return fmt.Errorf("commit transaction: %w", err)
+	if head, err = (Reader{q: w}).AuditHead(ctx); err != nil {
+		return head, err
 	}
-	return nil
+	if _, err := w.ExecContext(ctx, "COMMIT"); err != nil {
+		return head, fmt.Errorf("commit transaction: %w", err)
+	}
+	return head, nil
 }
 
 // runSaved runs one write in its savepoint. It returns an error only if the
