@@ -38,6 +38,10 @@ const (
 	maxKey       = 1 << 20 // bytes of a key file
 )
 
+// workFactor is what guessing a passphrase costs, as a power of two: about a second
+// a guess.
+var workFactor = 18
+
 // Manifest says what a backup holds.
 type Manifest struct {
 	Format    int    `json:"format"`
@@ -122,6 +126,7 @@ func (s Source) archive(ctx context.Context, m Manifest, paths []string, to io.W
 	if err != nil {
 		return err
 	}
+	r.SetWorkFactor(workFactor)
 	sealed, err := age.Encrypt(to, r)
 	if err != nil {
 		return err
