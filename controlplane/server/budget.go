@@ -27,7 +27,7 @@ const (
 	// called last. One that is forgotten has not called for long.
 	budgetMachines = 1 << 15
 	// refusalPause is how long a machine that is over its budget waits for that
-	// answer, and a stranger who fails too often: else they would ask as fast as
+	// answer, and whoever fails to enrol too often: else they would ask as fast as
 	// they can.
 	refusalPause = 500 * time.Millisecond
 )
