@@ -59,17 +59,30 @@ func (p *Pass) apply(ctx context.Context, in store.Inbox) error {
 	return p.Step(ctx, s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 }
 
+// told names an order whose outcome is in the audit trail.
+type told struct {
+	rollout fleet.RolloutID
+	machine fleet.MachineID
+	attempt int
+}
+
 // auditOutcome notes how a machine's attempt ended, if that is what its report
-// says. Outcomes of orders that were not given, refusals and drift are kept as
-// reports: a machine can make them up without end, and the audit trail is for
-// ever.
+// says: where the engine takes it so, and once for an order that the engine has
+// ended before, by a deadline for example. Outcomes of orders that were not
+// given, refusals and drift are kept as reports: a machine can make them up
+// without end, and the audit trail is for ever.
 func (p *Pass) auditOutcome(ctx context.Context, r fleet.Report, was fleet.Assignment, res rollout.Result) error {
-	if r.Kind != fleet.ReportOutcome || !slices.ContainsFunc(res.Assignments, func(a fleet.Assignment) bool {
+	given := was.EverOffered && r.Attempt == was.Attempt && r.Digest == was.Digest
+	o := told{r.Rollout, r.Machine, r.Attempt}
+	first := was.Outcome == "" && !p.told[o] && !p.loop.told[o]
+	ends := slices.ContainsFunc(res.Assignments, func(a fleet.Assignment) bool {
 		ended := a.State.Final() || a.State == fleet.AssignHealthy
 		return a.Machine == r.Machine && ended && (a.State != was.State || a.Outcome != was.Outcome)
-	}) {
+	})
+	if r.Kind != fleet.ReportOutcome || !given || !first && !ends {
 		return nil
 	}
+	p.told[o] = true
 	detail := map[string]string{"report": r.ID, "bootId": r.BootID, "attempt": strconv.Itoa(r.Attempt)}
 	for k, v := range map[string]string{
 		"outcome": string(r.Outcome), "reason": string(r.Reason), "message": r.Message, "rollout": string(r.Rollout),

@@ -67,8 +67,10 @@ type Loop struct {
 	started int64 // Unix milliseconds
 	flushes []func(context.Context) error
 
-	// Of the loop's goroutine: rollouts at work, nil to load them anew.
+	// Of the loop's goroutine: rollouts at work, nil to load them anew, and their
+	// outcomes that are audited since the start.
 	active map[fleet.RolloutID]*rollout.State
+	told   map[told]bool
 	failed bool // the last try did
 
 	commands    chan command
@@ -97,7 +99,7 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 	l := &Loop{
 		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, started: c.Clock.UnixMilli(),
 		Inventory: newInventory(machines, c.OfflineAfter.Milliseconds()), Presence: newPresence(), Events: newNotifier(),
-		commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
+		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	return l, l.loadActive(ctx)
 }

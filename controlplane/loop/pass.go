@@ -24,6 +24,7 @@ type Pass struct {
 	machines map[fleet.MachineID]fleet.Machine
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
+	told     map[told]bool            // outcomes that this pass put into the audit trail
 	dirty    bool                     // loop.active no longer is what the store has, until the commit
 	after    []func()                 // run after the commit
 }
@@ -36,7 +37,9 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 			return err
 		}
 	}
-	p := &Pass{loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}}
+	p := &Pass{
+		loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
+	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
 		p.Tx = tx
 		if err := fn(ctx, p); err != nil {
@@ -59,6 +62,7 @@ func (l *Loop) publish(p *Pass) {
 	for _, m := range p.machines {
 		l.Inventory.put(m)
 	}
+	maps.Copy(l.told, p.told)
 	for _, f := range p.after {
 		f()
 	}
@@ -247,6 +251,7 @@ func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, b
 	p.announce(res, before, s)
 	if s.Rollout.State.Final() && !unfinished(s) {
 		delete(p.loop.active, s.Rollout.ID)
+		maps.DeleteFunc(p.loop.told, func(o told, _ bool) bool { return o.rollout == s.Rollout.ID })
 	} else {
 		p.loop.active[s.Rollout.ID] = s
 	}

@@ -37,6 +37,7 @@ func (s *Server) agentHandler() http.Handler {
 	mux.HandleFunc("POST "+api.PathRenew, s.agent("renew", s.renew))
 	mux.HandleFunc("POST "+api.PathEnroll, s.enroll)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.pause(r.Context())
 		problemOf(fleet.Errorf(fleet.NotFound, "there is no agents' operation at %s", r.URL.Path)).write(w)
 	})
 	return s.observe("agents", mux)
@@ -192,6 +193,9 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 	rec.operation = "enroll"
 	s.deadlines(w, agentWriteTime)
 	cert, err := s.enrolled(w, r, rec)
+	if err != nil && s.failures.add(rec.remote, s.clock.Now()) {
+		s.pause(r.Context())
+	}
 	s.answer(w, rec, cert, err)
 }
 

@@ -27,7 +27,8 @@ const (
 	// called last. One that is forgotten has not called for long.
 	budgetMachines = 1 << 15
 	// refusalPause is how long a machine that is over its budget waits for that
-	// answer: else it would ask as fast as it can.
+	// answer, and whoever fails to enrol too often: else they would ask as fast as
+	// they can.
 	refusalPause = 500 * time.Millisecond
 )
 
@@ -100,7 +101,7 @@ func take(l *rate.Limiter, n int, now time.Time, what string) error {
 		WithHint("nothing is lost: the agent sends it again")
 }
 
-// pause holds the answer to a machine that is over its budget.
+// pause holds an answer that nobody needs soon.
 func (s *Server) pause(ctx context.Context) {
 	t := time.NewTimer(refusalPause)
 	defer t.Stop()

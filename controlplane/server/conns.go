@@ -18,8 +18,8 @@ import (
 // serve enrolment only, or are not through their handshake; they never take the
 // place of one that has. SECURITY.md has the same figures.
 const (
-	strangerTime       = 10 * time.Second // in all, then a connection without a certificate is closed
-	maxStrangers       = 1024
+	anonymousTime      = 10 * time.Second // in all, then a connection without a certificate is closed
+	maxAnonymous       = 1024
 	maxConnsOfAMachine = 16 // an agent has two
 )
 
@@ -31,9 +31,9 @@ type conns struct {
 	peers map[net.Conn]*peer
 	// machines has the connections of each machine, oldest first.
 	machines map[fleet.MachineID][]net.Conn
-	// strangers have shown no certificate, oldest first; from counts them by
-	// address.
-	strangers *list.List // of net.Conn
+	// anonymous are those that have shown no certificate, oldest first; from
+	// counts them by address.
+	anonymous *list.List // of net.Conn
 	from      map[string]int
 }
 
@@ -42,15 +42,15 @@ type peer struct {
 	machine fleet.MachineID // "" before its first request
 	tls     *tls.ConnectionState
 
-	stranger *list.Element // nil once it has shown a certificate
-	address  string
-	late     *time.Timer
+	anonymous *list.Element // nil once it has shown a certificate
+	address   string
+	late      *time.Timer
 }
 
 type connKey struct{}
 
 func newConns() *conns {
-	return &conns{peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, strangers: list.New(), from: map[string]int{}}
+	return &conns{peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, anonymous: list.New(), from: map[string]int{}}
 }
 
 // open is for http.Server.ConnContext. It runs before the handshake.
@@ -58,50 +58,50 @@ func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &peer{address: host(conn.RemoteAddr().String())}
-	p.stranger = c.strangers.PushBack(conn)
+	p.anonymous = c.anonymous.PushBack(conn)
 	c.from[p.address]++
-	p.late = time.AfterFunc(strangerTime, func() { c.closeStranger(conn) })
+	p.late = time.AfterFunc(anonymousTime, func() { c.closeAnonymous(conn) })
 	c.peers[conn] = p
-	if c.strangers.Len() > maxStrangers {
+	if c.anonymous.Len() > maxAnonymous {
 		c.severMostCrowded()
 	}
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// severMostCrowded closes the oldest stranger of the address that has the most.
+// severMostCrowded closes the oldest anonymous connection of the address that has the most.
 // So one address cannot shut others out.
 func (c *conns) severMostCrowded() {
 	most := 0
 	for _, n := range c.from {
 		most = max(most, n)
 	}
-	for e := c.strangers.Front(); e != nil; e = e.Next() {
+	for e := c.anonymous.Front(); e != nil; e = e.Next() {
 		conn := e.Value.(net.Conn)
 		if p := c.peers[conn]; c.from[p.address] == most {
-			c.introduce(p) // closing takes a moment, in which it does not count
+			c.identified(p) // closing takes a moment, in which it does not count
 			sever(conn)
 			return
 		}
 	}
 }
 
-// introduce takes a peer out of the strangers.
-func (c *conns) introduce(p *peer) {
-	if p.stranger == nil {
+// identified takes a peer out of the anonymous ones.
+func (c *conns) identified(p *peer) {
+	if p.anonymous == nil {
 		return
 	}
 	p.late.Stop()
-	c.strangers.Remove(p.stranger)
-	p.stranger = nil
+	c.anonymous.Remove(p.anonymous)
+	p.anonymous = nil
 	if c.from[p.address]--; c.from[p.address] == 0 {
 		delete(c.from, p.address)
 	}
 }
 
-func (c *conns) closeStranger(conn net.Conn) {
+func (c *conns) closeAnonymous(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p, ok := c.peers[conn]; ok && p.stranger != nil {
+	if p, ok := c.peers[conn]; ok && p.anonymous != nil {
 		sever(conn)
 	}
 }
@@ -114,7 +114,7 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if p, ok := c.peers[conn]; ok {
-				c.introduce(p)
+				c.identified(p)
 			}
 		}
 	case http.StateClosed, http.StateHijacked:
@@ -130,7 +130,7 @@ func (c *conns) remove(conn net.Conn) {
 	if !ok {
 		return
 	}
-	c.introduce(p)
+	c.identified(p)
 	delete(c.peers, conn)
 	if p.machine == "" {
 		return
@@ -161,7 +161,7 @@ func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) {
 	if !ok || p.machine != "" {
 		return
 	}
-	c.introduce(p)
+	c.identified(p)
 	p.machine, p.tls = m, cs
 	c.machines[m] = append(c.machines[m], conn)
 	if of := c.machines[m]; len(of) > maxConnsOfAMachine {
@@ -201,8 +201,8 @@ func sever(conn net.Conn) {
 
 // count is how many connections are open, and how many of them have shown no
 // certificate.
-func (c *conns) count() (all, strangers int) {
+func (c *conns) count() (all, anonymous int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.peers), c.strangers.Len()
+	return len(c.peers), c.anonymous.Len()
 }

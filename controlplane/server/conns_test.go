@@ -56,30 +56,30 @@ func shown(machine string) *tls.ConnectionState {
 
 // A connection that shows no certificate is closed after 10 s, whatever it
 // does; one of a machine is not.
-func TestConns_CloseStrangersAfterAWhile(t *testing.T) {
+func TestConns_CloseAnonymousOnesAfterAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newConns()
-		stranger, machine := &fakeConn{address: "192.0.2.1:1"}, &fakeConn{address: "192.0.2.1:2"}
-		c.open(t.Context(), stranger)
+		anonymous, machine := &fakeConn{address: "192.0.2.1:1"}, &fakeConn{address: "192.0.2.1:2"}
+		c.open(t.Context(), anonymous)
 		c.seen(c.open(t.Context(), machine), shown("web-01"))
-		rest(strangerTime - time.Millisecond)
-		c.changed(stranger, http.StateActive)
-		c.changed(stranger, http.StateIdle)
-		if stranger.gone() {
+		rest(anonymousTime - time.Millisecond)
+		c.changed(anonymous, http.StateActive)
+		c.changed(anonymous, http.StateIdle)
+		if anonymous.gone() {
 			t.Error("closed too soon")
 		}
 		rest(time.Millisecond)
-		if !stranger.gone() {
+		if !anonymous.gone() {
 			t.Error("a connection without a certificate is open after 10 s")
 		}
 		rest(time.Hour)
 		if machine.gone() {
 			t.Error("a machine's connection was closed")
 		}
-		c.changed(stranger, http.StateClosed)
+		c.changed(anonymous, http.StateClosed)
 		c.changed(machine, http.StateClosed)
-		if all, strangers := c.count(); all != 0 || strangers != 0 || len(c.from) != 0 || len(c.machines) != 0 {
-			t.Errorf("%d connections are kept, %d strangers, %v, %v", all, strangers, c.from, c.machines)
+		if all, anonymous := c.count(); all != 0 || anonymous != 0 || len(c.from) != 0 || len(c.machines) != 0 {
+			t.Errorf("%d connections are kept, %d anonymous ones, %v, %v", all, anonymous, c.from, c.machines)
 		}
 	})
 }
@@ -91,9 +91,9 @@ func rest(d time.Duration) {
 	synctest.Wait()
 }
 
-// Beyond the cap the address with the most strangers loses its oldest; machines
+// Beyond the cap the address with the most anonymous ones loses its oldest; machines
 // and other addresses lose none.
-func TestConns_CapStrangersAndNoMachine(t *testing.T) {
+func TestConns_CapAnonymousOnesAndNoMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newConns()
 		var machines, crowd, others []*fakeConn
@@ -102,13 +102,13 @@ func TestConns_CapStrangersAndNoMachine(t *testing.T) {
 			*to = append(*to, conn)
 			return c.open(t.Context(), conn)
 		}
-		for i := range 2 * maxStrangers {
+		for i := range 2 * maxAnonymous {
 			c.seen(dial(&machines, "198.51.100.1"), shown(fmt.Sprint("m-", i)))
 		}
 		for range 5 {
 			dial(&others, "203.0.113.7")
 		}
-		for range 2 * maxStrangers {
+		for range 2 * maxAnonymous {
 			dial(&crowd, "192.0.2.1")
 		}
 		for _, conn := range append(machines, others...) {
@@ -120,12 +120,12 @@ func TestConns_CapStrangersAndNoMachine(t *testing.T) {
 		for i, conn := range crowd {
 			if !conn.gone() {
 				open++
-			} else if i >= maxStrangers+5 {
+			} else if i >= maxAnonymous+5 {
 				t.Fatalf("number %d of %d was closed before older ones", i, len(crowd))
 			}
 		}
-		if _, strangers := c.count(); open != maxStrangers-5 || strangers != maxStrangers {
-			t.Errorf("%d of the crowd are open, %d strangers in all", open, strangers)
+		if _, anonymous := c.count(); open != maxAnonymous-5 || anonymous != maxAnonymous {
+			t.Errorf("%d of the crowd are open, %d anonymous ones in all", open, anonymous)
 		}
 	})
 }
@@ -185,7 +185,7 @@ func (p *pipes) Addr() net.Addr { return fakeAddr("pipe") }
 
 // The same over TLS: what counts is the certificate that was shown, not that a
 // request came.
-func TestConns_TellStrangersByTheirCertificate(t *testing.T) {
+func TestConns_TellMachinesByTheirCertificate(t *testing.T) {
 	keys, err := pki.Load(t.TempDir(), []string{"localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestConns_TellStrangersByTheirCertificate(t *testing.T) {
 			certs []tls.Certificate
 			lives time.Duration
 		}{
-			{"no certificate", nil, strangerTime},
+			{"no certificate", nil, anonymousTime},
 			{"a certificate", []tls.Certificate{selfSigned(t)}, 6*time.Minute + 5*time.Second},
 		} {
 			near, far := net.Pipe()

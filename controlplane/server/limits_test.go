@@ -154,6 +154,27 @@ func TestAgents_OverBudgetAreToldToWait(t *testing.T) {
 	}
 }
 
+// E08: guessing tokens gets slow, and a good token is never refused for it.
+func TestEnroll_SlowsDownWhoFailsTooOften(t *testing.T) {
+	w := newWorld(t)
+	tok := w.token(w.admin(), "web-01")
+	stranger := w.machine(nil, nil)
+	key := newKey(t)
+	request := csr(t, "web-01", key)
+	slow := false
+	for n := 0; n < 60 && !slow; n++ {
+		begin := time.Now()
+		if _, err := stranger.Enroll(t.Context(), api.EnrollRequest{Token: "nft_web-01_0123456789abcdef_" + api.CAHash(nil), CSR: request}); err == nil {
+			t.Fatal("a made-up token was good")
+		}
+		slow = time.Since(begin) > 450*time.Millisecond
+	}
+	if !slow {
+		t.Error("60 failures were answered at once")
+	}
+	must[api.Certificate](t)(stranger.Enroll(t.Context(), api.EnrollRequest{Token: tok, CSR: request}))
+}
+
 // E09: an event stream ends with its key, and its reader is told why.
 func TestEvents_EndWithTheirKey(t *testing.T) {
 	w := newWorld(t)

@@ -40,10 +40,10 @@ func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nixfleet_agent_connections", Help: "Open connections of agents.",
 	}, func() float64 { all, _ := c.count(); return float64(all) })
-	strangers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	anonymous := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nixfleet_agent_connections_without_certificate", Help: "Those of them that have shown no certificate.",
 	}, func() float64 { _, n := c.count(); return float64(n) })
-	m.registry.MustRegister(m.requests, m.durations, m.longPolls, connections, strangers, newFleetCollector(p, log),
+	m.registry.MustRegister(m.requests, m.durations, m.longPolls, connections, anonymous, newFleetCollector(p, log),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
