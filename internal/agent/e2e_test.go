@@ -32,6 +32,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/proc"
 	"github.com/arcanesys/nixfleet/internal/testbed"
+	"github.com/arcanesys/nixfleet/internal/testbed/evil"
 	"github.com/arcanesys/nixfleet/internal/trust"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
@@ -159,7 +160,8 @@ type site struct {
 	plane  *plane
 	fleet  *trusttest.Fleet
 	cache  *testbed.Cache
-	agent  string // its program
+	evil   *evil.Cache // serves what is in cache
+	agent  string      // its program
 	ca     string
 	root   string
 	seq    uint64
@@ -189,7 +191,8 @@ func newSite(t *testing.T) *site {
 	check(t, err)
 	l, err := tb.ListenHub(ctx, "tcp", ":8080")
 	check(t, err)
-	web := &http.Server{Handler: s.cache.Handler()}
+	s.evil = &evil.Cache{Next: s.cache.Handler()}
+	web := &http.Server{Handler: s.evil}
 	go web.Serve(l)
 	t.Cleanup(func() { web.Close() })
 

@@ -49,6 +49,16 @@ func NewCache(dir, keyName string) (*Cache, error) {
 	return c, nil
 }
 
+// Twin makes a cache in another folder that signs with the same key, as a thief of
+// the key can.
+func (c *Cache) Twin(dir string) (*Cache, error) {
+	t := &Cache{dir: filepath.Join(dir, "cache"), secret: c.secret, public: c.public}
+	if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	return t, nil
+}
+
 // PublicKey returns the public key, as in Nix's option trusted-public-keys.
 func (c *Cache) PublicKey() string { return c.public }
 

@@ -32,7 +32,7 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 	if n := work.Tries; n > 0 && !wait.For(ctx, wait.Spread(fetchWait(n))) {
 		return nil
 	}
-	in := m.fetchClosure(ctx, work.Accepted, targetRoot)
+	in := m.fetchClosure(ctx, work.Accepted, targetRoot, time.UnixMilli(work.Began.WallMs))
 	if f, ok := in.(states.Failed); ok {
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
@@ -56,14 +56,17 @@ const (
 )
 
 // fetchClosure copies a release's system into the store and compares it with what
-// was signed.
-func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string) states.Input {
+// was signed. began is when the attempt began.
+func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, began time.Time) states.Input {
 	e := a.Entry
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
 	// A root is made before its fetch begins, and stays when a fetch is interrupted.
 	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
+	if began.Before(since) {
+		since = began
+	}
 	now := m.Now()
 	f := nix.Fetch{
 		Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot},

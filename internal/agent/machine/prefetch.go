@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
@@ -21,7 +22,7 @@ func (m *Machine) prefetch(ctx context.Context, j states.Journal, d fleet.Digest
 	go func() {
 		a, in := m.accept(ctx, j, d)
 		if in == nil {
-			in = m.fetchClosure(ctx, a, prefetchRoot)
+			in = m.fetchClosure(ctx, a, prefetchRoot, time.Now())
 		}
 		ended <- in
 	}()
