@@ -145,6 +145,27 @@ func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%x", cert.Seria
 // KeyHash is the hash of a certificate's public key, as Request has it.
 func KeyHash(cert *x509.Certificate) fleet.Digest { return fleet.SHA256(cert.RawSubjectPublicKeyInfo) }
 
+// VerifyClient checks a chain, leaf first, against roots. A leaf that is not good
+// yet or no more is checked as of the nearest moment at which it is: inTime says
+// whether that is now.
+func VerifyClient(roots *x509.CertPool, chain []*x509.Certificate, now time.Time) (inTime bool, err error) {
+	leaf, at := chain[0], now
+	if at.Before(leaf.NotBefore) {
+		at = leaf.NotBefore
+	}
+	if at.After(leaf.NotAfter) {
+		at = leaf.NotAfter
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return at.Equal(now), err
+}
+
 // TicketKeys are the session ticket keys at now: that of its UTC day, which
 // encrypts, and those of the days around it, which a client or another
 // replica may still hold. They follow from the secret, so that sessions

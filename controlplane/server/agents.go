@@ -38,7 +38,7 @@ func (s *Server) agentHandler() http.Handler {
 	mux.HandleFunc("GET "+api.PathRelease+"{digest}", s.agent("release", s.release))
 	mux.HandleFunc("GET "+api.PathDocument+"{digest}", s.agent("document", s.trustDocument))
 	mux.HandleFunc("GET "+api.PathRoot+"{version}", s.agent("root", s.root))
-	mux.HandleFunc("POST "+api.PathRenew, s.agent("renew", s.renew))
+	mux.HandleFunc("POST "+api.PathRenew, s.machine("renew", true, s.renew))
 	mux.HandleFunc("POST "+api.PathEnroll, s.enroll)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problemOf(fleet.Errorf(fleet.NotFound, "there is no agents' operation at %s", r.URL.Path)).write(w)
@@ -46,16 +46,24 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agent serves machines whose certificate is good now. It answers with what fn
-// returns: []byte as it is, anything else as JSON.
+// agent serves machines whose certificate is good now.
 func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+	return s.machine(name, false, func(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
+		return fn(w, r, c.Machine)
+	})
+}
+
+// machine serves machines whose certificate counts; one for renewal also takes
+// one that is out of its time. It answers with what fn returns: []byte as it is,
+// anything else as JSON.
+func (s *Server) machine(name string, renewal bool, fn func(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
 		s.deadlines(w, agentWriteTime)
 		// Before the check: what is refused from now on closes it.
 		s.conns.seen(r.Context(), r.TLS)
-		m, err := s.machineOf(r.Context(), r.TLS)
+		c, err := s.machineOf(r.Context(), r.TLS, renewal)
 		if err != nil {
 			// The certificate has ended since the connection was made.
 			w.Header().Set("Connection", "close")
@@ -63,8 +71,8 @@ func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Reque
 			problemOf(err).write(w)
 			return
 		}
-		rec.caller = string(m)
-		v, err := fn(w, r, m)
+		rec.caller = string(c.Machine)
+		v, err := fn(w, r, c)
 		s.answer(w, rec, v, err)
 	}
 }
@@ -217,7 +225,7 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 	return s.certificate(der)
 }
 
-func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
 	var in api.RenewRequest
 	if err := decode(w, r, maxCSR, &in); err != nil {
 		return nil, err
@@ -229,10 +237,10 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID
 	if err != nil {
 		return nil, err
 	}
-	if err := own(m, req.Machine); err != nil {
+	if err := own(c.Machine, req.Machine); err != nil {
 		return nil, err
 	}
-	der, err := s.plane.Enrolment.Renew(r.Context(), m, req.KeyHash, s.issuer(req))
+	der, err := s.plane.Enrolment.Renew(r.Context(), c, req.KeyHash, s.issuer(req))
 	if err != nil {
 		return nil, err
 	}
@@ -282,8 +290,7 @@ func (s *Server) closeRefused(m fleet.MachineID) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_, err := s.machineOf(ctx, p.tls)
-		return err != nil
+		return s.mayConnect(ctx, p.tls) != nil
 	})
 	if n > 0 {
 		s.log.Info("connections of refused machines closed", "count", n)

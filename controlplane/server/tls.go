@@ -23,12 +23,13 @@ type Identity struct {
 	own       *tls.Certificate // instead of one by keys
 	clientCAs *x509.CertPool
 	issues    bool // machines' certificates come from keys
+	renewLate time.Duration
 }
 
 // NewIdentity reads the certificates that c names, if any; else those of keys
 // serve. The error's code is Invalid.
 func NewIdentity(c config.TLS, keys *pki.Keys) (*Identity, error) {
-	id := &Identity{keys: keys, clientCAs: x509.NewCertPool(), issues: c.ClientCAFile == ""}
+	id := &Identity{keys: keys, clientCAs: x509.NewCertPool(), issues: c.ClientCAFile == "", renewLate: c.RenewLate()}
 	if c.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
@@ -81,7 +82,9 @@ func (s *Server) operatorTLS() *tls.Config {
 func (s *Server) agentTLS() *tls.Config {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
-		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.identity.clientCAs,
+		// VerifyConnection verifies: crypto/tls would refuse a certificate that can
+		// still be renewed.
+		ClientAuth: tls.RequestClientCert, ClientCAs: s.identity.clientCAs,
 		VerifyConnection: s.verifyConnection,
 	}
 	var mu sync.Mutex
@@ -105,37 +108,54 @@ func (s *Server) agentTLS() *tls.Config {
 	return conf
 }
 
-// verifyConnection refuses a machine that is revoked or gone. Unlike
-// VerifyPeerCertificate it also runs when a session is resumed (E07).
+// verifyConnection refuses a certificate that no CA here vouches for, and a
+// machine that is shut out. Unlike VerifyPeerCertificate it also runs when a
+// session is resumed (E07).
 func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
+	if _, err := pki.VerifyClient(s.identity.clientCAs, cs.PeerCertificates, s.clock.Now()); err != nil {
+		return fleet.Errorf(fleet.Unauthenticated, "client certificate: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_, err := s.machineOf(ctx, &cs)
+	return s.mayConnect(ctx, &cs)
+}
+
+// mayConnect returns nil for a machine that may make some request, be it only to
+// renew its certificate.
+func (s *Server) mayConnect(ctx context.Context, cs *tls.ConnectionState) error {
+	_, err := s.machineOf(ctx, cs, true)
 	return err
 }
 
-// machineOf returns the machine at the other end. The error's code is
-// Unauthenticated without a certificate or with one that is expired, Forbidden
-// with one that does not count. It runs for each request, since connections
-// outlive certificates.
-func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.MachineID, error) {
+// machineOf returns the certificate that the machine at the other end shows. The
+// error's code is Unauthenticated without one or out of its time, Forbidden with
+// one that does not count. Out of its time it may be renewed, for a while. It
+// runs for each request, since connections outlive certificates.
+func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState, renewal bool) (enrolment.Certificate, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
-		return "", fleet.Errorf(fleet.Unauthenticated, "no client certificate").
+		return enrolment.Certificate{}, fleet.Errorf(fleet.Unauthenticated, "no client certificate").
 			WithHint("enrol the machine first: nixfleet-agent enroll")
 	}
-	cert := cs.PeerCertificates[0]
-	m := fleet.MachineID(cert.Subject.CommonName)
-	switch {
-	case !m.Valid():
-		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
-	case s.clock.Now().After(cert.NotAfter):
-		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s has expired", m).
-			WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", m)
+	cert, now := cs.PeerCertificates[0], s.clock.Now()
+	c := enrolment.Certificate{
+		Machine: fleet.MachineID(cert.Subject.CommonName), Serial: pki.Serial(cert), Key: pki.KeyHash(cert),
+		OtherCA: !s.identity.issues, OutOfTime: now.Before(cert.NotBefore) || now.After(cert.NotAfter),
 	}
-	return m, s.plane.Enrolment.Accept(ctx, enrolment.Certificate{
-		Machine: m, Serial: pki.Serial(cert), Key: pki.KeyHash(cert), OtherCA: !s.identity.issues,
-	})
+	switch {
+	case !c.Machine.Valid():
+		return c, fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
+	case c.OutOfTime && (c.OtherCA || now.Sub(cert.NotAfter) > s.identity.renewLate || s.identity.renewLate == 0):
+		return c, outOfTime(c.Machine, cert).WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", c.Machine)
+	case c.OutOfTime && !renewal:
+		return c, outOfTime(c.Machine, cert).WithHint("the agent renews it by itself")
+	}
+	return c, s.plane.Enrolment.Accept(ctx, c)
+}
+
+func outOfTime(m fleet.MachineID, cert *x509.Certificate) *fleet.Error {
+	return fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s is good only from %s to %s, and it is not that time here",
+		m, cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ControlPlane is /etc/nixfleet/control-plane.toml.
@@ -35,6 +36,21 @@ type TLS struct {
 	KeyFile      string   `toml:"keyFile"`      // PEM file with its key
 	Names        []string `toml:"names"`        // host names and addresses of the control plane
 	ClientCAFile string   `toml:"clientCaFile"` // PEM: accept agents' certificates of this CA instead of issuing them
+	// RenewLateDays is how long after its end an agent's certificate can still be
+	// renewed, and nothing else; 0: not at all, at most 365.
+	RenewLateDays *int `toml:"renewLateDays"`
+}
+
+// defaultRenewLateDays is RenewLateDays where that is nil.
+const defaultRenewLateDays = 90
+
+// RenewLate is RenewLateDays as a duration.
+func (t TLS) RenewLate() time.Duration {
+	days := defaultRenewLateDays
+	if t.RenewLateDays != nil {
+		days = *t.RenewLateDays
+	}
+	return time.Duration(days) * 24 * time.Hour
 }
 
 // Database is where the store is: sqlite:///path.
@@ -51,10 +67,11 @@ type Bootstrap struct {
 // ReadControlPlane reads and checks a control plane's configuration. The
 // error's code is NotFound, Invalid or TooLarge.
 func ReadControlPlane(file string) (ControlPlane, error) {
+	late := defaultRenewLateDays
 	c := ControlPlane{
 		StateDir: "/var/lib/nixfleet/control-plane",
 		Listen:   Listen{Operators: ":8443", Agents: ":8444", Metrics: "127.0.0.1:9443"},
-		TLS:      TLS{Names: []string{"localhost"}},
+		TLS:      TLS{Names: []string{"localhost"}, RenewLateDays: &late},
 	}
 	text, err := read(file)
 	if err != nil {
@@ -89,6 +106,8 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "tls.certFile and tls.keyFile must be set together")
 	case c.TLS.CertFile == "" && len(c.TLS.Names) == 0:
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
+	case c.TLS.RenewLate() < 0 || c.TLS.RenewLate() > 365*24*time.Hour:
+		return invalid(file, "tls.renewLateDays must be from 0 to 365")
 	case c.Trust.Unsigned:
 		return invalid(file, "trust.unsigned is a setting of the agent, not of the control plane")
 	}
