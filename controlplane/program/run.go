@@ -34,7 +34,11 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	if err := os.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fleet.Errorf(fleet.Unavailable, "make state directory: %w", err).WithHint("run as the user that owns it, or set stateDir")
 	}
-	keys, err := pki.Load(conf.StateDir, conf.TLS.Names, time.Now())
+	names, err := server.Names(conf.TLS)
+	if err != nil {
+		return err
+	}
+	keys, err := pki.Load(conf.StateDir, names, time.Now())
 	if err != nil {
 		return err
 	}

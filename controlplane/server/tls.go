@@ -6,74 +6,26 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// Identity is the control plane's own certificate, and what it verifies
-// machines' certificates with.
-type Identity struct {
-	keys      *pki.Keys
-	own       *tls.Certificate // instead of one by keys
-	clientCAs *x509.CertPool
-	issues    bool // machines' certificates come from keys
-	renewLate time.Duration
-}
-
-// NewIdentity reads the certificates that c names, if any; else those of keys
-// serve. The error's code is Invalid.
-func NewIdentity(c config.TLS, keys *pki.Keys) (*Identity, error) {
-	id := &Identity{keys: keys, clientCAs: x509.NewCertPool(), issues: c.ClientCAFile == "", renewLate: c.RenewLate()}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fleet.Errorf(fleet.Invalid, "read tls.certFile and tls.keyFile: %w", err)
-		}
-		id.own = &pair
+// refresh reads files that were renewed. Those that cannot be used are noted.
+func (s *Server) refresh() {
+	if err := s.identity.refresh(s.clock.Now()); err != nil {
+		s.log.Error("renewed certificate files are not used", "error", err, "hint", fleet.ErrorHint(err))
 	}
-	if id.issues {
-		id.clientCAs.AddCert(keys.AgentCA.Cert)
-		return id, nil
-	}
-	pem, err := os.ReadFile(c.ClientCAFile)
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "read tls.clientCaFile: %w", err)
-	}
-	if !id.clientCAs.AppendCertsFromPEM(pem) {
-		return nil, fleet.Errorf(fleet.Invalid, "tls.clientCaFile %s holds no PEM certificate", c.ClientCAFile)
-	}
-	return id, nil
-}
-
-// certificate is the one to show now.
-func (id *Identity) certificate(now time.Time) (*tls.Certificate, error) {
-	if id.own != nil {
-		return id.own, nil
-	}
-	return id.keys.Server(now)
-}
-
-// anchor is the certificate, DER, that an agent verifies the control plane
-// with: the last one of the chain that it shows.
-func (id *Identity) anchor() []byte {
-	if id.own != nil {
-		return id.own.Certificate[len(id.own.Certificate)-1]
-	}
-	return id.keys.ServerCA.Cert.Raw
-}
-
-func (s *Server) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.identity.certificate(s.clock.Now())
 }
 
 func (s *Server) operatorTLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.getCertificate, Time: s.clock.Now}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Time: s.clock.Now, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		s.refresh()
+		return s.identity.forOperators(s.clock.Now())
+	}}
 }
 
 // agentTLS asks for a client certificate. Only enrolment needs none; the
@@ -81,17 +33,18 @@ func (s *Server) operatorTLS() *tls.Config {
 // the day, and so does the configuration.
 func (s *Server) agentTLS() *tls.Config {
 	base := &tls.Config{
-		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
+		MinVersion: tls.VersionTLS13, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.identity.forAgents(s.clock.Now()) },
 		// VerifyConnection verifies: crypto/tls would refuse a certificate that can
 		// still be renewed.
-		ClientAuth: tls.RequestClientCert, ClientCAs: s.identity.clientCAs,
-		VerifyConnection: s.verifyConnection,
+		ClientAuth: tls.RequestClientCert, VerifyConnection: s.verifyConnection,
 	}
 	var mu sync.Mutex
 	var today string
 	var current *tls.Config
 	conf := base.Clone()
 	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s.refresh()
 		mu.Lock()
 		defer mu.Unlock()
 		now := s.clock.Now()
@@ -115,7 +68,7 @@ func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	if _, err := pki.VerifyClient(s.identity.clientCAs, cs.PeerCertificates, s.clock.Now()); err != nil {
+	if _, err := pki.Verify(s.identity.agentCAs(), cs.PeerCertificates, x509.ExtKeyUsageClientAuth, s.clock.Now()); err != nil {
 		return fleet.Errorf(fleet.Unauthenticated, "client certificate: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

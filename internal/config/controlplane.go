@@ -30,10 +30,13 @@ type Listen struct {
 }
 
 // TLS is the server's certificate. Without certFile the control plane makes a CA
-// in its state directory and issues a certificate for Names.
+// in its state directory and issues a certificate for names. It shows agents a
+// certificate of that CA too if certFile does not end with a root and caFile does
+// not name one. The files are read again when they change.
 type TLS struct {
 	CertFile     string   `toml:"certFile"`     // PEM file with the server's certificate
 	KeyFile      string   `toml:"keyFile"`      // PEM file with its key
+	CAFile       string   `toml:"caFile"`       // PEM file with the root of certFile's CA, which agents keep; not an intermediate
 	Names        []string `toml:"names"`        // host names and addresses of the control plane
 	ClientCAFile string   `toml:"clientCaFile"` // PEM: accept agents' certificates of this CA instead of issuing them
 	// RenewLateDays is how long after its end an agent's certificate can still be
@@ -104,6 +107,8 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "database.url %q must be sqlite:///absolute/path", c.Database.URL)
 	case (c.TLS.CertFile == "") != (c.TLS.KeyFile == ""):
 		return invalid(file, "tls.certFile and tls.keyFile must be set together")
+	case c.TLS.CAFile != "" && c.TLS.CertFile == "":
+		return invalid(file, "tls.caFile goes with tls.certFile")
 	case c.TLS.CertFile == "" && len(c.TLS.Names) == 0:
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
 	case c.TLS.RenewLate() < 0 || c.TLS.RenewLate() > 365*24*time.Hour:
