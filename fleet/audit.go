@@ -26,6 +26,7 @@ const (
 	ActionMachineRegister   = "machine.register"
 	ActionMachineEnroll     = "machine.enroll"
 	ActionMachineRenew      = "machine.renew"
+	ActionMachineRenewLate  = "machine.renew-late"
 	ActionMachineKey        = "machine.key"
 	ActionMachineLifecycle  = "machine.lifecycle"
 	ActionMachineTags       = "machine.tags"

@@ -23,6 +23,8 @@ type Certificate struct {
 	Key     fleet.Digest // of its public key
 	// OtherCA: the CA is that of tls.clientCaFile, not the control plane's own.
 	OtherCA bool
+	// OutOfTime: it is not good yet, or no more, and may only be renewed.
+	OutOfTime bool
 }
 
 // Issue signs the certificate for a token's machine. It may refuse, when the
@@ -30,7 +32,8 @@ type Certificate struct {
 type Issue func(machine fleet.MachineID) (serial string, der []byte, notAfter int64, err error)
 
 // Accept returns nil if a certificate counts; Forbidden if its key is not the
-// machine's, if it was revoked or its machine is decommissioned. It is asked for
+// machine's, if it was revoked, if its machine is decommissioned, or if it is out
+// of its time and the machine neither active nor in maintenance. It is asked for
 // each connection and each request, and answers from memory. A machine without a
 // row appears as pending, with the certificate's key.
 func (r *Registrar) Accept(ctx context.Context, c Certificate) error {
@@ -52,7 +55,11 @@ func (r *Registrar) Accept(ctx context.Context, c Certificate) error {
 			return err
 		}
 	}
-	return r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error { return r.takeKey(ctx, p, c) })
+	if err := r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error { return r.takeKey(ctx, p, c) }); err != nil {
+		return err
+	}
+	m, _ = r.loop.Inventory.Machine(c.Machine)
+	return countsFor(m, c)
 }
 
 // countsFor returns nil if a certificate of our CA is of the machine's key.
@@ -62,6 +69,10 @@ func countsFor(m fleet.Machine, c Certificate) error {
 	}
 	if m.Key == "" || m.Key != c.Key {
 		return ended(m.ID)
+	}
+	if c.OutOfTime && m.Lifecycle != fleet.Active && m.Lifecycle != fleet.Maintenance {
+		return fleet.Errorf(fleet.Forbidden, "machine %s is %s, and its certificate is out of its time", m.ID, m.Lifecycle).
+			WithHint("a pending machine can renew it once it is adopted: nixfleet machine adopt %s", m.ID)
 	}
 	return nil
 }
@@ -99,7 +110,7 @@ func (r *Registrar) takeKey(ctx context.Context, p *loop.Pass, c Certificate) er
 		m = newMachine(c.Machine, fleet.Pending, p.Now)
 	}
 	if m.Key != "" {
-		return countsFor(m, c) // another request was faster
+		return nil // another request was faster
 	}
 	if err := r.mayTakeKey(ctx, p.Tx.Reader, m, c); err != nil {
 		return err
@@ -148,20 +159,23 @@ func (r *Registrar) acceptShown(ctx context.Context, c store.Shown) error {
 	return nil
 }
 
-// Renew issues the next certificate of a machine's key. Asked again within an
-// hour it gives the same one. The error's code is Forbidden for any other key:
-// whatever began before a token with Replace was used, it ends here.
-func (r *Registrar) Renew(ctx context.Context, machine fleet.MachineID, key fleet.Digest, issue Issue) (der []byte, err error) {
+// Renew issues the next certificate of a machine's key, to the machine that shows
+// one that Accept takes. Asked again within an hour it gives the same one. The
+// error's code is Forbidden for any other key: whatever began before a token with
+// Replace was used, it ends here.
+func (r *Registrar) Renew(ctx context.Context, shown Certificate, key fleet.Digest, issue Issue) (der []byte, err error) {
 	err = r.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		now := r.loop.Clock.UnixMilli()
-		m, err := tx.Machine(ctx, machine)
+		m, err := tx.Machine(ctx, shown.Machine)
 		if err != nil {
 			return err
 		}
-		if err := countsFor(m, Certificate{Machine: machine, Key: key}); err != nil {
-			return err
+		for _, c := range []Certificate{shown, {Key: key}} {
+			if err := countsFor(m, c); err != nil {
+				return err
+			}
 		}
-		last, ok, err := tx.LastCertificate(ctx, machine, key, now-repeatFor.Milliseconds(), now)
+		last, ok, err := tx.LastCertificate(ctx, m.ID, key, now-repeatFor.Milliseconds(), now)
 		if err != nil {
 			return err
 		}
@@ -169,17 +183,21 @@ func (r *Registrar) Renew(ctx context.Context, machine fleet.MachineID, key flee
 			der = last.DER
 			return nil
 		}
-		c := store.Certificate{Machine: machine, Key: key, IssuedAt: now}
-		if c.Serial, c.DER, c.NotAfter, err = issue(machine); err != nil {
+		c := store.Certificate{Machine: m.ID, Key: key, IssuedAt: now}
+		if c.Serial, c.DER, c.NotAfter, err = issue(m.ID); err != nil {
 			return err
 		}
 		der = c.DER
 		if err := tx.AddCertificate(ctx, c); err != nil {
 			return err
 		}
+		action := fleet.ActionMachineRenew
+		if shown.OutOfTime {
+			action = fleet.ActionMachineRenewLate
+		}
 		return tx.AddAudit(ctx, fleet.AuditEvent{
-			At: now, Actor: "machine:" + string(machine), Action: fleet.ActionMachineRenew, Subject: "machine:" + string(machine),
-			Detail: map[string]string{"serial": c.Serial},
+			At: now, Actor: "machine:" + string(m.ID), Action: action, Subject: "machine:" + string(m.ID),
+			Detail: map[string]string{"serial": c.Serial, "shown": shown.Serial},
 		})
 	})
 	if err != nil {

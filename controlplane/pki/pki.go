@@ -10,6 +10,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -144,6 +145,34 @@ func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%x", cert.Seria
 
 // KeyHash is the hash of a certificate's public key, as Request has it.
 func KeyHash(cert *x509.Certificate) fleet.Digest { return fleet.SHA256(cert.RawSubjectPublicKeyInfo) }
+
+// Verify checks a chain, leaf first, against roots and returns the root that it
+// ends at. A leaf that is not good yet or no more is checked as of the nearest
+// moment at which it is.
+func Verify(roots *x509.CertPool, chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) (root *x509.Certificate, err error) {
+	leaf := chain[0]
+	if now.Before(leaf.NotBefore) {
+		now = leaf.NotBefore
+	}
+	if now.After(leaf.NotAfter) {
+		now = leaf.NotAfter
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	if err != nil {
+		return nil, err
+	}
+	return chains[0][len(chains[0])-1], nil
+}
+
+// IsRoot reports whether a certificate is signed by its own key, as the roots of
+// CAs are. Others are signed anew whenever their CA likes, by another key.
+func IsRoot(cert *x509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, cert.RawSubject) && cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+}
 
 // TicketKeys are the session ticket keys at now: that of its UTC day, which
 // encrypts, and those of the days around it, which a client or another

@@ -236,7 +236,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		}
 		must[fleet.Machine](t)(w.plane().SetLifecycle(ctx, alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
 		wantCode(t, accept("02", keyB), fleet.Forbidden)
-		_, err = w.plane().Enrolment.Renew(ctx, "web-01", keyB, issue)
+		_, err = w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-01", Serial: "02", Key: keyB}, keyB, issue)
 		wantCode(t, err, fleet.Forbidden)
 	})
 }

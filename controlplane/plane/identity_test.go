@@ -59,6 +59,11 @@ func (o *owner) redeem(key fleet.Digest) error {
 	return err
 }
 
+// renew asks for a certificate of a key, by one of the same key.
+func (o *owner) renew(key fleet.Digest, issue enrolment.Issue) ([]byte, error) {
+	return o.w.plane().Enrolment.Renew(o.tb.Context(), enrolment.Certificate{Machine: "web-01", Key: key}, key, issue)
+}
+
 func (o *owner) actions() map[string]func(*rapid.T) {
 	ctx := o.tb.Context()
 	return map[string]func(*rapid.T){
@@ -95,7 +100,7 @@ func (o *owner) actions() map[string]func(*rapid.T) {
 		},
 		"renew": func(t *rapid.T) {
 			key := rapid.SampledFrom(o.keys).Draw(t, "key")
-			_, err := o.w.plane().Enrolment.Renew(ctx, "web-01", key, o.issue(key))
+			_, err := o.renew(key, o.issue(key))
 			if good := key == o.key && o.life != fleet.Decommissioned; (err == nil) != good {
 				t.Fatalf("a renewal for the machine's own key: %v, and it gave %v", good, err)
 			}
@@ -174,7 +179,7 @@ func TestRenew_ThatIsInFlightDoesNotSurviveReplace(t *testing.T) {
 	for range 8 {
 		thieves.Go(func() {
 			for range 50 {
-				_, err := w.plane().Enrolment.Renew(ctx, "web-01", stolen, func(m fleet.MachineID) (string, []byte, int64, error) {
+				_, err := o.renew(stolen, func(m fleet.MachineID) (string, []byte, int64, error) {
 					once.Do(func() { close(signing) })
 					return o.issue(stolen)(m)
 				})
@@ -189,7 +194,7 @@ func TestRenew_ThatIsInFlightDoesNotSurviveReplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	thieves.Wait()
-	_, err := w.plane().Enrolment.Renew(ctx, "web-01", stolen, o.issue(stolen))
+	_, err := o.renew(stolen, o.issue(stolen))
 	wantCode(t, err, fleet.Forbidden)
 	for range 2 {
 		counts := 0
@@ -220,7 +225,7 @@ func TestRenew_RepeatsItsAnswerForAnHour(t *testing.T) {
 		}
 		rest(3 * 24 * time.Hour)
 		renew := func() string {
-			return string(must[[]byte](t)(w.plane().Enrolment.Renew(t.Context(), "web-01", key, o.issue(key))))
+			return string(must[[]byte](t)(o.renew(key, o.issue(key))))
 		}
 		first := renew()
 		rest(59 * time.Minute)

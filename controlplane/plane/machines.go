@@ -182,7 +182,7 @@ func (p *Plane) AdoptMachine(ctx context.Context, c access.Caller, id fleet.Mach
 		if m.Lifecycle != fleet.Pending {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
 		}
-		if m.LastContact == 0 {
+		if m.LastContact == 0 && m.Key == "" {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s has never checked in", id).WithHint("enrol it: nixfleet machine token %s", id)
 		}
 		m.Lifecycle = fleet.Active

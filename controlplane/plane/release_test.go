@@ -154,7 +154,7 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 			t.Fatal(err)
 		}
 		serial = "0c"
-		if next := must[[]byte](t)(w.plane().Enrolment.Renew(ctx, "web-03", listed.Key, issue)); string(next) != "0c" {
+		if next := must[[]byte](t)(w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-03", Key: listed.Key}, listed.Key, issue)); string(next) != "0c" {
 			t.Errorf("a renewal repeated certificate %s, which is revoked", next)
 		}
 		stamp := func(version uint64, revocations fleet.Digest) []byte {

@@ -39,7 +39,11 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	if err := checkKeys(ctx, conf); err != nil {
 		return err
 	}
-	keys, err := pki.Load(conf.StateDir, conf.TLS.Names, time.Now())
+	names, err := server.Names(conf.TLS)
+	if err != nil {
+		return err
+	}
+	keys, err := pki.Load(conf.StateDir, names, time.Now())
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (s *Server) agentHandler() http.Handler {
 	mux.HandleFunc("GET "+api.PathRelease+"{digest}", s.agent("release", s.release))
 	mux.HandleFunc("GET "+api.PathDocument+"{digest}", s.agent("document", s.trustDocument))
 	mux.HandleFunc("GET "+api.PathRoot+"{version}", s.agent("root", s.root))
-	mux.HandleFunc("POST "+api.PathRenew, s.agent("renew", s.renew))
+	mux.HandleFunc("POST "+api.PathRenew, s.machine("renew", true, s.renew))
 	mux.HandleFunc("POST "+api.PathEnroll, s.enroll)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.pause(r.Context())
@@ -43,20 +43,27 @@ func (s *Server) agentHandler() http.Handler {
 	return s.observe("agents", mux)
 }
 
-// agentCall does what a machine asks for.
-type agentCall func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)
+// agentCall does what a machine asks for that shows a certificate.
+type agentCall func(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error)
 
-// agent serves machines whose certificate is good now, and that keep to their
-// budget. It answers with what fn returns: []byte as it is, anything else as
-// JSON.
-func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
+// agent serves machines whose certificate is good now.
+func (s *Server) agent(name string, fn func(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error)) http.HandlerFunc {
+	return s.machine(name, false, func(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
+		return fn(w, r, c.Machine)
+	})
+}
+
+// machine serves machines whose certificate counts, and that keep to their
+// budget; one for renewal also takes one that is out of its time. It answers with
+// what fn returns: []byte as it is, anything else as JSON.
+func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec := recordOf(r.Context())
 		rec.operation = name
 		s.deadlines(w, agentWriteTime)
 		// Before the check: what is refused from now on closes it.
 		s.conns.seen(r.Context(), r.TLS)
-		m, err := s.machineOf(r.Context(), r.TLS)
+		c, err := s.machineOf(r.Context(), r.TLS, renewal)
 		if err != nil {
 			// The certificate has ended since the connection was made.
 			w.Header().Set("Connection", "close")
@@ -64,26 +71,26 @@ func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 			problemOf(err).write(w)
 			return
 		}
-		rec.caller = string(m)
-		if err := s.budgets.call(m, name, r.ContentLength, s.clock.Now()); err != nil {
+		rec.caller = string(c.Machine)
+		if err := s.budgets.call(c.Machine, name, r.ContentLength, s.clock.Now()); err != nil {
 			s.pause(r.Context())
 			s.answer(w, rec, nil, err)
 			return
 		}
-		v, err := s.only(name, w, r, m, fn)
+		v, err := s.only(name, w, r, c, fn)
 		s.answer(w, rec, v, err)
 	}
 }
 
 // only makes a call of a machine, and ends the older one of the same kind.
-func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, m fleet.MachineID, fn agentCall) (any, error) {
-	ctx, done := s.calls.begin(r.Context(), m, name)
+func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enrolment.Certificate, fn agentCall) (any, error) {
+	ctx, done := s.calls.begin(r.Context(), c.Machine, name)
 	defer done()
 	// A call that still waits for its body is cut there.
 	rec := recordOf(ctx)
 	rec.bodyRead = context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
 	defer rec.bodyRead()
-	v, err := fn(w, r.WithContext(ctx), m)
+	v, err := fn(w, r.WithContext(ctx), c)
 	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
 		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)
 	}
@@ -221,7 +228,7 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 	return s.certificate(der)
 }
 
-func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
 	var in api.RenewRequest
 	if err := decode(w, r, maxCSR, &in); err != nil {
 		return nil, err
@@ -233,10 +240,10 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, m fleet.MachineID
 	if err != nil {
 		return nil, err
 	}
-	if err := own(m, req.Machine); err != nil {
+	if err := own(c.Machine, req.Machine); err != nil {
 		return nil, err
 	}
-	der, err := s.plane.Enrolment.Renew(r.Context(), m, req.KeyHash, s.issuer(req))
+	der, err := s.plane.Enrolment.Renew(r.Context(), c, req.KeyHash, s.issuer(req))
 	if err != nil {
 		return nil, err
 	}
@@ -286,8 +293,7 @@ func (s *Server) closeRefused(m fleet.MachineID) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_, err := s.machineOf(ctx, p.tls)
-		return err != nil
+		return s.mayConnect(ctx, p.tls) != nil
 	})
 	if n > 0 {
 		s.log.Info("connections of refused machines closed", "count", n)

@@ -120,14 +120,20 @@ func TestAgents_WantACertificateOfTheirCA(t *testing.T) {
 	wantCode(t, "a certificate of another CA", err, fleet.Unauthenticated)
 }
 
+// caFile writes the certificate of a CA.
+func caFile(t *testing.T, a pki.Authority) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // Certificates of one's own CA can be used instead: then nothing is issued.
 func TestAgents_MayHaveCertificatesOfOnesOwnCA(t *testing.T) {
 	own := must[pki.Authority](t)(pki.NewAuthority("our own CA", time.Now()))
-	file := filepath.Join(t.TempDir(), "clients.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Cert.Raw}), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	w := newWorldWith(t, config.TLS{ClientCAFile: file})
+	w := newWorldWith(t, config.TLS{ClientCAFile: caFile(t, own)})
 	admin := w.admin()
 	_, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
 	wantCode(t, "a token", err, fleet.Conflict)

@@ -6,73 +6,26 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/config"
 )
 
-// Identity is the control plane's own certificate, and what it verifies
-// machines' certificates with.
-type Identity struct {
-	keys      *pki.Keys
-	own       *tls.Certificate // instead of one by keys
-	clientCAs *x509.CertPool
-	issues    bool // machines' certificates come from keys
-}
-
-// NewIdentity reads the certificates that c names, if any; else those of keys
-// serve. The error's code is Invalid.
-func NewIdentity(c config.TLS, keys *pki.Keys) (*Identity, error) {
-	id := &Identity{keys: keys, clientCAs: x509.NewCertPool(), issues: c.ClientCAFile == ""}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fleet.Errorf(fleet.Invalid, "read tls.certFile and tls.keyFile: %w", err)
-		}
-		id.own = &pair
+// refresh reads files that were renewed. Those that cannot be used are noted.
+func (s *Server) refresh() {
+	if err := s.identity.refresh(s.clock.Now()); err != nil {
+		s.log.Error("renewed certificate files are not used", "error", err, "hint", fleet.ErrorHint(err))
 	}
-	if id.issues {
-		id.clientCAs.AddCert(keys.AgentCA.Cert)
-		return id, nil
-	}
-	pem, err := os.ReadFile(c.ClientCAFile)
-	if err != nil {
-		return nil, fleet.Errorf(fleet.Invalid, "read tls.clientCaFile: %w", err)
-	}
-	if !id.clientCAs.AppendCertsFromPEM(pem) {
-		return nil, fleet.Errorf(fleet.Invalid, "tls.clientCaFile %s holds no PEM certificate", c.ClientCAFile)
-	}
-	return id, nil
-}
-
-// certificate is the one to show now.
-func (id *Identity) certificate(now time.Time) (*tls.Certificate, error) {
-	if id.own != nil {
-		return id.own, nil
-	}
-	return id.keys.Server(now)
-}
-
-// anchor is the certificate, DER, that an agent verifies the control plane
-// with: the last one of the chain that it shows.
-func (id *Identity) anchor() []byte {
-	if id.own != nil {
-		return id.own.Certificate[len(id.own.Certificate)-1]
-	}
-	return id.keys.ServerCA.Cert.Raw
-}
-
-func (s *Server) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.identity.certificate(s.clock.Now())
 }
 
 func (s *Server) operatorTLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.getCertificate, Time: s.clock.Now}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Time: s.clock.Now, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		s.refresh()
+		return s.identity.forOperators(s.clock.Now())
+	}}
 }
 
 // agentTLS asks for a client certificate. Only enrolment needs none; the
@@ -80,15 +33,18 @@ func (s *Server) operatorTLS() *tls.Config {
 // the day, and so does the configuration.
 func (s *Server) agentTLS() *tls.Config {
 	base := &tls.Config{
-		MinVersion: tls.VersionTLS13, GetCertificate: s.getCertificate, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
-		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.identity.clientCAs,
-		VerifyConnection: s.verifyConnection,
+		MinVersion: tls.VersionTLS13, Time: s.clock.Now, NextProtos: []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.identity.forAgents(s.clock.Now()) },
+		// VerifyConnection verifies: crypto/tls would refuse a certificate that can
+		// still be renewed.
+		ClientAuth: tls.RequestClientCert, VerifyConnection: s.verifyConnection,
 	}
 	var mu sync.Mutex
 	var today string
 	var current *tls.Config
 	conf := base.Clone()
 	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s.refresh()
 		mu.Lock()
 		defer mu.Unlock()
 		now := s.clock.Now()
@@ -105,37 +61,54 @@ func (s *Server) agentTLS() *tls.Config {
 	return conf
 }
 
-// verifyConnection refuses a machine that is revoked or gone. Unlike
-// VerifyPeerCertificate it also runs when a session is resumed (E07).
+// verifyConnection refuses a certificate that no CA here vouches for, and a
+// machine that is shut out. Unlike VerifyPeerCertificate it also runs when a
+// session is resumed (E07).
 func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
+	if _, err := pki.Verify(s.identity.agentCAs(), cs.PeerCertificates, x509.ExtKeyUsageClientAuth, s.clock.Now()); err != nil {
+		return fleet.Errorf(fleet.Unauthenticated, "client certificate: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_, err := s.machineOf(ctx, &cs)
+	return s.mayConnect(ctx, &cs)
+}
+
+// mayConnect returns nil for a machine that may make some request, be it only to
+// renew its certificate.
+func (s *Server) mayConnect(ctx context.Context, cs *tls.ConnectionState) error {
+	_, err := s.machineOf(ctx, cs, true)
 	return err
 }
 
-// machineOf returns the machine at the other end. The error's code is
-// Unauthenticated without a certificate or with one that is expired, Forbidden
-// with one that does not count. It runs for each request, since connections
-// outlive certificates.
-func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState) (fleet.MachineID, error) {
+// machineOf returns the certificate that the machine at the other end shows. The
+// error's code is Unauthenticated without one or out of its time, Forbidden with
+// one that does not count. Out of its time it may be renewed, for a while. It
+// runs for each request, since connections outlive certificates.
+func (s *Server) machineOf(ctx context.Context, cs *tls.ConnectionState, renewal bool) (enrolment.Certificate, error) {
 	if cs == nil || len(cs.PeerCertificates) == 0 {
-		return "", fleet.Errorf(fleet.Unauthenticated, "no client certificate").
+		return enrolment.Certificate{}, fleet.Errorf(fleet.Unauthenticated, "no client certificate").
 			WithHint("enrol the machine first: nixfleet-agent enroll")
 	}
-	cert := cs.PeerCertificates[0]
-	m := fleet.MachineID(cert.Subject.CommonName)
-	switch {
-	case !m.Valid():
-		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
-	case s.clock.Now().After(cert.NotAfter):
-		return "", fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s has expired", m).
-			WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", m)
+	cert, now := cs.PeerCertificates[0], s.clock.Now()
+	c := enrolment.Certificate{
+		Machine: fleet.MachineID(cert.Subject.CommonName), Serial: pki.Serial(cert), Key: pki.KeyHash(cert),
+		OtherCA: !s.identity.issues, OutOfTime: now.Before(cert.NotBefore) || now.After(cert.NotAfter),
 	}
-	return m, s.plane.Enrolment.Accept(ctx, enrolment.Certificate{
-		Machine: m, Serial: pki.Serial(cert), Key: pki.KeyHash(cert), OtherCA: !s.identity.issues,
-	})
+	switch {
+	case !c.Machine.Valid():
+		return c, fleet.Errorf(fleet.Unauthenticated, "the client certificate's name is not a machine id")
+	case c.OutOfTime && (c.OtherCA || now.Sub(cert.NotAfter) > s.identity.renewLate || s.identity.renewLate == 0):
+		return c, outOfTime(c.Machine, cert).WithHint("enrol the machine again, with a token made by: nixfleet machine token %s --replace", c.Machine)
+	case c.OutOfTime && !renewal:
+		return c, outOfTime(c.Machine, cert).WithHint("the agent renews it by itself")
+	}
+	return c, s.plane.Enrolment.Accept(ctx, c)
+}
+
+func outOfTime(m fleet.MachineID, cert *x509.Certificate) *fleet.Error {
+	return fleet.Errorf(fleet.Unauthenticated, "the client certificate of %s is good only from %s to %s, and it is not that time here",
+		m, cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 }

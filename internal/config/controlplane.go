@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ControlPlane is /etc/nixfleet/control-plane.toml.
@@ -29,12 +30,30 @@ type Listen struct {
 }
 
 // TLS is the server's certificate. Without certFile the control plane makes a CA
-// in its state directory and issues a certificate for Names.
+// in its state directory and issues a certificate for names. It shows agents a
+// certificate of that CA too if certFile does not end with a root and caFile does
+// not name one. The files are read again when they change.
 type TLS struct {
 	CertFile     string   `toml:"certFile"`     // PEM file with the server's certificate
 	KeyFile      string   `toml:"keyFile"`      // PEM file with its key
+	CAFile       string   `toml:"caFile"`       // PEM file with the root of certFile's CA, which agents keep; not an intermediate
 	Names        []string `toml:"names"`        // host names and addresses of the control plane
 	ClientCAFile string   `toml:"clientCaFile"` // PEM: accept agents' certificates of this CA instead of issuing them
+	// RenewLateDays is how long after its end an agent's certificate can still be
+	// renewed, and nothing else; 0: not at all, at most 365.
+	RenewLateDays *int `toml:"renewLateDays"`
+}
+
+// defaultRenewLateDays is RenewLateDays where that is nil.
+const defaultRenewLateDays = 90
+
+// RenewLate is RenewLateDays as a duration.
+func (t TLS) RenewLate() time.Duration {
+	days := defaultRenewLateDays
+	if t.RenewLateDays != nil {
+		days = *t.RenewLateDays
+	}
+	return time.Duration(days) * 24 * time.Hour
 }
 
 // Database is where the store is: sqlite:///path.
@@ -51,10 +70,11 @@ type Bootstrap struct {
 // ReadControlPlane reads and checks a control plane's configuration. The
 // error's code is NotFound, Invalid or TooLarge.
 func ReadControlPlane(file string) (ControlPlane, error) {
+	late := defaultRenewLateDays
 	c := ControlPlane{
 		StateDir: "/var/lib/nixfleet/control-plane",
 		Listen:   Listen{Operators: ":8443", Agents: ":8444", Metrics: "127.0.0.1:9443"},
-		TLS:      TLS{Names: []string{"localhost"}},
+		TLS:      TLS{Names: []string{"localhost"}, RenewLateDays: &late},
 	}
 	text, err := read(file)
 	if err != nil {
@@ -87,8 +107,12 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "database.url %q must be sqlite:///absolute/path", c.Database.URL)
 	case (c.TLS.CertFile == "") != (c.TLS.KeyFile == ""):
 		return invalid(file, "tls.certFile and tls.keyFile must be set together")
+	case c.TLS.CAFile != "" && c.TLS.CertFile == "":
+		return invalid(file, "tls.caFile goes with tls.certFile")
 	case c.TLS.CertFile == "" && len(c.TLS.Names) == 0:
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
+	case c.TLS.RenewLate() < 0 || c.TLS.RenewLate() > 365*24*time.Hour:
+		return invalid(file, "tls.renewLateDays must be from 0 to 365")
 	case c.Trust.Unsigned:
 		return invalid(file, "trust.unsigned is a setting of the agent, not of the control plane")
 	}

@@ -173,7 +173,7 @@ func (p printer) table(b *strings.Builder, name string, defaults reflect.Value, 
 		if tag == "" {
 			tag = reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json")
 		}
-		value := defaults.FieldByIndex(field.Index)
+		value := reflect.Indirect(defaults.FieldByIndex(field.Index))
 		full := strings.TrimPrefix(path+"."+tag, ".")
 		meaning := sentence(f.Doc, f.Comment)
 		switch t := f.Type.(type) {

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -88,10 +89,13 @@ func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 		return i.now, nil
 	}
 	c, err := tls.LoadX509KeyPair(i.cfg.Identity.CertFile, i.cfg.Identity.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+	if err == nil {
+		c.Leaf, err = x509.ParseCertificate(c.Certificate[0])
 	}
-	if c.Leaf, err = x509.ParseCertificate(c.Certificate[0]); err != nil {
+	if err != nil && i.now != nil {
+		return i.now, nil // someone is just writing the two files
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	i.now, i.at = &c, info.ModTime()
@@ -101,22 +105,54 @@ func (i *identity) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 
 // client makes a client that shows the certificate.
 func (i *identity) client(version string) (*api.AgentClient, error) {
-	pool := x509.NewCertPool()
-	text, err := os.ReadFile(caFile(i.cfg))
-	if err != nil {
-		return nil, fleet.Errorf(fleet.NotFound, "read the control plane's CA: %w", err).
-			WithHint("enrol the machine with nixfleet-agent enroll, which stores the CA, or set controlPlane.caFile")
+	if _, err := i.anchors(); err != nil {
+		return nil, err
 	}
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fleet.Errorf(fleet.Invalid, "%s contains no certificate", caFile(i.cfg))
+	u, err := url.Parse(i.cfg.ControlPlane.URL)
+	if err != nil {
+		return nil, fleet.Errorf(fleet.Invalid, "controlPlane.url: %w", err)
 	}
 	if _, err := i.certificate(nil); err != nil {
 		return nil, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("enrol the machine: nixfleet-agent enroll --token-file FILE")
 	}
 	return api.NewAgentClient(api.AgentClientConfig{
 		BaseURL: i.cfg.ControlPlane.URL, UserAgent: "nixfleet-agent/" + version,
-		TLS: &tls.Config{RootCAs: pool, GetClientCertificate: i.certificate, ClientSessionCache: &i.sessions},
+		TLS: &tls.Config{
+			GetClientCertificate: i.certificate, ClientSessionCache: &i.sessions,
+			// The connection is verified below, for resumed sessions too, with the CA
+			// that is in the file at that moment.
+			InsecureSkipVerify: true,
+			VerifyConnection:   func(cs tls.ConnectionState) error { return i.verify(cs, u.Hostname()) },
+		},
 	})
+}
+
+// anchors reads the control plane's CA.
+func (i *identity) anchors() (*x509.CertPool, error) {
+	text, err := os.ReadFile(caFile(i.cfg))
+	if err != nil {
+		return nil, fleet.Errorf(fleet.NotFound, "read the control plane's CA: %w", err).
+			WithHint("enrol the machine with nixfleet-agent enroll, which stores the CA, or set controlPlane.caFile")
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fleet.Errorf(fleet.Invalid, "%s contains no certificate", caFile(i.cfg))
+	}
+	return pool, nil
+}
+
+// verify returns nil if the other end is the control plane at host.
+func (i *identity) verify(cs tls.ConnectionState, host string) error {
+	roots, err := i.anchors()
+	if err != nil {
+		return err
+	}
+	between := x509.NewCertPool()
+	for _, c := range cs.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err = cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: host})
+	return err
 }
 
 // enrolled reports whether there is a certificate.
@@ -201,6 +237,16 @@ func (i *identity) renew(ctx context.Context, c *api.AgentClient, log *slog.Logg
 	}
 }
 
+// better reports whether a certificate can take the place of another: one that is
+// good now of one that is not, else one that ends later.
+func better(next, have *x509.Certificate, now time.Time) bool {
+	good := func(c *x509.Certificate) bool { return !now.Before(c.NotBefore) && !now.After(c.NotAfter) }
+	if good(next) != good(have) {
+		return good(next)
+	}
+	return next.NotAfter.After(have.NotAfter)
+}
+
 func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	k, err := i.key()
 	if err != nil {
@@ -214,8 +260,13 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	if _, err := i.ours(cert, k); err != nil {
+	next, err := i.ours(cert, k)
+	if err != nil {
 		return err
+	}
+	if have, err := i.certificate(nil); err == nil && !better(next, have.Leaf, time.Now()) {
+		return fleet.Errorf(fleet.Refused, "the control plane sent a certificate that is no better than the present one: good from %s to %s",
+			next.NotBefore.UTC().Format(time.RFC3339), next.NotAfter.UTC().Format(time.RFC3339)).WithHint("are the clocks of this machine and of the control plane right?")
 	}
 	if err := i.writeCertificate(cert); err != nil {
 		return err

@@ -307,3 +307,116 @@ func TestEnroll_LeavesAKeyThatSomeoneElseMade(t *testing.T) {
 		t.Error("the key was replaced")
 	}
 }
+
+// A renewal never puts a worse certificate in the place of the present one.
+func TestRenew_KeepsTheBetterCertificate(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := id.client("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before := id.now.Leaf.SerialNumber
+	for _, life := range []time.Duration{30 * time.Minute, -time.Minute} {
+		a.life = life
+		if err := id.renewOnce(t.Context(), c); fleet.ErrorCode(err) != fleet.Refused {
+			t.Errorf("a certificate for %v: %v", life, err)
+		}
+		if id.now.Leaf.SerialNumber.Cmp(before) != 0 {
+			t.Errorf("a certificate for %v is in use", life)
+		}
+	}
+	a.life = 2 * time.Hour
+	if err := id.renewOnce(t.Context(), c); err != nil || id.now.Leaf.SerialNumber.Cmp(before) == 0 {
+		t.Errorf("a better one is not in use: %v", err)
+	}
+}
+
+func TestBetter(t *testing.T) {
+	now := time.Now()
+	from := func(from, to time.Duration) *x509.Certificate {
+		return &x509.Certificate{NotBefore: now.Add(from), NotAfter: now.Add(to)}
+	}
+	for _, tc := range []struct {
+		name       string
+		next, have *x509.Certificate
+		want       bool
+	}{
+		{"ends later", from(-1, 20), from(-10, 10), true},
+		{"ends earlier", from(-1, 9), from(-10, 10), false},
+		{"the same", from(-10, 10), from(-10, 10), false},
+		{"expired", from(-10, -1), from(-10, 10), false},
+		{"not good yet", from(1, 30), from(-10, 10), false},
+		{"good, of an expired one", from(-1, 10), from(-10, -1), true},
+		{"good, of one that is not good yet", from(-1, 10), from(5, 30), true},
+		{"this clock is wrong", from(5, 30), from(4, 20), true},
+	} {
+		if got := better(tc.next, tc.have, now); got != tc.want {
+			t.Errorf("%s: better = %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// The CA and the certificate are used as they are in their files, without a
+// restart; while they are being written, what was there stays in use.
+func TestClient_ReadsRenewedFiles(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := id.client("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	renew := func() error {
+		defer c.Close()
+		a.life += time.Hour
+		return id.renewOnce(t.Context(), c)
+	}
+	write := func(cert *x509.Certificate) {
+		if err := os.WriteFile(caFile(id.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := renew(); err != nil {
+		t.Fatal(err)
+	}
+	write(other.cert)
+	if err := renew(); fleet.ErrorCode(err) != fleet.Refused {
+		t.Errorf("a control plane of a CA that is not in the file: %v", err)
+	}
+	write(a.cert)
+	if err := renew(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(id.cfg.Identity.CertFile, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := id.certificate(nil); err != nil {
+		t.Errorf("while the file is being written: %v", err)
+	}
+}
+
+// The control plane's name is verified.
+func TestClient_RefusesAnotherName(t *testing.T) {
+	a := newAuthority(t)
+	id := &identity{cfg: a.config(t)}
+	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+		t.Fatal(err)
+	}
+	id.cfg.ControlPlane.URL = strings.Replace(a.url, "127.0.0.1", "localhost", 1)
+	c, err := id.client("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := id.renewOnce(t.Context(), c); fleet.ErrorCode(err) != fleet.Refused {
+		t.Errorf("by a name that its certificate has not: %v", err)
+	}
+}
