@@ -49,7 +49,7 @@ func TestCheckFetched_AsksACacheAsNixDoes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				writeFile(t, file, base16(t, string(b)))
+				writeFile(t, file, hexHash(t, string(b)))
 			}
 			return f.URL
 		},
@@ -105,13 +105,13 @@ func TestCheckFetched_FindsTheListWhereNoCacheHasAllOfIt(t *testing.T) {
 	}
 }
 
-var narHashLine = regexp.MustCompile(`NarHash: sha256:([0-9a-z]{52})`)
+var recordedHash = regexp.MustCompile(`NarHash: sha256:([0-9a-z]{52})`)
 
-func base16(t *testing.T, info string) string {
+func hexHash(t *testing.T, info string) string {
 	t.Helper()
-	return narHashLine.ReplaceAllStringFunc(info, func(l string) string {
-		h := narHashLine.FindStringSubmatch(l)[1]
-		res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-hash", Args: []string{"--type", "sha256", "--to-base16", h}})
+	return recordedHash.ReplaceAllStringFunc(info, func(l string) string {
+		h := recordedHash.FindStringSubmatch(l)[1]
+		res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-hash", Args: []string{"--type", "sha256", "--to-hexHash", h}})
 		if err != nil {
 			t.Fatal(err)
 		}
