@@ -24,11 +24,12 @@ type Inspector struct {
 	loop      *loop.Loop
 	documents *documents.Keeper
 	epoch     *epoch.Keeper
+	renewal   Renewal
 }
 
 // New returns an inspector of what a control plane is made of.
-func New(l *loop.Loop, d *documents.Keeper, e *epoch.Keeper) *Inspector {
-	return &Inspector{loop: l, documents: d, epoch: e}
+func New(l *loop.Loop, d *documents.Keeper, e *epoch.Keeper, r Renewal) *Inspector {
+	return &Inspector{loop: l, documents: d, epoch: e, renewal: r}
 }
 
 // Metrics are counts of the present state, for /metrics.
@@ -42,13 +43,21 @@ type Metrics struct {
 	Waiting      int                        // reports not applied yet, at most 1000
 	AuditEntries int64
 	Restored     bool
+	Certificates map[CertificateState]int // of active machines and those in maintenance
 }
 
 // Metrics counts the present state.
 func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
 		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, LastSeen: map[fleet.MachineID]int64{},
-		Restored: i.epoch.Mode() == epoch.Restored,
+		Restored: i.epoch.Mode() == epoch.Restored, Certificates: map[CertificateState]int{},
+	}
+	certificates, _, err := i.certificates(ctx)
+	if err != nil {
+		return m, err
+	}
+	for s, ids := range certificates {
+		m.Certificates[s] = len(ids)
 	}
 	now := i.loop.Clock.UnixMilli()
 	for _, v := range i.loop.Inventory.Machines() {
@@ -64,7 +73,7 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 			m.Drift++
 		}
 	}
-	err := i.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+	err = i.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if m.Rollouts, err = r.CountRollouts(ctx); err != nil {
 			return err
 		}
@@ -99,8 +108,8 @@ type Finding struct {
 }
 
 // Doctor looks for what is wrong: a damaged file, an altered audit trail, a
-// database older than the fleet, trust documents that end soon, reports that
-// wait, rollouts that are late. No finding means that all is well.
+// database older than the fleet, trust documents that end soon, machines that can
+// soon renew no more, reports that wait, rollouts that are late. No finding means that all is well.
 func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	found := []Finding{}
 	broken, err := i.loop.Store.Integrity(ctx)
@@ -122,6 +131,11 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 		})
 	}
 	found = append(found, i.trustFindings(i.loop.Clock.Now())...)
+	certificates, err := i.certificateFindings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, certificates...)
 	work, err := i.workFindings(ctx)
 	return append(found, work...), err
 }

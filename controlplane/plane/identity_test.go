@@ -4,6 +4,8 @@ package plane_test
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -384,6 +387,51 @@ func TestAccept_OfAnotherCAEndsSerialNumbers(t *testing.T) {
 			rest(3 * time.Hour) // what is old is deleted
 			w.advance(-400 * 24 * time.Hour)
 			w.restart()
+		}
+	})
+}
+
+// Doctor and metrics say when machines are near the end of what they can renew,
+// also after the rows of old certificates were deleted.
+func TestDoctor_NamesMachinesThatCanSoonRenewNoMore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.renewal = health.Renewal{Late: 90 * 24 * time.Hour}
+		w.restart()
+		w.pin()
+		ca := &ca{w: w}
+		for _, id := range []fleet.MachineID{"gone", "web-01", "web-02"} {
+			tok := must[api.Token](t)(w.plane().Enrolment.CreateToken(t.Context(), alice, id, api.TokenRequest{}, api.CAHash(nil)))
+			key := fleet.SHA256([]byte(id))
+			if _, _, err := w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, key, ca.issue(key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must[fleet.Machine](t)(w.plane().SetLifecycle(t.Context(), alice, "gone", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
+		for _, tc := range []struct {
+			days    time.Duration // further on
+			want    map[health.CertificateState]int
+			message string
+		}{
+			{6, map[health.CertificateState]int{health.CertificateGood: 2}, ""},
+			{2, map[health.CertificateState]int{health.CertificateExpired: 2}, ""},
+			{80, map[health.CertificateState]int{health.CertificateEnding: 2}, "2 machines (web-01, web-02) must be online again soon"},
+			{10, map[health.CertificateState]int{health.CertificateEnded: 2}, "2 machines (web-01, web-02) were away for too long"},
+		} {
+			w.advance(tc.days * 24 * time.Hour)
+			rest(2 * time.Hour) // what is old is deleted
+			if m := must[health.Metrics](t)(w.plane().Health.Metrics(t.Context())); !maps.Equal(m.Certificates, tc.want) {
+				t.Errorf("metrics: %v, want %v", m.Certificates, tc.want)
+			}
+			message := ""
+			for _, f := range must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context())) {
+				if f.Subject == "certificates" {
+					message += f.Message
+				}
+			}
+			if tc.message == "" && message != "" || !strings.HasPrefix(message, tc.message) {
+				t.Errorf("findings: %s, want %s", message, tc.message)
+			}
 		}
 	})
 }

@@ -40,6 +40,8 @@ type Config struct {
 	// if 0. WaitSeconds is how long a long poll should last; 55 if 0.
 	PollSeconds int
 	WaitSeconds int
+	// Renewal is how long machines can be away, for Health.
+	Renewal health.Renewal
 }
 
 // Plane is a control plane at work. Its methods, and those of its rooms, may
@@ -95,7 +97,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	if p.Epoch, err = epoch.Open(ctx, l, c.EpochKey); err != nil {
 		return nil, err
 	}
-	p.Health = health.New(l, p.Documents, p.Epoch)
+	p.Health = health.New(l, p.Documents, p.Epoch, c.Renewal)
 	return p, nil
 }
 

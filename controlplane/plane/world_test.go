@@ -19,6 +19,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -42,6 +43,7 @@ type world struct {
 	release  trust.SecretKey
 	heads    map[fleet.Line]fleet.Digest
 	sequence map[fleet.Line]uint64
+	renewal  health.Renewal
 
 	mu     sync.Mutex
 	offset time.Duration // of the control plane's clock, from the real one; guarded by mu
@@ -92,7 +94,7 @@ func (w *world) start() {
 	ctx := context.Background()
 	st := must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: w.path}))
 	log := slog.New(slog.NewTextHandler(testLog{w.tb}, nil))
-	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Now: w.now, Version: "test", EpochKey: w.epochKey}))
+	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Now: w.now, Version: "test", EpochKey: w.epochKey, Renewal: w.renewal}))
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(ctx) }()
 	w.mu.Lock()

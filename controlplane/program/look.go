@@ -86,7 +86,7 @@ func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, e
 	if err != nil {
 		return nil, err
 	}
-	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch})
+	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch, Renewal: renewal(conf.TLS)})
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
@@ -62,7 +63,9 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, conf, sockets, identity, log, plane.Config{Store: st, Log: log, Version: version, EpochKey: keys.EpochKey})
+	err = serve(ctx, conf, sockets, identity, log, plane.Config{
+		Store: st, Log: log, Version: version, EpochKey: keys.EpochKey, Renewal: renewal(conf.TLS),
+	})
 	return errors.Join(err, st.Close())
 }
 
@@ -172,4 +175,9 @@ func armBootstrap(ctx context.Context, p *plane.Plane, file string, log *slog.Lo
 	}
 	log.Info("bootstrap secret written; it is good for the first admin key", "file", file)
 	return p.Keys.SetBootstrapSecret(ctx, secret)
+}
+
+// renewal is how long machines can be away.
+func renewal(c config.TLS) health.Renewal {
+	return health.Renewal{Late: c.RenewLate(), OtherCA: c.ClientCAFile != ""}
 }

@@ -62,6 +62,7 @@ type fleetCollector struct {
 
 	size, lifecycle, health, online, drift, lastSeen *prometheus.Desc
 	rollouts, rolloutsActive, waiting, audit, mode   *prometheus.Desc
+	certificates                                     *prometheus.Desc
 }
 
 func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
@@ -75,6 +76,7 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 		health:         desc("machines_health", "Active machines by health; unknown for those that never reported it.", "health"),
 		online:         desc("machines_online", "Machines that are online."),
 		drift:          desc("machines_drift", "Machines that run something else than their agent activated."),
+		certificates:   desc("certificates", "Certificates of active machines and those in maintenance: good; expired, renewed when the machine is online again; ending, soon no more; ended, to be enrolled again.", "state"),
 		lastSeen:       desc("machine_last_seen_timestamp_seconds", "Last contact of a machine; 0 for never.", "machine"),
 		rollouts:       desc("rollouts", "Rollouts that are kept, by state.", "state"),
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
@@ -114,6 +116,9 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(f.online, float64(m.Online))
 	gauge(f.drift, float64(m.Drift))
+	for _, s := range health.CertificateStates() {
+		gauge(f.certificates, float64(m.Certificates[s]), string(s))
+	}
 	for id, at := range m.LastSeen {
 		gauge(f.lastSeen, float64(at)/1000, string(id))
 	}

@@ -102,9 +102,13 @@ func TestRenew_LateEndsWithItsWindow(t *testing.T) {
 		{"after a week", &week, 15 * day, false},
 		{"not at all", &none, 7*day + time.Minute, false},
 		{"in time", &none, 7*day - time.Hour, true},
+		{"before it is good", nil, -2 * time.Hour, true},
+		{"before it is good, not at all", &none, -2 * time.Hour, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorldWith(t, config.TLS{RenewLateDays: tc.days})
+			ahead := max(0, -tc.after)
+			w.advance(ahead)
 			m := w.member(w.admin(), "web-01")
 			w.advance(tc.after)
 			if err := m.renew(); (err == nil) != tc.good {

@@ -69,11 +69,31 @@ func (t *Tx) AddCertificate(ctx context.Context, c Certificate) error {
 	return nil
 }
 
-// DeleteCertificatesBefore forgets certificates that ended before a time, and
-// the answers that were given before another. Nothing counts again by that: what
-// has no row, or no answer, is worth less.
+// CertificateEnds returns when each machine's newest certificate ends, in Unix
+// milliseconds. Machines without one are left out.
+func (r Reader) CertificateEnds(ctx context.Context) (map[fleet.MachineID]int64, error) {
+	type end struct {
+		machine fleet.MachineID
+		at      int64
+	}
+	rows, err := list(ctx, r.q, func(r row) (e end, err error) { return e, r.Scan(&e.machine, &e.at) },
+		`SELECT machine_id, MAX(not_after) FROM certificate WHERE revoked_at = 0 GROUP BY machine_id`)
+	if err != nil {
+		return nil, fmt.Errorf("list ends of certificates: %w", err)
+	}
+	ends := make(map[fleet.MachineID]int64, len(rows))
+	for _, e := range rows {
+		ends[e.machine] = e.at
+	}
+	return ends, nil
+}
+
+// DeleteCertificatesBefore forgets certificates that ended before a time, but
+// each machine's newest, and the answers that were given before another. Nothing
+// counts again by that: what has no row, or no answer, is worth less.
 func (t *Tx) DeleteCertificatesBefore(ctx context.Context, ended, answered int64) error {
-	if _, err := t.exec(ctx, `DELETE FROM certificate WHERE not_after < $1`, ended); err != nil {
+	if _, err := t.exec(ctx, `DELETE FROM certificate WHERE not_after < $1 AND (revoked_at > 0 OR EXISTS (SELECT 1 FROM certificate AS c
+		WHERE c.machine_id = certificate.machine_id AND c.revoked_at = 0 AND c.not_after > certificate.not_after))`, ended); err != nil {
 		return fmt.Errorf("delete old certificates: %w", err)
 	}
 	if _, err := t.exec(ctx, `UPDATE certificate SET answer = '' WHERE answer <> '' AND issued_at < $1`, answered); err != nil {

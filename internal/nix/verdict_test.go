@@ -5,6 +5,7 @@ package nix
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -293,5 +294,28 @@ func TestCheckFetched_HashesAnewWhatWasFetchedBeforeTheBoot(t *testing.T) {
 	}
 	if b, err := os.ReadFile(string(f.Dep)); err != nil || !bytes.Equal(b, good) {
 		t.Errorf("the lost bytes are not fetched again: %v", err)
+	}
+}
+
+// The cache delivers the signed archive, then another one before the scratch folder
+// is asked.
+func TestCheckFetched_ComparesAgainWhatItReplaced(t *testing.T) {
+	f := theft.New(t)
+	f.Forge()
+	honest := f.Cache.Next
+	f.Cache.Next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		honest.ServeHTTP(w, r)
+		if strings.HasPrefix(r.URL.Path, "/nar/") {
+			f.Cache.Set(evil.Forge)
+		}
+	})
+	fetch := fetchOf(f)
+	fetch.Caches[0].URL += "?priority=-1"
+	reason, err := attempt(t, f, fetch, time.Now())
+	if reason != fleet.ReasonClosureMismatch || Valid(t.Context(), f.Top) || Valid(t.Context(), f.Dep) {
+		t.Errorf("%q, %v; valid: %t", reason, err, Valid(t.Context(), f.Dep))
+	}
+	if f.Cache.Hits() == 0 {
+		t.Error("nothing was forged")
 	}
 }

@@ -59,6 +59,10 @@ tests:
         values: '5x40'
       - series: 'nixfleet_machines_drift'
         values: '0x40'
+      - series: 'nixfleet_certificates{state="ending"}'
+        values: '2x100'
+      - series: 'nixfleet_certificates{state="ended"}'
+        values: '0x30 1x70'
     alert_rule_test:
       - { eval_time: 12m, alertname: MachineDown, exp_alerts: [] }
       - eval_time: 20m
@@ -129,6 +133,18 @@ tests:
           - exp_labels: { severity: warning, health: unhealthy }
             exp_annotations: { summary: "1 machines fail their health checks." }
       - { eval_time: 40m, alertname: MachinesDrifted, exp_alerts: [] }
+      - { eval_time: 50m, alertname: CertificatesEnding, exp_alerts: [] }
+      - eval_time: 70m
+        alertname: CertificatesEnding
+        exp_alerts:
+          - exp_labels: { severity: warning, state: ending }
+            exp_annotations: { summary: "2 machines must be online again soon, or be enrolled again: nixfleet-control-plane doctor names them." }
+      - { eval_time: 80m, alertname: CertificatesEnded, exp_alerts: [] }
+      - eval_time: 95m
+        alertname: CertificatesEnded
+        exp_alerts:
+          - exp_labels: { severity: warning, state: ended }
+            exp_annotations: { summary: "1 machines were away for too long and must be enrolled again: nixfleet-control-plane doctor names them." }
 
   # Times are seconds since the epoch, and the test begins at 0.
   - interval: 1m

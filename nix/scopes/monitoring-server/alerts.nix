@@ -61,6 +61,10 @@ in
         (alert "MachineSilent" "warning" "5m"
           "time() - (nixfleet_machine_last_seen_timestamp_seconds > 0) > 900"
           "The agent of {{ $labels.machine }} has not checked in for 15 minutes.")
+        (alert "CertificatesEnding" "warning" "1h" ''nixfleet_certificates{state="ending"} > 0''
+          "{{ $value }} machines must be online again soon, or be enrolled again: nixfleet-control-plane doctor names them.")
+        (alert "CertificatesEnded" "warning" "1h" ''nixfleet_certificates{state="ended"} > 0''
+          "{{ $value }} machines were away for too long and must be enrolled again: nixfleet-control-plane doctor names them.")
         (alert "MachinesUnhealthy" "warning" "15m" ''nixfleet_machines_health{health="unhealthy"} > 0''
           "{{ $value }} machines fail their health checks.")
         (alert "MachinesDrifted" "warning" "30m" "nixfleet_machines_drift > 0"
