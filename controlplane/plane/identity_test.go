@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,6 +179,7 @@ func TestRenew_ThatIsInFlightDoesNotSurviveReplace(t *testing.T) {
 		redeemed <- err
 	}()
 	var once sync.Once
+	var advanced atomic.Int32
 	var thieves sync.WaitGroup
 	for range 8 {
 		thieves.Go(func() {
@@ -189,7 +191,9 @@ func TestRenew_ThatIsInFlightDoesNotSurviveReplace(t *testing.T) {
 				if err != nil {
 					wantCode(t, err, fleet.Forbidden)
 				}
-				w.advance(2 * time.Hour) // past the repeat
+				if advanced.Add(1) <= 10 { // the token is good for a day
+					w.advance(2 * time.Hour) // past the repeat
+				}
 			}
 		})
 	}

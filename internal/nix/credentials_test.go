@@ -111,7 +111,7 @@ func hexHash(t *testing.T, info string) string {
 	t.Helper()
 	return recordedHash.ReplaceAllStringFunc(info, func(l string) string {
 		h := recordedHash.FindStringSubmatch(l)[1]
-		res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-hash", Args: []string{"--type", "sha256", "--to-hexHash", h}})
+		res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-hash", Args: []string{"--type", "sha256", "--to-base16", h}})
 		if err != nil {
 			t.Fatal(err)
 		}
