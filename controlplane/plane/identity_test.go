@@ -136,7 +136,7 @@ func (o *owner) actions() map[string]func(*rapid.T) {
 func TestAccept_FollowsTheMachinesKeyAlone(t *testing.T) {
 	runs, found := 0, false
 	rapid.Check(t, func(rt *rapid.T) {
-		if runs++; runs > 30 && !found {
+		if runs++; runs > 15 && !found {
 			return // each is a file of its own, synced at every write
 		}
 		var failed any // rapid fails by a panic, which must not leave the bubble
