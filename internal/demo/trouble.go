@@ -239,10 +239,19 @@ func (s *story) forge(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("copy database: %w", err)
 	}
-	db := filepath.Join(dir, "nixfleet.db")
-	program := filepath.Join(s.Bin, "nixfleet-control-plane")
-	if _, err := proc.Run(ctx, proc.Cmd{Path: program, Args: []string{"backup", "--config", filepath.Join(s.TB.Dir(), "control-plane.toml"), db}}); err != nil {
+	db, file, config := filepath.Join(dir, "nixfleet.db"), filepath.Join(dir, "backup"), filepath.Join(dir, "control-plane.toml")
+	text := fmt.Appendf(nil, "stateDir = %q\n[database]\nurl = %q\n", strings.TrimSuffix(s.cpFile(""), "/"), "sqlite://"+db)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return fmt.Errorf("copy database: %w", err)
+	}
+	program := filepath.Join(s.Bin, "nixfleet-control-plane")
+	for _, args := range [][]string{
+		{"backup", "--without-keys", "--config", filepath.Join(s.TB.Dir(), "control-plane.toml"), file},
+		{"restore", "--config", config, file},
+	} {
+		if _, err := proc.Run(ctx, proc.Cmd{Path: program, Args: args}); err != nil {
+			return fmt.Errorf("copy database: %w", err)
+		}
 	}
 	b, err := os.ReadFile(db)
 	if err != nil {
@@ -253,8 +262,7 @@ func (s *story) forge(ctx context.Context) error {
 	if bytes.Equal(forged, b) {
 		return errors.New("the copy of the database does not hold the reason of the cancelled rollout")
 	}
-	config := filepath.Join(dir, "control-plane.toml")
-	if err := errors.Join(os.WriteFile(db, forged, 0o600), os.WriteFile(config, fmt.Appendf(nil, "stateDir = %q\n[database]\nurl = %q\n", strings.TrimSuffix(s.cpFile(""), "/"), "sqlite://"+db), 0o600)); err != nil {
+	if err := os.WriteFile(db, forged, 0o600); err != nil {
 		return fmt.Errorf("forge database: %w", err)
 	}
 	res, err := proc.Run(ctx, proc.Cmd{Path: program, Args: []string{"doctor", "--config", config}})
