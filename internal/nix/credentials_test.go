@@ -49,7 +49,7 @@ func TestCheckFetched_AsksACacheAsNixDoes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				writeFile(t, file, hexHash(t, string(b)))
+				writeFile(t, file, inBase16(t, string(b)))
 			}
 			return f.URL
 		},
@@ -105,12 +105,12 @@ func TestCheckFetched_FindsTheListWhereNoCacheHasAllOfIt(t *testing.T) {
 	}
 }
 
-var recordedHash = regexp.MustCompile(`NarHash: sha256:([0-9a-z]{52})`)
+var narHashField = regexp.MustCompile(`NarHash: sha256:([0-9a-z]{52})`)
 
-func hexHash(t *testing.T, info string) string {
+func inBase16(t *testing.T, info string) string {
 	t.Helper()
-	return recordedHash.ReplaceAllStringFunc(info, func(l string) string {
-		h := recordedHash.FindStringSubmatch(l)[1]
+	return narHashField.ReplaceAllStringFunc(info, func(l string) string {
+		h := narHashField.FindStringSubmatch(l)[1]
 		res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-hash", Args: []string{"--type", "sha256", "--to-base16", h}})
 		if err != nil {
 			t.Fatal(err)

@@ -107,7 +107,7 @@ func (f Fetch) archive(ctx context.Context, s scratch, p deviation, limit int64)
 			errs = append(errs, err)
 			continue
 		}
-		hash, err := hashOf(ctx, file, "--flat")
+		hash, err := hashOf(ctx, "file", file)
 		if err != nil {
 			return err
 		}
@@ -173,11 +173,11 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.File.Write(p)
 }
 
-// hashOf is the hash of a path's archive, as Nix takes and prints it; with --flat
-// that of a file.
-func hashOf(ctx context.Context, file string, flags ...string) (fleet.NarHash, error) {
-	args := append(flags, "--type", "sha256", "--base32", file)
-	res, err := proc.Run(ctx, proc.Cmd{Path: "nix-hash", Args: args})
+// hashOf is the SHA-256 of a "path" as an archive, or of a "file", as Nix takes and
+// prints it.
+func hashOf(ctx context.Context, what, file string) (fleet.NarHash, error) {
+	args := []string{"--extra-experimental-features", "nix-command", "hash", what, "--base32", file}
+	res, err := proc.Run(ctx, proc.Cmd{Path: "nix", Args: args})
 	if err != nil {
 		return "", fmt.Errorf("hash %s: %s", file, lastLines(res, err))
 	}

@@ -83,7 +83,7 @@ func (f Fetch) rehash(ctx context.Context, have []fleet.ClosurePath, since time.
 		case at.Before(since) || !at.Before(f.Booted):
 			continue
 		}
-		hash, err := hashOf(ctx, string(p.Path))
+		hash, err := hashOf(ctx, "path", string(p.Path))
 		if err != nil {
 			return err
 		}
