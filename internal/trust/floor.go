@@ -92,6 +92,7 @@ func (f Floor) Activated(now int64) Floor {
 // Became says that m is the machine's current release at now (Unix ms), in
 // whatever way: it was applied, booted, or rolled back to.
 func (f Floor) Became(m Mark, now int64) Floor {
+	f = f.Raise(now)
 	left, known := f.Left[m.Digest]
 	switch {
 	case f.Pending != nil && f.Pending.Mark == m:
@@ -102,8 +103,10 @@ func (f Floor) Became(m Mark, now int64) Floor {
 			a.ActivatedAt = left.ActivatedAt
 		}
 		f.Pending = &a
-	case f.Pending == nil && known:
+	case known: // what was pending was only tried, or staged
 		f.Pending = &left
+	case f.Pending != nil && f.Pending.Current:
+		f = f.leave()
 	}
 	return f.Raise(now)
 }

@@ -275,6 +275,7 @@ func (j Journal) prepared(in Input, now Moment) (Journal, bool) {
 		if w.Reboot {
 			w.Action = ActionBoot
 		}
+		j = j.stays(now)
 		j.Trust = j.Trust.Record(w.Accepted, now.WallMs)
 		if j.Current != nil && j.Current.Digest == w.Accepted.Digest {
 			j = j.stays(now)
