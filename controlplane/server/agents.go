@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -63,7 +64,10 @@ func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 			return
 		}
 		rec.caller = string(m)
-		s.conns.seen(r.Context(), m, r.TLS)
+		if s.conns.seen(r.Context(), m, r.TLS) {
+			s.pause(r.Context()) // else it would connect as fast as connections are closed
+			s.conns.thin(m)
+		}
 		if err := s.budgets.call(m, name, r.ContentLength, s.clock.Now()); err != nil {
 			s.pause(r.Context())
 			s.answer(w, rec, nil, err)
@@ -78,10 +82,15 @@ func (s *Server) agent(name string, fn agentCall) http.HandlerFunc {
 func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, m fleet.MachineID, fn agentCall) (any, error) {
 	ctx, done := s.calls.begin(r.Context(), m, name)
 	defer done()
-	// A call that still waits for its body is cut there.
+	// A call that still waits for its body is cut there. Its connection is good
+	// for nothing then: net/http ends the context of all that follows on it.
 	rec := recordOf(ctx)
-	rec.bodyRead = context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
-	defer rec.bodyRead()
+	rec.bodyRead = sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	defer func() {
+		if !rec.bodyRead() {
+			w.Header().Set("Connection", "close")
+		}
+	}()
 	v, err := fn(w, r.WithContext(ctx), m)
 	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
 		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)

@@ -147,25 +147,38 @@ func (c *conns) remove(conn net.Conn) {
 	}
 }
 
-// seen notes the machine at the other end of ctx's connection. The machine's
-// oldest connection is closed when it has too many.
-func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) {
+// seen notes the machine at the other end of ctx's connection. It reports
+// whether the machine has too many now: then thin is to follow. One that comes
+// while many wait for that is closed at once.
+func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionState) (crowded bool) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
 	if !ok {
-		return
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, ok := c.peers[conn]
 	if !ok || p.machine != "" {
-		return
+		return false
 	}
 	c.identified(p)
 	p.machine, p.tls = m, cs
 	c.machines[m] = append(c.machines[m], conn)
-	if of := c.machines[m]; len(of) > maxConnsOfAMachine {
-		sever(of[0])
-		c.remove(of[0])
+	if len(c.machines[m]) > 4*maxConnsOfAMachine {
+		sever(conn)
+		c.remove(conn)
+	}
+	return len(c.machines[m]) > maxConnsOfAMachine
+}
+
+// thin closes the oldest connections of a machine that has too many.
+func (c *conns) thin(m fleet.MachineID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.machines[m]) > maxConnsOfAMachine {
+		oldest := c.machines[m][0]
+		sever(oldest)
+		c.remove(oldest)
 	}
 }
 
