@@ -171,11 +171,12 @@ func (c *conns) seen(ctx context.Context, m fleet.MachineID, cs *tls.ConnectionS
 	return len(c.machines[m]) > maxConnsOfAMachine
 }
 
-// thin closes the oldest connections of a machine that has too many.
+// thin closes the oldest connection of a machine that has too many: one for each
+// that came, so that closing is no faster than the pause of those that come.
 func (c *conns) thin(m fleet.MachineID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.machines[m]) > maxConnsOfAMachine {
+	if len(c.machines[m]) > maxConnsOfAMachine {
 		oldest := c.machines[m][0]
 		sever(oldest)
 		c.remove(oldest)

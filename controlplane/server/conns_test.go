@@ -145,7 +145,9 @@ func TestConns_CapThoseOfAMachine(t *testing.T) {
 					c.thin("web-01")
 				}
 			}
-			c.thin("web-01")
+			for range conns {
+				c.thin("web-01")
+			}
 			last := 6 * maxConnsOfAMachine
 			if waits {
 				last = 4 * maxConnsOfAMachine
