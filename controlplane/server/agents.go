@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -62,7 +63,7 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 		rec.operation = name
 		s.deadlines(w, agentWriteTime)
 		// Before the check: what is refused from now on closes it.
-		s.conns.seen(r.Context(), r.TLS)
+		crowded := s.conns.seen(r.Context(), r.TLS)
 		c, err := s.machineOf(r.Context(), r.TLS, renewal)
 		if err != nil {
 			// The certificate has ended since the connection was made.
@@ -72,6 +73,10 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 			return
 		}
 		rec.caller = string(c.Machine)
+		if crowded {
+			s.pause(r.Context()) // else it would connect as fast as connections are closed
+			s.conns.thin(c.Machine)
+		}
 		if err := s.budgets.call(c.Machine, name, r.ContentLength, s.clock.Now()); err != nil {
 			s.pause(r.Context())
 			s.answer(w, rec, nil, err)
@@ -86,10 +91,15 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enrolment.Certificate, fn agentCall) (any, error) {
 	ctx, done := s.calls.begin(r.Context(), c.Machine, name)
 	defer done()
-	// A call that still waits for its body is cut there.
+	// A call that still waits for its body is cut there. Its connection is good
+	// for nothing then: net/http ends the context of all that follows on it.
 	rec := recordOf(ctx)
-	rec.bodyRead = context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
-	defer rec.bodyRead()
+	rec.bodyRead = sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	defer func() {
+		if !rec.bodyRead() {
+			w.Header().Set("Connection", "close")
+		}
+	}()
 	v, err := fn(w, r.WithContext(ctx), c)
 	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
 		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)

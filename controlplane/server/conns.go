@@ -148,25 +148,39 @@ func (c *conns) remove(conn net.Conn) {
 }
 
 // seen notes the machine at the other end of ctx's connection, by the name in its
-// certificate. The machine's oldest connection is closed when it has too many.
-func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) {
+// certificate. It reports whether the machine has too many now: then thin is to
+// follow. One that comes while many wait for that is closed at once.
+func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) (crowded bool) {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
 	if !ok || cs == nil || len(cs.PeerCertificates) == 0 {
-		return
+		return false
 	}
 	m := fleet.MachineID(cs.PeerCertificates[0].Subject.CommonName)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, ok := c.peers[conn]
 	if !ok || p.machine != "" {
-		return
+		return false
 	}
 	c.identified(p)
 	p.machine, p.tls = m, cs
 	c.machines[m] = append(c.machines[m], conn)
-	if of := c.machines[m]; len(of) > maxConnsOfAMachine {
-		sever(of[0])
-		c.remove(of[0])
+	if len(c.machines[m]) > 4*maxConnsOfAMachine {
+		sever(conn)
+		c.remove(conn)
+	}
+	return len(c.machines[m]) > maxConnsOfAMachine
+}
+
+// thin closes the oldest connection of a machine that has too many: one for each
+// that came, so that closing is no faster than the pause of those that come.
+func (c *conns) thin(m fleet.MachineID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.machines[m]) > maxConnsOfAMachine {
+		oldest := c.machines[m][0]
+		sever(oldest)
+		c.remove(oldest)
 	}
 }
 

@@ -130,25 +130,41 @@ func TestConns_CapAnonymousOnesAndNoMachine(t *testing.T) {
 	})
 }
 
-// One certificate holds a few connections, not all that there are.
+// One certificate holds a few connections, not all that there are: the newest,
+// unless too many come at once.
 func TestConns_CapThoseOfAMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newConns()
-		var conns []*fakeConn
-		for i := range 3 * maxConnsOfAMachine {
-			conn := &fakeConn{address: fmt.Sprint("192.0.2.1:", i)}
-			conns = append(conns, conn)
-			c.seen(c.open(t.Context(), conn), shown("web-01"))
-			c.seen(context.WithValue(t.Context(), connKey{}, conn), shown("web-01")) // its second request
-		}
-		for i, conn := range conns {
-			if want := i < 2*maxConnsOfAMachine; conn.gone() != want {
-				t.Errorf("connection %d is closed: %t, want %t", i, conn.gone(), want)
+		for name, waits := range map[string]bool{"one after the other": false, "all at once": true} {
+			c := newConns()
+			var conns []*fakeConn
+			for i := range 6 * maxConnsOfAMachine {
+				conn := &fakeConn{address: fmt.Sprint("192.0.2.1:", i)}
+				conns = append(conns, conn)
+				crowded := c.seen(c.open(t.Context(), conn), shown("web-01"))
+				if crowded != (i >= maxConnsOfAMachine) {
+					t.Errorf("%s: with connection %d crowded is %t", name, i, crowded)
+				}
+				c.seen(context.WithValue(t.Context(), connKey{}, conn), shown("web-01")) // its second request
+				if crowded && !waits {
+					c.thin("web-01")
+				}
 			}
-			c.changed(conn, http.StateClosed)
-		}
-		if all, _ := c.count(); all != 0 || len(c.machines) != 0 {
-			t.Errorf("%d connections are kept", all)
+			for range conns {
+				c.thin("web-01")
+			}
+			last := 6 * maxConnsOfAMachine
+			if waits {
+				last = 4 * maxConnsOfAMachine
+			}
+			for i, conn := range conns {
+				if open := i >= last-maxConnsOfAMachine && i < last; conn.gone() == open {
+					t.Errorf("%s: connection %d is open: %t, want %t", name, i, !conn.gone(), open)
+				}
+				c.changed(conn, http.StateClosed)
+			}
+			if all, _ := c.count(); all != 0 || len(c.machines) != 0 {
+				t.Errorf("%s: %d connections are kept", name, all)
+			}
 		}
 	})
 }

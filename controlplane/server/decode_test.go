@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,13 +24,7 @@ func filled(head, item, tail string) []byte {
 
 func filledTo(size int, head, item, tail string) []byte {
 	n := (size - len(head) - len(tail)) / (len(item) + 1)
-	b := bytes.NewBuffer(make([]byte, 0, size))
-	b.WriteString(head + item)
-	for range n - 1 {
-		b.WriteString("," + item)
-	}
-	b.WriteString(tail)
-	return b.Bytes()
+	return slices.Concat([]byte(head), bytes.Repeat([]byte(item+","), n-1), []byte(item+tail))
 }
 
 // allocated is how many bytes fn allocates, whether they are freed or not.

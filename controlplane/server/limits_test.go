@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,19 +92,20 @@ func TestReports_ANewerOneEndsTheOlder(t *testing.T) {
 	before := w.metricOf(`nixfleet_http_requests_total{listener="agents",operation="reports",status="503"}`)
 	read, write := io.Pipe()
 	defer write.Close()
-	ended := make(chan error, 1)
+	ended := make(chan string, 1)
 	go func() {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base(w.addrs.Agents)+api.PathReports, read)
 		if err != nil {
-			ended <- err
+			ended <- err.Error()
 			return
 		}
 		res, err := thief.Do(req)
-		if err == nil {
-			res.Body.Close()
-			err = fmt.Errorf("status %d", res.StatusCode)
+		if err != nil {
+			ended <- err.Error()
+			return
 		}
-		ended <- err
+		res.Body.Close()
+		ended <- fmt.Sprintf("status %d, closes its connection: %t", res.StatusCode, res.Close)
 	}()
 	// Two writes: when the second has begun, the first was taken by the transport.
 	for range 2 {
@@ -118,9 +120,42 @@ func TestReports_ANewerOneEndsTheOlder(t *testing.T) {
 		}
 		return w.metricOf(`nixfleet_http_requests_total{listener="agents",operation="reports",status="503"}`) > before
 	})
-	write.Close()
-	if err := <-ended; err == nil {
-		t.Error("the older call was answered as if it were whole")
+	if got, want := <-ended, "status 503, closes its connection: true"; got != want {
+		t.Errorf("the older call: %s, want %s", got, want)
+	}
+}
+
+// Calls that were ended leave no connection behind on which later calls fail.
+func TestAgents_GoOnAfterManyEndedEachOther(t *testing.T) {
+	w := newWorld(t)
+	thief := w.thief(w.admin(), "web-01")
+	ask := func() int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base(w.addrs.Agents)+api.PathRelease+string(fleet.SHA256(nil)), nil)
+		if err != nil {
+			return 0
+		}
+		res, err := thief.Do(req)
+		if err != nil {
+			return 0
+		}
+		_, _ = io.Copy(io.Discard, res.Body) // for the connection to be used again
+		res.Body.Close()
+		return res.StatusCode
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				ask()
+			}
+		})
+	}
+	wg.Wait()
+	w.advance(time.Hour) // for its budget
+	for n := range 10 {
+		if status := ask(); status != http.StatusNotFound {
+			t.Errorf("call %d: status %d, want 404", n, status)
+		}
 	}
 }
 

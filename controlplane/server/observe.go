@@ -21,7 +21,7 @@ type record struct {
 	err       error
 	held      bool // a long poll or a stream: its duration is not measured
 	status    int
-	bodyRead  func() bool // called when the body of an agent's call was read
+	bodyRead  func() bool // called when the body of an agent's call was read; false if it was cut
 }
 
 type recordKey struct{}
