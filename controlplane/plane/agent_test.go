@@ -142,7 +142,7 @@ func TestCheckIn_TakesTheRestOfWhatIsInvalid(t *testing.T) {
 	must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 	m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01"))
 	if m.State != "dreaming" || m.System != "" || m.Line != "" || m.RunsRelease != "" || m.Running != "" || m.BootDefault == "" ||
-		len(m.BootID) > 64 || m.AgentVersion != "1[31m" || !slices.Equal(m.Tags.Signed, []fleet.Tag{"web"}) {
+		len(m.BootID) > 64 || m.AgentVersion != "1[31m" || !slices.Equal(m.ClaimedTags, []fleet.Tag{"web"}) || len(m.Tags.Effective) > 0 {
 		t.Errorf("the row is %+v", m)
 	}
 	if want := "w[2J\n[left out, not valid: system, line, runsRelease, running, tags]"; m.Waiting != want {

@@ -3,6 +3,7 @@
 package plane_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -42,6 +43,7 @@ type world struct {
 	release  trust.SecretKey
 	heads    map[fleet.Line]fleet.Digest
 	sequence map[fleet.Line]uint64
+	tag      fleet.Tag // of the entries that are signed; linux if empty
 
 	mu     sync.Mutex
 	offset time.Duration // of the control plane's clock, from the real one; guarded by mu
@@ -184,7 +186,7 @@ func (w *world) newRelease(machines ...fleet.MachineID) api.ReleaseRequest {
 		entries[i] = fleet.Entry{
 			ID: id, System: "x86_64-linux", StorePath: storePath(id, n), ClosureSize: 1000,
 			NarHash:       fleet.NarHash("sha256:" + strings.Repeat("0", 52)),
-			ClosureDigest: fleet.SHA256([]byte(id)), Tags: []fleet.Tag{"linux"},
+			ClosureDigest: fleet.SHA256([]byte(id)), Tags: []fleet.Tag{cmp.Or(w.tag, "linux")},
 		}
 	}
 	now := time.Now()
@@ -205,6 +207,15 @@ func (w *world) newRelease(machines ...fleet.MachineID) api.ReleaseRequest {
 func (w *world) register(machines ...fleet.MachineID) fleet.Digest {
 	w.tb.Helper()
 	return must[fleet.Release](w.tb)(w.plane().CreateRelease(w.tb.Context(), alice, w.newRelease(machines...))).Digest
+}
+
+// registerTagged registers the next release of line main, whose entries have
+// another tag than linux.
+func (w *world) registerTagged(tag fleet.Tag, machines ...fleet.MachineID) fleet.Digest {
+	w.tb.Helper()
+	w.tag = tag
+	defer func() { w.tag = "" }()
+	return w.register(machines...)
 }
 
 // fleetOf makes active machines known.
