@@ -247,20 +247,20 @@ func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutD
 	w.tb.Helper()
 	for range 2000 {
 		// An error is that of a control plane that is just stopping.
-		if d, err := w.plane().Rollout(w.tb.Context(), id); err == nil && d.State == state {
+		if d, err := w.plane().Rollout(w.tb.Context(), alice, id); err == nil && d.State == state {
 			return d
 		}
 		rest(500 * time.Millisecond)
 	}
-	d, _ := w.plane().Rollout(w.tb.Context(), id)
-	lines, _ := w.plane().Explain(w.tb.Context(), id)
+	d, _ := w.plane().Rollout(w.tb.Context(), alice, id)
+	lines, _ := w.plane().Explain(w.tb.Context(), alice, id)
 	w.tb.Fatalf("rollout %s is %s (%s), want %s: %+v", id, d.State, d.Why, state, lines)
 	return d
 }
 
 func (w *world) assignments(id fleet.RolloutID) map[fleet.MachineID]fleet.Assignment {
 	w.tb.Helper()
-	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
+	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), alice, id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
 	out := map[fleet.MachineID]fleet.Assignment{}
 	for _, a := range page.Items {
 		out[a.Machine] = a
