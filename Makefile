@@ -64,7 +64,7 @@ lint: ## formatting, vet, static checks
 	@go tool -modfile=tools/go.mod staticcheck ./...
 
 generate: ## write generated files anew: OpenAPI document, reference
-	@go test ./controlplane/server -run OpenAPI -update
+	@go test ./controlplane/server -run 'OpenAPI|Matrix' -update
 	@go test ./internal/reference -update
 
 fmt: ## format the Go source

@@ -28,7 +28,7 @@ type CheckIn struct {
 	BootID       string                    `json:"bootId"`
 	State        fleet.AgentState          `json:"state"`
 	Waiting      string                    `json:"waiting,omitempty"` // why an idle agent waits
-	Tags         []fleet.Tag               `json:"tags,omitempty"`    // declared by the running system
+	Tags         []fleet.Tag               `json:"tags,omitempty"`    // declared by the running system; shown, and count for nothing
 	Drift        bool                      `json:"drift,omitempty"`
 	RunsRelease  fleet.Digest              `json:"runsRelease,omitempty"` // accepted release whose path runs
 	Checks       []fleet.HealthCheckResult `json:"checks,omitempty"`

@@ -8,69 +8,7 @@
 // never decides anything.
 package api
 
-import (
-	"net/http"
-
-	"github.com/arcanesys/nixfleet/fleet"
-)
-
-// Operation is one call of the operators' API. The server serves exactly
-// Operations; the OpenAPI document is generated from it.
-type Operation struct {
-	ID      string // as in the OpenAPI document
-	Method  string
-	Path    string     // with {parameters}
-	Role    fleet.Role // that the caller's key needs; "" for public
-	Status  int        // of success
-	Summary string
-}
-
-// Operations lists every call of the operators' API, in the order of the
-// documentation.
-var Operations = [...]Operation{
-	{"info", http.MethodGet, "/api/v1/info", "", 200, "Version, fleet and state of the control plane"},
-
-	{"bootstrapKey", http.MethodPost, "/api/v1/keys/bootstrap", "", 201, "First admin key, for the one-time secret"},
-	{"whoami", http.MethodGet, "/api/v1/keys/self", fleet.RoleReadonly, 200, "The key that makes this call"},
-	{"listKeys", http.MethodGet, "/api/v1/keys", fleet.RoleAdmin, 200, "API keys, without their secrets"},
-	{"createKey", http.MethodPost, "/api/v1/keys", fleet.RoleAdmin, 201, "New API key; its secret is shown once"},
-	{"rotateKey", http.MethodPost, "/api/v1/keys/{id}/rotate", fleet.RoleAdmin, 201, "New secret for a key; the old one ends"},
-	{"revokeKey", http.MethodDelete, "/api/v1/keys/{id}", fleet.RoleAdmin, 200, "End a key"},
-
-	{"getRoot", http.MethodGet, "/api/v1/trust/root", fleet.RoleReadonly, 200, "The root document that releases are checked against"},
-	{"putRoot", http.MethodPut, "/api/v1/trust/root", fleet.RoleAdmin, 200, "Pin the first root document, or its successor"},
-	{"putRevocations", http.MethodPut, "/api/v1/trust/revocations", fleet.RoleAdmin, 200, "Newer revocation list, signed by the revoker role"},
-	{"putTimestamp", http.MethodPut, "/api/v1/trust/timestamp", fleet.RoleDeploy, 200, "Newer timestamp, signed by the timestamp role"},
-
-	{"listReleases", http.MethodGet, "/api/v1/releases", fleet.RoleReadonly, 200, "Releases, newest first"},
-	{"createRelease", http.MethodPost, "/api/v1/releases", fleet.RoleDeploy, 201, "Register a signed release"},
-	{"getRelease", http.MethodGet, "/api/v1/releases/{digest}", fleet.RoleReadonly, 200, "A release: signed envelope and entries"},
-	{"diffReleases", http.MethodGet, "/api/v1/releases/{digest}/diff/{other}", fleet.RoleReadonly, 200, "What changes from one release to another"},
-	{"deleteRelease", http.MethodDelete, "/api/v1/releases/{digest}", fleet.RoleAdmin, 200, "Forget a release that nothing uses"},
-
-	{"listMachines", http.MethodGet, "/api/v1/machines", fleet.RoleReadonly, 200, "Machines, by id"},
-	{"registerMachine", http.MethodPost, "/api/v1/machines", fleet.RoleAdmin, 201, "Make a machine known before it enrols"},
-	{"getMachine", http.MethodGet, "/api/v1/machines/{id}", fleet.RoleReadonly, 200, "A machine"},
-	{"machineReports", http.MethodGet, "/api/v1/machines/{id}/reports", fleet.RoleReadonly, 200, "What a machine reported, newest first"},
-	{"setLifecycle", http.MethodPut, "/api/v1/machines/{id}/lifecycle", fleet.RoleAdmin, 200, "Set a machine's lifecycle"},
-	{"setTags", http.MethodPut, "/api/v1/machines/{id}/tags", fleet.RoleAdmin, 200, "Set the operators' tags of a machine"},
-	{"createToken", http.MethodPost, "/api/v1/machines/{id}/token", fleet.RoleAdmin, 201, "One-time enrolment token; shown once"},
-	{"adoptMachine", http.MethodPost, "/api/v1/machines/{id}/adopt", fleet.RoleAdmin, 200, "Accept a machine that came with a good certificate"},
-
-	{"listRollouts", http.MethodGet, "/api/v1/rollouts", fleet.RoleReadonly, 200, "Rollouts, newest first"},
-	{"createRollout", http.MethodPost, "/api/v1/rollouts", fleet.RoleDeploy, 201, "Start a rollout, or only plan it (dryRun)"},
-	{"getRollout", http.MethodGet, "/api/v1/rollouts/{id}", fleet.RoleReadonly, 200, "A rollout with its batches"},
-	{"listAssignments", http.MethodGet, "/api/v1/rollouts/{id}/assignments", fleet.RoleReadonly, 200, "A rollout's machines"},
-	{"rolloutVerb", http.MethodPost, "/api/v1/rollouts/{id}/{verb}", fleet.RoleDeploy, 200, "pause, resume, cancel, approve, retry, skip or revert"},
-	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", fleet.RoleReadonly, 200, "What a rollout waits for: why, and by when"},
-	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", fleet.RoleAdmin, 200, "Forget a rollout that has ended"},
-
-	{"events", http.MethodGet, "/api/v1/events", fleet.RoleReadonly, 200, "Changes as server-sent events"},
-
-	{"listAudit", http.MethodGet, "/api/v1/audit", fleet.RoleReadonly, 200, "The audit trail, oldest first"},
-	{"auditHead", http.MethodGet, "/api/v1/audit/head", fleet.RoleReadonly, 200, "Size and head of the audit chain"},
-	{"exportAudit", http.MethodGet, "/api/v1/audit.csv", fleet.RoleReadonly, 200, "The audit trail as CSV, safe for spreadsheets"},
-}
+import "github.com/arcanesys/nixfleet/fleet"
 
 // Verb is what an operator does to a running rollout.
 type Verb string

@@ -7,6 +7,7 @@ type Role string
 
 // The roles of API keys.
 const (
+	RoleAuditor  Role = "auditor"  // read the audit trail and evidence
 	RoleReadonly Role = "readonly" // look at everything but keys
 	RoleDeploy   Role = "deploy"   // register releases, run rollouts
 	RoleAdmin    Role = "admin"    // machines, keys, trust documents
@@ -17,17 +18,20 @@ func (r Role) Valid() bool { return r.rank() > 0 }
 
 func (r Role) rank() int {
 	switch r {
-	case RoleReadonly:
+	case RoleAuditor:
 		return 1
-	case RoleDeploy:
+	case RoleReadonly:
 		return 2
-	case RoleAdmin:
+	case RoleDeploy:
 		return 3
+	case RoleAdmin:
+		return 4
 	}
 	return 0
 }
 
-// Includes reports whether a key of role r may do what needs other.
+// Includes reports whether a key of role r can do all that one of role other
+// can. What each may do, api.Operations says.
 func (r Role) Includes(other Role) bool { return other.Valid() && r.rank() >= other.rank() }
 
 // KeyPrefix begins every API key, so that secret scanners know one.

@@ -93,11 +93,11 @@ func (m *Machine) CleanStatus() {
 	keepValid(&m.Line, "line", &left)
 	keepValid(&m.RunsRelease, "runsRelease", &left)
 	m.Generations.clean(&left)
-	tags := slices.DeleteFunc(slices.Clone(m.Tags.Signed), func(t Tag) bool { return !t.Valid() })
-	if len(tags) != len(m.Tags.Signed) {
+	tags := slices.DeleteFunc(slices.Clone(m.ClaimedTags), func(t Tag) bool { return !t.Valid() })
+	if len(tags) != len(m.ClaimedTags) {
 		left = append(left, "tags")
 	}
-	m.Tags = NewTags(tags[:min(len(tags), MaxTags)], m.Tags.Operator)
+	m.ClaimedTags = sortedTags(tags[:min(len(tags), MaxTags)])
 	m.State = CleanWord(m.State)
 	m.BootID, m.AgentVersion = CleanLine(m.BootID, MaxBootID), CleanLine(m.AgentVersion, 64)
 	m.Waiting = noteLeftOut(CleanText(m.Waiting, MaxWaiting), left, MaxWaiting)
@@ -115,6 +115,9 @@ type Machine struct {
 	System    System    `json:"system,omitempty"`
 	Line      Line      `json:"line,omitempty"`
 	Tags      Tags      `json:"tags"`
+	// ClaimedTags are those that the machine says it has. They are shown, and
+	// count for nothing.
+	ClaimedTags []Tag `json:"claimedTags,omitempty"`
 
 	Generations
 	Desired     *Desired            `json:"desired,omitempty"` // nil: hold
@@ -137,23 +140,24 @@ type Machine struct {
 // Tags are a machine's labels by where they come from; Effective is the union,
 // sorted.
 type Tags struct {
-	Signed    []Tag `json:"signed"`   // from the release that it runs
+	Signed    []Tag `json:"signed"`   // of its signed entry in the release in which it was last healthy
 	Operator  []Tag `json:"operator"` // set by operators
 	Effective []Tag `json:"effective"`
 }
 
 // NewTags makes the union of the two lists.
 func NewTags(signed, operator []Tag) Tags {
-	clean := func(t []Tag) []Tag {
-		t = slices.Clone(t)
-		slices.Sort(t)
-		t = slices.Compact(t)
-		if t == nil {
-			t = []Tag{}
-		}
-		return t
+	return Tags{Signed: sortedTags(signed), Operator: sortedTags(operator), Effective: sortedTags(append(slices.Clone(signed), operator...))}
+}
+
+// sortedTags returns the tags, each once; never nil.
+func sortedTags(tags []Tag) []Tag {
+	tags = slices.Clone(tags)
+	slices.Sort(tags)
+	if tags = slices.Compact(tags); tags == nil {
+		return []Tag{}
 	}
-	return Tags{Signed: clean(signed), Operator: clean(operator), Effective: clean(append(slices.Clone(signed), operator...))}
+	return tags
 }
 
 // ValidateTags reports the first bad tag of a sorted list; the code is Invalid.

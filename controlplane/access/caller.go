@@ -10,6 +10,7 @@ package access
 import (
 	"slices"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -26,10 +27,31 @@ type Caller struct {
 // Actor is the caller's name in the audit trail.
 func (c Caller) Actor() string { return "key:" + c.Owner }
 
+// MayDo checks that the caller's key is one that an operation's row in
+// api.Operations is open to. The error's code is Forbidden.
+func (c Caller) MayDo(op api.Operation) error {
+	switch {
+	case op.Scope != api.Scoped && op.Scope != api.FleetWide || !op.Allows(c.Role):
+		return fleet.Errorf(fleet.Forbidden, "%s needs a key with one of the roles %v; this one has %s", op.ID, op.Roles, c.Role)
+	case op.Scope == api.FleetWide && c.Limited():
+		return fleet.Errorf(fleet.Forbidden, "%s is about the whole fleet; your key is limited to machines with one of the tags %v", op.ID, c.Tags)
+	}
+	return nil
+}
+
+// Limited reports whether the caller's key is for some machines only.
+func (c Caller) Limited() bool { return len(c.Tags) > 0 }
+
+// Reaches reports whether a machine is one that the caller's key is for. Only
+// tags that operators set, and those of signed entries, count.
+func (c Caller) Reaches(m fleet.Machine) bool {
+	return !c.Limited() || slices.ContainsFunc(m.Tags.Effective, func(t fleet.Tag) bool { return slices.Contains(c.Tags, t) })
+}
+
 // MayTouch checks that a machine is one that the caller's key is for. The
 // error's code is Forbidden.
 func (c Caller) MayTouch(m fleet.Machine) error {
-	if len(c.Tags) == 0 || slices.ContainsFunc(m.Tags.Effective, func(t fleet.Tag) bool { return slices.Contains(c.Tags, t) }) {
+	if c.Reaches(m) {
 		return nil
 	}
 	return fleet.Errorf(fleet.Forbidden, "machine %s has none of the tags %v that your key is for", m.ID, c.Tags)
@@ -38,5 +60,5 @@ func (c Caller) MayTouch(m fleet.Machine) error {
 // covers reports whether a key with these tags can do no more than the caller.
 func (c Caller) covers(tags []fleet.Tag) bool {
 	outside := func(t fleet.Tag) bool { return !slices.Contains(c.Tags, t) }
-	return len(c.Tags) == 0 || len(tags) > 0 && !slices.ContainsFunc(tags, outside)
+	return !c.Limited() || len(tags) > 0 && !slices.ContainsFunc(tags, outside)
 }

@@ -134,9 +134,12 @@ func (k *Keys) Own(ctx context.Context, c Caller) (fleet.Key, error) {
 	return k.store.Key(ctx, c.KeyID)
 }
 
-// List returns API keys, oldest first, without their secrets.
-func (k *Keys) List(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Key], error) {
-	return k.store.Keys(ctx, p)
+// List returns API keys, oldest first, without their secrets. A caller who is
+// limited to tags sees the keys that can do no more; a page may have fewer.
+func (k *Keys) List(ctx context.Context, c Caller, p fleet.PageRequest) (api.Page[fleet.Key], error) {
+	page, err := k.store.Keys(ctx, p)
+	page.Items = slices.DeleteFunc(page.Items, func(o fleet.Key) bool { return !c.manages(o) })
+	return page, err
 }
 
 // HasAdmin reports whether there is an admin key that was not revoked.
@@ -154,7 +157,7 @@ func (k *Keys) Create(ctx context.Context, c Caller, in api.KeyRequest) (api.New
 	now := k.clock.UnixMilli()
 	switch {
 	case !in.Role.Valid():
-		return api.NewKey{}, fleet.Errorf(fleet.Invalid, "key: role %.40q is not readonly, deploy or admin", in.Role)
+		return api.NewKey{}, fleet.Errorf(fleet.Invalid, "key: role %.40q is not auditor, readonly, deploy or admin", in.Role)
 	case in.ExpiresAt != 0 && in.ExpiresAt <= now:
 		return api.NewKey{}, fleet.Errorf(fleet.Invalid, "key: expiresAt is in the past")
 	case !c.Role.Includes(in.Role):
@@ -228,6 +231,9 @@ func (k *Keys) Revoke(ctx context.Context, c Caller, id string) (fleet.Key, erro
 	return out, err
 }
 
+// manages reports whether a key can do no more than the caller's own.
+func (c Caller) manages(key fleet.Key) bool { return c.Role.Includes(key.Role) && c.covers(key.Tags) }
+
 // managed returns a key that the caller may rotate or revoke: one that can do
 // no more than the caller's own.
 func managed(ctx context.Context, tx *store.Tx, c Caller, id string) (fleet.Key, error) {
@@ -235,7 +241,7 @@ func managed(ctx context.Context, tx *store.Tx, c Caller, id string) (fleet.Key,
 	if err != nil {
 		return key, err
 	}
-	if !c.Role.Includes(key.Role) || !c.covers(key.Tags) {
+	if !c.manages(key) {
 		return key, fleet.Errorf(fleet.Forbidden, "key %s can do more than yours", id)
 	}
 	return key, nil

@@ -75,6 +75,11 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 		if err := p.Tx.Claim(ctx, s.Rollout.ID, id); err != nil {
 			return err
 		}
+		if s.Assignments[id].State == fleet.AssignHealthy {
+			if err := p.takeSignedTags(ctx, id); err != nil {
+				return err
+			}
+		}
 	}
 	p.dirty = true
 	res.Rollout, res.Batches = &s.Rollout, s.Batches

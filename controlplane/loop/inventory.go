@@ -40,7 +40,8 @@ func (v *Inventory) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 	return m, ok
 }
 
-// put takes in what operators set of a machine; a new machine comes in whole.
+// put takes in what operators set of a machine, and the tags of its signed
+// entry; a new machine comes in whole.
 func (v *Inventory) put(m fleet.Machine) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -52,7 +53,7 @@ func (v *Inventory) put(m fleet.Machine) {
 		return
 	}
 	have.Lifecycle, have.Key, have.EnrolledAt, have.Version = m.Lifecycle, m.Key, m.EnrolledAt, m.Version
-	have.Tags = fleet.NewTags(have.Tags.Signed, m.Tags.Operator)
+	have.Tags = m.Tags
 	v.machines[m.ID] = have
 }
 
@@ -65,7 +66,7 @@ func (v *Inventory) PutStatus(m fleet.Machine) {
 		return
 	}
 	m.Lifecycle, m.Key, m.EnrolledAt, m.Version, m.CreatedAt = have.Lifecycle, have.Key, have.EnrolledAt, have.Version, have.CreatedAt
-	m.Tags = fleet.NewTags(m.Tags.Signed, have.Tags.Operator)
+	m.Tags = have.Tags
 	m.LastContact = max(m.LastContact, have.LastContact)
 	v.machines[m.ID] = m
 }

@@ -35,10 +35,11 @@ func TestInventory_TellsWhichMachineWasOffline(t *testing.T) {
 
 func TestInventory_KeepsWhatOperatorsAndAgentsSetApart(t *testing.T) {
 	v := newInventory([]fleet.Machine{{ID: "web-01", Lifecycle: fleet.Pending, Version: 1}}, 500)
-	v.PutStatus(fleet.Machine{ID: "web-01", BootID: "b", Tags: fleet.NewTags([]fleet.Tag{"signed"}, nil)})
-	v.put(fleet.Machine{ID: "web-01", Lifecycle: fleet.Active, Version: 2, Tags: fleet.NewTags(nil, []fleet.Tag{"set"})})
+	v.PutStatus(fleet.Machine{ID: "web-01", BootID: "b", ClaimedTags: []fleet.Tag{"claimed"}, Tags: fleet.NewTags([]fleet.Tag{"claimed"}, nil)})
+	v.put(fleet.Machine{ID: "web-01", Lifecycle: fleet.Active, Version: 2, Tags: fleet.NewTags([]fleet.Tag{"signed"}, []fleet.Tag{"set"})})
+	v.PutStatus(fleet.Machine{ID: "web-01", BootID: "b", ClaimedTags: []fleet.Tag{"claimed"}})
 	m, _ := v.Machine("web-01")
-	if m.BootID != "b" || m.Lifecycle != fleet.Active || m.Version != 2 || len(m.Tags.Effective) != 2 {
+	if m.BootID != "b" || m.Lifecycle != fleet.Active || m.Version != 2 || len(m.Tags.Effective) != 2 || len(m.ClaimedTags) != 1 {
 		t.Errorf("got %+v", m)
 	}
 }

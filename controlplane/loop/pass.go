@@ -219,6 +219,11 @@ func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 		if err := p.Tx.PutAssignment(ctx, a); err != nil {
 			return err
 		}
+		if a.State == fleet.AssignHealthy || s.Assignments[a.Machine].State == fleet.AssignHealthy {
+			if err := p.takeSignedTags(ctx, a.Machine); err != nil {
+				return err
+			}
+		}
 	}
 	if ev.Report != nil {
 		if err := p.auditOutcome(ctx, *ev.Report, s.Assignments[ev.Report.Machine], res); err != nil {
@@ -228,6 +233,24 @@ func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) err
 	p.dirty = true
 	s.Apply(res)
 	return p.keep(ctx, s, res, before)
+}
+
+// takeSignedTags reads the tags of a machine's signed entry anew: the release
+// that it runs may have changed.
+func (p *Pass) takeSignedTags(ctx context.Context, id fleet.MachineID) error {
+	m, ok := p.Machine(id)
+	if !ok {
+		return nil
+	}
+	signed, err := p.Tx.SignedTags(ctx, id)
+	if err != nil {
+		return err
+	}
+	if tags := fleet.NewTags(signed, m.Tags.Operator); !slices.Equal(tags.Signed, m.Tags.Signed) {
+		m.Tags = tags
+		p.Changed(m)
+	}
+	return nil
 }
 
 // keep writes the rest of a result that is in s already, and announces it.

@@ -53,7 +53,7 @@ func TestCheckIn_ThatChangesNothingWritesNothing(t *testing.T) {
 		if after := w.snapshot(); after != before {
 			t.Errorf("check-ins without news changed the store: %s, before %s", after, before)
 		}
-		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), "web-01")); m.LastContact != time.Now().UnixMilli() {
+		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01")); m.LastContact != time.Now().UnixMilli() {
 			t.Errorf("last contact %d, want now", m.LastContact)
 		}
 		// In one statement, later; and it is there after a stop.
@@ -140,7 +140,7 @@ func TestCheckIn_TakesTheRestOfWhatIsInvalid(t *testing.T) {
 	must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 	m := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01"))
 	if m.State != "dreaming" || m.System != "" || m.Line != "" || m.RunsRelease != "" || m.Running != "" || m.BootDefault == "" ||
-		len(m.BootID) > 64 || m.AgentVersion != "1[31m" || !slices.Equal(m.Tags.Signed, []fleet.Tag{"web"}) {
+		len(m.BootID) > 64 || m.AgentVersion != "1[31m" || !slices.Equal(m.ClaimedTags, []fleet.Tag{"web"}) || len(m.Tags.Effective) > 0 {
 		t.Errorf("the row is %+v", m)
 	}
 	if want := "w[2J\n[left out, not valid: system, line, runsRelease, running, tags]"; m.Waiting != want {
@@ -166,7 +166,7 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 			t.Fatalf("reply %+v", reply)
 		}
 	}
-	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), "web-01", fleet.PageRequest{}))
+	reports := must[api.Page[fleet.Report]](t)(w.plane().MachineReports(t.Context(), alice, "web-01", fleet.PageRequest{}))
 	if len(reports.Items) != 2 || len(reports.Items[1].Message) > fleet.MaxMessage || reports.Items[0].Kind != "gossip" {
 		t.Fatalf("reports %+v", reports)
 	}
@@ -193,7 +193,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 			return tok.Token, err
 		}
 		first := must[string](t)(token(false))
-		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, "web-01")); m.Lifecycle != fleet.Provisioning {
+		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, alice, "web-01")); m.Lifecycle != fleet.Provisioning {
 			t.Fatalf("with its token out the machine is %s", m.Lifecycle)
 		}
 		wrongName := errors.New("the request is for another name")
@@ -212,7 +212,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		wantCode(t, err, fleet.Conflict)
 		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first+"x", keyA, issue)
 		wantCode(t, err, fleet.Unauthenticated)
-		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, "web-01")); m.Lifecycle != fleet.Active || m.EnrolledAt == 0 {
+		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, alice, "web-01")); m.Lifecycle != fleet.Active || m.EnrolledAt == 0 {
 			t.Fatalf("the enrolled machine is %+v", m)
 		}
 		_, err = token(false)
@@ -300,7 +300,7 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		if w.mode() != "restored" {
 			t.Fatalf("the database is older than rollout %s, which nobody noticed", id)
 		}
-		d := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), again))
+		d := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), alice, again))
 		o = must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
 		if d.State != fleet.RolloutPaused || o.Apply != nil {
 			t.Fatalf("in restored mode the rollout is %s and the machine gets %+v", d.State, o.Apply)
@@ -325,11 +325,11 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		w.start()
 		in.Epoch = o.Epoch
 		o = must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
-		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), "web-01")); w.mode() != "restored" || m.Lifecycle != fleet.Pending || o.Apply != nil {
+		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01")); w.mode() != "restored" || m.Lifecycle != fleet.Pending || o.Apply != nil {
 			t.Fatalf("after a wipe the mode is %s, the machine %s with %+v", w.mode(), m.Lifecycle, o.Apply)
 		}
 		must[fleet.Machine](t)(w.plane().AdoptMachine(t.Context(), alice, "web-01"))
-		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), "web-01")); m.Lifecycle != fleet.Active {
+		if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01")); m.Lifecycle != fleet.Active {
 			t.Fatalf("adopted, it is %s", m.Lifecycle)
 		}
 		in.Epoch = "9.9.ffff.ffff" // not one of ours: nobody can stop the fleet by making one up

@@ -164,7 +164,7 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
 	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
-	m.Tags = fleet.NewTags(in.Tags, m.Tags.Operator)
+	m.ClaimedTags = in.Tags
 	m.Checks = slices.Clone(in.Checks)
 	m.CleanStatus()
 	if m.Checks == nil {
@@ -192,7 +192,7 @@ func sameStatus(a, b fleet.Machine) bool {
 // notable reports whether operators want to hear of the difference.
 func notable(a, b fleet.Machine) bool {
 	return a.System != b.System || a.Line != b.Line || a.State != b.State || a.Generations != b.Generations ||
-		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.Tags.Effective, b.Tags.Effective)
+		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.ClaimedTags, b.ClaimedTags)
 }
 
 // MaxReports bounds how many reports come at once; an agent sends the rest

@@ -30,7 +30,7 @@ func (w *world) reports(id fleet.MachineID) (n int) {
 	w.tb.Helper()
 	page := fleet.PageRequest{Limit: fleet.MaxLimit}
 	for {
-		p := must[api.Page[fleet.Report]](w.tb)(w.plane().MachineReports(w.tb.Context(), id, page))
+		p := must[api.Page[fleet.Report]](w.tb)(w.plane().MachineReports(w.tb.Context(), alice, id, page))
 		n += len(p.Items)
 		if page.Cursor = p.Next; p.Next == "" {
 			return n

@@ -262,7 +262,7 @@ func TestAccept_WithoutARowTakesTheKeyAndWaits(t *testing.T) {
 	if err := accept("first"); err != nil {
 		t.Fatal(err)
 	}
-	m := must[fleet.Machine](t)(w.plane().Machine(ctx, "web-01"))
+	m := must[fleet.Machine](t)(w.plane().Machine(ctx, alice, "web-01"))
 	if m.Lifecycle != fleet.Pending || m.Key != fleet.SHA256([]byte("first")) {
 		t.Fatalf("it is %s with key %s", m.Lifecycle, m.Key.Short())
 	}

@@ -16,15 +16,15 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// Machines returns machines by id.
-func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.PageRequest) (api.Page[fleet.Machine], error) {
+// Machines returns the machines that the caller's key is for, by id.
+func (p *Plane) Machines(ctx context.Context, c access.Caller, f fleet.MachineFilter, page fleet.PageRequest) (api.Page[fleet.Machine], error) {
 	after, err := paging.After[fleet.MachineID](page)
 	if err != nil {
 		return api.Page[fleet.Machine]{}, err
 	}
 	now := p.now()
 	items := p.loop.Inventory.Select(after, page.Size()+1, func(m fleet.Machine) bool {
-		return (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
+		return c.Reaches(m) && (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
 			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
 			(!f.Drift || m.Drift) && (!f.Offline || !p.loop.Inventory.Online(m, now))
 	})
@@ -37,11 +37,11 @@ func (p *Plane) Machines(ctx context.Context, f fleet.MachineFilter, page fleet.
 	return out, nil
 }
 
-// Machine returns a machine.
-func (p *Plane) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
-	m, ok := p.loop.Inventory.Machine(id)
-	if !ok {
-		return m, loop.NoMachine(id)
+// Machine returns a machine that the caller's key is for.
+func (p *Plane) Machine(ctx context.Context, c access.Caller, id fleet.MachineID) (fleet.Machine, error) {
+	m, err := p.maySee(c, id)
+	if err != nil {
+		return fleet.Machine{}, err
 	}
 	return m, p.fillDesired(ctx, p.loop.Store.Reader, &m)
 }
@@ -68,9 +68,9 @@ func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machin
 }
 
 // MachineReports returns what a machine reported, newest first.
-func (p *Plane) MachineReports(ctx context.Context, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
-	if _, ok := p.loop.Inventory.Machine(id); !ok {
-		return api.Page[fleet.Report]{}, loop.NoMachine(id)
+func (p *Plane) MachineReports(ctx context.Context, c access.Caller, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
+	if _, err := p.maySee(c, id); err != nil {
+		return api.Page[fleet.Report]{}, err
 	}
 	return p.loop.Store.MachineReports(ctx, id, page)
 }

@@ -55,7 +55,7 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		if !slices.Equal(sequences, []uint64{3, 2, 1}) || rest.Next != "" {
 			t.Errorf("sequences %v, next %q", sequences, rest.Next)
 		}
-		detail := must[api.ReleaseDetail](t)(w.plane().Release(ctx, one.Digest))
+		detail := must[api.ReleaseDetail](t)(w.plane().Release(ctx, alice, one.Digest))
 		if d := cmp.Diff(first, api.ReleaseRequest{Envelope: detail.Envelope, Entries: detail.Entries}); d != "" {
 			t.Errorf("the bytes that were signed changed (-signed +kept):\n%s", d)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -21,7 +22,7 @@ import (
 // CreateRelease registers a release that the root's release role signed. The
 // same release again gives what was registered. Its sequence must be above its
 // line's newest, and its previousDigest that release; else the code is
-// Conflict.
+// Conflict. A limited key registers what has its machines only.
 func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.ReleaseRequest) (fleet.Release, error) {
 	root := p.Documents.Current().Root
 	if root == nil {
@@ -33,6 +34,9 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 	}
 	if checked.Header.Sequence > math.MaxInt64 {
 		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
+	}
+	if err := mayTouchEach(c, p.loop.Inventory.Machine, machinesOf(checked)); err != nil {
+		return fleet.Release{}, err
 	}
 	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
 	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
@@ -83,13 +87,15 @@ func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
 	return nil
 }
 
-// Releases returns releases, newest first.
+// Releases returns releases, newest first, also to a limited key: a header names
+// no machine.
 func (p *Plane) Releases(ctx context.Context, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
 	return p.loop.Store.Releases(ctx, f, page)
 }
 
-// Release returns a release with the bytes that were signed.
-func (p *Plane) Release(ctx context.Context, digest fleet.Digest) (api.ReleaseDetail, error) {
+// Release returns a release with the bytes that were signed, to a limited key
+// the entries of its machines.
+func (p *Plane) Release(ctx context.Context, c access.Caller, digest fleet.Digest) (api.ReleaseDetail, error) {
 	var d api.ReleaseDetail
 	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if d.Release, err = r.Release(ctx, digest); err != nil {
@@ -101,11 +107,16 @@ func (p *Plane) Release(ctx context.Context, digest fleet.Digest) (api.ReleaseDe
 		d.Entries, err = r.ReleaseEntries(ctx, digest)
 		return err
 	})
+	if err != nil {
+		return api.ReleaseDetail{}, err
+	}
+	d.Entries, err = p.reachedEntries(c, d.Entries)
 	return d, err
 }
 
-// DiffReleases says what changes from a to b.
-func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.ReleaseDiff, error) {
+// DiffReleases says what changes from a to b, on the machines that the caller's
+// key is for.
+func (p *Plane) DiffReleases(ctx context.Context, c access.Caller, a, b fleet.Digest) (fleet.ReleaseDiff, error) {
 	from, err := p.releases.release(ctx, a)
 	if err != nil {
 		return fleet.ReleaseDiff{}, err
@@ -114,16 +125,27 @@ func (p *Plane) DiffReleases(ctx context.Context, a, b fleet.Digest) (fleet.Rele
 	if err != nil {
 		return fleet.ReleaseDiff{}, err
 	}
-	return fleet.DiffEntries(a, b, from.Entries, to.Entries), nil
+	reached := func(r *trust.Release) []fleet.Entry {
+		return slices.DeleteFunc(slices.Clone(r.Entries), func(e fleet.Entry) bool { return !p.reaches(c, e.ID) })
+	}
+	return fleet.DiffEntries(a, b, reached(from), reached(to)), nil
 }
 
 // DeleteRelease forgets a release that nothing uses. The error's code is
-// Conflict, and says what uses it, if something does (O12).
+// Conflict, and says what uses it, if something does (O12). A limited key deletes
+// what has its machines only.
 func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet.Digest) (fleet.Release, error) {
 	var gone fleet.Release
-	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	release, err := p.releases.release(ctx, digest)
+	if err != nil {
+		return gone, err
+	}
+	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		r, err := pass.Tx.Release(ctx, digest)
 		if err != nil {
+			return err
+		}
+		if err := mayTouchEach(c, pass.Machine, machinesOf(release)); err != nil {
 			return err
 		}
 		users, err := pass.Tx.ReleaseUsers(ctx, digest)
@@ -141,6 +163,14 @@ func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet
 		return pass.Audit(ctx, c.Actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
 	})
 	return gone, err
+}
+
+func machinesOf(r *trust.Release) []fleet.MachineID {
+	ids := make([]fleet.MachineID, len(r.Entries))
+	for i, e := range r.Entries {
+		ids[i] = e.ID
+	}
+	return ids
 }
 
 // BundleFor returns what a machine gets of a release, as JSON text: the signed

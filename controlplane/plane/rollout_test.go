@@ -41,7 +41,7 @@ func TestRollout_CanaryThenTheRest(t *testing.T) {
 		}
 		rest(time.Minute) // the next check-in tells what runs
 		for id, a := range agents {
-			m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), id))
+			m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, id))
 			if a.running != storePath(id, 1) || m.Running != a.running || m.Health != fleet.Healthy {
 				t.Errorf("%s runs %s, the control plane says %s and %s", id, a.running, m.Running, m.Health)
 			}
@@ -96,7 +96,7 @@ func TestRollout_BadCanaryPausesAndTouchesNobodyElse(t *testing.T) {
 			}
 		}
 		// Desired is that of the release that was healthy last.
-		m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), "web-01"))
+		m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01"))
 		if m.Desired == nil || m.Desired.Rollout != first {
 			t.Errorf("web-01 should run %+v, want that of rollout %s", m.Desired, first)
 		}
@@ -129,7 +129,7 @@ func TestRollout_RevertRollsMachinesBack(t *testing.T) {
 			if a.State != want {
 				t.Errorf("%s is %s, want %s", id, a.State, want)
 			}
-			if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), id)); m.Desired != nil {
+			if m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, id)); m.Desired != nil {
 				t.Errorf("%s should run %+v; nothing was ever healthy there", id, m.Desired)
 			}
 		}
@@ -293,7 +293,7 @@ func TestCreateRollout_OneOfTwoWinsAndTheConflictNamesIt(t *testing.T) {
 		if d := cmp.Diff(map[fleet.MachineID]fleet.RolloutID{"db-01": d.ID, "web-01": d.ID, "web-02": d.ID}, claims); d != "" {
 			t.Errorf("claims (-want +got):\n%s", d)
 		}
-		if old := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), created[winner].ID)); old.State != fleet.RolloutSuperseded {
+		if old := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), alice, created[winner].ID)); old.State != fleet.RolloutSuperseded {
 			t.Errorf("the older rollout is %s", old.State)
 		}
 		_, stop := w.agents(three...)
@@ -363,7 +363,7 @@ func TestRolloutVerb_RacesLoseNothing(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		if d := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), id)); d.State == fleet.RolloutPaused {
+		if d := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), alice, id)); d.State == fleet.RolloutPaused {
 			must[api.RolloutDetail](t)(w.plane().RolloutVerb(t.Context(), alice, id, api.VerbResume, api.VerbRequest{}))
 			done[api.VerbResume]++
 		}

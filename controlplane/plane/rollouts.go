@@ -85,12 +85,10 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 		return s, plan, err
 	}
 	s.Rollout.Version = 1
-	for id := range s.Assignments {
-		m, _ := p.loop.Inventory.Machine(id)
-		if err := c.MayTouch(m); err != nil {
-			return s, plan, err
-		}
+	if err := mayTouchEach(c, p.loop.Inventory.Machine, slices.Sorted(maps.Keys(s.Assignments))); err != nil {
+		return s, api.Plan{}, err
 	}
+	plan.LeftOut = slices.DeleteFunc(plan.LeftOut, func(l api.LeftOut) bool { return !p.reaches(c, l.Machine) })
 	return s, plan, nil
 }
 
@@ -138,33 +136,62 @@ func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (m
 	return current, nil
 }
 
-// Rollouts returns rollouts, newest first.
-func (p *Plane) Rollouts(ctx context.Context, f fleet.RolloutFilter, page fleet.PageRequest) (api.Page[fleet.Rollout], error) {
-	return p.loop.Store.Rollouts(ctx, f, page)
+// Rollouts returns rollouts, newest first, to a limited key those that have one
+// of its machines; a page may then have fewer.
+func (p *Plane) Rollouts(ctx context.Context, c access.Caller, f fleet.RolloutFilter, page fleet.PageRequest) (out api.Page[fleet.Rollout], err error) {
+	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
+		if out, err = r.Rollouts(ctx, f, page); err != nil || !c.Limited() {
+			return err
+		}
+		all := out.Items
+		out.Items = []fleet.Rollout{}
+		for _, v := range all {
+			found, err := p.reachedIn(ctx, r, c, v.ID)
+			if err != nil {
+				return err
+			}
+			if found != "" {
+				out.Items = append(out.Items, v)
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // Rollout returns a rollout with its batches.
-func (p *Plane) Rollout(ctx context.Context, id fleet.RolloutID) (api.RolloutDetail, error) {
+func (p *Plane) Rollout(ctx context.Context, c access.Caller, id fleet.RolloutID) (api.RolloutDetail, error) {
 	var d api.RolloutDetail
 	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
 			return err
 		}
+		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
+			return err
+		}
 		d.Batches, err = r.Batches(ctx, id)
 		return err
 	})
-	return d, err
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	return d, nil
 }
 
-// Assignments returns a rollout's machines, by id.
-func (p *Plane) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
+// Assignments returns a rollout's machines by id, to a limited key its own; a
+// page may then have fewer.
+func (p *Plane) Assignments(ctx context.Context, c access.Caller, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
 	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
 		if _, err := r.Rollout(ctx, id); err != nil {
+			return err
+		}
+		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
 			return err
 		}
 		out, err = r.Assignments(ctx, id, f, page)
 		return err
 	})
+	out.Items = slices.DeleteFunc(out.Items, func(a fleet.Assignment) bool { return !p.reaches(c, a.Machine) })
 	return out, err
 }
 
@@ -203,31 +230,22 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 // mayTouchAll checks a caller who is limited to tags against the machines that
 // a verb is about.
 func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fleet.MachineID) error {
-	if len(c.Tags) == 0 {
-		return nil
-	}
 	if len(named) == 0 {
 		named = slices.Sorted(maps.Keys(s.Assignments))
 	}
-	for _, id := range named {
-		m, ok := pass.Machine(id)
-		if !ok {
-			return loop.NoMachine(id)
-		}
-		if err := c.MayTouch(m); err != nil {
-			return err
-		}
-	}
-	return nil
+	return mayTouchEach(c, pass.Machine, named)
 }
 
 // Explain says why a rollout, its batches and its machines have not ended, and
 // by when they must.
-func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting, error) {
+func (p *Plane) Explain(ctx context.Context, c access.Caller, id fleet.RolloutID) ([]api.Waiting, error) {
 	var s *rollout.State
 	err := p.loop.Store.Read(ctx, func(r store.Reader) error {
 		v, err := r.Rollout(ctx, id)
 		if err != nil {
+			return err
+		}
+		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
 			return err
 		}
 		s, err = loop.ReadState(ctx, r, v)
@@ -237,7 +255,8 @@ func (p *Plane) Explain(ctx context.Context, id fleet.RolloutID) ([]api.Waiting,
 		return nil, err
 	}
 	now := p.now()
-	return rollout.Explain(*s, p.loop.World(now), now), nil
+	waiting := rollout.Explain(*s, p.loop.World(now), now)
+	return slices.DeleteFunc(waiting, func(w api.Waiting) bool { return w.Machine != "" && !p.reaches(c, w.Machine) }), nil
 }
 
 // DeleteRollout forgets a rollout that has ended. The error's code is Conflict
@@ -247,6 +266,13 @@ func (p *Plane) DeleteRollout(ctx context.Context, c access.Caller, id fleet.Rol
 	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		r, err := pass.Tx.Rollout(ctx, id)
 		if err != nil {
+			return err
+		}
+		machines, err := pass.Tx.RolloutMachines(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := mayTouchEach(c, pass.Machine, machines); err != nil {
 			return err
 		}
 		if pass.AtWork(id) || !r.State.Final() {

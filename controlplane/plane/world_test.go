@@ -3,6 +3,7 @@
 package plane_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -44,6 +45,7 @@ type world struct {
 	heads    map[fleet.Line]fleet.Digest
 	sequence map[fleet.Line]uint64
 	renewal  health.Renewal
+	tag      fleet.Tag // of the entries that are signed; linux if empty
 
 	mu     sync.Mutex
 	offset time.Duration // of the control plane's clock, from the real one; guarded by mu
@@ -186,7 +188,7 @@ func (w *world) newRelease(machines ...fleet.MachineID) api.ReleaseRequest {
 		entries[i] = fleet.Entry{
 			ID: id, System: "x86_64-linux", StorePath: storePath(id, n), ClosureSize: 1000,
 			NarHash:       fleet.NarHash("sha256:" + strings.Repeat("0", 52)),
-			ClosureDigest: fleet.SHA256([]byte(id)), Tags: []fleet.Tag{"linux"},
+			ClosureDigest: fleet.SHA256([]byte(id)), Tags: []fleet.Tag{cmp.Or(w.tag, "linux")},
 		}
 	}
 	now := time.Now()
@@ -207,6 +209,15 @@ func (w *world) newRelease(machines ...fleet.MachineID) api.ReleaseRequest {
 func (w *world) register(machines ...fleet.MachineID) fleet.Digest {
 	w.tb.Helper()
 	return must[fleet.Release](w.tb)(w.plane().CreateRelease(w.tb.Context(), alice, w.newRelease(machines...))).Digest
+}
+
+// registerTagged registers the next release of line main, whose entries have
+// another tag than linux.
+func (w *world) registerTagged(tag fleet.Tag, machines ...fleet.MachineID) fleet.Digest {
+	w.tb.Helper()
+	w.tag = tag
+	defer func() { w.tag = "" }()
+	return w.register(machines...)
 }
 
 // fleetOf makes active machines known.
@@ -238,20 +249,20 @@ func (w *world) until(id fleet.RolloutID, state fleet.RolloutState) api.RolloutD
 	w.tb.Helper()
 	for range 2000 {
 		// An error is that of a control plane that is just stopping.
-		if d, err := w.plane().Rollout(w.tb.Context(), id); err == nil && d.State == state {
+		if d, err := w.plane().Rollout(w.tb.Context(), alice, id); err == nil && d.State == state {
 			return d
 		}
 		rest(500 * time.Millisecond)
 	}
-	d, _ := w.plane().Rollout(w.tb.Context(), id)
-	lines, _ := w.plane().Explain(w.tb.Context(), id)
+	d, _ := w.plane().Rollout(w.tb.Context(), alice, id)
+	lines, _ := w.plane().Explain(w.tb.Context(), alice, id)
 	w.tb.Fatalf("rollout %s is %s (%s), want %s: %+v", id, d.State, d.Why, state, lines)
 	return d
 }
 
 func (w *world) assignments(id fleet.RolloutID) map[fleet.MachineID]fleet.Assignment {
 	w.tb.Helper()
-	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
+	page := must[api.Page[fleet.Assignment]](w.tb)(w.plane().Assignments(w.tb.Context(), alice, id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, fleet.PageRequest{Limit: 1000}))
 	out := map[fleet.MachineID]fleet.Assignment{}
 	for _, a := range page.Items {
 		out[a.Machine] = a

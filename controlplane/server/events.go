@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -57,13 +58,14 @@ func (o *operators) eventOperations() {
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
-		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, start, in.EventFilter) }}, nil
+		c := callerOf(ctx)
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, c, start, in.EventFilter) }}, nil
 	})
 }
 
-// stream writes the events after a given one until the reader is gone, its key
+// stream writes the events after a given one that the caller may see, until the reader is gone, its key
 // has ended, or the server stops.
-func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) {
+func (o *operators) stream(hctx huma.Context, c access.Caller, after int64, f fleet.EventFilter) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
@@ -75,7 +77,7 @@ func (o *operators) stream(hctx huma.Context, after int64, f fleet.EventFilter) 
 		panic(http.ErrAbortHandler) // the key ended just now; the reader's next try says so
 	}
 	defer done()
-	err = writeEvents(w, after, o.clock.UnixMilli(), o.plane.History.Events(ctx, after, f, api.HeartbeatEvery))
+	err = writeEvents(w, after, o.clock.UnixMilli(), o.plane.Events(ctx, c, after, f, api.HeartbeatEvery))
 	switch cause := context.Cause(ctx); {
 	case fleet.ErrorCode(cause) == fleet.Unauthenticated:
 		rec.err = cause

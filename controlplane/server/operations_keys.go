@@ -32,8 +32,8 @@ func (o *operators) keyOperations() {
 	handle(o, "whoami", func(ctx context.Context, c access.Caller, _ *none) (fleet.Key, error) {
 		return o.plane.Keys.Own(ctx, c)
 	})
-	handle(o, "listKeys", func(ctx context.Context, _ access.Caller, in *fleet.PageRequest) (api.Page[fleet.Key], error) {
-		return o.plane.Keys.List(ctx, *in)
+	handle(o, "listKeys", func(ctx context.Context, c access.Caller, in *fleet.PageRequest) (api.Page[fleet.Key], error) {
+		return o.plane.Keys.List(ctx, c, *in)
 	})
 	handle(o, "createKey", func(ctx context.Context, c access.Caller, in *body[api.KeyRequest]) (api.NewKey, error) {
 		return o.plane.Keys.Create(ctx, c, in.Body)

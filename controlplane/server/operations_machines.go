@@ -45,25 +45,25 @@ type (
 )
 
 func (o *operators) machineOperations() {
-	handle(o, "listMachines", func(ctx context.Context, _ access.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
-		return o.plane.Machines(ctx, in.MachineFilter, in.PageRequest)
+	handle(o, "listMachines", func(ctx context.Context, c access.Caller, in *machinesIn) (api.Page[fleet.Machine], error) {
+		return o.plane.Machines(ctx, c, in.MachineFilter, in.PageRequest)
 	})
 	handle(o, "registerMachine", func(ctx context.Context, c access.Caller, in *body[api.MachineRequest]) (fleet.Machine, error) {
 		return o.plane.RegisterMachine(ctx, c, in.Body)
 	})
-	one(o, "getMachine", func(ctx context.Context, _ access.Caller, in machineIn) (fleet.Machine, error) {
+	one(o, "getMachine", func(ctx context.Context, c access.Caller, in machineIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
 			return fleet.Machine{}, err
 		}
-		return o.plane.Machine(ctx, m)
+		return o.plane.Machine(ctx, c, m)
 	})
-	handle(o, "machineReports", func(ctx context.Context, _ access.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
+	handle(o, "machineReports", func(ctx context.Context, c access.Caller, in *machineReportsIn) (api.Page[fleet.Report], error) {
 		m, err := in.machine()
 		if err != nil {
 			return api.Page[fleet.Report]{}, err
 		}
-		return o.plane.MachineReports(ctx, m, in.PageRequest)
+		return o.plane.MachineReports(ctx, c, m, in.PageRequest)
 	})
 	o.machineWrites()
 }

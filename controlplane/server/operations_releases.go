@@ -53,14 +53,14 @@ func (o *operators) releaseOperations() {
 	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
 		return o.plane.CreateRelease(ctx, c, in.Body)
 	}, func(op *huma.Operation) { op.MaxBodyBytes, op.BodyReadTimeout = maxReleaseBody, releaseTimeout })
-	one(o, "getRelease", func(ctx context.Context, _ access.Caller, in releaseIn) (api.ReleaseDetail, error) {
+	one(o, "getRelease", func(ctx context.Context, c access.Caller, in releaseIn) (api.ReleaseDetail, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return api.ReleaseDetail{}, err
 		}
-		return o.plane.Release(ctx, d)
+		return o.plane.Release(ctx, c, d)
 	})
-	handle(o, "diffReleases", func(ctx context.Context, _ access.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
+	handle(o, "diffReleases", func(ctx context.Context, c access.Caller, in *diffIn) (fleet.ReleaseDiff, error) {
 		from, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.ReleaseDiff{}, err
@@ -69,7 +69,7 @@ func (o *operators) releaseOperations() {
 		if err != nil {
 			return fleet.ReleaseDiff{}, err
 		}
-		return o.plane.DiffReleases(ctx, from, to)
+		return o.plane.DiffReleases(ctx, c, from, to)
 	})
 	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)

@@ -44,33 +44,33 @@ type (
 )
 
 func (o *operators) rolloutOperations() {
-	handle(o, "listRollouts", func(ctx context.Context, _ access.Caller, in *rolloutsIn) (api.Page[fleet.Rollout], error) {
-		return o.plane.Rollouts(ctx, in.RolloutFilter, in.PageRequest)
+	handle(o, "listRollouts", func(ctx context.Context, c access.Caller, in *rolloutsIn) (api.Page[fleet.Rollout], error) {
+		return o.plane.Rollouts(ctx, c, in.RolloutFilter, in.PageRequest)
 	})
 	handle(o, "createRollout", func(ctx context.Context, c access.Caller, in *body[api.RolloutRequest]) (api.RolloutDetail, error) {
 		return o.plane.CreateRollout(ctx, c, in.Body)
 	})
-	one(o, "getRollout", func(ctx context.Context, _ access.Caller, in rolloutIn) (api.RolloutDetail, error) {
+	one(o, "getRollout", func(ctx context.Context, c access.Caller, in rolloutIn) (api.RolloutDetail, error) {
 		id, err := in.rollout()
 		if err != nil {
 			return api.RolloutDetail{}, err
 		}
-		return o.plane.Rollout(ctx, id)
+		return o.plane.Rollout(ctx, c, id)
 	})
-	handle(o, "listAssignments", func(ctx context.Context, _ access.Caller, in *assignmentsIn) (api.Page[fleet.Assignment], error) {
+	handle(o, "listAssignments", func(ctx context.Context, c access.Caller, in *assignmentsIn) (api.Page[fleet.Assignment], error) {
 		id, err := in.rollout()
 		if err != nil {
 			return api.Page[fleet.Assignment]{}, err
 		}
-		return o.plane.Assignments(ctx, id, in.AssignmentFilter, in.PageRequest)
+		return o.plane.Assignments(ctx, c, id, in.AssignmentFilter, in.PageRequest)
 	})
 	handle(o, "rolloutVerb", o.rolloutVerb)
-	handle(o, "explainRollout", func(ctx context.Context, _ access.Caller, in *RolloutRef) ([]api.Waiting, error) {
+	handle(o, "explainRollout", func(ctx context.Context, c access.Caller, in *RolloutRef) ([]api.Waiting, error) {
 		id, err := in.rollout()
 		if err != nil {
 			return nil, err
 		}
-		return o.plane.Explain(ctx, id)
+		return o.plane.Explain(ctx, c, id)
 	})
 	handle(o, "deleteRollout", func(ctx context.Context, c access.Caller, in *RolloutRef) (fleet.Rollout, error) {
 		id, err := in.rollout()

@@ -45,6 +45,7 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	o := &operators{Server: s, done: map[string]bool{}}
 	o.huma = humago.New(mux, humaConfig())
+	o.huma.UseMiddleware(o.admit)
 	o.keyOperations()
 	o.trustOperations()
 	o.releaseOperations()
@@ -52,10 +53,8 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 	o.rolloutOperations()
 	o.auditOperations()
 	o.eventOperations()
-	for _, op := range api.Operations {
-		if !o.done[op.ID] {
-			return nil, fmt.Errorf("operation %s has no handler", op.ID)
-		}
+	if err := o.complete(); err != nil {
+		return nil, err
 	}
 	document, err := o.document()
 	if err != nil {
@@ -70,6 +69,26 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 			WithHint("/api/v1/openapi.json lists them")).write(w)
 	})
 	return s.observe("operators", mux), nil
+}
+
+// complete checks that what was registered is what api.Operations lists.
+func (o *operators) complete() error {
+	for _, op := range api.Operations {
+		if !o.done[op.ID] {
+			return fmt.Errorf("operation %s has no handler", op.ID)
+		}
+	}
+	for _, item := range o.huma.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch, item.Head, item.Options, item.Trace} {
+			if op == nil {
+				continue
+			}
+			if _, ok := rowOf(op); !ok {
+				return fmt.Errorf("operation %s has no row in api.Operations", op.OperationID)
+			}
+		}
+	}
+	return nil
 }
 
 func humaConfig() huma.Config {
@@ -112,15 +131,30 @@ func (o *operators) operation(id string) huma.Operation {
 			// Bodies are decoded strictly and validated by the nouns themselves,
 			// whose errors say more.
 			SkipValidateBody: true, MaxBodyBytes: maxBody, BodyReadTimeout: bodyTimeout,
-			Middlewares: huma.Middlewares{o.require(op)},
+			Description: described(op),
 		}
-		if op.Role != "" {
-			h.Description = "Needs a key with role " + string(op.Role) + "."
+		if op.Scope != api.Public {
 			h.Security = []map[string][]string{{"key": {}}}
 		}
 		return h
 	}
 	panic("api.Operations has no operation " + id)
+}
+
+// described says who may do an operation.
+func described(op api.Operation) string {
+	roles := make([]string, len(op.Roles))
+	for i, r := range op.Roles {
+		roles[i] = string(r)
+	}
+	switch needs := "Needs a key with role " + strings.Join(roles, ", ") + "."; op.Scope {
+	case api.Scoped:
+		return needs + " One that is limited to tags does it for machines with one of them."
+	case api.FleetWide:
+		return needs + " One that is limited to tags may not."
+	case api.Public:
+	}
+	return "Needs no key."
 }
 
 // reply is the output of an operation.
@@ -201,37 +235,50 @@ func (s *Server) refuse(rec *record, err error) *problem {
 	return problemOf(err)
 }
 
-// require refuses a key without op's role, before it looks at anything else of
-// the request (E09).
-func (o *operators) require(op api.Operation) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		r, w := humago.Unwrap(ctx)
-		rec := recordOf(r.Context())
-		rec.operation = op.ID
-		w.Header().Set("Cache-Control", "no-store")
-		limit := ctx.Operation().BodyReadTimeout + replyTimeout
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // every connection of this server can
-		if op.Role == "" {
-			next(ctx)
-			return
-		}
-		c, err := o.authenticate(r)
-		if err == nil && !c.Role.Includes(op.Role) {
-			err = fleet.Errorf(fleet.Forbidden, "%s needs a key with role %s; this one has %s", op.ID, op.Role, c.Role)
-		}
-		rec.caller = c.Owner
-		if err != nil {
-			o.refuse(rec, err).write(w)
-			return
-		}
-		ctx = huma.WithValue(ctx, callerKey{}, c)
-		if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
-			limited, cancel := context.WithTimeout(ctx.Context(), limit)
-			defer cancel()
-			ctx = huma.WithContext(ctx, limited)
-		}
-		next(ctx)
+// admit lets nobody do what api.Operations has no row for, and of the rest what
+// the row says, before it looks at anything else of the request (E09).
+func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	rec := recordOf(r.Context())
+	rec.operation = ctx.Operation().OperationID
+	w.Header().Set("Cache-Control", "no-store")
+	limit := ctx.Operation().BodyReadTimeout + replyTimeout
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // every connection of this server can
+	op, ok := rowOf(ctx.Operation())
+	if !ok {
+		o.refuse(rec, fleet.Errorf(fleet.Forbidden, "%s %s is open to nobody", ctx.Operation().Method, ctx.Operation().Path)).write(w)
+		return
 	}
+	if op.Scope == api.Public {
+		next(ctx)
+		return
+	}
+	c, err := o.authenticate(r)
+	if err == nil {
+		err = c.MayDo(op)
+	}
+	rec.caller = c.Owner
+	if err != nil {
+		o.refuse(rec, err).write(w)
+		return
+	}
+	ctx = huma.WithValue(ctx, callerKey{}, c)
+	if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
+		limited, cancel := context.WithTimeout(ctx.Context(), limit)
+		defer cancel()
+		ctx = huma.WithContext(ctx, limited)
+	}
+	next(ctx)
+}
+
+// rowOf finds an operation as it was registered in api.Operations.
+func rowOf(h *huma.Operation) (api.Operation, bool) {
+	for _, op := range api.Operations {
+		if op.ID == h.OperationID && op.Method == h.Method && op.Path == h.Path {
+			return op, true
+		}
+	}
+	return api.Operation{}, false
 }
 
 func (s *Server) authenticate(r *http.Request) (access.Caller, error) {

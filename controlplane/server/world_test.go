@@ -233,6 +233,12 @@ func checkIn(name fleet.MachineID) api.CheckIn {
 // release registers a release for machines.
 func (w *world) release(admin *api.Client, sequence uint64, previous fleet.Digest, machines ...fleet.MachineID) fleet.Release {
 	w.tb.Helper()
+	return must[fleet.Release](w.tb)(admin.CreateRelease(w.ctx(), w.signed(sequence, previous, machines...)))
+}
+
+// signed is a release for machines that is not registered yet.
+func (w *world) signed(sequence uint64, previous fleet.Digest, machines ...fleet.MachineID) api.ReleaseRequest {
+	w.tb.Helper()
 	h := w.fleet.Header(sequence)
 	h.PreviousDigest = previous
 	h.CreatedAt, h.Expires = w.now().Add(-time.Minute).UnixMilli(), w.now().Add(24*time.Hour).UnixMilli()
@@ -241,7 +247,7 @@ func (w *world) release(admin *api.Client, sequence uint64, previous fleet.Diges
 		entries = append(entries, trusttest.Entry(m, fmt.Sprint("release ", sequence)))
 	}
 	envelope, raw := w.fleet.Unchecked(h, entries, "acme-release")
-	return must[fleet.Release](w.tb)(admin.CreateRelease(w.ctx(), api.ReleaseRequest{Envelope: envelope, Entries: raw}))
+	return api.ReleaseRequest{Envelope: envelope, Entries: raw}
 }
 
 func serialOf(tb testing.TB, der []byte) string {

@@ -39,6 +39,15 @@ func (r Reader) AllAssignments(ctx context.Context, id fleet.RolloutID) ([]fleet
 	return assignments, nil
 }
 
+// RolloutMachines returns the machines of a rollout by id.
+func (r Reader) RolloutMachines(ctx context.Context, id fleet.RolloutID) ([]fleet.MachineID, error) {
+	machines, err := list(ctx, r.q, column[fleet.MachineID], `SELECT machine_id FROM assignment WHERE rollout_id = $1 ORDER BY machine_id`, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("read machines of %s: %w", id, err)
+	}
+	return machines, nil
+}
+
 // LastHealthy returns a machine's latest healthy assignment: what it should
 // run when no rollout has offered it anything since. False if there is none.
 func (r Reader) LastHealthy(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {

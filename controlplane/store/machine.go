@@ -12,8 +12,14 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, signed_tags,
-	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash`
+const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, claimed_tags,
+	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash,
+	` + signedEntry
+
+// signedEntry is a machine's signed entry in the release of its latest healthy
+// assignment: the last that it is known to run, whatever it says of itself.
+const signedEntry = `COALESCE((SELECT body FROM release_entry WHERE machine_id = machine.id AND release_digest = (
+		SELECT digest FROM assignment WHERE machine_id = machine.id AND state = 'healthy' ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1)), '{}')`
 
 // Machine returns a machine, without Desired. The error's code is NotFound if
 // there is none.
@@ -52,16 +58,31 @@ func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
 }
 
 func scanMachine(r row) (m fleet.Machine, err error) {
-	var operator, signed, checks string
-	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &signed,
+	var operator, claimed, checks, entry string
+	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key); err != nil {
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &entry); err != nil {
 		return m, err
 	}
-	var operatorTags, signedTags []fleet.Tag
-	err = parse(jsonColumn{operator, &operatorTags}, jsonColumn{signed, &signedTags}, jsonColumn{checks, &m.Checks})
-	m.Tags = fleet.NewTags(signedTags, operatorTags)
+	var operatorTags []fleet.Tag
+	var signed struct{ Tags []fleet.Tag }
+	err = parse(jsonColumn{operator, &operatorTags}, jsonColumn{claimed, &m.ClaimedTags}, jsonColumn{checks, &m.Checks}, jsonColumn{entry, &signed})
+	m.Tags = fleet.NewTags(signed.Tags, operatorTags)
 	return m, err
+}
+
+// SignedTags returns the tags of a machine's signed entry in the release of its
+// latest healthy assignment; none if it has none.
+func (r Reader) SignedTags(ctx context.Context, id fleet.MachineID) ([]fleet.Tag, error) {
+	entry, _, err := first(ctx, r.q, column[string], `SELECT `+signedEntry+` FROM machine WHERE id = $1`, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("read signed entry of %s: %w", id, err)
+	}
+	var signed struct{ Tags []fleet.Tag }
+	if entry != "" {
+		err = parse(jsonColumn{entry, &signed})
+	}
+	return signed.Tags, err
 }
 
 // AddMachine makes a machine known, with its key and what operators set. The error's code
@@ -104,7 +125,7 @@ func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
 
 // UpdateMachineStatus writes what the agent reports of its machine.
 func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
-	tags, err := text(m.Tags.Signed)
+	tags, err := text(m.ClaimedTags)
 	if err != nil {
 		return err
 	}
@@ -112,7 +133,7 @@ func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, `UPDATE machine SET system = $1, line = $2, signed_tags = $3, running = $4, booted = $5, boot_default = $6,
+	if _, err := t.exec(ctx, `UPDATE machine SET system = $1, line = $2, claimed_tags = $3, running = $4, booted = $5, boot_default = $6,
 		runs_release = $7, boot_id = $8, agent_state = $9, waiting = $10, health = $11, checks = $12, drift = $13, agent_version = $14,
 		last_contact = $15 WHERE id = $16`,
 		string(m.System), string(m.Line), tags, string(m.Running), string(m.Booted), string(m.BootDefault),

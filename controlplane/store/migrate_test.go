@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,5 +176,26 @@ func TestMachineWords_AreHeldByLengthOnly(t *testing.T) {
 	m.State = fleet.AgentState(strings.Repeat("x", 65))
 	if err := s.Write(t.Context(), func(tx *Tx) error { return tx.UpdateMachineStatus(t.Context(), m) }); err == nil {
 		t.Error("a state of 65 bytes was kept")
+	}
+}
+
+// O11: keys keep their role; one that the program does not know may do nothing.
+// Tags that machines said they have are claims from now on.
+func TestMigrate_KeepsRolesAndTakesSaidTagsAsClaims(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	openAt(t, path, 16,
+		`INSERT INTO api_key (id, owner, role, tags, hash, created_at, expires_at) VALUES ('k1', 'alice', 'deploy', '["web"]', 'h', 1, 0)`,
+		`INSERT INTO machine (id, lifecycle, operator_tags, signed_tags, created_at) VALUES ('web-01', 'active', '["web"]', '["prod"]', 1)`)
+	s := open(t, path)
+	k, err := s.Key(t.Context(), "k1")
+	if err != nil || k.Role != fleet.RoleDeploy {
+		t.Errorf("the key is %+v, %v", k, err)
+	}
+	write(t, s, func(tx *Tx) error {
+		return tx.AddKey(t.Context(), fleet.Key{ID: "k2", Owner: "bob", Role: fleet.RoleAuditor}, fleet.SHA256(nil))
+	})
+	m, err := s.Machine(t.Context(), "web-01")
+	if err != nil || !slices.Equal(m.ClaimedTags, []fleet.Tag{"prod"}) || !slices.Equal(m.Tags.Effective, []fleet.Tag{"web"}) {
+		t.Errorf("the machine is %+v, %v", m, err)
 	}
 }

@@ -171,7 +171,7 @@ func TestOpen_ReopensWithoutLossAndMigratesOnce(t *testing.T) {
 					return err
 				}
 				m.State, m.Health, m.Running, m.Drift = fleet.AgentIdle, fleet.Healthy, "/nix/store/x", true
-				m.Tags = fleet.NewTags([]fleet.Tag{"prod"}, m.Tags.Operator)
+				m.ClaimedTags = []fleet.Tag{"prod"}
 				m.Checks = []fleet.HealthCheckResult{{Name: "app", Status: fleet.HealthCheckPassing}}
 				return tx.UpdateMachineStatus(ctx, m)
 			})
@@ -193,7 +193,7 @@ func TestOpen_ReopensWithoutLossAndMigratesOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if m := want[1]; m.ID != "web-01" || !slices.Equal(m.Tags.Effective, []fleet.Tag{"prod", "web"}) || !m.Drift || m.Version != 1 {
+	if m := want[1]; m.ID != "web-01" || !slices.Equal(m.ClaimedTags, []fleet.Tag{"prod"}) || !slices.Equal(m.Tags.Effective, []fleet.Tag{"web"}) || !m.Drift || m.Version != 1 {
 		t.Fatalf("read back %+v", m)
 	}
 }

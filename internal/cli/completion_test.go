@@ -54,7 +54,7 @@ func TestCompletion_OffersNamesInUseAndClosedLists(t *testing.T) {
 		"rollout skip --on |":               "db-01 web-01 web-02", // no tags: it takes machines
 		"rollout show |":                    "01JB go live 01JA",
 		"rollout pause 01JA |":              "",
-		"key create --role |":               "readonly deploy admin",
+		"key create --role |":               "auditor readonly deploy admin",
 		"machine list |":                    "",
 	} {
 		line, _ := strings.CutSuffix(words, "|")

@@ -147,7 +147,7 @@ them is sent only to a control plane that --server or NIXFLEET_SERVER names.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case !fleet.Role(role).Valid():
-				return command.Usagef("--role %q is not readonly, deploy or admin", role)
+				return command.Usagef("--role %q is not auditor, readonly, deploy or admin", role)
 			case cmd.Flags().Changed("ttl") && ttl <= 0:
 				return command.Usagef("--ttl %s must be above 0; without it, the key is valid until it is revoked", ttl)
 			}
@@ -168,7 +168,7 @@ them is sent only to a control plane that --server or NIXFLEET_SERVER names.`,
 		},
 	}
 	c.Flags().StringVar(&owner, "owner", "", "whose key it is")
-	c.Flags().StringVar(&role, "role", string(fleet.RoleReadonly), "readonly, deploy or admin")
+	c.Flags().StringVar(&role, "role", string(fleet.RoleReadonly), "auditor, readonly, deploy or admin")
 	c.Flags().StringSliceVar(&tags, "tag", nil, "limit the key to machines with one of these tags")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the key is valid (default: until it is revoked)")
 	return c

@@ -60,7 +60,7 @@ func TestIndex_ListsThePages(t *testing.T) {
 	for _, p := range pages {
 		b.WriteString("- [" + p.title + "](" + p.name + "): " + p.what + "\n")
 	}
-	b.WriteString("- [API](openapi.json): the operators' API as OpenAPI 3.1\n- [Options](options): every option of the NixOS and nix-darwin modules\n")
+	b.WriteString("- [API](openapi.json): the operators' API as OpenAPI 3.1\n- [Access](access.md): who may do what with the API, by role and tags\n- [Options](options): every option of the NixOS and nix-darwin modules\n")
 	golden(t, "README.md", b.String())
 }
 

@@ -45,7 +45,7 @@ func Commands(root *cobra.Command, connect Connect) {
 		"on-failure": words(fleet.Pause, fleet.RevertBatch, fleet.RevertAll),
 		"offline":    words(fleet.OfflineWait, fleet.OfflineSkip, fleet.OfflineFail),
 		"lifecycle":  states,
-		"role":       words(fleet.RoleReadonly, fleet.RoleDeploy, fleet.RoleAdmin),
+		"role":       words(fleet.RoleAuditor, fleet.RoleReadonly, fleet.RoleDeploy, fleet.RoleAdmin),
 		"from":       release,
 	}
 	arguments := map[string]cobra.CompletionFunc{"MACHINE": machine, "RELEASE": release, "ROLLOUT": rollout, "FROM": release, "TO": release, "STATE": states}

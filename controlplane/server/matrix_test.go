@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+const matrixFile = "../../docs/reference/access.md"
+
+const matrixHead = `<!-- Written by ` + "`make generate`" + ` from a running control plane: change it there. -->
+# Access
+
+Who may do what with the [API](openapi.json), as a running control plane answered each operation with a key of each role.
+What the table does not name is open to nobody.
+
+A key without tags is for the whole fleet. A key with tags (` + "`key create --tag`" + `) is limited to the machines that have one
+of them: tags that operators set, and those of the machine's signed entry in the release in which it was last healthy.
+
+- **public**: needs no key.
+- **scoped**: a limited key may do it for its machines, and sees no others: it reads the entries of its machines in a release,
+  the rollouts that have one of its machines, and their assignments, reports and events. It writes only where every machine
+  concerned is its own: it registers and deletes releases with entries of its machines only, and manages keys that can do no
+  more than itself. A release's header names no machine; every reader sees it.
+- **fleet-wide**: a limited key may not do it.
+
+| cell | meaning |
+| --- | --- |
+| yes | may |
+| own | may, for its machines |
+| - | may not |
+
+`
+
+// scene is a fleet of two teams: web-01 and what is about it is that of team
+// web, db-01 that of team db.
+type scene struct {
+	*world
+	keys map[fleet.Role]string // for the whole fleet
+	web  map[fleet.Role]string // limited to the tag web
+	// own and other are, for each operation, what a request about the one and
+	// the other team is.
+	own, other map[string]request
+}
+
+type request struct{ path, body string }
+
+func newScene(t *testing.T) *scene {
+	w := newWorld(t)
+	admin := w.admin()
+	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
+	s := &scene{world: w, keys: map[fleet.Role]string{}, web: map[fleet.Role]string{}}
+	for _, r := range roles {
+		s.keys[r] = w.secret(admin, r)
+		s.web[r] = w.limited(admin, r, "web").Secret
+	}
+	for _, team := range []fleet.Tag{"web", "db"} {
+		must[fleet.Machine](t)(admin.RegisterMachine(t.Context(), api.MachineRequest{ID: fleet.MachineID(team) + "-01", Lifecycle: fleet.Active, Tags: []fleet.Tag{team}}))
+	}
+	both := w.release(admin, 1, "", "db-01", "web-01")
+	db := w.release(admin, 2, both.Digest, "db-01")
+	web := w.release(admin, 3, db.Digest, "web-01")
+	s.own = s.requests(admin, "web", both.Digest, web.Digest)
+	s.other = s.requests(admin, "db", both.Digest, db.Digest)
+	must[fleet.Machine](t)(admin.SetTags(t.Context(), "web-01", api.TagsRequest{Tags: []fleet.Tag{"web", "last"}}))
+	return s
+}
+
+// limited makes a key that is limited to a tag.
+func (w *world) limited(admin *api.Client, role fleet.Role, tag fleet.Tag) api.NewKey {
+	w.tb.Helper()
+	return must[api.NewKey](w.tb)(admin.CreateKey(w.ctx(), api.KeyRequest{Owner: string(tag) + "-01-" + string(role), Role: role, Tags: []fleet.Tag{tag}}))
+}
+
+// requests are, for each operation, one that is about a team.
+func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Digest) map[string]request {
+	s.tb.Helper()
+	id := fleet.MachineID(team) + "-01"
+	rolled := must[api.RolloutDetail](s.tb)(admin.CreateRollout(s.ctx(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}}})).ID
+	key := s.limited(admin, fleet.RoleReadonly, team).Key.ID
+	bodies := map[string]any{
+		"createKey":       api.KeyRequest{Owner: "new", Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}},
+		"createRelease":   s.signed(4, mine, id),
+		"registerMachine": api.MachineRequest{ID: fleet.MachineID("new-" + string(team)), Tags: []fleet.Tag{team}},
+		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
+		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"spare", team}},
+		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}}},
+	}
+	out := map[string]request{}
+	for _, op := range api.Operations {
+		names := strings.NewReplacer("{id}", string(id), "{digest}", string(both), "{other}", string(mine), "{verb}", "pause")
+		switch {
+		case strings.HasPrefix(op.Path, "/api/v1/keys/"):
+			names = strings.NewReplacer("{id}", key)
+		case strings.HasPrefix(op.Path, "/api/v1/rollouts/"):
+			names = strings.NewReplacer("{id}", string(rolled), "{verb}", "pause")
+		case op.ID == "deleteRelease":
+			names = strings.NewReplacer("{digest}", string(mine))
+		}
+		r := request{path: names.Replace(op.Path), body: "{}"}
+		if b, ok := bodies[op.ID]; ok {
+			r.body = string(must[[]byte](s.tb)(json.Marshal(b)))
+		}
+		if op.Method == http.MethodGet {
+			r.body = ""
+		}
+		out[op.ID] = r
+	}
+	return out
+}
+
+// ask returns the status of a reply, and what it says.
+func (s *scene) ask(op api.Operation, r request, key string) (int, string) {
+	s.tb.Helper()
+	if op.ID == "events" {
+		return s.listen(r.path+"?after=1", key)
+	}
+	res, body := s.raw(op.Method, r.path, key, r.body, "Content-Type", "application/json")
+	if res.StatusCode >= 500 {
+		s.tb.Errorf("%s: status %d, %s", op.ID, res.StatusCode, body)
+	}
+	said := string(body)
+	var d api.ReleaseDetail
+	if op.ID == "getRelease" && json.Unmarshal(body, &d) == nil {
+		for _, e := range d.Entries {
+			said += string(e)
+		}
+	}
+	return res.StatusCode, said
+}
+
+// listen reads events up to the last of the scene.
+func (s *scene) listen(path, key string) (int, string) {
+	s.tb.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx(), 10*time.Second)
+	defer cancel()
+	req := must[*http.Request](s.tb)(http.NewRequestWithContext(ctx, http.MethodGet, base(s.addrs.Operators)+path, nil))
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.caPool(), Time: s.now}}}
+	defer c.CloseIdleConnections()
+	res := must[*http.Response](s.tb)(c.Do(req))
+	defer res.Body.Close()
+	var said strings.Builder
+	for lines := bufio.NewScanner(res.Body); lines.Scan() && !strings.Contains(lines.Text(), `"last"`); {
+		said.WriteString(lines.Text())
+	}
+	return res.StatusCode, said.String()
+}
+
+// E09: operation x role x scope, as the running server has it, is what the table
+// says, and what the documentation shows.
+func TestMatrix_OfOperationRoleAndScope(t *testing.T) {
+	s := newScene(t)
+	var b strings.Builder
+	b.WriteString(matrixHead)
+	b.WriteString("| operation | scope | no key | auditor | readonly | deploy | admin | auditor, limited | readonly, limited | deploy, limited | admin, limited |\n")
+	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	for _, op := range api.Operations {
+		cells := []string{"`" + op.ID + "`", string(op.Scope), s.cellWithoutKey(op)}
+		var limited []string
+		for _, r := range roles { // the limited first: the others delete what they were asked for
+			limited = append(limited, s.cellLimited(op, r))
+		}
+		for _, r := range roles {
+			cells = append(cells, s.cell(op, r))
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(append(cells, limited...), " | "))
+	}
+	if *update {
+		if err := os.WriteFile(matrixFile, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := must[[]byte](t)(os.ReadFile(matrixFile)); b.String() != string(want) {
+		t.Errorf("%s is not what the server does; run the test with -update:\n%s", matrixFile, b.String())
+	}
+}
+
+func (s *scene) cellWithoutKey(op api.Operation) string {
+	s.tb.Helper()
+	if op.ID == "bootstrapKey" {
+		return "yes" // its secret was used; TestBootstrap_WorksOnce
+	}
+	status, _ := s.ask(op, s.own[op.ID], "")
+	open := status != http.StatusUnauthorized && status != http.StatusTooManyRequests
+	if open != (op.Scope == api.Public) {
+		s.tb.Errorf("%s without a key: status %d", op.ID, status)
+	}
+	if open {
+		return "yes"
+	}
+	return "-"
+}
+
+func (s *scene) cell(op api.Operation, role fleet.Role) string {
+	s.tb.Helper()
+	if op.Scope == api.Public {
+		return "yes"
+	}
+	got := "yes"
+	for _, r := range []request{s.own[op.ID], s.other[op.ID]} {
+		if status, _ := s.ask(op, r, s.keys[role]); status == http.StatusForbidden {
+			got = "-"
+		}
+	}
+	if (got == "yes") != op.Allows(role) {
+		s.tb.Errorf("%s as %s: %s", op.ID, role, got)
+	}
+	return got
+}
+
+func (s *scene) cellLimited(op api.Operation, role fleet.Role) string {
+	s.tb.Helper()
+	if op.Scope == api.Public {
+		return "yes"
+	}
+	own, said := s.ask(op, s.own[op.ID], s.web[role])
+	other, alien := s.ask(op, s.other[op.ID], s.web[role])
+	if strings.Contains(said, "db-01") || other < 300 && strings.Contains(alien, "db-01") {
+		s.tb.Errorf("%s as %s of team web tells of db-01: %s %s", op.ID, role, said, alien)
+	}
+	if allowed := op.Allows(role) && op.Scope == api.Scoped; allowed != (own != http.StatusForbidden) {
+		s.tb.Errorf("%s as %s of team web: status %d, %s", op.ID, role, own, said)
+	}
+	switch {
+	case own == http.StatusForbidden:
+		return "-"
+	case other == http.StatusForbidden:
+		return "own"
+	}
+	// Of a read, the difference is what it tells of.
+	if _, all := s.ask(op, s.other[op.ID], s.keys[role]); op.Method == http.MethodGet && strings.Contains(all, "db-01") {
+		return "own"
+	}
+	return "yes"
+}
