@@ -70,7 +70,7 @@ func (p *program) enrollCommand() *cobra.Command {
 		Use: "enroll", Short: "Exchange a one-time token for this machine's certificate",
 		Example: "  nixfleet-agent enroll --token-file /run/keys/nixfleet-token", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			id, err := agent.Enroll(c.Context(), p.options, tokenFile)
+			id, err := agent.Enroll(c.Context(), p.options, tokenFile, true)
 			if err != nil {
 				return err
 			}
