@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/link"
@@ -42,12 +41,7 @@ func Enroll(ctx context.Context, o Options, tokenFile string, anyFloor bool) (fl
 	}
 	told := leaveFloor(cfg, func() states.Journal { return j }, o.Log)
 	if anyFloor {
-		told = func(*api.TokenFloor) error {
-			if j.Trust.Floor != nil {
-				return nil
-			}
-			return disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
-		}
+		told = leaveAnyFloor(cfg, j)
 	}
 	return cfg.MachineID, link.Enroll(ctx, cfg, tokenFile, told)
 }

@@ -35,6 +35,17 @@ func leaveFloor(cfg config.Agent, journal func() states.Journal, log *slog.Logge
 	}
 }
 
+// leaveAnyFloor returns what lets an agent that does not know its floor accept any
+// release as its first, because the person who enrols the machine says so.
+func leaveAnyFloor(cfg config.Agent, j states.Journal) link.FloorTold {
+	return func(*api.TokenFloor) error {
+		if j.Trust.Floor != nil {
+			return nil
+		}
+		return disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
+	}
+}
+
 // tokenFloor returns the floor that a token sets: the newest release of the
 // machine's line, if its header verifies against the machine's own root, or none
 // if there was no release yet.

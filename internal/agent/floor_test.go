@@ -118,3 +118,21 @@ func TestLeaveFloor_NeverReplacesOne(t *testing.T) {
 		})
 	}
 }
+
+// Whoever enrols a machine by hand may vouch for it, if it has no floor.
+func TestLeaveAnyFloor_IsForAMachineWithoutOne(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		cfg := config.Agent{MachineID: "web-01", Line: "main", StateDir: t.TempDir()}
+		j := states.New()
+		if known {
+			j.Trust.Floor = &trust.Floor{}
+		}
+		if err := leaveAnyFloor(cfg, j)(nil); err != nil {
+			t.Fatal(err)
+		}
+		f, ok, err := disk.Dir(cfg.StateDir).Floor().Take()
+		if err != nil || ok == known || len(f.Lines) > 0 {
+			t.Errorf("known %v: left %+v, %v, %v", known, f, ok, err)
+		}
+	}
+}
