@@ -112,7 +112,7 @@ type TokenRequest struct {
 	Replace    bool  `json:"replace,omitempty"`    // the name is in use: its certificate ends when the token is used
 }
 
-// Token is an enrolment token: `nft_<name>_<secret>_<server CA's sha256>`.
+// Token is an enrolment token, as the control plane makes it: without a floor.
 type Token struct {
 	Token     string          `json:"token"`
 	Machine   fleet.MachineID `json:"machine"`

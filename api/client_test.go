@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -266,6 +267,37 @@ func TestParseToken(t *testing.T) {
 		if _, err := api.ParseToken(bad); fleet.ErrorCode(err) != fleet.Invalid {
 			t.Errorf("ParseToken(%q): got %v, want an invalid error", bad, err)
 		}
+	}
+}
+
+// What the operator's side says rides in the same line; the control plane never gets it.
+func TestParseToken_ReadsTheFloorBesideTheSecret(t *testing.T) {
+	bare := "nft_web-01_0123456789abcdef_" + strings.Repeat("ab", 32)
+	for name, f := range map[string]api.TokenFloor{
+		"a release":      {Line: "main", Release: []byte("_.\xff envelope"), Expires: 7},
+		"no release yet": {Line: "staging", Expires: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := api.TokenParts{Machine: "web-01", Secret: "0123456789abcdef", CAHash: strings.Repeat("ab", 32), Floor: &f}.String()
+			if strings.ContainsAny(whole, " \n") || !strings.HasPrefix(whole, bare+".1.") {
+				t.Errorf("the token is %q", whole)
+			}
+			tok, err := api.ParseToken(whole + "\n")
+			if err != nil || tok.Floor == nil || !reflect.DeepEqual(*tok.Floor, f) || tok.String() != whole || tok.Bare() != bare {
+				t.Errorf("got %+v, %v", tok, err)
+			}
+			if _, err := api.ParseToken(whole[:len(whole)-3]); fleet.ErrorCode(err) != fleet.Invalid {
+				t.Errorf("cut: got %v, want an invalid error", err)
+			}
+		})
+	}
+	for _, none := range []string{bare, bare + ".2.later"} {
+		if tok, err := api.ParseToken(none); err != nil || tok.Floor != nil || tok.Bare() != bare {
+			t.Errorf("%q: got %+v, %v, want no floor", none, tok, err)
+		}
+	}
+	if _, err := api.ParseToken(bare + ".1.e30"); fleet.ErrorCode(err) != fleet.Invalid {
+		t.Errorf("a floor of no line: got %v, want an invalid error", err)
 	}
 }
 

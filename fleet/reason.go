@@ -34,7 +34,7 @@ const (
 	ReasonBadStorePath    Reason = "bad-store-path"    // not a path directly in the Nix store
 	ReasonBelowFloor      Reason = "below-floor"       // sequence below the machine's floor
 	ReasonConflict        Reason = "sequence-conflict" // another release with the sequence of the floor
-	ReasonFloorUnknown    Reason = "floor-unknown"     // state was lost; wants a grant or adopt-floor
+	ReasonFloorUnknown    Reason = "floor-unknown"     // state was lost, or the token had no floor; wants a grant or adopt-floor
 	ReasonGrantTooLong    Reason = "grant-too-long"    // a grant good for more than 24 hours
 	ReasonUnsigned        Reason = "unsigned-mode"     // unsigned mode away from loopback, or with a root pinned
 	ReasonNarHashMismatch Reason = "nar-hash-mismatch" // the fetched system's archive is not the entry's

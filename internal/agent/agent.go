@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
-	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Log: o.Log})
+	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Floor: leaveFloor(cfg, snap.Journal, o.Log), Log: o.Log})
 	m := machine.New(machine.Config{
 		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
 	})
@@ -121,6 +121,11 @@ func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
 	if lost {
 		log.Warn("the machine has no state: its floor will be that of the running release, or what nixfleet-agent adopt-floor sets")
 	}
+	return withRoot(cfg, j)
+}
+
+// withRoot pins the root document of the running system.
+func withRoot(cfg config.Agent, j states.Journal) (states.Journal, error) {
 	if cfg.Trust.RootFile == "" {
 		return j, nil
 	}

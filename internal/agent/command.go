@@ -19,9 +19,9 @@ import (
 
 // Enroll exchanges a token for this machine's certificate. The token is in
 // tokenFile or, if that is empty, in the file that the configuration names. A
-// machine that does not know its floor starts without one: the person who enrols
-// it vouches for it. Enroll returns the machine's id.
-func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, error) {
+// machine that does not know its floor gets the one that came with the token or,
+// with anyFloor, one that accepts any release. Enroll returns the machine's id.
+func Enroll(ctx context.Context, o Options, tokenFile string, anyFloor bool) (fleet.MachineID, error) {
 	cfg, err := ReadConfig(o.ConfigFile)
 	if err != nil {
 		return "", err
@@ -32,13 +32,18 @@ func Enroll(ctx context.Context, o Options, tokenFile string) (fleet.MachineID, 
 	if tokenFile == "" {
 		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("make one with nixfleet machine token %s, and name its file: nixfleet-agent enroll --token-file FILE", cfg.MachineID)
 	}
-	if err := link.Enroll(ctx, cfg, tokenFile); err != nil {
+	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
+	if err != nil {
 		return "", err
 	}
-	if j, _, err := disk.Dir(cfg.StateDir).Journal().Load(); err != nil || j.Trust.Floor != nil {
-		return cfg.MachineID, err
+	if j, err = withRoot(cfg, j); err != nil {
+		return "", err
 	}
-	return cfg.MachineID, disk.Dir(cfg.StateDir).Floor().Write(trust.Floor{})
+	told := leaveFloor(cfg, func() states.Journal { return j }, o.Log)
+	if anyFloor {
+		told = leaveAnyFloor(cfg, j)
+	}
+	return cfg.MachineID, link.Enroll(ctx, cfg, tokenFile, told)
 }
 
 // AdoptFloor gives a machine that has lost its state a floor: from then on it

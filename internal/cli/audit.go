@@ -4,14 +4,9 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,7 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/cli/seen"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -123,16 +118,16 @@ comparing with an earlier checkpoint: this command keeps the last one of each co
 			if err != nil {
 				return err
 			}
-			s, err := a.findServer()
+			at, err := a.seen()
 			if err != nil {
 				return err
 			}
-			seen, file, err := a.checkpoint(s.URL)
+			before, err := at.Audit()
 			if err != nil {
 				return err
 			}
 			var chain fleet.AuditChain
-			matched := seen == nil || seen.Size == 0
+			matched := before == nil || before.Size == 0
 			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
 				return c.Audit(ctx, fleet.AuditFilter{}, p)
 			}) {
@@ -142,22 +137,22 @@ comparing with an earlier checkpoint: this command keeps the last one of each co
 				if err := chain.Add(e); err != nil {
 					return err
 				}
-				matched = matched || chain.Size == seen.Size && chain.Head == seen.Head
+				matched = matched || chain.Size == before.Size && chain.Head == before.Head
 			}
 			if !matched {
-				return fleet.Errorf(fleet.Conflict, "the audit trail does not contain the checkpoint seen before: entry %d with hash %s; entries were cut off or rewritten", seen.Size, seen.Head.Short()).
-					WithHint("the checkpoint is in %s; was the control plane restored from a backup?", file)
+				return fleet.Errorf(fleet.Conflict, "the audit trail does not contain the checkpoint seen before: entry %d with hash %s; entries were cut off or rewritten", before.Size, before.Head.Short()).
+					WithHint("the checkpoint is in %s; was the control plane restored from a backup?", at.AuditFile())
 			}
-			out := verified{OK: true, Size: chain.Size, Head: chain.Head, Compared: seen}
-			if err := saveCheckpoint(file, chain.Checkpoint()); err != nil {
+			out := verified{OK: true, Size: chain.Size, Head: chain.Head, Compared: before}
+			if err := at.SaveAudit(chain.Checkpoint()); err != nil {
 				return err
 			}
 			return a.Print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "%d entries, each follows from the one before; head %s\n", out.Size, out.Head.Short())
-				if seen == nil {
+				if before == nil {
 					fmt.Fprintln(w, "no earlier checkpoint is known here, so entries cut off before now could not be seen; the next run compares with this one")
 				} else {
-					fmt.Fprintf(w, "contains the checkpoint seen before, at entry %d\n", seen.Size)
+					fmt.Fprintf(w, "contains the checkpoint seen before, at entry %d\n", before.Size)
 				}
 			})
 		},
@@ -181,43 +176,11 @@ func (a *app) auditExportCmd() *cobra.Command {
 	}
 }
 
-// checkpoint returns the audit head that this user last saw at a control plane,
-// or nil, and the file that holds it.
-func (a *app) checkpoint(url string) (*fleet.AuditHead, string, error) {
-	dir := a.Env("XDG_STATE_HOME")
-	if dir == "" {
-		home := a.Env("HOME")
-		if home == "" {
-			return nil, "", fleet.Errorf(fleet.Invalid, "neither HOME nor XDG_STATE_HOME is set, so no checkpoint can be kept").WithHint("set XDG_STATE_HOME to a folder that is kept")
-		}
-		dir = filepath.Join(home, ".local", "state")
-	}
-	name := strings.TrimPrefix(string(fleet.SHA256([]byte(url))), "sha256:")[:16]
-	file := filepath.Join(dir, "nixfleet", "audit-"+name+".json")
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, file, nil
-	}
+// seen is where this user keeps what was seen at the control plane in use.
+func (a *app) seen() (seen.Place, error) {
+	s, err := a.findServer()
 	if err != nil {
-		return nil, file, fleet.Errorf(fleet.Invalid, "read audit checkpoint: %w", err)
+		return seen.Place{}, err
 	}
-	var h fleet.AuditHead
-	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, file, fleet.Errorf(fleet.Invalid, "audit checkpoint %s: %w", file, err).WithHint("remove the file to start again without a checkpoint")
-	}
-	return &h, file, nil
-}
-
-func saveCheckpoint(file string, h fleet.AuditHead) error {
-	b, err := json.Marshal(h)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(file), 0o700)
-	}
-	if err == nil {
-		err = atomicfile.Write(file, append(b, '\n'), 0o600)
-	}
-	if err != nil {
-		return fleet.Errorf(fleet.Invalid, "save audit checkpoint: %w", err)
-	}
-	return nil
+	return seen.At(a.Env, s.URL)
 }

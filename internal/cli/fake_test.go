@@ -49,6 +49,8 @@ type plane struct {
 	paths       []string
 	machines    []fleet.Machine
 	releases    []fleet.Release
+	envelopes   map[fleet.Digest][]byte // of the releases
+	token       string                  // that it makes
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -158,7 +160,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "releases" && len(words) == 2:
 		for _, re := range p.releases {
 			if string(re.Digest) == words[1] {
-				reply(w, api.ReleaseDetail{Release: re, Entries: [][]byte{}})
+				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: [][]byte{}})
 				return
 			}
 		}
@@ -166,6 +168,10 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "machines" && len(words) >= 2:
 		if len(words) == 3 && words[2] == "reports" {
 			page(w, r, []fleet.Report{{Machine: "web-01", Kind: fleet.ReportOutcome, Message: "one\x1b[2Jtwo\tthree"}})
+			return
+		}
+		if len(words) == 3 && words[2] == "token" {
+			reply(w, api.Token{Token: p.token, Machine: fleet.MachineID(words[1]), ExpiresAt: 1})
 			return
 		}
 		reply(w, p.machines[0])

@@ -105,41 +105,6 @@ func (a *app) machineShowCmd() *cobra.Command {
 	}
 }
 
-func (a *app) machineTokenCmd() *cobra.Command {
-	var req api.TokenRequest
-	var ttl time.Duration
-	c := &cobra.Command{
-		Use: "token MACHINE", Short: "Make a one-time token with which a machine enrols",
-		Long: `Make a one-time token with which a machine enrols.
-
-Put it on the machine in the file that services.nixfleet-agent.identity.tokenFile names, or give
-it to nixfleet-agent enroll. It is not shown again, and enrols one machine, of this name, once.`,
-		Example: "  nixfleet machine token web-01",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, argv []string) error {
-			id, c, err := a.machineArg(argv[0])
-			if err != nil {
-				return err
-			}
-			if ttl < time.Second {
-				return command.Usagef("--ttl %s must be at least a second", ttl)
-			}
-			req.TTLSeconds = int64(ttl.Seconds())
-			t, err := c.CreateToken(cmd.Context(), id, req)
-			if err != nil {
-				return err
-			}
-			return a.Print(t, func(w io.Writer) {
-				fmt.Fprintln(w, t.Token)
-				a.Say("enrols %s once, until %s", t.Machine, date(t.ExpiresAt))
-			})
-		},
-	}
-	c.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid")
-	c.Flags().BoolVar(&req.Replace, "replace", false, "the machine is enrolled already and was installed again: its certificate is revoked when the token is used")
-	return c
-}
-
 func (a *app) machineRegisterCmd() *cobra.Command {
 	var tags []string
 	c := &cobra.Command{

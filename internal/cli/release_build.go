@@ -253,5 +253,15 @@ func (w *work) register(ctx context.Context, c *api.Client, root fleet.Root, sig
 			h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
 		}
 	})
-	return digest, err
+	if err != nil {
+		return "", err
+	}
+	at, err := w.app.seen()
+	if err == nil {
+		err = at.Keep(trust.Mark{Line: h.Line, Sequence: h.Sequence, Digest: digest})
+	}
+	if err != nil {
+		w.app.Say("warning: %v", err) // the release is registered
+	}
+	return digest, nil
 }

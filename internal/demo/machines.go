@@ -72,6 +72,8 @@ tags = [%s]
 url = %q
 longPollSeconds = 30
 pollSeconds = 1
+[identity]
+tokenFile = %q
 [trust]
 rootFile = "/etc/nixfleet/root.json"
 [confirm]
@@ -86,10 +88,11 @@ intervalSeconds = 0.5
 timeoutSeconds = 2
 retries = 1
 successes = 3
-`, m.ID, strings.Join(words, ", "), s.agentsURL(), s.TB.HubAddr(), cachePort, first(m.Reboot, "never"))
+`, m.ID, strings.Join(words, ", "), s.agentsURL(), tokenFile, s.TB.HubAddr(), cachePort, first(m.Reboot, "never"))
 }
 
-// Boot makes the machines with their first system and enrols them.
+// Boot makes the machines with their first system and a token, and boots them: each
+// enrols by itself.
 func (s *Scene) Boot(ctx context.Context) error {
 	first, err := s.buildSystems(ctx, s.Systems("0", nil))
 	if err != nil {
@@ -98,35 +101,42 @@ func (s *Scene) Boot(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, m := range s.Cast {
 		g.Go(func() error {
-			h, err := s.TB.Create(ctx, testbed.Spec{Name: string(m.ID), System: string(first[m.ID])})
+			h, err := s.TB.Create(ctx, testbed.Spec{Name: string(m.ID), System: string(first[m.ID]), Off: true})
 			if err != nil {
 				return err
 			}
 			s.mu.Lock()
 			s.hosts[m.ID], s.expect[m.ID] = h, first[m.ID]
 			s.mu.Unlock()
+			if err := s.putToken(ctx, m.ID, h); err != nil {
+				return err
+			}
+			if err := h.Boot(ctx); err != nil {
+				return err
+			}
 			if _, err := h.Wait(ctx); err != nil {
 				return err
 			}
-			return s.enroll(ctx, m.ID, h)
+			return s.enrolled(ctx, m.ID)
 		})
 	}
 	return g.Wait()
 }
 
-// enroll enrols a machine with a token, as an operator would.
-func (s *Scene) enroll(ctx context.Context, id fleet.MachineID, h *testbed.Host) error {
+// tokenFile is where the machines' configuration says that their token is.
+const tokenFile = "/var/lib/nixfleet/token"
+
+// putToken puts a token on a machine that is off, as an installation does.
+func (s *Scene) putToken(ctx context.Context, id fleet.MachineID, h *testbed.Host) error {
 	var token api.Token
 	if _, err := s.Nixfleet(ctx, &token, "machine", "token", string(id)); err != nil {
 		return err
 	}
-	const file = "/run/nixfleet-token"
-	if err := h.WriteFile(ctx, file, []byte(token.Token), 0o600); err != nil {
-		return err
-	}
-	if _, err := h.Exec(ctx, proc.Cmd{Path: "/run/current-system/sw/bin/nixfleet-agent", Args: []string{"enroll", "--config", "/etc/nixfleet/agent.toml", "--token-file", file}}); err != nil {
-		return err
-	}
+	return h.WriteFile(ctx, tokenFile, []byte(token.Token), 0o600)
+}
+
+// enrolled waits until a machine has enrolled and checked in.
+func (s *Scene) enrolled(ctx context.Context, id fleet.MachineID) error {
 	return s.Until(ctx, 20*time.Second, fmt.Sprintf("%s has checked in", id), func(ctx context.Context) error {
 		var m fleet.Machine
 		if _, err := s.Nixfleet(ctx, &m, "machine", "show", string(id)); err != nil {

@@ -46,7 +46,7 @@ func accept(s State, now int64, b Bundle) (Accepted, error) {
 	if err := s.checkRoot(now); err != nil {
 		return Accepted{}, err
 	}
-	h, digest, err := openHeader(b.Envelope, s.Root)
+	h, digest, err := CheckHeader(b.Envelope, s.Root)
 	if err != nil {
 		return Accepted{}, err
 	}

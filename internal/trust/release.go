@@ -106,7 +106,7 @@ func encode(doc, v any, limit int) ([]byte, error) {
 // and the tree. A nil root is unsigned mode: signatures are not checked.
 // Errors are Refusals.
 func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64) (*Release, error) {
-	h, digest, err := openHeader(envelope, root)
+	h, digest, err := CheckHeader(envelope, root)
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +137,9 @@ func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64
 	return r, nil
 }
 
-// openHeader reads a release's envelope and checks it against root, if there
+// CheckHeader reads a release's envelope and checks it against root, if there
 // is one.
-func openHeader(envelope []byte, root *fleet.Root) (fleet.Header, fleet.Digest, error) {
+func CheckHeader(envelope []byte, root *fleet.Root) (fleet.Header, fleet.Digest, error) {
 	e, err := ParseEnvelope(envelope, fleet.TypeRelease)
 	if err != nil {
 		return fleet.Header{}, "", about("release", err)

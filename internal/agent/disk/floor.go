@@ -30,6 +30,12 @@ func (f FloorFile) Write(floor trust.Floor) error {
 	return atomicfile.Write(f.File, b, 0o600)
 }
 
+// Left reports whether there is a floor that the agent has not adopted yet.
+func (f FloorFile) Left() bool {
+	_, err := os.Lstat(f.File)
+	return err == nil
+}
+
 // Take returns the floor and removes the file; false if there is none. A file
 // that cannot be decoded is removed as well.
 func (f FloorFile) Take() (floor trust.Floor, ok bool, err error) {

@@ -28,13 +28,18 @@ import (
 // by hash. A repeat of an enrolment finds its key by it.
 const tokenHeader = "Token"
 
+// FloorTold is told what floor the operator's side put beside a token's secret;
+// nil: none. It is called when the control plane has exchanged the token, before
+// the certificate is written: a crash between the two repeats the enrolment.
+type FloorTold func(*api.TokenFloor) error
+
 // Enroll exchanges the token in a file for the machine's first certificate.
-func Enroll(ctx context.Context, cfg config.Agent, tokenFile string) error {
+func Enroll(ctx context.Context, cfg config.Agent, tokenFile string, told FloorTold) error {
 	token, err := readToken(tokenFile)
 	if err != nil {
 		return err
 	}
-	return (&identity{cfg: cfg}).enroll(ctx, token)
+	return (&identity{cfg: cfg, told: told}).enroll(ctx, token)
 }
 
 // readToken reads a token from a file.
@@ -65,7 +70,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 		return err
 	}
 	defer c.Close()
-	k, err := i.keyFor(token)
+	k, err := i.keyFor(t.Bare())
 	if err != nil {
 		return err
 	}
@@ -73,7 +78,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	cert, err := c.Enroll(ctx, api.EnrollRequest{Token: token, CSR: csr})
+	cert, err := c.Enroll(ctx, api.EnrollRequest{Token: t.Bare(), CSR: csr})
 	if err != nil {
 		return err
 	}
@@ -88,6 +93,11 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 			return fmt.Errorf("keep the control plane's CA: %w", err)
 		}
 		if err := atomicfile.Write(caFile(i.cfg), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.CA}), 0o644); err != nil {
+			return err
+		}
+	}
+	if i.told != nil {
+		if err := i.told(t.Floor); err != nil {
 			return err
 		}
 	}

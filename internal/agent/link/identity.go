@@ -29,6 +29,7 @@ import (
 // the machine.
 type identity struct {
 	cfg      config.Agent
+	told     FloorTold // nil: nobody
 	mu       sync.Mutex
 	at       time.Time // modification time of the certificate in use
 	now      *tls.Certificate
@@ -280,7 +281,7 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 // first, with the token that its configuration names.
 func (i *identity) enrolledClient(ctx context.Context, version string) (*api.AgentClient, error) {
 	if !i.enrolled() && i.cfg.Identity.TokenFile != "" {
-		if err := Enroll(ctx, i.cfg, i.cfg.Identity.TokenFile); err != nil {
+		if err := Enroll(ctx, i.cfg, i.cfg.Identity.TokenFile, i.told); err != nil {
 			return nil, err
 		}
 	}

@@ -43,6 +43,7 @@ type authority struct {
 	name   string // common name to issue instead of the one asked for
 	mu     sync.Mutex
 	issued int
+	tokens []string   // that enrolments sent
 	shown  []*big.Int // serial numbers of the certificates that callers showed
 }
 
@@ -99,6 +100,7 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			a.t.Error(err)
 		}
 		csr = in.CSR
+		a.tokens = append(a.tokens, in.Token)
 	case api.PathRenew:
 		var in api.RenewRequest
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -187,6 +189,47 @@ func TestEnroll_RefusesWhatIsNotMeantForThisMachine(t *testing.T) {
 				t.Error("it is enrolled nevertheless")
 			}
 		})
+	}
+}
+
+// The floor beside the secret is for the machine, and only in an enrolment that
+// the token served. The control plane does not get it.
+func TestEnroll_TellsTheFloorOfTheTokenThatItServed(t *testing.T) {
+	a := newAuthority(t)
+	tok, err := api.ParseToken(a.token("web-01"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok.Floor = &api.TokenFloor{Line: "main", Expires: 1}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(tok.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := a.config(t)
+	var told []*api.TokenFloor
+	id := &identity{cfg: cfg}
+	tell := func(f *api.TokenFloor) error {
+		if id.enrolled() {
+			t.Error("told after the certificate was written: a crash in between would lose the floor")
+		}
+		told = append(told, f)
+		return nil
+	}
+	a.name = "web-02"
+	if err := Enroll(t.Context(), cfg, file, tell); err == nil || len(told) > 0 {
+		t.Fatalf("an enrolment that failed: %v, told %v", err, told)
+	}
+	a.name = ""
+	if err := Enroll(t.Context(), cfg, file, tell); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[0] == nil || told[0].Line != "main" || !id.enrolled() {
+		t.Errorf("told %v", told)
+	}
+	for _, sent := range a.tokens {
+		if sent != tok.Bare() {
+			t.Errorf("the control plane got %q, want %q", sent, tok.Bare())
+		}
 	}
 }
 

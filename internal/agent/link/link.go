@@ -37,6 +37,7 @@ type Config struct {
 	Version string // of the agent
 	Machine Machine
 	Outbox  *disk.Outbox
+	Floor   FloorTold // of an enrolment by the token file of the configuration
 	Log     *slog.Logger
 }
 
@@ -75,7 +76,7 @@ func New(c Config) *Link { return &Link{Config: c, wake: make(chan struct{}, 1)}
 // Run enrols the machine if need be, then polls, delivers and renews until ctx
 // ends. It leaves nothing running.
 func (l *Link) Run(ctx context.Context) {
-	id := &identity{cfg: l.Agent}
+	id := &identity{cfg: l.Agent, told: l.Floor}
 	c := l.connect(ctx, id)
 	if c == nil {
 		return

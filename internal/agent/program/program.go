@@ -66,11 +66,14 @@ func (p *program) root() *cobra.Command {
 
 func (p *program) enrollCommand() *cobra.Command {
 	var tokenFile string
+	var anyFloor bool
 	c := &cobra.Command{
 		Use: "enroll", Short: "Exchange a one-time token for this machine's certificate",
+		Long: "Exchange a one-time token for this machine's certificate.\n\nA machine that does not know its floor gets the one that nixfleet machine token put beside the secret: it then\n" +
+			"accepts no release of its line that is older. Without it the machine accepts no release until nixfleet-agent\nadopt-floor gives it a floor.",
 		Example: "  nixfleet-agent enroll --token-file /run/keys/nixfleet-token", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			id, err := agent.Enroll(c.Context(), p.options, tokenFile)
+			id, err := agent.Enroll(c.Context(), p.options, tokenFile, anyFloor)
 			if err != nil {
 				return err
 			}
@@ -78,6 +81,7 @@ func (p *program) enrollCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the token (default: identity.tokenFile of the configuration)")
+	c.Flags().BoolVar(&anyFloor, "accept-any-floor", false, "if the machine does not know its floor, accept any release as its first, whatever the token says")
 	return c
 }
 
@@ -117,8 +121,8 @@ func (p *program) historyCommand() *cobra.Command {
 func (p *program) adoptFloorCommand() *cobra.Command {
 	var sequence uint64
 	c := &cobra.Command{
-		Use: "adopt-floor", Short: "Let a machine that lost its state accept releases again",
-		Long:    "Let a machine that lost its state accept releases again.\n\nSuch a machine does not know its floor, and accepts no release. This gives it one.",
+		Use: "adopt-floor", Short: "Let a machine that does not know its floor accept releases",
+		Long:    "Let a machine that does not know its floor accept releases.\n\nA machine that lost its state, or whose enrolment token carried no floor, does not know its floor, and accepts no\nrelease. This gives it one.",
 		Example: "  nixfleet-agent adopt-floor --sequence 42", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return agent.AdoptFloor(p.options, sequence) },
 	}

@@ -84,8 +84,8 @@ in
 
     identity = {
       tokenFile = secretFile ''
-        File with the enrolment token that `nixfleet machine token` printed. It is needed until the
-        host has a certificate; you may delete it afterwards.
+        File with the whole line that `nixfleet machine token` printed: the secret and the host's first
+        floor. It is needed until the host has a certificate; you may delete it afterwards.
       '';
       certFile = secretFile ''
         Client certificate of your own CA; null: the agent makes a key, exchanges the token for a

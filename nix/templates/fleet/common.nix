@@ -20,6 +20,6 @@
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://cp-01.example.org:8444";
     trust.rootFile = ./trust/root.json;
-    identity.tokenFile = "/var/lib/nixfleet/token";
+    identity.tokenFile = "/var/lib/nixfleet/token"; # the line that `nixfleet machine token` prints
   };
 }

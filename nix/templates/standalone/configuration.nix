@@ -19,6 +19,6 @@ in
     enable = builtins.pathExists ./trust/root.json;
     controlPlane.url = "https://fleet.example.org:8444";
     trust.rootFile = ./trust/root.json;
-    identity.tokenFile = "/var/lib/nixfleet/token";
+    identity.tokenFile = "/var/lib/nixfleet/token"; # the line that `nixfleet machine token` prints
   };
 }
