@@ -26,13 +26,14 @@ func TestCheckFetched_AsksACacheAsNixDoes(t *testing.T) {
 		"settings":       func(_ *testing.T, f *theft.Theft) string { return f.URL + "?priority=10" },
 		"folder":         func(_ *testing.T, f *theft.Theft) string { return "file://" + f.Folder() + "/honest?trusted=0" },
 		"credentials": func(t *testing.T, f *theft.Theft) string {
-			open := f.Cache.Next
-			f.Cache.Next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if _, password, _ := r.BasicAuth(); password != "secret" {
-					w.WriteHeader(http.StatusUnauthorized)
-					return
-				}
-				open.ServeHTTP(w, r)
+			f.Cache.Wrap(func(open http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if _, password, _ := r.BasicAuth(); password != "secret" {
+						w.WriteHeader(http.StatusUnauthorized)
+						return
+					}
+					open.ServeHTTP(w, r)
+				})
 			})
 			netrc := filepath.Join(t.TempDir(), "netrc")
 			writeFile(t, netrc, "machine 127.0.0.1 login pull password secret\n")

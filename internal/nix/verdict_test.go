@@ -302,12 +302,13 @@ func TestCheckFetched_HashesAnewWhatWasFetchedBeforeTheBoot(t *testing.T) {
 func TestCheckFetched_ComparesAgainWhatItReplaced(t *testing.T) {
 	f := theft.New(t)
 	f.Forge()
-	honest := f.Cache.Next
-	f.Cache.Next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		honest.ServeHTTP(w, r)
-		if strings.HasPrefix(r.URL.Path, "/nar/") {
-			f.Cache.Set(evil.Forge)
-		}
+	f.Cache.Wrap(func(honest http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			honest.ServeHTTP(w, r)
+			if strings.HasPrefix(r.URL.Path, "/nar/") {
+				f.Cache.Set(evil.Forge)
+			}
+		})
 	})
 	fetch := fetchOf(f)
 	fetch.Caches[0].URL += "?priority=-1"

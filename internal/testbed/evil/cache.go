@@ -51,6 +51,19 @@ func (c *Cache) Set(f Fault) {
 	c.fault, c.told = f, false
 }
 
+// Wrap puts a handler before the honest cache, from the next request on.
+func (c *Cache) Wrap(wrap func(honest http.Handler) http.Handler) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Next = wrap(c.Next)
+}
+
+func (c *Cache) next() http.Handler {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Next
+}
+
 // Hits returns the number of replies that were altered: a test in which it stays zero
 // proves nothing.
 func (c *Cache) Hits() int {
@@ -80,7 +93,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case nar && (fault == TruncateNAR || fault == StallNAR):
 		c.serveHalf(w, r, fault == StallNAR)
 	default:
-		c.Next.ServeHTTP(w, r)
+		c.next().ServeHTTP(w, r)
 	}
 }
 
@@ -117,7 +130,7 @@ func (c *Cache) serveForged(w http.ResponseWriter, r *http.Request, nar bool) {
 	c.mu.Lock()
 	honest := c.told && c.fault == ForgeOnce
 	c.mu.Unlock()
-	forged, truth := ask(c.Forged, r, r.URL.Path), ask(c.Next, r, r.URL.Path)
+	forged, truth := ask(c.Forged, r, r.URL.Path), ask(c.next(), r, r.URL.Path)
 	if honest || forged.code != http.StatusOK || bytes.Equal(forged.body.Bytes(), truth.body.Bytes()) {
 		truth.send(w)
 		return
@@ -183,7 +196,7 @@ func (c *Cache) serveHalf(w http.ResponseWriter, r *http.Request, stall bool) {
 }
 
 // ask gets a whole file from the honest cache.
-func (c *Cache) ask(r *http.Request, path string) *reply { return ask(c.Next, r, path) }
+func (c *Cache) ask(r *http.Request, path string) *reply { return ask(c.next(), r, path) }
 
 // ask gets a whole file from a cache.
 func ask(cache http.Handler, r *http.Request, path string) *reply {
