@@ -51,12 +51,13 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 
 bench-house: test-deps build ## the state of the house: words, hints, sizes, dead code, skips; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/house ./test/house
-	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
-	$(MAKE) --no-print-directory test SKIPPED="$$out/skipped.json" >&2 || true; \
-	NIXFLEET_FIGURES="$$out" go test -count=1 ./internal/archtest ./test/hints >&2 || true; \
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; code=0; \
+	$(MAKE) --no-print-directory test SKIPPED="$$out/skipped.json" >&2 || code=$$?; \
+	NIXFLEET_FIGURES="$$out" go test -count=1 ./internal/archtest ./test/hints >&2 || code=$$?; \
 	go tool -modfile=tools/go.mod deadcode -json ./... > "$$out/dead.json"; \
 	go tool -modfile=tools/go.mod deadcode -json -test ./... > "$$out/dead-tests.json"; \
-	bin/house -figures "$$out"
+	bin/house -figures "$$out" || code=$$?; \
+	exit $$code
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
