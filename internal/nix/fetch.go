@@ -48,6 +48,9 @@ type Fetch struct {
 	Scratch string
 	// Repairs says which paths may be replaced while they are in use; nil: none.
 	Repairs Repairs
+	// Deviates is told what is not as signed, before anything is done about it; nil:
+	// nobody is.
+	Deviates func([]Deviation)
 }
 
 // Repairs are the paths in use that a person has allowed to be replaced.

@@ -33,7 +33,7 @@ func (f Fetch) replace(ctx context.Context, e fleet.Entry, d difference) (bool, 
 		return false, err
 	}
 	var loose []fleet.StorePath
-	var held []deviation
+	var held []Deviation
 	for _, p := range d.deviating {
 		switch {
 		case dead[p.Path]:
@@ -97,7 +97,7 @@ func (s scratch) cache() fleet.Cache {
 
 // archive fetches a path's archive into the scratch folder, and offers it to Nix
 // only if its hash is the signed one.
-func (f Fetch) archive(ctx context.Context, s scratch, p deviation, limit int64) error {
+func (f Fetch) archive(ctx context.Context, s scratch, p Deviation, limit int64) error {
 	nar := filepath.Join("nar", p.Path.Base()[:32]+".nar")
 	file := filepath.Join(string(s), nar)
 	var errs []error

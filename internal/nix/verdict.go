@@ -65,6 +65,7 @@ func (f Fetch) judge(ctx context.Context, e fleet.Entry, since time.Time) (diffe
 	if ctx.Err() != nil {
 		return d, nil, fmt.Errorf("compare %s: %w", e.StorePath, context.Cause(ctx))
 	}
+	f.tell(d.wrong())
 	return d, refusal, nil
 }
 
@@ -120,6 +121,13 @@ func (f Fetch) refuse(ctx context.Context, d difference, since time.Time, refusa
 	return refusal.Reason, refusal
 }
 
+// tell tells Deviates what is not as signed.
+func (f Fetch) tell(d []Deviation) {
+	if f.Deviates != nil && len(d) > 0 {
+		f.Deviates(d)
+	}
+}
+
 // dropRoots removes the roots of fetches and returns those that held the system.
 func (f Fetch) dropRoots() (held []string, err error) {
 	for _, name := range f.Roots {
@@ -133,23 +141,26 @@ func (f Fetch) dropRoots() (held []string, err error) {
 	return held, nil
 }
 
-// deviation is a path of the signed closure whose archive here is another.
-type deviation struct {
+// Deviation is a path that is not as it was signed.
+type Deviation struct {
 	fleet.ClosurePath               // as it is here
-	Signed            fleet.NarHash // as it was signed
+	Signed            fleet.NarHash // as it was signed; "" if the signed closure has no such path
 }
 
 // String names the path and both hashes.
-func (d deviation) String() string {
+func (d Deviation) String() string {
+	if d.Signed == "" {
+		return fmt.Sprintf("%s has the hash %s, and the signed closure has no such path", d.Path, d.NarHash)
+	}
 	return fmt.Sprintf("%s has the hash %s, signed is %s", d.Path, d.NarHash, d.Signed)
 }
 
 // difference is how a closure on this machine differs from the signed list.
 type difference struct {
 	have      []fleet.ClosurePath
-	deviating []deviation
-	foreign   []fleet.StorePath // here, and not in the list
-	complete  bool              // the list is known, and names the paths that are here
+	deviating []Deviation
+	foreign   []Deviation // here, and not in the list
+	complete  bool        // the list is known, and names the paths that are here
 }
 
 // compare compares a closure with the signed list, which may be unknown.
@@ -163,9 +174,9 @@ func compare(have, signed []fleet.ClosurePath) difference {
 		switch h, ok := want[p.Path]; {
 		case len(signed) == 0 || h == p.NarHash:
 		case ok:
-			d.deviating = append(d.deviating, deviation{p, h})
+			d.deviating = append(d.deviating, Deviation{p, h})
 		default:
-			d.foreign = append(d.foreign, p.Path)
+			d.foreign = append(d.foreign, Deviation{p, ""})
 		}
 		delete(want, p.Path)
 	}
@@ -173,14 +184,14 @@ func compare(have, signed []fleet.ClosurePath) difference {
 	return d
 }
 
+// wrong are the paths that are not as signed.
+func (d difference) wrong() []Deviation { return slices.Concat(d.deviating, d.foreign) }
+
 // suspects are the paths that must not stay. If the list is unknown or names other
 // paths, any reference may be the wrong one: then all are suspects that have changed
 // since then.
 func (d difference) suspects(system fleet.StorePath, since time.Time) []fleet.StorePath {
-	out := append([]fleet.StorePath{system}, d.foreign...)
-	for _, p := range d.deviating {
-		out = append(out, p.Path)
-	}
+	out := append([]fleet.StorePath{system}, pathsOf(d.wrong())...)
 	for _, p := range d.have {
 		if d.complete {
 			break

@@ -16,16 +16,17 @@ type Fault string
 
 // The faults.
 const (
-	None          Fault = ""               // nothing: an honest cache
-	DropSignature Fault = "drop-signature" // metadata without signatures
-	SwapNAR       Fault = "swap-nar"       // another path's archive, under the right metadata
-	SwapPath      Fault = "swap-path"      // another path's metadata and archive, under the right name
-	AlterNAR      Fault = "alter-nar"      // archives with one byte changed
-	TruncateNAR   Fault = "truncate-nar"   // half of an archive, then the end of the connection
-	Unavailable   Fault = "unavailable"    // 503 for everything
-	StallNAR      Fault = "stall-nar"      // half of an archive, then nothing
-	Forge         Fault = "forge"          // what Forged has, for every question
-	ForgeOnce     Fault = "forge-once"     // what Forged has, until an archive of it was delivered; then the honest cache
+	None          Fault = ""                // nothing: an honest cache
+	DropSignature Fault = "drop-signature"  // metadata without signatures
+	SwapNAR       Fault = "swap-nar"        // another path's archive, under the right metadata
+	SwapPath      Fault = "swap-path"       // another path's metadata and archive, under the right name
+	AlterNAR      Fault = "alter-nar"       // archives with one byte changed
+	TruncateNAR   Fault = "truncate-nar"    // half of an archive, then the end of the connection
+	Unavailable   Fault = "unavailable"     // 503 for everything
+	StallNAR      Fault = "stall-nar"       // half of an archive, then nothing
+	Forge         Fault = "forge"           // what Forged has, for every question
+	ForgeThenFail Fault = "forge-then-fail" // what Forged has, and 503 for the other archives
+	ForgeOnce     Fault = "forge-once"      // what Forged has, until an archive of it was delivered; then the honest cache
 )
 
 // Cache alters what a binary cache serves. It is honest until Set.
@@ -84,7 +85,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.hit()
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "out of order", http.StatusServiceUnavailable)
-	case fault == Forge || fault == ForgeOnce:
+	case fault == Forge || fault == ForgeOnce || fault == ForgeThenFail:
 		c.serveForged(w, r, nar)
 	case info && (fault == DropSignature || fault == SwapNAR || fault == SwapPath):
 		c.serveInfo(w, r, fault)
@@ -128,10 +129,13 @@ func (c *Cache) serveInfo(w http.ResponseWriter, r *http.Request, fault Fault) {
 // serveForged lies as long as the first lie was not believed.
 func (c *Cache) serveForged(w http.ResponseWriter, r *http.Request, nar bool) {
 	c.mu.Lock()
-	honest := c.told && c.fault == ForgeOnce
+	honest, fails := c.told && c.fault == ForgeOnce, c.fault == ForgeThenFail
 	c.mu.Unlock()
 	forged, truth := ask(c.Forged, r, r.URL.Path), ask(c.next(), r, r.URL.Path)
 	if honest || forged.code != http.StatusOK || bytes.Equal(forged.body.Bytes(), truth.body.Bytes()) {
+		if nar && fails {
+			truth = &reply{code: http.StatusServiceUnavailable, header: http.Header{}}
+		}
 		truth.send(w)
 		return
 	}

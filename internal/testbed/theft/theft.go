@@ -11,6 +11,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -49,9 +50,10 @@ func New(t *testing.T) *Theft {
 		t.Fatal(err)
 	}
 	enc := base64.StdEncoding.EncodeToString
-	f := &Theft{t: t, dir: t.TempDir(), PublicKey: "test-1:" + enc(pub)}
+	name := "theft-" + hex.EncodeToString(pub[:8]) // what is fetched is told apart by it
+	f := &Theft{t: t, dir: t.TempDir(), PublicKey: name + ":" + enc(pub)}
 	key := filepath.Join(f.dir, "key")
-	if err := os.WriteFile(key, []byte("test-1:"+enc(sec)), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte(name+":"+enc(sec)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.Dep, f.Top = f.build("dep"), f.build("top")
