@@ -6,6 +6,18 @@ let
   source = import ./source.nix { inherit lib; };
   version = import ./version.nix;
 
+  # buildGoModule downloads no other Go than the one it is given. A Nixpkgs whose own is too old for go.mod
+  # may have a newer one beside it.
+  required = lib.head (builtins.match ".*\ngo ([0-9.]+)\n.*" (builtins.readFile ../../go.mod));
+  newer = "go_${lib.replaceStrings [ "." ] [ "_" ] (lib.versions.majorMinor required)}";
+  buildGoModule =
+    if lib.versionAtLeast pkgs.go.version required then
+      pkgs.buildGoModule
+    else if pkgs ? ${newer} && lib.versionAtLeast pkgs.${newer}.version required then
+      pkgs.buildGoModule.override { go = pkgs.${newer}; }
+    else
+      throw "nixfleet needs Go ${required} or newer to build, and this Nixpkgs (${lib.trivial.release}) has ${pkgs.go.version}. Take the package from NixFleet's own Nixpkgs: remove inputs.nixfleet.inputs.nixpkgs.follows, and set for example services.nixfleet-agent.package = inputs.nixfleet.packages.${pkgs.stdenv.hostPlatform.system}.nixfleet-agent.";
+
   program =
     {
       name,
@@ -14,7 +26,7 @@ let
       platforms ? lib.platforms.unix,
       completions ? false,
     }:
-    pkgs.buildGoModule {
+    buildGoModule {
       pname = name;
       inherit version;
       src = source;
@@ -57,9 +69,5 @@ in
     description = "Control plane that rolls releases out to a fleet in stages";
     license = lib.licenses.agpl3Only;
     platforms = lib.platforms.linux;
-  };
-  compliance-check = program {
-    name = "compliance-check";
-    description = "Collects signed compliance evidence on a host";
   };
 }

@@ -12,6 +12,21 @@ let
   } // {
     outPath = toString root;
   };
+  # The programs with a buildGoModule that returns its arguments, and a Nixpkgs with these versions of Go.
+  programsWith =
+    versions:
+    import (root + "/nix/packages") {
+      pkgs =
+        harness.pkgs
+        // lib.mapAttrs (name: version: { inherit name version; }) versions
+        // {
+          buildGoModule = lib.makeOverridable ({ go }: args: args // { inherit go; }) {
+            go.name = "go";
+          };
+        };
+    };
+  goMod = builtins.readFile (root + "/go.mod");
+  required = lib.head (builtins.match ".*\ngo ([0-9.]+)\n.*" goMod);
   classic = import (root + "/default.nix") { inherit (harness) pkgs; };
   has = names: set: lib.subtractLists (lib.attrNames set) names;
   scopes = [
@@ -105,13 +120,35 @@ in
   "programs by name" = {
     expr = lib.attrNames self.packages.x86_64-linux;
     expected = [
-      "compliance-check"
       "default"
       "docs"
       "nixfleet"
       "nixfleet-agent"
       "nixfleet-control-plane"
     ];
+  };
+  "each program has its source" = {
+    expr = lib.filterAttrs (
+      _: program: lib.any (folder: !builtins.pathExists (root + "/${folder}/main.go")) program.subPackages
+    ) (programsWith { go = required; });
+    expected = { };
+  };
+  "programs are built with a Go that go.mod accepts" = {
+    expr = map (versions: (programsWith versions).nixfleet.go.name) [
+      { go = required; }
+      {
+        go = "1.20.14";
+        "go_${lib.replaceStrings [ "." ] [ "_" ] (lib.versions.majorMinor required)}" = required;
+      }
+    ];
+    expected = [
+      "go"
+      "go_${lib.replaceStrings [ "." ] [ "_" ] (lib.versions.majorMinor required)}"
+    ];
+  };
+  "a Nixpkgs without one is an error that says what to do" = {
+    expr = (programsWith { go = "1.20.14"; }).nixfleet.pname;
+    throws = "nixfleet needs Go ${required} or newer to build";
   };
   "apps start a program" = lib.all (app: app.type == "app" && lib.hasPrefix "/" app.program) (
     lib.attrValues self.apps.x86_64-linux
@@ -121,7 +158,6 @@ in
       "nixfleet"
       "nixfleet-agent"
       "nixfleet-control-plane"
-      "compliance-check"
     ] (self.overlays.default harness.pkgs harness.pkgs);
     expected = [ ];
   };
