@@ -35,12 +35,15 @@ func (r TrustRole) Valid() bool {
 
 // Root is the payload of a root.v1 document: who may sign what in a fleet.
 type Root struct {
-	FleetID string                 `json:"fleetId"`
-	Version uint64                 `json:"version"` // from 1, each signed by the one before
-	Expires int64                  `json:"expires"` // Unix milliseconds
-	Keys    map[string]TrustKey    `json:"keys"`    // by key id, a hint for people
-	Roles   map[TrustRole]KeyQuota `json:"roles"`
-	Crit    []string               `json:"crit,omitempty"`
+	FleetID string `json:"fleetId"`
+	Version uint64 `json:"version"` // from 1, each signed by the one before
+	// SignedAt is when the document was made, in Unix milliseconds; 0 in older
+	// ones. It only tells how much of the document's life is over.
+	SignedAt int64                  `json:"signedAt,omitempty"`
+	Expires  int64                  `json:"expires"` // Unix milliseconds
+	Keys     map[string]TrustKey    `json:"keys"`    // by key id, a hint for people
+	Roles    map[TrustRole]KeyQuota `json:"roles"`
+	Crit     []string               `json:"crit,omitempty"`
 }
 
 // TrustKey is an ed25519 public key.

@@ -162,8 +162,10 @@ func (i *Inspector) trustFindings(now time.Time) []Finding {
 	switch {
 	case have.Timestamp == nil:
 		found = append(found, Finding{"error", "trust", "the root asks for a timestamp and there is none: agents accept nothing new", newTimestamp})
-	case trust.LifeUsed(*have.Timestamp, now.UnixMilli()) >= 50:
-		found = append(found, Finding{"warning", "trust", fmt.Sprintf("%d %% of the timestamp's life is over", trust.LifeUsed(*have.Timestamp, now.UnixMilli())), newTimestamp})
+	default:
+		if used := trust.LifeUsed(have.Timestamp.SignedAt, have.Timestamp.Expires, now.UnixMilli()); used >= 50 {
+			found = append(found, Finding{"warning", "trust", fmt.Sprintf("%d %% of the timestamp's life is over", used), newTimestamp})
+		}
 	}
 	return found
 }

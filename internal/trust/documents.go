@@ -11,6 +11,50 @@ import (
 // MaxGrantLifeMs is how long a grant may be valid, in milliseconds.
 const MaxGrantLifeMs = 24 * 60 * 60 * 1000
 
+// NewTimestamp makes the payload of a timestamp to sign. Errors are Refusals.
+func NewTimestamp(t fleet.Timestamp) ([]byte, error) {
+	if t.Lines == nil {
+		t.Lines = map[fleet.Line]fleet.Sequence{}
+	}
+	if err := checkNew("timestamp", t.FleetID, validateTimestamp(t)); err != nil {
+		return nil, err
+	}
+	return encode(t, &fleet.Timestamp{}, MaxTimestampBytes)
+}
+
+// NewRevocations makes the payload of a revocation list to sign. Errors are
+// Refusals.
+func NewRevocations(r fleet.Revocations) ([]byte, error) {
+	if r.Releases == nil {
+		r.Releases = []fleet.Digest{}
+	}
+	if r.MinSequence == nil {
+		r.MinSequence = map[fleet.Line]fleet.Sequence{}
+	}
+	if r.Certificates == nil {
+		r.Certificates = []string{}
+	}
+	if err := checkNew("revocations", r.FleetID, validateRevocations(r)); err != nil {
+		return nil, err
+	}
+	return encode(r, &fleet.Revocations{}, MaxRevocationsBytes)
+}
+
+// NewGrant makes the payload of a grant to sign. Errors are Refusals.
+func NewGrant(g fleet.Grant) ([]byte, error) {
+	if err := checkNew("grant", g.FleetID, validateGrant(g)); err != nil {
+		return nil, err
+	}
+	return encode(g, &fleet.Grant{}, MaxGrantBytes)
+}
+
+func checkNew(what, fleetID string, err error) error {
+	if err == nil && !fleet.ValidFleetID(fleetID) {
+		return refuse(fleet.ReasonMalformed, "%s: %.80q is not a fleet id", what, fleetID)
+	}
+	return err
+}
+
 // ParseTimestamp reads a timestamp and checks that root's timestamp role
 // signed it for root's fleet. It does not check the age. Errors are Refusals.
 func ParseTimestamp(envelope []byte, root fleet.Root) (fleet.Timestamp, error) {
@@ -37,10 +81,14 @@ func validateTimestamp(t fleet.Timestamp) error {
 	return validLines("timestamp", t.Lines)
 }
 
-// LifeUsed returns how much of t's life is over at now (Unix ms), in percent
-// from 0 to 100. Agents warn at 50 and at 75.
-func LifeUsed(t fleet.Timestamp, now int64) int {
-	life, used := t.Expires-t.SignedAt, now-t.SignedAt
+// LifeUsed returns how much of a document's life is over at now, in percent from
+// 0 to 100; times are Unix milliseconds. Operators and agents are warned at 50
+// and at 75. Before a life is known, with a signedAt of 0, it is 0 until expires.
+func LifeUsed(signedAt, expires, now int64) int {
+	if signedAt == 0 && now < expires {
+		return 0
+	}
+	life, used := expires-signedAt, now-signedAt
 	switch {
 	case used <= 0:
 		return 0

@@ -65,6 +65,36 @@ func ParseSecretKey(text string) (SecretKey, error) {
 	return SecretKey{name, key}, nil
 }
 
+// ParsePublicKey reads name:base64, as in Nix's trusted-public-keys. The error's
+// code is Invalid.
+func ParsePublicKey(text string) (PublicKey, error) {
+	name, b64, ok := strings.Cut(strings.TrimSpace(text), ":")
+	if !ok || !validKeyName(name) {
+		return PublicKey{}, fleet.Errorf(fleet.Invalid, "public key: want one line name:base64")
+	}
+	key, ok := decodePublic(fleet.TrustKey{Public: b64})
+	if !ok {
+		return PublicKey{}, fleet.Errorf(fleet.Invalid, "public key %s: want %d bytes of base64 after the name", name, ed25519.PublicKeySize).
+			WithHint("a secret key is longer: is this the other file of the pair?")
+	}
+	return PublicKey{name, key}, nil
+}
+
+// NewPublicKey gives a key a name that root documents and Nix can hold: what a
+// name must not have becomes '-'.
+func NewPublicKey(name string, key ed25519.PublicKey) PublicKey {
+	name = strings.Map(func(r rune) rune {
+		if r <= ' ' || r == ':' || r >= 0x7f {
+			return '-'
+		}
+		return r
+	}, name)
+	if name == "" {
+		name = KeyID(key)
+	}
+	return PublicKey{name[:min(len(name), 120)], key}
+}
+
 // String returns name:base64, as in Nix's trusted-public-keys.
 func (k PublicKey) String() string { return k.Name + ":" + base64.StdEncoding.EncodeToString(k.Key) }
 

@@ -152,12 +152,14 @@ func TestCheckRelease_RecomputesAll(t *testing.T) {
 	}
 }
 
-func TestLifeUsed_IsAPercentOfTheTimestampsLife(t *testing.T) {
-	ts := fleet.Timestamp{SignedAt: 1000, Expires: 2000}
+func TestLifeUsed_IsAPercentOfTheDocumentsLife(t *testing.T) {
 	for now, want := range map[int64]int{0: 0, 1000: 0, 1499: 49, 1500: 50, 1750: 75, 1999: 99, 2000: 100, 9000: 100} {
-		if got := trust.LifeUsed(ts, now); got != want {
+		if got := trust.LifeUsed(1000, 2000, now); got != want {
 			t.Errorf("at %d: %d %%, want %d", now, got, want)
 		}
+	}
+	if before, after := trust.LifeUsed(0, 2000, 1999), trust.LifeUsed(0, 2000, 2000); before != 0 || after != 100 {
+		t.Errorf("without a time of signing: %d %%, then %d %%", before, after)
 	}
 }
 

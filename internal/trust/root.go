@@ -39,6 +39,8 @@ func ValidateRoot(root fleet.Root) error {
 		return fleet.Errorf(fleet.Invalid, "root: version must be at least 1")
 	case root.Expires <= 0:
 		return fleet.Errorf(fleet.Invalid, "root: expires must be a time in Unix milliseconds")
+	case root.SignedAt < 0 || root.SignedAt >= root.Expires:
+		return fleet.Errorf(fleet.Invalid, "root: expires must be later than signedAt")
 	case len(root.Keys) > maxRootKeys:
 		return fleet.Errorf(fleet.Invalid, "root: %d keys, at most %d", len(root.Keys), maxRootKeys)
 	}
@@ -96,6 +98,11 @@ func RoleKeys(root fleet.Root, role fleet.TrustRole) (keys []ed25519.PublicKey, 
 		}
 	}
 	return keys, quota.Threshold
+}
+
+// HasKey reports whether k is one of keys.
+func HasKey(keys []ed25519.PublicKey, k ed25519.PublicKey) bool {
+	return slices.ContainsFunc(keys, func(o ed25519.PublicKey) bool { return o.Equal(k) })
 }
 
 func verifyRole(e Envelope, root fleet.Root, role fleet.TrustRole) error {
@@ -175,7 +182,7 @@ func sameRole(a, b fleet.Root, role fleet.TrustRole) bool {
 		return false
 	}
 	for _, k := range ka {
-		if !slices.ContainsFunc(kb, func(o ed25519.PublicKey) bool { return o.Equal(k) }) {
+		if !HasKey(kb, k) {
 			return false
 		}
 	}

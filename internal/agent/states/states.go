@@ -267,5 +267,6 @@ func (j Journal) TimestampLife(now int64) int {
 	if j.Trust.Timestamp == nil {
 		return 0
 	}
-	return trust.LifeUsed(*j.Trust.Timestamp, max(now, j.Trust.HighestSignedTime))
+	t := j.Trust.Timestamp
+	return trust.LifeUsed(t.SignedAt, t.Expires, max(now, j.Trust.HighestSignedTime))
 }

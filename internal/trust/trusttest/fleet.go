@@ -157,29 +157,23 @@ func (f *Fleet) Grant(g fleet.Grant) []byte {
 	return f.Sign(fleet.TypeGrant, Payload(f.tb, g), g.FleetID+"-operator")
 }
 
-// Payload encodes a timestamp, a revocation list or a grant to sign, without
-// checking it. Lists and maps that are nil are written as empty.
+// Payload encodes a timestamp, a revocation list or a grant to sign; an invalid
+// one too, as a faulty signer would.
 func Payload(tb testing.TB, document any) []byte {
 	tb.Helper()
+	var b []byte
+	var err error
 	switch d := document.(type) {
 	case fleet.Timestamp:
-		if d.Lines == nil {
-			d.Lines = map[fleet.Line]fleet.Sequence{}
-		}
-		document = d
+		b, err = trust.NewTimestamp(d)
 	case fleet.Revocations:
-		if d.Releases == nil {
-			d.Releases = []fleet.Digest{}
-		}
-		if d.MinSequence == nil {
-			d.MinSequence = map[fleet.Line]fleet.Sequence{}
-		}
-		if d.Certificates == nil {
-			d.Certificates = []string{}
-		}
-		document = d
+		b, err = trust.NewRevocations(d)
+	case fleet.Grant:
+		b, err = trust.NewGrant(d)
 	}
-	b, err := json.Marshal(document)
+	if b == nil || err != nil {
+		b, err = json.Marshal(document)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
