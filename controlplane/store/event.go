@@ -35,8 +35,9 @@ func scanEvent(r row) (e api.Event, err error) {
 // EventRange returns the ids of the oldest event that is kept and of the
 // newest; both are 0 if there never was one.
 func (r Reader) EventRange(ctx context.Context) (oldest, newest int64, err error) {
+	// One aggregate alone is one step in the index; two are a scan of all events.
 	ids, _, err := first(ctx, r.q, func(r row) (ids [2]int64, err error) { return ids, r.Scan(&ids[0], &ids[1]) },
-		`SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM event`)
+		`SELECT COALESCE((SELECT MIN(id) FROM event), 0), COALESCE((SELECT MAX(id) FROM event), 0)`)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read range of events: %w", err)
 	}
@@ -49,22 +50,23 @@ func (t *Tx) AddEvents(ctx context.Context, events []api.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	_, last, err := t.EventRange(ctx)
+	last, _, err := first(ctx, t.q, column[int64], `SELECT COALESCE(MAX(id), 0) FROM event`)
 	if err != nil {
-		return err
+		return fmt.Errorf("read newest event: %w", err)
 	}
+	rows := make([][]any, len(events))
 	for i, e := range events {
-		id, at := last+1+int64(i), e.At
+		at := e.At
 		e.ID, e.At = 0, 0
 		body, err := text(e)
 		if err != nil {
 			return err
 		}
 		rollout, machine := subjectOf(e)
-		if _, err := t.exec(ctx, `INSERT INTO event (id, at, rollout_id, machine_id, body) VALUES ($1, $2, $3, $4, $5)`,
-			id, at, string(rollout), string(machine), body); err != nil {
-			return fmt.Errorf("write event: %w", err)
-		}
+		rows[i] = []any{last + 1 + int64(i), at, string(rollout), string(machine), body}
+	}
+	if _, err := t.putRows(ctx, `INSERT INTO event (id, at, rollout_id, machine_id, body)`, rows, ""); err != nil {
+		return fmt.Errorf("write events: %w", err)
 	}
 	return nil
 }

@@ -114,15 +114,12 @@ func (s *Store) commit(group []*job) {
 	}
 }
 
-// writer is the one connection that writes. Its statements are compiled once.
+// writer is the one connection that writes. Its statements are compiled once:
+// their texts are few.
 type writer struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
 }
-
-// maxStatement bounds the text of a statement that is kept: longer ones are
-// used once.
-const maxStatement = 4096
 
 // transact returns the head of the audit trail that it has committed.
 func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHead, err error) {
@@ -186,9 +183,6 @@ func (w *writer) statement(ctx context.Context, query string) (*sql.Stmt, error)
 // whole transaction.
 func (w *writer) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	ctx = context.WithoutCancel(ctx)
-	if len(query) > maxStatement {
-		return w.conn.ExecContext(ctx, query, args...)
-	}
 	st, err := w.statement(ctx, query)
 	if err != nil {
 		return nil, err
