@@ -113,16 +113,16 @@ func replaced(text, by string) func(string) string {
 
 func same(s string) string { return s }
 
-// attack is one row: what the machine is offered and what it must answer.
-type attack struct {
+// offered is one row: what the machine is offered and what it must answer.
+type offered struct {
 	bundle trust.Bundle
 	state  func(*trust.State)
 	now    int64 // relative to tt.Now
 	want   fleet.Reason
 }
 
-func run(t *testing.T, s *scene, attacks map[string]attack) {
-	for name, a := range attacks {
+func run(t *testing.T, s *scene, rows map[string]offered) {
+	for name, a := range rows {
 		t.Run(name, func(t *testing.T) {
 			state := s.state
 			if a.state != nil {
@@ -160,7 +160,7 @@ func TestSwappedSystemsAreRefused(t *testing.T) {
 	one := trust.NewTree(foreignRaw).Prove(0)
 	moved := s.release(6, func(h *fleet.Header) { h.Line = "staging" }, nil)
 	arm := s.release(6, nil, func(e *fleet.Entry) { e.System = "aarch64-linux" })
-	run(t, s, map[string]attack{
+	run(t, s, map[string]offered{
 		"as signed": {bundle: s.offer(nil)},
 		"store path swapped": {bundle: s.offer(func(b *trust.Bundle) {
 			b.Entry = bytes.Replace(b.Entry, []byte("/nix/store/"), []byte("/nix/store/0"), 1)
@@ -223,7 +223,7 @@ func TestBadSignaturesAreRefused(t *testing.T) {
 		}
 		st.Root = &root
 	}
-	run(t, s, map[string]attack{
+	run(t, s, map[string]offered{
 		"one needed, one signed":      {bundle: by("acme-release")},
 		"two needed, two signed":      {bundle: by("acme-release", "acme-release2"), state: two},
 		"two needed, one signed":      {bundle: by("acme-release"), state: two, want: "threshold-not-met"},
@@ -281,7 +281,7 @@ func TestOldReleasesAreRefused(t *testing.T) {
 		st.Floor = &f
 	}
 	other6 := s.release(6, func(h *fleet.Header) { h.Name = "another sixth" }, nil)
-	run(t, s, map[string]attack{
+	run(t, s, map[string]offered{
 		"the next":                            {bundle: of(6)},
 		"the one of the floor":                {bundle: of(5)},
 		"below the floor":                     {bundle: of(4), want: "below-floor"},
@@ -313,7 +313,7 @@ func TestOldReleasesAreRefused(t *testing.T) {
 // of the system; the policy is part of the signed header.
 func TestWeakenedPolicyIsRefused(t *testing.T) {
 	s := newScene(t)
-	run(t, s, map[string]attack{
+	run(t, s, map[string]offered{
 		"longer confirm window":   {bundle: s.offer(s.rewrite(`"confirmWindowMs":120000`, `"confirmWindowMs":86400000`)), want: "bad-signature"},
 		"shorter revert window":   {bundle: s.offer(s.rewrite(`"revertWindowMs":604800000`, `"revertWindowMs":0`)), want: "bad-signature"},
 		"a cache of the attacker": {bundle: s.offer(s.rewrite(`https://cache.example.org`, `https://cache.example.com`)), want: "bad-signature"},
@@ -332,7 +332,7 @@ func TestMalformedReleasesAreRefused(t *testing.T) {
 	path := string(tt.Entry("web-01", "release 6").StorePath)
 	entry := func(text, by string) trust.Bundle { return s.signed(entryText(t, replaced(text, by)), nil) }
 	header := func(text, by string) trust.Bundle { return s.signed(entryText(t, same), replaced(text, by)) }
-	run(t, s, map[string]attack{
+	run(t, s, map[string]offered{
 		"well formed":                  {bundle: s.signed(entryText(t, same), nil)},
 		"unknown field in the entry":   {bundle: entry(`{"id"`, `{"future":{"x":[1]},"id"`)},
 		"unknown field in the header":  {bundle: header(`{"fleetId"`, `{"future":1,"fleetId"`)},
