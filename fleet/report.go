@@ -49,7 +49,7 @@ type ReportKind string
 const (
 	ReportProgress ReportKind = "progress" // an attempt has entered Phase
 	ReportOutcome  ReportKind = "outcome"  // an attempt has ended with Outcome
-	ReportRefusal  ReportKind = "refusal"  // a document was refused outside an attempt
+	ReportRefusal  ReportKind = "refusal"  // a document, a prefetch or a store path was refused
 	ReportDrift    ReportKind = "drift"    // the system was changed by another hand
 )
 

@@ -118,3 +118,48 @@ func TestAgent_RunsNothingThatAThiefOfTheCacheKeySigned(t *testing.T) {
 		t.Error("nothing was forged")
 	}
 }
+
+// A thief delivers the forged path and lets the fetch fail. However the fetch ends,
+// the machine does not keep the path.
+func TestAgent_KeepsNothingOfAFetchThatAThiefLetFail(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	now := s.build(testbed.System{Generation: "1"})
+	s.want(s.apply(now), fleet.OutcomeLive, "")
+	f := s.forge("2")
+	valid := "nix-store --check-validity " + f.payload + " && echo valid || echo none"
+	none := func() {
+		t.Helper()
+		s.eventually(valid+"; test -e /var/lib/nixfleet/agent/fetching.json && echo begun", "none")
+		s.eventually("test -e /var/lib/nixfleet/agent/fetching.json && echo begun || echo ended", "ended")
+		s.untouched(f)
+		s.runs(now)
+	}
+
+	// Until its deadline.
+	s.evil.Set(evil.ForgeThenFail)
+	s.give(f.digest, 4*time.Second)
+	s.want(s.outcome(), fleet.OutcomeFailed, fleet.ReasonFetchFailed)
+	none()
+
+	// Until the agent is killed and the order withdrawn.
+	s.give(f.digest, time.Hour)
+	s.eventually(valid, "valid")
+	s.sh("systemctl kill --signal=KILL nixfleet-agent")
+	s.plane.update(func() { s.plane.orders = api.Orders{Etag: "none"} })
+	none()
+
+	// Then the thief tells the truth once the lie is delivered, and is reported.
+	s.evil.Set(evil.ForgeOnce)
+	s.give(f.digest, 20*time.Second)
+	r := s.outcome()
+	s.want(r, fleet.OutcomeLive, "")
+	s.runs(f.system)
+	said := f.payload + " has the hash sha256:"
+	if signed := "signed is " + f.honest; !strings.Contains(r.Message, said) || !strings.Contains(r.Message, signed) {
+		t.Errorf("the outcome does not name the path and both hashes: %q", r.Message)
+	}
+	s.seen("report of the forged path", func(r fleet.Report) bool {
+		return r.Kind == fleet.ReportRefusal && r.Digest == f.digest && strings.Contains(r.Message, said)
+	})
+}

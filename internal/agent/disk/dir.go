@@ -30,6 +30,9 @@ func (d Dir) Watch() WatchFile { return WatchFile{File: d.file("watchdog.json")}
 // Floor holds a floor to adopt.
 func (d Dir) Floor() FloorFile { return FloorFile{File: d.file("adopt-floor.json")} }
 
+// Fetching holds the fetch under way.
+func (d Dir) Fetching() FetchingFile { return FetchingFile{File: d.file("fetching.json")} }
+
 // Repairs holds the paths in use that a person allows the agent to replace.
 func (d Dir) Repairs() Repairs { return Repairs{Folder: d.file("repair")} }
 

@@ -33,7 +33,8 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 		return nil
 	}
 	in := m.fetchClosure(ctx, work.Accepted, targetRoot, time.UnixMilli(work.Began.WallMs))
-	if f, ok := in.(states.Failed); ok {
+	switch f := in.(type) {
+	case states.Failed:
 		switch f.Reason {
 		case fleet.ReasonBadCacheSig, fleet.ReasonNarHashMismatch:
 			f.Again = work.Tries < maxBadTry
@@ -41,7 +42,10 @@ func (m *Machine) fetch(ctx context.Context, j states.Journal) states.Input {
 			f.Again = work.Tries < maxTries
 		}
 		m.log.Warn("the fetch failed", "reason", f.Reason, "again", f.Again, "error", f.Message)
+		m.failedFetch(ctx, !f.Again)
 		return f
+	case states.Refused:
+		m.failedFetch(ctx, true)
 	}
 	return in
 }
@@ -59,20 +63,21 @@ const (
 // was signed. began is when the attempt began.
 func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root string, began time.Time) states.Input {
 	e := a.Entry
+	w, err := m.beginFetch(ctx, a)
+	if err != nil {
+		return fetchFailed(err)
+	}
 	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
 	// A root is made before its fetch begins, and stays when a fetch is interrupted.
-	since := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
-	if began.Before(since) {
-		since = began
+	first := nix.RootedSince(e.StorePath, nix.RootsDir, targetRoot, prefetchRoot)
+	for _, at := range []time.Time{began, since(w, m.Now())} {
+		if at.Before(first) {
+			first = at
+		}
 	}
-	now := m.Now()
-	f := nix.Fetch{
-		Path: e.StorePath, Caches: a.Header.Caches, Stall: stallLimit, Roots: []string{targetRoot, prefetchRoot},
-		Signed: &m.signed, Scratch: m.dir().Scratch(), Repairs: m.dir().Repairs(),
-		Booted: time.UnixMilli(now.WallMs).Add(-time.Duration(now.Boot * float64(time.Second))),
-	}
+	f := m.fetchOf(&w)
 	if !nix.Valid(ctx, e.StorePath) {
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
@@ -81,15 +86,21 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 			return fetchFailed(err)
 		}
 	}
-	reason, err := f.CheckFetched(ctx, e, since)
+	reason, err := f.CheckFetched(ctx, e, first)
 	switch {
 	case reason != "":
 		return states.Refused{Reason: reason, Message: err.Error()}
 	case err != nil:
 		return fetchFailed(err)
 	}
+	if err := m.dir().Fetching().Remove(); err != nil {
+		return fetchFailed(err)
+	}
 	if in := m.inspect(e); in != nil {
 		return in
+	}
+	if len(w.Deviated) > 0 {
+		return states.Replaced{Paths: w.Deviated}
 	}
 	return states.Done{}
 }

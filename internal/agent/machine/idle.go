@@ -22,6 +22,7 @@ type idle struct {
 	begun      tried // orders may be dropped before anything has changed
 	repeated   tried
 	prefetched fleet.Digest
+	settle     time.Time                  // when an interrupted fetch may be judged again
 	documents  map[fleet.Digest]time.Time // when each may be asked for again
 	running    fleet.StorePath            // when it was last observed
 	warned     int                        // percent of the timestamp's life that was warned of
@@ -94,6 +95,7 @@ func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 	if in := m.adopted(j); in != nil {
 		return in
 	}
+	m.settleIdle(ctx, j)
 	m.warnOfAge(j)
 	v, given := m.Plane.Orders()
 	if !given {

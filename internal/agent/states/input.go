@@ -49,6 +49,9 @@ type (
 	}
 	// Held says that an attempt cannot begin now, and why.
 	Held struct{ Why string }
+	// Replaced ends Fetch as Done does: the system is as signed, after these paths,
+	// which are named with their hashes, were replaced.
+	Replaced struct{ Paths []string }
 	// Accepted ends Judge: the release may be fetched.
 	Accepted struct{ Release trust.Accepted }
 	// Refused ends Judge or Fetch: the trust rules forbid the release.
@@ -105,6 +108,7 @@ func (Failed) input()        {}
 func (Held) input()          {}
 func (Accepted) input()      {}
 func (Refused) input()       {}
+func (Replaced) input()      {}
 func (Prepared) input()      {}
 func (Switched) input()      {}
 func (Confirmed) input()     {}

@@ -232,6 +232,10 @@ func (j Journal) fetched(in Input, now Moment) (Journal, bool) {
 	case Done:
 		j.Step = Prepare
 		return j, true
+	case Replaced:
+		w.Replaced = in.Paths
+		j.Step = Prepare
+		return j, true
 	case Refused:
 		return j.refused(in)
 	case Held:

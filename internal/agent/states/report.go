@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -43,6 +44,9 @@ func (s Seen) Outcome(j Journal) fleet.Report {
 	w := j.Work
 	r := s.attempt(j, fleet.ReportOutcome)
 	r.Outcome, r.Reason, r.Message, r.Checks, r.Failed, r.Confirmed = w.Outcome, w.Reason, w.Message, w.Checks, w.Failed, w.Confirmed
+	if len(w.Replaced) > 0 {
+		r.Message = strings.TrimSpace(r.Message + "\nnot as signed when they were fetched, and replaced: " + strings.Join(w.Replaced, "; "))
+	}
 	r.ID = s.id(j, "outcome")
 	r.Clean()
 	return r
@@ -53,6 +57,16 @@ func (s Seen) Refusal(j Journal, document fleet.Digest, reason fleet.Reason, mes
 	r := s.report(fleet.ReportRefusal)
 	r.Reason, r.Message = reason, message
 	r.ID = s.id(j, "refusal "+string(document)+message)
+	return r
+}
+
+// Deviation reports paths of a release that are not as signed. began is when the
+// fetch of the release began.
+func (s Seen) Deviation(release fleet.Digest, began Moment, paths []string) fleet.Report {
+	r := s.report(fleet.ReportRefusal)
+	r.Digest, r.Reason = release, fleet.ReasonClosureMismatch
+	r.Message = "not as signed: " + strings.Join(paths, "; ")
+	r.ID = s.id(Journal{}, fmt.Sprintln("deviation", release, began, r.Message))
 	return r
 }
 

@@ -155,6 +155,7 @@ type Work struct {
 	Tries    int            `json:"tries,omitempty"`
 	BootID   string         `json:"bootId,omitempty"` // of the boot in which it was prepared, or seen last
 
+	Replaced     []string `json:"replaced,omitempty"`  // paths that were not as signed when they were fetched, with their hashes
 	Converged    bool     `json:"converged,omitempty"` // the target ran already: nothing is switched (H13)
 	FailedBefore []string `json:"failedBefore,omitempty"`
 	Baseline     []string `json:"baseline,omitempty"`  // what answered before the switch
