@@ -91,13 +91,24 @@ func (v *Inventory) Online(m fleet.Machine, now int64) bool {
 	return m.LastContact > 0 && now-m.LastContact <= v.offlineAfterMs
 }
 
-// takeContacts hands over the contacts to write.
+// takeContacts hands over the contacts to write. Those that could not be written
+// are for keepContacts.
 func (v *Inventory) takeContacts() map[fleet.MachineID]int64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c := v.contacts
 	v.contacts = map[fleet.MachineID]int64{}
 	return c
+}
+
+// keepContacts takes in contacts that are still to write, unless there are later
+// ones.
+func (v *Inventory) keepContacts(c map[fleet.MachineID]int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, at := range c {
+		v.contacts[id] = max(v.contacts[id], at)
+	}
 }
 
 // Machines returns every machine by id.

@@ -27,8 +27,10 @@ import (
 const (
 	// drainLimit bounds how many reports share a transaction.
 	drainLimit = 500
-	// flushEvery is how often last contacts are written.
-	flushEvery = 30 * time.Second
+	// flushEvery is how often OnFlush's functions run, contactsEvery how often last
+	// contacts are written: a whole fleet each time.
+	flushEvery    = 30 * time.Second
+	contactsEvery = 10 * time.Minute
 	// sweepEvery is how often what is past its retention is deleted.
 	sweepEvery = time.Hour
 	// retryAfter is how long the loop rests after an error of the store.
@@ -121,7 +123,8 @@ func (l *Loop) Close() error {
 		l.runMu.Unlock()
 		l.running.Wait()
 		// No caller's context: the process is about to end.
-		err = l.flush(context.Background())
+		ctx := context.Background()
+		err = errors.Join(l.flushContacts(ctx), l.flush(ctx))
 	})
 	return err
 }
@@ -181,8 +184,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := l.noteStart(ctx); err != nil {
 		return err
 	}
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	flush, contacts, sweep := time.NewTicker(flushEvery), time.NewTicker(contactsEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
+	defer contacts.Stop()
 	defer sweep.Stop()
 	work := time.NewTimer(0)
 	defer work.Stop()
@@ -203,7 +207,9 @@ func (l *Loop) Run(ctx context.Context) error {
 				again = l.try(ctx, "look at rollouts", l.drain)
 			}
 		case <-flush.C:
-			again = l.try(ctx, "write last contacts", l.flush)
+			again = l.try(ctx, "write the use of keys", l.flush)
+		case <-contacts.C:
+			again = l.try(ctx, "write last contacts", l.flushContacts)
 		case <-sweep.C:
 			again = l.try(ctx, "delete what is old", l.sweep)
 		}
@@ -279,9 +285,9 @@ func (l *Loop) due() bool {
 	return false
 }
 
-// flush writes what is kept in memory to spare the disk.
+// flush writes what is kept in memory to spare the disk, but contacts.
 func (l *Loop) flush(ctx context.Context) error {
-	errs := []error{l.flushContacts(ctx)}
+	var errs []error
 	for _, f := range l.flushes {
 		errs = append(errs, f(ctx))
 	}
@@ -294,6 +300,7 @@ func (l *Loop) flushContacts(ctx context.Context) error {
 		return nil
 	}
 	if err := l.Store.Write(ctx, func(tx *store.Tx) error { return tx.TouchMachines(ctx, contacts) }); err != nil {
+		l.Inventory.keepContacts(contacts)
 		return fmt.Errorf("write last contacts: %w", err)
 	}
 	return nil

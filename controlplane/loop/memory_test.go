@@ -31,6 +31,11 @@ func TestInventory_TellsWhichMachineWasOffline(t *testing.T) {
 	if c := v.takeContacts(); len(c) != 2 || c["web-01"] != 2001 || len(v.takeContacts()) != 0 {
 		t.Errorf("contacts to write: %v", c)
 	}
+	v.Touch("web-01", 3000)
+	v.keepContacts(map[fleet.MachineID]int64{"web-01": 2001, "web-02": 2001}) // they could not be written
+	if c := v.takeContacts(); c["web-01"] != 3000 || c["web-02"] != 2001 {
+		t.Errorf("contacts to write again: %v", c)
+	}
 }
 
 func TestInventory_KeepsWhatOperatorsAndAgentsSetApart(t *testing.T) {

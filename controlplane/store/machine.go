@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, claimed_tags,
 	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash,
-	` + signedEntry
+	COALESCE((SELECT at FROM machine_contact WHERE machine_id = machine.id), 0), ` + signedEntry
 
 // signedEntry is a machine's signed entry in the release of its latest healthy
 // assignment: the last that it is known to run, whatever it says of itself.
@@ -59,11 +58,13 @@ func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
 
 func scanMachine(r row) (m fleet.Machine, err error) {
 	var operator, claimed, checks, entry string
+	var contact int64
 	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &entry); err != nil {
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &contact, &entry); err != nil {
 		return m, err
 	}
+	m.LastContact = max(m.LastContact, contact)
 	var operatorTags []fleet.Tag
 	var signed struct{ Tags []fleet.Tag }
 	err = parse(jsonColumn{operator, &operatorTags}, jsonColumn{claimed, &m.ClaimedTags}, jsonColumn{checks, &m.Checks}, jsonColumn{entry, &signed})
@@ -144,28 +145,15 @@ func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
 	return nil
 }
 
-// touchChunk is how many machines one statement touches: two parameters each,
-// and SQLite takes 32766.
-const touchChunk = 10_000
-
-// TouchMachines writes last contacts, in as few statements as parameters
-// allow.
+// TouchMachines writes last contacts. Contacts of machines that are not known are
+// an error.
 func (t *Tx) TouchMachines(ctx context.Context, contacts map[fleet.MachineID]int64) error {
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(contacts)), touchChunk) {
-		var values strings.Builder
-		args := make([]any, 0, 2*len(ids))
-		for i, id := range ids {
-			if i > 0 {
-				values.WriteString(", ")
-			}
-			fmt.Fprintf(&values, "($%d, CAST($%d AS BIGINT))", 2*i+1, 2*i+2)
-			args = append(args, string(id), contacts[id])
-		}
-		if _, err := t.exec(ctx, `WITH contact (id, at) AS (VALUES `+values.String()+`)
-			UPDATE machine SET last_contact = (SELECT contact.at FROM contact WHERE contact.id = machine.id)
-			WHERE id IN (SELECT contact.id FROM contact)`, args...); err != nil {
-			return fmt.Errorf("write last contacts: %w", err)
-		}
+	rows := make([][]any, 0, len(contacts))
+	for _, id := range slices.Sorted(maps.Keys(contacts)) {
+		rows = append(rows, []any{string(id), contacts[id]})
+	}
+	if _, err := t.putRows(ctx, `INSERT INTO machine_contact (machine_id, at)`, rows, ` ON CONFLICT (machine_id) DO UPDATE SET at = excluded.at`); err != nil {
+		return fmt.Errorf("write last contacts: %w", err)
 	}
 	return nil
 }
