@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim bench-house lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-house lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -48,6 +48,10 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
 	cat "$$result"; exit $$code
+
+fuzz: ## every fuzz target, one after another: FUZZTIME=60s each [ONLY=PATTERN]; the last line is JSON
+	@CGO_ENABLED=0 go build -o bin/fuzz ./test/fuzz
+	@exec bin/fuzz -time $(or $(FUZZTIME),60s) $(if $(ONLY),-only '$(ONLY)')
 
 bench-house: test-deps build ## the state of the house: words, hints, sizes, dead code, skips; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/house ./test/house

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -30,6 +31,9 @@ type KeyParts struct {
 // form, is an older key. The error's code is Invalid; it does not quote the key.
 func ParseKey(text string) (KeyParts, error) {
 	text = strings.TrimSpace(text)
+	if strings.ContainsFunc(text, unicode.IsControl) { // a header cannot carry it
+		return KeyParts{}, damagedKey()
+	}
 	rest, ok := strings.CutPrefix(text, fleet.KeyPrefix)
 	id, rest, hasSecret := strings.Cut(rest, "_")
 	secret, host, bound := strings.Cut(rest, "_")
@@ -41,9 +45,13 @@ func ParseKey(text string) (KeyParts, error) {
 		k.Host, k.CAHash = host[:i], host[i+1:]
 	}
 	if u, err := url.Parse("https://" + k.Host); err != nil || k.Host == "" || u.Host != k.Host {
-		return KeyParts{}, fleet.Errorf(fleet.Invalid, "this API key is damaged").WithHint("copy it again, whole; it begins with %s", fleet.KeyPrefix)
+		return KeyParts{}, damagedKey()
 	}
 	return k, nil
+}
+
+func damagedKey() error {
+	return fleet.Errorf(fleet.Invalid, "this API key is damaged").WithHint("copy it again, whole; it begins with %s", fleet.KeyPrefix)
 }
 
 // String is the inverse of ParseKey. It is a secret.

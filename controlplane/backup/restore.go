@@ -117,6 +117,7 @@ func unseal(in io.Reader, passphrase string) (io.Reader, error) {
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "passphrase: %w", err)
 	}
+	id.SetMaxWorkFactor(workFactor) // the file says what opening it costs: no more than what we seal
 	opened, err := age.Decrypt(r, id)
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Invalid, "open the sealed backup: %w", err).WithHint("is the passphrase that of this backup?")
@@ -154,8 +155,11 @@ func unpack(ctx context.Context, archive io.Reader, work string) (Manifest, erro
 			return m, damaged("it holds %.80q", f.Name)
 		}
 		h, err := r.Next()
-		if err != nil || h.Name != f.Name || h.Size != f.Size {
-			return m, damaged("%s: %w", f.Name, errors.Join(err, errors.New("it is not what the manifest says")))
+		if err != nil {
+			return m, damaged("%s: %w", f.Name, err)
+		}
+		if h.Name != f.Name || h.Size != f.Size || sparse(h) {
+			return m, damaged("%s is not what the manifest says", f.Name)
 		}
 		if err := extract(r, f, filepath.Join(work, f.Name)); err != nil {
 			return m, err
@@ -166,6 +170,16 @@ func unpack(ctx context.Context, archive io.Reader, work string) (Manifest, erro
 		return m, damaged("its end: %w", err)
 	}
 	return m, nil
+}
+
+// sparse reports whether a file has holes: a small archive could fill a disk.
+func sparse(h *tar.Header) bool {
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag != tar.TypeReg
 }
 
 func extract(r io.Reader, f File, path string) error {

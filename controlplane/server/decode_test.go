@@ -161,26 +161,3 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
-
-// FuzzDecodeReports feeds the parser what a machine could send: it ends, and
-// keeps to its limits.
-func FuzzDecodeReports(f *testing.F) {
-	for _, s := range []string{
-		`{"reports":[{"machine":"web-01","id":"1","kind":"drift"}]}`, `{"reports":[{}`, `{"mood":[[[`, `[]`, `{"reports":null}`,
-		`{"reports":[{"machine":"web-01","checks":[{"name":"a"}],"failedUnits":["b"]}],"x":1}`,
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		w, r := post(body)
-		reports, err := decodeReports(w, r, "web-01")
-		if err != nil {
-			return
-		}
-		for _, rep := range reports {
-			if rep.Machine != "web-01" || len(rep.Checks) > fleet.MaxChecks || len(rep.Failed) > fleet.MaxFailedUnits {
-				t.Fatalf("%+v came through", rep)
-			}
-		}
-	})
-}

@@ -50,7 +50,9 @@ type plane struct {
 	machines    []fleet.Machine
 	releases    []fleet.Release
 	envelopes   map[fleet.Digest][]byte // of the releases
+	entries     [][]byte                // of every release
 	token       string                  // that it makes
+	root        []byte                  // envelope
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -152,7 +154,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "keys" && r.Method == http.MethodPost:
 		reply(w, api.NewKey{Key: fleet.Key{ID: "kaaaaaaaaa", Owner: "alice", Role: fleet.RoleAdmin}, Secret: madeKey})
 	case words[0] == "trust":
-		reply(w, api.Document{})
+		reply(w, api.Document{Envelope: p.root})
 	case rest == "audit":
 		page(w, r, p.audit)
 	case rest == "events":
@@ -160,7 +162,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "releases" && len(words) == 2:
 		for _, re := range p.releases {
 			if string(re.Digest) == words[1] {
-				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: [][]byte{}})
+				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: append([][]byte{}, p.entries...)})
 				return
 			}
 		}

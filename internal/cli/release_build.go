@@ -39,9 +39,9 @@ func (w *work) step(name, what string, f func() error) error {
 	return err
 }
 
-func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
+func (w *work) entries(ctx context.Context, c *api.Client, root fleet.Root) ([]fleet.Entry, fleet.Source, error) {
 	if w.o.from != "" {
-		return w.entriesFrom(ctx, c)
+		return w.entriesFrom(ctx, c, root)
 	}
 	flake := w.o.nixFlake()
 	hosts, source, err := w.hosts(ctx, flake)
@@ -106,24 +106,35 @@ func (w *work) hosts(ctx context.Context, flake nix.Flake) (hosts []nix.FlakeHos
 	return hosts, source, err
 }
 
-// entriesFrom returns the entries of an older release, for --from.
-func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
+// entriesFrom returns the entries of an older release, for --from. They are signed
+// again, so they count only as they were signed before: what the control plane
+// says of them is no system that a release signer chose.
+func (w *work) entriesFrom(ctx context.Context, c *api.Client, root fleet.Root) ([]fleet.Entry, fleet.Source, error) {
+	if w.o.root == "" {
+		return nil, fleet.Source{}, fleet.Errorf(fleet.Refused, "--from signs an older release again, and without the fleet's root document nothing shows who signed it").
+			WithHint("give --root FILE, or set root in %s", projectFile)
+	}
 	d, err := w.findRelease(ctx, c, w.o.from)
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
-	old, err := releaseEntries(ctx, c, d.Digest)
+	detail, err := c.Release(ctx, d.Digest)
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
-	keep, err := pick(w.o.on, old, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
+	old, err := trust.CheckAgain(detail.Envelope, detail.Entries, root, d.Digest)
+	if err != nil {
+		return nil, fleet.Source{}, fleet.Errorf(fleet.Refused, "release %s, as the control plane sent it, is not what was signed: %w", d.Digest.Short(), err).
+			WithHint("a key that is limited to tags gets a part of it only, which proves nothing; or build the systems again, from the older revision of the flake")
+	}
+	keep, err := pick(w.o.on, old.Entries, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
 	if len(keep) == 0 {
 		return nil, fleet.Source{}, fleet.Errorf(fleet.NotFound, "no machine of release %s matches %s", d.Digest.Short(), strings.Join(w.o.on, ","))
 	}
-	return keep, d.Header.Source, nil
+	return keep, old.Header.Source, nil
 }
 
 // selectHosts applies --on. Tags are part of a system and are not known before it

@@ -170,7 +170,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		return err
 	}
 	w := &work{app: a, o: o, spent: map[string]int64{}}
-	entries, source, err := w.entries(ctx, client)
+	entries, source, err := w.entries(ctx, client, root)
 	if err != nil {
 		return err
 	}
@@ -295,6 +295,8 @@ func diffTo(ctx context.Context, c *api.Client, last fleet.Release, entries []fl
 	return &d, nil
 }
 
+// releaseEntries are a release's entries as the control plane tells them, to be
+// shown.
 func releaseEntries(ctx context.Context, c *api.Client, d fleet.Digest) ([]fleet.Entry, error) {
 	r, err := c.Release(ctx, d)
 	if err != nil {

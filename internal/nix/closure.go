@@ -41,6 +41,12 @@ func (s store) closure(ctx context.Context, path fleet.StorePath) ([]fleet.Closu
 	if err != nil {
 		return nil, err
 	}
+	return closureOf(path, paths, hashes, sizes)
+}
+
+// closureOf reads what nix-store printed of a closure's paths. Of a cache's
+// closure, the cache says all of it.
+func closureOf(path fleet.StorePath, paths, hashes, sizes []string) ([]fleet.ClosurePath, error) {
 	if len(hashes) != len(paths) || len(sizes) != len(paths) {
 		return nil, fmt.Errorf("closure of %s: %d paths, %d hashes and %d sizes", path, len(paths), len(hashes), len(sizes))
 	}

@@ -246,10 +246,14 @@ func nixpkgsDate(locks json.RawMessage) string {
 		return ""
 	}
 	var node string
-	if json.Unmarshal(l.Nodes[l.Root].Inputs["nixpkgs"], &node) != nil || l.Nodes[node].Locked.LastModified == 0 {
+	if json.Unmarshal(l.Nodes[l.Root].Inputs["nixpkgs"], &node) != nil {
 		return ""
 	}
-	return time.Unix(l.Nodes[node].Locked.LastModified, 0).UTC().Format(time.DateOnly)
+	at := time.Unix(l.Nodes[node].Locked.LastModified, 0).UTC()
+	if at.Unix() == 0 || at.Year() < 1 || at.Year() > 9999 { // others have no such form
+		return ""
+	}
+	return at.Format(time.DateOnly)
 }
 
 func (f Flake) attr(path string) string { return f.Ref + "#" + path }

@@ -137,6 +137,17 @@ func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64
 	return r, nil
 }
 
+// CheckAgain checks a release that was checked before, when it is read from
+// where it was kept: it is the one with this digest, with all of its entries. It may
+// have expired. Errors are Refusals.
+func CheckAgain(envelope []byte, entries [][]byte, root fleet.Root, digest fleet.Digest) (*Release, error) {
+	r, err := CheckRelease(envelope, entries, &root, 0)
+	if err == nil && r.Digest != digest {
+		return nil, refuse(fleet.ReasonProofMismatch, "it is release %s", r.Digest.Short())
+	}
+	return r, err
+}
+
 // CheckHeader reads a release's envelope and checks it against root, if there
 // is one.
 func CheckHeader(envelope []byte, root *fleet.Root) (fleet.Header, fleet.Digest, error) {

@@ -51,9 +51,13 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 			failures = 0
 			waits.Reset()
 		}
+		orders, left := bounded(orders)
+		if len(left) > 0 {
+			l.Log.Warn("the control plane gives orders that are not valid", "leftOut", left)
+		}
 		l.answered(orders, time.Now())
 		if long > 0 && orders.WaitMs > 0 {
-			long = time.Duration(min(orders.WaitMs, api.MaxWaitMs)) * time.Millisecond
+			long = time.Duration(orders.WaitMs) * time.Millisecond
 		}
 		d := time.Duration(0)
 		unheld := orders.Etag == before.Etag && time.Since(begin) < long/2 // do not spin if polls are not held

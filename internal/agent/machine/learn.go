@@ -24,6 +24,9 @@ func (m *Machine) adopted(j states.Journal) states.Input {
 	return states.Adopted{Floor: f}
 }
 
+// maxTried bounds how many documents are remembered as tried.
+const maxTried = 1000
+
 // learn fetches the trust documents that the agent does not have. A document that
 // is refused changes nothing, is reported, and is tried again after a while: the
 // clock may have been behind.
@@ -51,6 +54,9 @@ func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.Docume
 	} {
 		if d.have == "" || d.have == *d.known || time.Now().Before(m.idle.documents[d.have]) {
 			continue
+		}
+		if len(m.idle.documents) >= maxTried {
+			clear(m.idle.documents) // a control plane that names others each time
 		}
 		m.idle.documents[d.have] = time.Now().Add(10 * time.Minute)
 		docs, err := d.get(d.have)

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// mostMemory is what decoding a body of n bytes may allocate, garbage included.
+func mostMemory(n int) uint64 { return 256<<10 + 64*uint64(n) }
+
+// decoded reads a body and fails if that takes too much memory, or refuses it
+// without a code that is the sender's fault.
+func decoded[T any](t *testing.T, body []byte, fn func() (T, error)) (T, bool) {
+	t.Helper()
+	var v T
+	var err error
+	if got := allocated(func() { v, err = fn() }); got > mostMemory(len(body)) {
+		t.Fatalf("%d bytes allocated %d", len(body), got)
+	}
+	if code := fleet.ErrorCode(err); err != nil && code != fleet.Invalid && code != fleet.TooLarge && code != fleet.Forbidden {
+		t.Fatalf("%v with code %q", err, code)
+	}
+	return v, err == nil
+}
+
+// again fails if a value changes when it travels once more.
+func again[T any](t *testing.T, v T, read func(body []byte) (T, error)) {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := read(text)
+	if err != nil {
+		t.Fatalf("%s was read, and not again: %v", text, err)
+	}
+	if next, err := json.Marshal(back); err != nil || !bytes.Equal(next, text) {
+		t.Fatalf("%s became %s, %v", text, next, err)
+	}
+}
+
+// FuzzDecodeReports feeds the parser what a machine could send: it ends, keeps to
+// its limits, takes reports of this machine only (E07), and gives them one meaning.
+func FuzzDecodeReports(f *testing.F) {
+	for _, s := range []string{
+		`{"reports":[{"machine":"web-01","id":"1","kind":"drift"}]}`, `{"reports":[{}`, `{"mood":[[[`, `[]`, `{"reports":null}`,
+		`{"reports":[{"machine":"web-01","checks":[{"name":"a"}],"failedUnits":["b"]}],"x":1}`, `{"reports":[],"reports":[{"machine":"db-01"}]}`,
+		`{"reports":[{"machine":"web-01","checks":[{}],"checks":[{},{}],"at":1e400}]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	read := func(body []byte) ([]fleet.Report, error) {
+		w, r := post(body)
+		return decodeReports(w, r, "web-01")
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		reports, ok := decoded(t, body, func() ([]fleet.Report, error) { return read(body) })
+		if !ok {
+			return
+		}
+		if len(reports) > plane.MaxReports {
+			t.Fatalf("%d reports came through", len(reports))
+		}
+		for _, rep := range reports {
+			if rep.Machine != "web-01" || len(rep.Checks) > fleet.MaxChecks || len(rep.Failed) > fleet.MaxFailedUnits {
+				t.Fatalf("%+v came through", rep)
+			}
+		}
+		again(t, api.Reports{Reports: reports}, func(text []byte) (api.Reports, error) {
+			reports, err := read(text)
+			return api.Reports{Reports: reports}, err
+		})
+	})
+}
+
+// FuzzDecodeCheckIn is the same for what a machine says of itself.
+func FuzzDecodeCheckIn(f *testing.F) {
+	for _, s := range []string{
+		`{"machine":"web-01","state":"idle","tags":["a"],"checks":[{"name":"a","status":"passing"}],"waitMs":55000,"running":"/nix/store/x"}`,
+		`{"machine":7,"waitMs":"long","documents":[]}`, `{"tags":[["a"]],"tags":["b"]}`, `null`, `{"machine":"web-01"} {}`,
+	} {
+		f.Add([]byte(s))
+	}
+	read := func(body []byte) (api.CheckIn, error) {
+		w, r := post(body)
+		return decodeCheckIn(w, r)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		in, ok := decoded(t, body, func() (api.CheckIn, error) { return read(body) })
+		if !ok {
+			return
+		}
+		if len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags || len(body) > maxCheckIn {
+			t.Fatalf("%d bytes: %d checks, %d tags came through", len(body), len(in.Checks), len(in.Tags))
+		}
+		again(t, in, read)
+	})
+}
+
+// FuzzDecodeCertificateRequests is the same for enrolments and renewals, of which
+// the first need no certificate.
+func FuzzDecodeCertificateRequests(f *testing.F) {
+	f.Add([]byte(`{"token":"nft_web-01_s_c","csr":"MAA="}`))
+	f.Add([]byte(`{"csr":"!"}`))
+	f.Add([]byte(`{"csr":[1,2]}`))
+	read := func(body []byte) (api.EnrollRequest, error) {
+		w, r := post(body)
+		var in api.EnrollRequest
+		err := decode(w, r, maxCSR, &in)
+		return in, err
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		in, ok := decoded(t, body, func() (api.EnrollRequest, error) { return read(body) })
+		if !ok {
+			return
+		}
+		if len(body) > maxCSR {
+			t.Fatalf("%d bytes came through", len(body))
+		}
+		again(t, in, read)
+	})
+}
+
+// FuzzUnmarshalStrict reads operators' bodies: nothing that is not known passes,
+// and what passes has one meaning.
+func FuzzUnmarshalStrict(f *testing.F) {
+	for i, s := range []string{
+		`{"spec":{"release":"sha256:","select":["web-*"],"strategy":"all-at-once"},"dryRun":true}`, `{"owner":"a","role":"admin","tags":["web"]}`,
+		`{"id":"web-01","tags":["a"]}`, `{"envelope":"e30=","entries":["e30="]}`, `{} {}`, `{"mood":1}`,
+	} {
+		f.Add(i, []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, kind int, body []byte) {
+		switch uint(kind) % 4 {
+		case 0:
+			strict[api.RolloutRequest](t, body)
+		case 1:
+			strict[api.KeyRequest](t, body)
+		case 2:
+			strict[api.MachineRequest](t, body)
+		case 3:
+			strict[api.ReleaseRequest](t, body)
+		}
+	})
+}
+
+func strict[T any](t *testing.T, body []byte) {
+	t.Helper()
+	var v T
+	if unmarshalStrict(body, &v) != nil {
+		return
+	}
+	if !json.Valid(body) {
+		t.Fatalf("%q was taken", body)
+	}
+	again(t, v, func(text []byte) (v T, err error) {
+		err = unmarshalStrict(text, &v)
+		return v, err
+	})
+}
+
+// FuzzReadCAs reads a file of certificates that another program writes, as ACME
+// clients do.
+func FuzzReadCAs(f *testing.F) {
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
+	f.Add([]byte("none"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		list, pool, err := readCAs("tls.caFile", file)
+		if (err == nil) != (len(list) > 0) || err == nil && pool == nil || err != nil && fleet.ErrorCode(err) != fleet.Invalid {
+			t.Fatalf("%d certificates, %v", len(list), errors.Unwrap(err))
+		}
+	})
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+
+package link
+
+import (
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Limits of what a control plane may ask for, in milliseconds. It cannot end a
+// machine's contact by them, nor have a time overflow.
+const (
+	maxPollMs  = int64(time.Hour / time.Millisecond)
+	maxOrderMs = 30 * 24 * maxPollMs
+	maxEtag    = 1024 // bytes of what the agent sends back
+)
+
+// bounded returns orders as the agent may keep and show them: times within their
+// limits, and without what names nothing. What was left out is named.
+func bounded(v api.Orders) (o api.Orders, left []string) {
+	drop := func(what string) { left = append(left, what) }
+	order := func(what string, o *fleet.Order) *fleet.Order {
+		if o == nil {
+			return nil
+		}
+		if !o.Digest.Valid() || !o.Rollout.Valid() || o.Attempt < 1 {
+			drop(what)
+			return nil
+		}
+		c := *o
+		c.MinHealthyMs, c.DeadlineMs = min(max(c.MinHealthyMs, 0), maxOrderMs), min(c.DeadlineMs, maxOrderMs)
+		return &c
+	}
+	digest := func(what string, d fleet.Digest) fleet.Digest {
+		if d != "" && !d.Valid() {
+			drop(what)
+			return ""
+		}
+		return d
+	}
+	text := func(what, s string) string {
+		if len(s) > maxEtag || s != fleet.CleanLine(s, maxEtag) {
+			drop(what)
+			return ""
+		}
+		return s
+	}
+	o = api.Orders{
+		Etag: text("etag", v.Etag), Epoch: text("epoch", v.Epoch),
+		Prefetch: digest("prefetch", v.Prefetch), Apply: order("apply", v.Apply), Revert: order("revert", v.Revert),
+		Documents: fleet.DocumentDigests{
+			Root: digest("root", v.Documents.Root), Revocations: digest("revocations", v.Documents.Revocations), Timestamp: digest("timestamp", v.Documents.Timestamp),
+		},
+		PollAfterMs: min(max(v.PollAfterMs, 0), maxPollMs), WaitMs: min(max(v.WaitMs, 0), api.MaxWaitMs),
+	}
+	return o, left
+}
