@@ -21,7 +21,8 @@ type Caller struct {
 	Role  fleet.Role
 	Tags  []fleet.Tag // may touch machines with one of these only; none: all
 
-	expiresAt int64 // of the key; 0 for never
+	expiresAt int64        // of the key; 0 for never
+	hash      fleet.Digest // of the secret that the caller came with
 }
 
 // Actor is the caller's name in the audit trail.
@@ -55,6 +56,20 @@ func (c Caller) MayTouch(m fleet.Machine) error {
 		return nil
 	}
 	return fleet.Errorf(fleet.Forbidden, "machine %s has none of the tags %v that your key is for", m.ID, c.Tags)
+}
+
+// MaySetTags checks that the caller may change a machine's operator tags: a
+// limited key adds and removes its own only. The error's code is Forbidden.
+func (c Caller) MaySetTags(from, to []fleet.Tag) error {
+	if !c.Limited() {
+		return nil
+	}
+	for _, t := range append(slices.Clone(from), to...) {
+		if slices.Contains(from, t) != slices.Contains(to, t) && !slices.Contains(c.Tags, t) {
+			return fleet.Errorf(fleet.Forbidden, "tag %s is not one of the tags %v of your key, so you can neither set nor remove it", t, c.Tags)
+		}
+	}
+	return nil
 }
 
 // covers reports whether a key with these tags can do no more than the caller.

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
@@ -115,18 +117,19 @@ func (k *Keys) Authenticate(ctx context.Context, bearer string) (Caller, error) 
 	if err != nil {
 		return Caller{}, refused
 	}
-	key, ok, err := k.store.KeyByHash(ctx, fleet.SHA256([]byte(parts.Secret)))
+	hash := fleet.SHA256([]byte(parts.Secret))
+	key, ok, err := k.store.KeyByHash(ctx, hash)
 	if err != nil {
 		return Caller{}, err
 	}
 	now := k.clock.UnixMilli()
-	if !ok || key.RevokedAt > 0 || key.ExpiresAt > 0 && key.ExpiresAt <= now {
+	if !ok || ended(key, now) {
 		return Caller{}, refused
 	}
 	k.mu.Lock()
 	k.uses[key.ID] = now
 	k.mu.Unlock()
-	return Caller{Owner: key.Owner, KeyID: key.ID, Role: key.Role, Tags: key.Tags, expiresAt: key.ExpiresAt}, nil
+	return Caller{Owner: key.Owner, KeyID: key.ID, Role: key.Role, Tags: key.Tags, expiresAt: key.ExpiresAt, hash: hash}, nil
 }
 
 // Own returns the caller's key.
@@ -135,21 +138,26 @@ func (k *Keys) Own(ctx context.Context, c Caller) (fleet.Key, error) {
 }
 
 // List returns API keys, oldest first, without their secrets. A caller who is
-// limited to tags sees the keys that can do no more; a page may have fewer.
+// limited to tags sees the keys that can do no more.
 func (k *Keys) List(ctx context.Context, c Caller, p fleet.PageRequest) (api.Page[fleet.Key], error) {
-	page, err := k.store.Keys(ctx, p)
-	page.Items = slices.DeleteFunc(page.Items, func(o fleet.Key) bool { return !c.manages(o) })
-	return page, err
+	return paging.Keep(p, store.KeyOf, func(o fleet.Key) (bool, error) { return c.manages(o), nil }, func(p fleet.PageRequest) (api.Page[fleet.Key], error) {
+		return k.store.Keys(ctx, p)
+	})
 }
 
-// HasAdmin reports whether there is an admin key that was not revoked.
+// HasAdmin reports whether there is an admin key for the whole fleet that was
+// not revoked.
 func (k *Keys) HasAdmin(ctx context.Context) (bool, error) {
 	keys, err := k.store.AllKeys(ctx)
-	return slices.ContainsFunc(keys, func(k fleet.Key) bool { return k.Role == fleet.RoleAdmin && k.RevokedAt == 0 }), err
+	return slices.ContainsFunc(keys, func(k fleet.Key) bool { return ofFleet(k) && k.RevokedAt == 0 }), err
 }
 
+// ofFleet reports whether a key is an admin's and not limited to tags.
+func ofFleet(k fleet.Key) bool { return k.Role == fleet.RoleAdmin && len(k.Tags) == 0 }
+
 // Create makes an API key; its secret is shown this once. A caller who is
-// limited to tags cannot give away more than these.
+// limited to tags gives away no more than the own key has: its role, tags, owner
+// and end.
 func (k *Keys) Create(ctx context.Context, c Caller, in api.KeyRequest) (api.NewKey, error) {
 	if err := validOwner(in.Owner); err != nil {
 		return api.NewKey{}, err
@@ -167,29 +175,83 @@ func (k *Keys) Create(ctx context.Context, c Caller, in api.KeyRequest) (api.New
 	if err := fleet.ValidateTags(in.Tags); err != nil {
 		return api.NewKey{}, err
 	}
-	if !c.covers(in.Tags) {
-		return api.NewKey{}, fleet.Errorf(fleet.Forbidden, "your key is limited to the tags %v, and so must be the keys that you make", c.Tags)
+	if err := c.mayGive(in); err != nil {
+		return api.NewKey{}, err
 	}
 	key := k.newKey(in)
 	event := fleet.AuditEvent{
 		At: now, Actor: c.Actor(), Action: fleet.ActionKeyCreate, Subject: "key:" + key.Key.ID,
 		Detail: map[string]string{"owner": in.Owner, "role": string(in.Role)},
 	}
-	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error { return tx.AddKey(ctx, key.Key, fleet.SHA256([]byte(key.Secret))) })
+	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error {
+		if err := k.stillCounts(ctx, tx, c); err != nil {
+			return err
+		}
+		return tx.AddKey(ctx, key.Key, fleet.SHA256([]byte(key.Secret)))
+	})
 	if err != nil {
 		return api.NewKey{}, err
 	}
 	return key, nil
 }
 
-// Rotate gives a key a new secret, shown this once; the old one ends.
+// mayGive returns nil if the caller may make a key like in. A key under another
+// owner's name would approve what its maker began, and act in that name.
+func (c Caller) mayGive(in api.KeyRequest) error {
+	switch {
+	case !c.Limited():
+		return nil
+	case !c.covers(in.Tags):
+		return fleet.Errorf(fleet.Forbidden, "your key is limited to the tags %v, and so must be the keys that you make", c.Tags)
+	case in.Owner != c.Owner:
+		return fleet.Errorf(fleet.Forbidden, "your key is limited to tags, so you make keys for its owner %s only", c.Owner).
+			WithHint("an admin of the whole fleet makes keys for others")
+	case !c.outlives(in.ExpiresAt):
+		return fleet.Errorf(fleet.Forbidden, "your key ends %s, and so must the keys that you make", time.UnixMilli(c.expiresAt).UTC().Format(time.RFC3339)).
+			WithHint("give --ttl")
+	}
+	return nil
+}
+
+// outlives reports whether the caller's key lasts as long as one that expires
+// then; 0 stands for never.
+func (c Caller) outlives(expiresAt int64) bool {
+	return c.expiresAt == 0 || expiresAt != 0 && expiresAt <= c.expiresAt
+}
+
+// stillCounts returns nil if the secret that the caller came with is good in this
+// transaction: nothing that a key gives away outlasts the key's end by a race.
+func (k *Keys) stillCounts(ctx context.Context, tx *store.Tx, c Caller) error {
+	key, ok, err := tx.KeyByHash(ctx, c.hash)
+	if err != nil {
+		return err
+	}
+	if !ok || key.ID != c.KeyID || ended(key, k.clock.UnixMilli()) {
+		return errEnded
+	}
+	return nil
+}
+
+func ended(key fleet.Key, now int64) bool {
+	return key.RevokedAt > 0 || key.ExpiresAt > 0 && key.ExpiresAt <= now
+}
+
+// Rotate gives a key a new secret, shown this once; the old one ends. A caller
+// who is limited to tags does it for keys of the same owner that last no longer.
 func (k *Keys) Rotate(ctx context.Context, c Caller, id string) (api.NewKey, error) {
 	var out api.NewKey
 	event := fleet.AuditEvent{At: k.clock.UnixMilli(), Actor: c.Actor(), Action: fleet.ActionKeyRotate, Subject: "key:" + id}
 	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error {
+		if err := k.stillCounts(ctx, tx, c); err != nil {
+			return err
+		}
 		key, err := managed(ctx, tx, c, id)
 		if err != nil {
 			return err
+		}
+		if c.Limited() && (key.Owner != c.Owner || !c.outlives(key.ExpiresAt)) {
+			return fleet.Errorf(fleet.Forbidden, "key %s is of another owner, or lasts longer than yours", id).
+				WithHint("an admin of the whole fleet can give it a new secret")
 		}
 		out = api.NewKey{Key: key, Secret: newSecret(id)}
 		return tx.RotateKey(ctx, id, fleet.SHA256([]byte(out.Secret)))
@@ -201,7 +263,7 @@ func (k *Keys) Rotate(ctx context.Context, c Caller, id string) (api.NewKey, err
 	return out, nil
 }
 
-// Revoke ends a key. The last admin key can't be revoked.
+// Revoke ends a key. The last admin key for the whole fleet can't be revoked.
 func (k *Keys) Revoke(ctx context.Context, c Caller, id string) (fleet.Key, error) {
 	var out fleet.Key
 	now := k.clock.UnixMilli()
@@ -216,10 +278,10 @@ func (k *Keys) Revoke(ctx context.Context, c Caller, id string) (fleet.Key, erro
 			return err
 		}
 		others := slices.ContainsFunc(keys, func(o fleet.Key) bool {
-			return o.ID != id && o.Role == fleet.RoleAdmin && o.RevokedAt == 0 && (o.ExpiresAt == 0 || o.ExpiresAt > now)
+			return o.ID != id && ofFleet(o) && !ended(o, now)
 		})
-		if key.Role == fleet.RoleAdmin && key.RevokedAt == 0 && !others {
-			return fleet.Errorf(fleet.Conflict, "key %s is the last admin key", id).WithHint("create another admin key first")
+		if ofFleet(key) && key.RevokedAt == 0 && !others {
+			return fleet.Errorf(fleet.Conflict, "key %s is the last admin key for the whole fleet", id).WithHint("create another one first")
 		}
 		out = key
 		out.RevokedAt = now
@@ -235,14 +297,16 @@ func (k *Keys) Revoke(ctx context.Context, c Caller, id string) (fleet.Key, erro
 func (c Caller) manages(key fleet.Key) bool { return c.Role.Includes(key.Role) && c.covers(key.Tags) }
 
 // managed returns a key that the caller may rotate or revoke: one that can do
-// no more than the caller's own.
+// no more than the caller's own. A limited caller does not learn whether there is
+// another.
 func managed(ctx context.Context, tx *store.Tx, c Caller, id string) (fleet.Key, error) {
 	key, err := tx.Key(ctx, id)
-	if err != nil {
-		return key, err
+	unknown := fleet.ErrorCode(err) == fleet.NotFound
+	if err != nil && !(unknown && c.Limited()) {
+		return fleet.Key{}, err
 	}
-	if !c.manages(key) {
-		return key, fleet.Errorf(fleet.Forbidden, "key %s can do more than yours", id)
+	if unknown || !c.manages(key) {
+		return fleet.Key{}, fleet.Errorf(fleet.Forbidden, "there is no key %.40q that can do no more than yours", id)
 	}
 	return key, nil
 }

@@ -16,23 +16,22 @@ import (
 
 // E09: a use that goes on ends with its key, at once.
 func TestWhile_EndsWithTheKey(t *testing.T) {
-	admin := Caller{Owner: "root", Role: fleet.RoleAdmin}
 	for _, tt := range []struct {
 		name  string
-		end   func(t *testing.T, k *Keys, key fleet.Key) error
+		end   func(t *testing.T, k *Keys, admin Caller, key fleet.Key) error
 		after time.Duration
 		ends  bool
 	}{
-		{"revoked", func(t *testing.T, k *Keys, key fleet.Key) error {
+		{"revoked", func(t *testing.T, k *Keys, admin Caller, key fleet.Key) error {
 			_, err := k.Revoke(t.Context(), admin, key.ID)
 			return err
 		}, 0, true},
-		{"rotated", func(t *testing.T, k *Keys, key fleet.Key) error {
+		{"rotated", func(t *testing.T, k *Keys, admin Caller, key fleet.Key) error {
 			_, err := k.Rotate(t.Context(), admin, key.ID)
 			return err
 		}, 0, true},
-		{"expired", func(*testing.T, *Keys, fleet.Key) error { return nil }, time.Hour, true},
-		{"good", func(*testing.T, *Keys, fleet.Key) error { return nil }, time.Hour - time.Second, false},
+		{"expired", func(*testing.T, *Keys, Caller, fleet.Key) error { return nil }, time.Hour, true},
+		{"good", func(*testing.T, *Keys, Caller, fleet.Key) error { return nil }, time.Hour - time.Second, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -46,6 +45,7 @@ func TestWhile_EndsWithTheKey(t *testing.T) {
 					}
 				}()
 				k := NewKeys(s, nil)
+				admin := firstAdmin(t, k)
 				key, err := k.Create(t.Context(), admin, api.KeyRequest{Owner: "alice", Role: fleet.RoleReadonly, ExpiresAt: time.Now().Add(time.Hour).UnixMilli()})
 				if err != nil {
 					t.Fatal(err)
@@ -54,7 +54,7 @@ func TestWhile_EndsWithTheKey(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := tt.end(t, k, key.Key); err != nil {
+				if err := tt.end(t, k, admin, key.Key); err != nil {
 					t.Fatal(err)
 				}
 				limit := time.NewTimer(tt.after)
@@ -92,7 +92,7 @@ func TestWhile_EndsWhenTheClockIsSet(t *testing.T) {
 			set <- ahead
 			return time.Now().Add(ahead)
 		})
-		key, err := k.Create(t.Context(), Caller{Role: fleet.RoleAdmin}, api.KeyRequest{Owner: "alice", Role: fleet.RoleReadonly, ExpiresAt: time.Now().Add(time.Hour).UnixMilli()})
+		key, err := k.Create(t.Context(), firstAdmin(t, k), api.KeyRequest{Owner: "alice", Role: fleet.RoleReadonly, ExpiresAt: time.Now().Add(time.Hour).UnixMilli()})
 		if err != nil {
 			t.Fatal(err)
 		}

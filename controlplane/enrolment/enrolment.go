@@ -105,7 +105,11 @@ func newMachine(id fleet.MachineID, l fleet.Lifecycle, now int64) fleet.Machine 
 	return fleet.Machine{ID: id, Lifecycle: l, Tags: fleet.NewTags(nil, nil), Checks: []fleet.HealthCheckResult{}, CreatedAt: now, Version: 1}
 }
 
+// mayHaveToken looks at the caller first: what follows tells of the machine.
 func mayHaveToken(c access.Caller, m fleet.Machine, replace bool) error {
+	if err := c.MayTouch(m); err != nil {
+		return err
+	}
 	switch {
 	case m.Lifecycle == fleet.Decommissioned:
 		return fleet.Errorf(fleet.Conflict, "machine %s is decommissioned", m.ID).WithHint("make it pending first: nixfleet machine set-lifecycle %s pending", m.ID)
@@ -113,7 +117,7 @@ func mayHaveToken(c access.Caller, m fleet.Machine, replace bool) error {
 		return fleet.Errorf(fleet.Conflict, "machine %s is enrolled already", m.ID).
 			WithHint("--replace makes a token that ends its present certificate when it is used")
 	}
-	return c.MayTouch(m)
+	return nil
 }
 
 // RedeemToken exchanges a token for a certificate; the request's key

@@ -4,6 +4,7 @@
 // page ended with, so that what is added or removed meanwhile shifts nothing.
 //
 // It never reads a list: its callers do, with one item more than the page's size.
+// What a caller may not see is in no page and in no cursor.
 package paging
 
 import (
@@ -48,4 +49,32 @@ func Cut[T, K any](items []T, p fleet.PageRequest, key func(T) K) api.Page[T] {
 		panic("encode cursor: " + err.Error()) // keys are numbers and strings
 	}
 	return api.Page[T]{Items: items[:size], Next: base64.RawURLEncoding.EncodeToString(b)}
+}
+
+// Keep makes the page that p asks for of a list's items that keep holds. Neither
+// its length nor its cursor tells of the others. Read returns pages of the whole
+// list.
+func Keep[T, K any](p fleet.PageRequest, key func(T) K, keep func(T) (bool, error), read func(fleet.PageRequest) (api.Page[T], error)) (api.Page[T], error) {
+	kept := []T{}
+	for next := (fleet.PageRequest{Cursor: p.Cursor, Limit: fleet.MaxLimit}); ; {
+		page, err := read(next)
+		if err != nil {
+			return api.Page[T]{}, err
+		}
+		for _, v := range page.Items {
+			ok, err := keep(v)
+			if err != nil {
+				return api.Page[T]{}, err
+			}
+			if ok {
+				kept = append(kept, v)
+			}
+			if len(kept) > p.Size() {
+				return Cut(kept, p, key), nil
+			}
+		}
+		if next.Cursor = page.Next; page.Next == "" {
+			return Cut(kept, p, key), nil
+		}
+	}
 }

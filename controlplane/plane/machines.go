@@ -39,7 +39,7 @@ func (p *Plane) Machines(ctx context.Context, c access.Caller, f fleet.MachineFi
 
 // Machine returns a machine that the caller's key is for.
 func (p *Plane) Machine(ctx context.Context, c access.Caller, id fleet.MachineID) (fleet.Machine, error) {
-	m, err := p.maySee(c, id)
+	m, err := mayTouch(c, p.loop.Inventory.Machine, id)
 	if err != nil {
 		return fleet.Machine{}, err
 	}
@@ -69,7 +69,7 @@ func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machin
 
 // MachineReports returns what a machine reported, newest first.
 func (p *Plane) MachineReports(ctx context.Context, c access.Caller, id fleet.MachineID, page fleet.PageRequest) (api.Page[fleet.Report], error) {
-	if _, err := p.maySee(c, id); err != nil {
+	if _, err := mayTouch(c, p.loop.Inventory.Machine, id); err != nil {
 		return api.Page[fleet.Report]{}, err
 	}
 	return p.loop.Store.MachineReports(ctx, id, page)
@@ -95,8 +95,33 @@ func (p *Plane) RegisterMachine(ctx context.Context, c access.Caller, in api.Mac
 	if err := c.MayTouch(m); err != nil {
 		return fleet.Machine{}, err
 	}
-	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error { return pass.Register(ctx, m, c.Actor(), nil) })
+	if err := c.MaySetTags(nil, m.Tags.Operator); err != nil {
+		return fleet.Machine{}, err
+	}
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		if err := mayName(ctx, pass, c, in.ID); err != nil {
+			return err
+		}
+		return pass.Register(ctx, m, c.Actor(), nil)
+	})
 	return m, err
+}
+
+// mayName checks that a limited key may register a machine of that name: it is
+// not another's, nor one that the newest signed entry gives to others.
+func mayName(ctx context.Context, pass *loop.Pass, c access.Caller, id fleet.MachineID) error {
+	if !c.Limited() {
+		return nil
+	}
+	if _, known := pass.Machine(id); known {
+		_, err := mayTouch(c, pass.Machine, id)
+		return err
+	}
+	tags, signed, err := pass.Tx.NewestEntryTags(ctx, id)
+	if err != nil || !signed {
+		return err
+	}
+	return c.MayTouch(fleet.Machine{ID: id, Tags: fleet.NewTags(tags, nil)})
 }
 
 // update changes what operators set of a machine, and lets the rollouts that
@@ -104,11 +129,8 @@ func (p *Plane) RegisterMachine(ctx context.Context, c access.Caller, in api.Mac
 func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
 	var out fleet.Machine
 	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
-		m, ok := pass.Machine(id)
-		if !ok {
-			return loop.NoMachine(id)
-		}
-		if err := c.MayTouch(m); err != nil {
+		m, err := mayTouch(c, pass.Machine, id)
+		if err != nil {
 			return err
 		}
 		before := m
@@ -159,7 +181,8 @@ func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.Mach
 }
 
 // SetTags sets the operators' tags of a machine. Rollouts that were planned
-// before do not change (H19).
+// before do not change (H19). A limited key sets and removes its own tags only:
+// another would put the machine under other keys, or take it from them.
 func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
 	return p.update(ctx, c, id, fleet.ActionMachineTags, func(m *fleet.Machine) (map[string]string, error) {
 		if in.IfVersion != 0 && in.IfVersion != m.Version {
@@ -167,6 +190,9 @@ func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID
 		}
 		tags := fleet.NewTags(m.Tags.Signed, in.Tags)
 		if err := fleet.ValidateTags(tags.Operator); err != nil {
+			return nil, err
+		}
+		if err := c.MaySetTags(m.Tags.Operator, tags.Operator); err != nil {
 			return nil, err
 		}
 		detail := map[string]string{"from": fmt.Sprint(m.Tags.Operator), "to": fmt.Sprint(tags.Operator)}

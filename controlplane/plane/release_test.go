@@ -46,8 +46,8 @@ func TestCreateRelease_TakesWhatItsSignersSignedInTheOrderOfItsLine(t *testing.T
 		rest(time.Second)
 		must[fleet.Release](t)(w.plane().CreateRelease(ctx, alice, third))
 
-		page := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2}))
-		rest := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2, Cursor: page.Next}))
+		page := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, alice, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2}))
+		rest := must[api.Page[fleet.Release]](t)(w.plane().Releases(ctx, alice, fleet.ReleaseFilter{}, fleet.PageRequest{Limit: 2, Cursor: page.Next}))
 		var sequences []uint64
 		for _, r := range append(page.Items, rest.Items...) {
 			sequences = append(sequences, r.Header.Sequence)
@@ -83,7 +83,7 @@ func TestCreateRelease_RefusesForgeries(t *testing.T) {
 			t.Errorf("%s: reason %q, want %q (%v)", name, got, tc.want, err)
 		}
 	}
-	if page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), fleet.ReleaseFilter{}, fleet.PageRequest{})); len(page.Items) != 0 {
+	if page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), alice, fleet.ReleaseFilter{}, fleet.PageRequest{})); len(page.Items) != 0 {
 		t.Errorf("a refused release was kept: %+v", page.Items)
 	}
 	// O12: one that nothing uses goes, and its sequence is not given again.
@@ -232,23 +232,23 @@ func TestCaller_WithTagsTouchesTheirMachinesOnly(t *testing.T) {
 	w.pin()
 	w.fleetOf("web-01", "db-01")
 	must[fleet.Machine](t)(w.plane().SetTags(ctx, alice, "web-01", api.TagsRequest{Tags: []fleet.Tag{"web"}}))
-	digest := w.register("web-01", "db-01")
+	digest := w.register("web-01", "db-01", "db-02")
 	bob := access.Caller{Owner: "bob", Role: fleet.RoleAdmin, Tags: []fleet.Tag{"web"}}
 	for name, do := range map[string]func() error{
-		"roll out to all": func() error {
-			_, err := w.plane().CreateRollout(ctx, bob, api.RolloutRequest{Spec: spec(digest)})
-			return err
-		},
-		"dry run": func() error {
-			_, err := w.plane().CreateRollout(ctx, bob, api.RolloutRequest{Spec: spec(digest), DryRun: true})
-			return err
-		},
 		"lifecycle": func() error {
 			_, err := w.plane().SetLifecycle(ctx, bob, "db-01", api.LifecycleRequest{Lifecycle: fleet.Maintenance})
 			return err
 		},
 		"take it by a tag": func() error {
 			_, err := w.plane().SetTags(ctx, bob, "db-01", api.TagsRequest{Tags: []fleet.Tag{"web"}})
+			return err
+		},
+		"put its machine under another team": func() error {
+			_, err := w.plane().SetTags(ctx, bob, "web-01", api.TagsRequest{Tags: []fleet.Tag{"web", "db"}})
+			return err
+		},
+		"register a name that is signed for others": func() error {
+			_, err := w.plane().RegisterMachine(ctx, bob, api.MachineRequest{ID: "db-02", Tags: []fleet.Tag{"web"}})
 			return err
 		},
 		"token": func() error {
@@ -264,7 +264,13 @@ func TestCaller_WithTagsTouchesTheirMachinesOnly(t *testing.T) {
 			t.Errorf("%s: %v, want forbidden", name, err)
 		}
 	}
-	must[api.RolloutDetail](t)(w.plane().CreateRollout(ctx, bob, api.RolloutRequest{Spec: spec(digest, func(s *fleet.RolloutSpec) { s.Select = []string{"web-01"} })}))
+	// It rolls out to its machines, as if the release had no others.
+	for _, dry := range []bool{true, false} {
+		d := must[api.RolloutDetail](t)(w.plane().CreateRollout(ctx, bob, api.RolloutRequest{Spec: spec(digest), DryRun: dry}))
+		if want := [][]fleet.MachineID{{"web-01"}}; !cmp.Equal(d.Plan.Batches, want) || len(d.Plan.LeftOut) > 0 {
+			t.Errorf("dry run %t: the plan is %+v", dry, d.Plan)
+		}
+	}
 }
 
 // E10: doctor names the first audit entry that someone edited.

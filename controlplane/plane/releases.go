@@ -88,8 +88,11 @@ func followsLine(ctx context.Context, tx *store.Tx, h fleet.Header) error {
 }
 
 // Releases returns releases, newest first, also to a limited key: a header names
-// no machine.
-func (p *Plane) Releases(ctx context.Context, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
+// no machine. Which have an entry for a machine, a limited key hears of its own.
+func (p *Plane) Releases(ctx context.Context, c access.Caller, f fleet.ReleaseFilter, page fleet.PageRequest) (api.Page[fleet.Release], error) {
+	if f.Machine != "" && !p.reaches(c, f.Machine) {
+		return api.Page[fleet.Release]{Items: []fleet.Release{}}, nil
+	}
 	return p.loop.Store.Releases(ctx, f, page)
 }
 
@@ -145,12 +148,15 @@ func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet
 		if err != nil {
 			return err
 		}
-		if err := mayTouchEach(c, pass.Machine, machinesOf(release)); err != nil {
-			return err
+		if len(partOf(c, pass.Machine, machinesOf(release)).others) > 0 {
+			return fleet.Errorf(fleet.Forbidden, "release %s has machines that your key is not for", digest.Short())
 		}
 		users, err := pass.Tx.ReleaseUsers(ctx, digest)
 		if err != nil {
 			return err
+		}
+		if len(users) > 0 && c.Limited() {
+			users = []string{"a rollout or a machine"} // which may be another's
 		}
 		if len(users) > 0 {
 			return fleet.Errorf(fleet.Conflict, "release %s is used by %s", digest.Short(), strings.Join(users, ", "))

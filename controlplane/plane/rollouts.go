@@ -5,7 +5,6 @@ package plane
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -68,7 +68,11 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 	if err := p.mayRollOut(release, now); err != nil {
 		return rollout.State{}, api.Plan{}, err
 	}
-	machines := p.loop.Inventory.Machines()
+	machines, entries := p.loop.Inventory.Machines(), release.Entries
+	if c.Limited() { // what is not the caller's is as if it were not there
+		machines = slices.DeleteFunc(machines, func(m fleet.Machine) bool { return !c.Reaches(m) })
+		entries = slices.DeleteFunc(slices.Clone(entries), func(e fleet.Entry) bool { return !p.reaches(c, e.ID) })
+	}
 	current, err := p.currentEntries(ctx, machines)
 	if err != nil {
 		return rollout.State{}, api.Plan{}, err
@@ -79,16 +83,12 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 	}
 	s, plan, err := rollout.Build(rollout.Input{
 		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.Actor(), Now: now,
-		Entries: release.Entries, Machines: machines, Current: current,
+		Entries: entries, Machines: machines, Current: current,
 	})
 	if err != nil {
 		return s, plan, err
 	}
 	s.Rollout.Version = 1
-	if err := mayTouchEach(c, p.loop.Inventory.Machine, slices.Sorted(maps.Keys(s.Assignments))); err != nil {
-		return s, api.Plan{}, err
-	}
-	plan.LeftOut = slices.DeleteFunc(plan.LeftOut, func(l api.LeftOut) bool { return !p.reaches(c, l.Machine) })
 	return s, plan, nil
 }
 
@@ -136,37 +136,40 @@ func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (m
 	return current, nil
 }
 
-// Rollouts returns rollouts, newest first, to a limited key those that have one
-// of its machines; a page may then have fewer.
+// Rollouts returns rollouts, newest first, to a limited key its part of those
+// that have one of its machines.
 func (p *Plane) Rollouts(ctx context.Context, c access.Caller, f fleet.RolloutFilter, page fleet.PageRequest) (out api.Page[fleet.Rollout], err error) {
+	if !c.Limited() {
+		return p.loop.Store.Rollouts(ctx, f, page)
+	}
 	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
-		if out, err = r.Rollouts(ctx, f, page); err != nil || !c.Limited() {
-			return err
-		}
-		all := out.Items
-		out.Items = []fleet.Rollout{}
-		for _, v := range all {
-			found, err := p.reachedIn(ctx, r, c, v.ID)
-			if err != nil {
-				return err
+		parts := map[fleet.RolloutID]part{}
+		out, err = paging.Keep(page, store.RolloutOf, func(v fleet.Rollout) (bool, error) {
+			seen, err := p.readPart(ctx, r, c, v.ID)
+			if fleet.ErrorCode(err) == fleet.Forbidden {
+				return false, nil
 			}
-			if found != "" {
-				out.Items = append(out.Items, v)
-			}
+			parts[v.ID] = seen
+			return true, err
+		}, func(page fleet.PageRequest) (api.Page[fleet.Rollout], error) { return r.Rollouts(ctx, f, page) })
+		for i, v := range out.Items {
+			out.Items[i] = parts[v.ID].rollout(v)
 		}
-		return nil
+		return err
 	})
 	return out, err
 }
 
-// Rollout returns a rollout with its batches.
+// Rollout returns a rollout with its batches, to a limited key its part.
 func (p *Plane) Rollout(ctx context.Context, c access.Caller, id fleet.RolloutID) (api.RolloutDetail, error) {
 	var d api.RolloutDetail
 	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
-		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
+		if c.Limited() {
+			s, err := p.readState(ctx, r, c, id)
+			d.Rollout, d.Batches = s.Rollout, s.Batches
 			return err
 		}
-		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
+		if d.Rollout, err = r.Rollout(ctx, id); err != nil {
 			return err
 		}
 		d.Batches, err = r.Batches(ctx, id)
@@ -178,20 +181,42 @@ func (p *Plane) Rollout(ctx context.Context, c access.Caller, id fleet.RolloutID
 	return d, nil
 }
 
-// Assignments returns a rollout's machines by id, to a limited key its own; a
-// page may then have fewer.
+// readState reads the caller's part of a rollout.
+func (p *Plane) readState(ctx context.Context, r store.Reader, c access.Caller, id fleet.RolloutID) (rollout.State, error) {
+	v, err := r.Rollout(ctx, id)
+	if err != nil {
+		return rollout.State{}, unseen(c, id, err)
+	}
+	seen, err := p.readPart(ctx, r, c, id)
+	if err != nil {
+		return rollout.State{}, err
+	}
+	s, err := loop.ReadState(ctx, r, v)
+	if err != nil {
+		return rollout.State{}, err
+	}
+	return seen.state(*s), nil
+}
+
+// Assignments returns a rollout's machines by id, to a limited key its own.
 func (p *Plane) Assignments(ctx context.Context, c access.Caller, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
 	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
 		if _, err := r.Rollout(ctx, id); err != nil {
+			return unseen(c, id, err)
+		}
+		if _, err := p.readPart(ctx, r, c, id); err != nil {
 			return err
 		}
-		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
+		read := func(page fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+			return r.Assignments(ctx, id, f, page)
+		}
+		if !c.Limited() {
+			out, err = read(page)
 			return err
 		}
-		out, err = r.Assignments(ctx, id, f, page)
+		out, err = paging.Keep(page, store.AssignmentOf, func(a fleet.Assignment) (bool, error) { return p.reaches(c, a.Machine), nil }, read)
 		return err
 	})
-	out.Items = slices.DeleteFunc(out.Items, func(a fleet.Assignment) bool { return !p.reaches(c, a.Machine) })
 	return out, err
 }
 
@@ -206,7 +231,11 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		s, err := pass.State(ctx, id)
 		if err != nil {
-			return err
+			return unseen(c, id, err)
+		}
+		seen := partOf(c, pass.Machine, machinesIn(s))
+		if c.Limited() && len(seen.own) == 0 {
+			return noRollout(c, id)
 		}
 		if err := mayTouchAll(pass, c, s, in.Machines); err != nil {
 			return err
@@ -221,7 +250,8 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 		if err := pass.Step(ctx, s, rollout.Event{Command: &v}); err != nil {
 			return err
 		}
-		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches)}
+		after := seen.state(*s)
+		out = api.RolloutDetail{Rollout: after.Rollout, Batches: slices.Clone(after.Batches)}
 		return nil
 	})
 	return out, err
@@ -230,33 +260,29 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 // mayTouchAll checks a caller who is limited to tags against the machines that
 // a verb is about.
 func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fleet.MachineID) error {
-	if len(named) == 0 {
-		named = slices.Sorted(maps.Keys(s.Assignments))
+	if len(named) > 0 {
+		return mayTouchEach(c, pass.Machine, named)
 	}
-	return mayTouchEach(c, pass.Machine, named)
+	if len(partOf(c, pass.Machine, machinesIn(s)).others) > 0 {
+		return fleet.Errorf(fleet.Forbidden, "rollout %s has machines that your key is not for", s.Rollout.ID).
+			WithHint("retry, skip and revert of your own machines are possible: give --on")
+	}
+	return nil
 }
 
 // Explain says why a rollout, its batches and its machines have not ended, and
 // by when they must.
 func (p *Plane) Explain(ctx context.Context, c access.Caller, id fleet.RolloutID) ([]api.Waiting, error) {
-	var s *rollout.State
-	err := p.loop.Store.Read(ctx, func(r store.Reader) error {
-		v, err := r.Rollout(ctx, id)
-		if err != nil {
-			return err
-		}
-		if err := p.maySeeRollout(ctx, r, c, id); err != nil {
-			return err
-		}
-		s, err = loop.ReadState(ctx, r, v)
+	var s rollout.State
+	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+		s, err = p.readState(ctx, r, c, id)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	now := p.now()
-	waiting := rollout.Explain(*s, p.loop.World(now), now)
-	return slices.DeleteFunc(waiting, func(w api.Waiting) bool { return w.Machine != "" && !p.reaches(c, w.Machine) }), nil
+	return rollout.Explain(s, p.loop.World(now), now), nil
 }
 
 // DeleteRollout forgets a rollout that has ended. The error's code is Conflict
@@ -266,14 +292,17 @@ func (p *Plane) DeleteRollout(ctx context.Context, c access.Caller, id fleet.Rol
 	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		r, err := pass.Tx.Rollout(ctx, id)
 		if err != nil {
-			return err
+			return unseen(c, id, err)
 		}
 		machines, err := pass.Tx.RolloutMachines(ctx, id)
 		if err != nil {
 			return err
 		}
-		if err := mayTouchEach(c, pass.Machine, machines); err != nil {
-			return err
+		switch seen := partOf(c, pass.Machine, machines); {
+		case c.Limited() && len(seen.own) == 0:
+			return noRollout(c, id)
+		case len(seen.others) > 0:
+			return fleet.Errorf(fleet.Forbidden, "rollout %s has machines that your key is not for", id)
 		}
 		if pass.AtWork(id) || !r.State.Final() {
 			return fleet.Errorf(fleet.Conflict, "rollout %s is %s", id, r.State).WithHint("cancel it first")

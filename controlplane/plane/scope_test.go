@@ -117,7 +117,9 @@ func TestLimitedKey_SeesItsPartOfWhatIsShared(t *testing.T) {
 				t.Errorf("bob sees what %s waits for", v.Machine)
 			}
 		}
-		must[api.RolloutDetail](t)(w.plane().Rollout(ctx, bob, id))
+		if d := must[api.RolloutDetail](t)(w.plane().Rollout(ctx, bob, id)); d.Machines != 1 || d.Batches[0].Size != 1 || d.Batches[0].Counts.Pending != 1 || !slices.Equal(d.Spec.Select, []string{"web-01"}) {
+			t.Errorf("bob sees the rollout %+v", d)
+		}
 		if p := must[api.Page[fleet.Rollout]](t)(w.plane().Rollouts(ctx, eve, fleet.RolloutFilter{}, fleet.PageRequest{})); len(p.Items) != 0 {
 			t.Errorf("eve sees the rollouts %+v", p.Items)
 		}

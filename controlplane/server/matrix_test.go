@@ -31,9 +31,12 @@ of them: tags that operators set, and those of the machine's signed entry in the
 
 - **public**: needs no key.
 - **scoped**: a limited key may do it for its machines, and sees no others: it reads the entries of its machines in a release,
-  the rollouts that have one of its machines, and their assignments, reports and events. It writes only where every machine
-  concerned is its own: it registers and deletes releases with entries of its machines only, and manages keys that can do no
-  more than itself. A release's header names no machine; every reader sees it.
+  its part of the rollouts that have one of its machines, and their assignments, reports and events. It writes only where every
+  machine concerned is its own: it registers and deletes releases with entries of its machines only, and rolls a release out to
+  its machines as if there were no others. It registers machines under names that no signed entry gives to others, and sets and
+  removes its own tags only. It manages keys that can do no more than itself, and makes them, or gives them a new secret, for its
+  own owner only and until it ends itself. No answer tells whether there is a machine, a rollout or a key that it is not for. A
+  release's header names no machine; every reader sees it, and the sizes of the audit trail and of the event log.
 - **fleet-wide**: a limited key may not do it.
 
 | cell | meaning |
@@ -74,7 +77,9 @@ func newScene(t *testing.T) *scene {
 	web := w.release(admin, 3, db.Digest, "web-01")
 	s.own = s.requests(admin, "web", both.Digest, web.Digest)
 	s.other = s.requests(admin, "db", both.Digest, db.Digest)
-	must[fleet.Machine](t)(admin.SetTags(t.Context(), "web-01", api.TagsRequest{Tags: []fleet.Tag{"web", "last"}}))
+	for _, id := range []fleet.MachineID{"db-01", "web-01"} {
+		must[fleet.Machine](t)(admin.SetTags(t.Context(), id, api.TagsRequest{Tags: []fleet.Tag{fleet.Tag(strings.TrimSuffix(string(id), "-01")), "last"}}))
+	}
 	return s
 }
 
@@ -89,13 +94,14 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 	s.tb.Helper()
 	id := fleet.MachineID(team) + "-01"
 	rolled := must[api.RolloutDetail](s.tb)(admin.CreateRollout(s.ctx(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}}})).ID
-	key := s.limited(admin, fleet.RoleReadonly, team).Key.ID
+	owner := string(id) + "-admin"
+	key := must[api.NewKey](s.tb)(admin.CreateKey(s.ctx(), api.KeyRequest{Owner: owner, Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}})).Key.ID
 	bodies := map[string]any{
-		"createKey":       api.KeyRequest{Owner: "new", Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}},
+		"createKey":       api.KeyRequest{Owner: owner, Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}},
 		"createRelease":   s.signed(4, mine, id),
 		"registerMachine": api.MachineRequest{ID: fleet.MachineID("new-" + string(team)), Tags: []fleet.Tag{team}},
 		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
-		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"spare", team}},
+		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"last", team}},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}}},
 	}
 	out := map[string]request{}
@@ -239,7 +245,7 @@ func (s *scene) cellLimited(op api.Operation, role fleet.Role) string {
 	switch {
 	case own == http.StatusForbidden:
 		return "-"
-	case other == http.StatusForbidden:
+	case other == http.StatusForbidden || other >= 400 && other != own:
 		return "own"
 	}
 	// Of a read, the difference is what it tells of.

@@ -47,8 +47,8 @@ type diffIn struct {
 }
 
 func (o *operators) releaseOperations() {
-	handle(o, "listReleases", func(ctx context.Context, _ access.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
-		return o.plane.Releases(ctx, in.ReleaseFilter, in.PageRequest)
+	handle(o, "listReleases", func(ctx context.Context, c access.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
+		return o.plane.Releases(ctx, c, in.ReleaseFilter, in.PageRequest)
 	})
 	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
 		return o.plane.CreateRelease(ctx, c, in.Body)

@@ -26,8 +26,11 @@ func (r Reader) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.Ass
 	if err != nil {
 		return api.Page[fleet.Assignment]{}, fmt.Errorf("read assignments of %s: %w", id, err)
 	}
-	return paging.Cut(assignments, p, func(a fleet.Assignment) fleet.MachineID { return a.Machine }), nil
+	return paging.Cut(assignments, p, AssignmentOf), nil
 }
+
+// AssignmentOf is the place of an assignment in its rollout's list.
+func AssignmentOf(a fleet.Assignment) fleet.MachineID { return a.Machine }
 
 // AllAssignments returns all assignments of a rollout by machine id.
 func (r Reader) AllAssignments(ctx context.Context, id fleet.RolloutID) ([]fleet.Assignment, error) {

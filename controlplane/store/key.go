@@ -24,8 +24,11 @@ func (r Reader) Keys(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.K
 	if err != nil {
 		return api.Page[fleet.Key]{}, fmt.Errorf("list keys: %w", err)
 	}
-	return paging.Cut(keys, p, func(k fleet.Key) paging.TimeKey { return paging.TimeKey{At: k.CreatedAt, ID: k.ID} }), nil
+	return paging.Cut(keys, p, KeyOf), nil
 }
+
+// KeyOf is the place of an API key in a list.
+func KeyOf(k fleet.Key) paging.TimeKey { return paging.TimeKey{At: k.CreatedAt, ID: k.ID} }
 
 // AllKeys returns all API keys, oldest first.
 func (r Reader) AllKeys(ctx context.Context) ([]fleet.Key, error) {

@@ -73,6 +73,21 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 	return entries, nil
 }
 
+// NewestEntryTags returns the tags of a machine's entry in the newest release
+// that has one for it; false if none has.
+func (r Reader) NewestEntryTags(ctx context.Context, id fleet.MachineID) ([]fleet.Tag, bool, error) {
+	body, ok, err := first(ctx, r.q, column[string], `SELECT e.body FROM release_entry AS e JOIN release AS r ON r.digest = e.release_digest
+		WHERE e.machine_id = $1 ORDER BY r.registered_at DESC, r.sequence DESC LIMIT 1`, string(id))
+	var entry struct{ Tags []fleet.Tag }
+	if err == nil && ok {
+		err = parse(jsonColumn{body, &entry})
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read newest entry of %s: %w", id, err)
+	}
+	return entry.Tags, ok, nil
+}
+
 // LineHead is the newest release that a line has had.
 type LineHead struct {
 	Sequence fleet.Sequence

@@ -28,7 +28,12 @@ func (r Reader) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.Pag
 	if err != nil {
 		return api.Page[fleet.Rollout]{}, fmt.Errorf("list rollouts: %w", err)
 	}
-	return paging.Cut(rollouts, p, func(v fleet.Rollout) paging.TimeKey { return paging.TimeKey{At: v.CreatedAt, ID: string(v.ID)} }), nil
+	return paging.Cut(rollouts, p, RolloutOf), nil
+}
+
+// RolloutOf is the place of a rollout in a list.
+func RolloutOf(v fleet.Rollout) paging.TimeKey {
+	return paging.TimeKey{At: v.CreatedAt, ID: string(v.ID)}
 }
 
 // ActiveRollouts returns the rollouts that have not ended, or still hold a
