@@ -94,6 +94,7 @@ type Status struct {
 	Drift    bool             `json:"drift"`
 	Floor    *trust.Floor     `json:"floor,omitempty"`
 	Queued   int              `json:"queuedReports"`
+	Rejected disk.SetAside    `json:"rejectedReports"`
 	fleet.Generations
 }
 
@@ -113,7 +114,10 @@ func ReadStatus(o Options) (Status, error) {
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
 	}
-	s.Queued, err = disk.Dir(cfg.StateDir).Queued()
+	if s.Queued, err = disk.Dir(cfg.StateDir).Queued(); err != nil {
+		return s, err
+	}
+	s.Rejected, err = disk.Dir(cfg.StateDir).Rejected()
 	return s, err
 }
 
@@ -142,6 +146,9 @@ func (s Status) Text(out io.Writer) error {
 		line("drift", "the machine runs a system that its agent did not activate")
 	}
 	line("reports", fmt.Sprintf("%d queued", s.Queued))
+	if r := s.Rejected; r.Total > 0 {
+		line("rejected", fmt.Sprintf("%d reports that the control plane did not take; the newest %d are in outbox/rejected of the state directory", r.Total, r.Kept))
+	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }
