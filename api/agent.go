@@ -57,8 +57,11 @@ type Reports struct {
 	Reports []fleet.Report `json:"reports"`
 }
 
-// ReportsReply acknowledges reports that are durable now, by id. Rejected ones
-// are malformed and must not be sent again; Reasons says why, by id.
+// ReportsReply acknowledges reports that are durable now, by id. Rejected ones are
+// not stored and must not be sent again; Reasons says why, by id. An agent deletes
+// only what is accepted, and sets the rejected ones aside: an older control plane
+// may not understand what a newer agent reports. A request that is refused as a whole
+// as invalid or too large is sent again in parts, until one report is left to reject.
 type ReportsReply struct {
 	Accepted []string          `json:"accepted"`
 	Rejected []string          `json:"rejected"`

@@ -10,6 +10,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -64,24 +66,27 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
-	j, err := begin(cfg, o.Log)
+	k, err := load(cfg, nix.RootsDir)
 	if err != nil {
 		return err
 	}
+	j := k.journal
 	dir := disk.Dir(cfg.StateDir)
 	outbox, err := disk.OpenOutbox(dir.Outbox())
 	if err != nil {
 		return err
 	}
-	if err := dir.Sweep(); err != nil {
+	if err := errors.Join(dir.Sweep(), k.copy.Sweep()); err != nil {
 		return err
 	}
 	snap := machine.NewSnapshot(cfg.MachineID, j, o.Log)
+	k.tell(o.Log, snap.Seen(), outbox.Put)
 	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Floor: leaveFloor(cfg, snap.Journal, o.Log), Log: o.Log})
 	m := machine.New(machine.Config{
 		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
+		OnlyAPersonSetsTheFloor: k.damaged != nil,
 	})
-	e := &engine{save: dir.Journal().Save, report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
+	e := &engine{save: k.save(), report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
 	if err := dir.Releases(cfg.RunDir).Show(); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
@@ -110,18 +115,6 @@ func alongside(ctx context.Context, parts []func(context.Context), engine func(c
 		wg.Go(func() { part(ctx) })
 	}
 	engine(ctx)
-}
-
-// begin reads the journal and pins the root document of the running system.
-func begin(cfg config.Agent, log *slog.Logger) (states.Journal, error) {
-	j, lost, err := disk.Dir(cfg.StateDir).Journal().Load()
-	if err != nil {
-		return j, err
-	}
-	if lost {
-		log.Warn("the machine has no state: its floor will be that of the running release, or what nixfleet-agent adopt-floor sets")
-	}
-	return withRoot(cfg, j)
 }
 
 // withRoot pins the root document of the running system.

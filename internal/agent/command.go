@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -32,13 +33,11 @@ func Enroll(ctx context.Context, o Options, tokenFile string, anyFloor bool) (fl
 	if tokenFile == "" {
 		return "", fleet.Errorf(fleet.Invalid, "no enrolment token").WithHint("make one with nixfleet machine token %s, and name its file: nixfleet-agent enroll --token-file FILE", cfg.MachineID)
 	}
-	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
+	k, err := load(cfg, nix.RootsDir)
 	if err != nil {
 		return "", err
 	}
-	if j, err = withRoot(cfg, j); err != nil {
-		return "", err
-	}
+	j := k.journal
 	told := leaveFloor(cfg, func() states.Journal { return j }, o.Log)
 	if anyFloor {
 		told = leaveAnyFloor(cfg, j)
@@ -53,11 +52,11 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	if err != nil {
 		return err
 	}
-	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
+	k, err := load(cfg, nix.RootsDir)
 	if err != nil {
 		return err
 	}
-	if j.Trust.Floor != nil {
+	if k.journal.Trust.Floor != nil {
 		return fleet.Errorf(fleet.Conflict, "%s has a floor", cfg.MachineID).
 			WithHint("to run an older system, make a new release of it: nixfleet release create --from DIGEST")
 	}
@@ -95,6 +94,7 @@ type Status struct {
 	Drift    bool             `json:"drift"`
 	Floor    *trust.Floor     `json:"floor,omitempty"`
 	Queued   int              `json:"queuedReports"`
+	Rejected disk.SetAside    `json:"rejectedReports"`
 	fleet.Generations
 }
 
@@ -104,16 +104,20 @@ func ReadStatus(o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	j, _, err := disk.Dir(cfg.StateDir).Journal().Load()
+	k, err := load(cfg, nix.RootsDir)
 	if err != nil {
 		return Status{}, err
 	}
+	j := k.journal
 	g := machine.NewSnapshot(cfg.MachineID, j, o.Log).Generations()
 	s := Status{
 		Machine: cfg.MachineID, State: j.Step.State(), Step: j.Step, Waiting: j.Waiting, Work: j.Work, Current: j.Current, LastGood: j.LastGood,
 		Staged: j.Staged, Drift: j.Drifted(g.Running), Floor: j.Trust.Floor, Generations: g,
 	}
-	s.Queued, err = disk.Dir(cfg.StateDir).Queued()
+	if s.Queued, err = disk.Dir(cfg.StateDir).Queued(); err != nil {
+		return s, err
+	}
+	s.Rejected, err = disk.Dir(cfg.StateDir).Rejected()
 	return s, err
 }
 
@@ -142,6 +146,9 @@ func (s Status) Text(out io.Writer) error {
 		line("drift", "the machine runs a system that its agent did not activate")
 	}
 	line("reports", fmt.Sprintf("%d queued", s.Queued))
+	if r := s.Rejected; r.Total > 0 {
+		line("rejected", fmt.Sprintf("%d reports that the control plane did not take; the newest %d are in outbox/rejected of the state directory", r.Total, r.Kept))
+	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }

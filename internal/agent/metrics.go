@@ -72,6 +72,10 @@ func (m metrics) text() []byte {
 	fmt.Fprintf(&b, "nixfleet_agent_last_contact_seconds %d\n", unixOrZero(c.Last))
 	family("nixfleet_agent_reports_queued", "gauge", "Reports that the control plane has not acknowledged.")
 	fmt.Fprintf(&b, "nixfleet_agent_reports_queued %d\n", m.outbox.Len())
+	if r, err := m.outbox.SetAside(); err == nil {
+		family("nixfleet_agent_reports_rejected_total", "counter", "Reports that the control plane has rejected; the newest are kept on the machine.")
+		fmt.Fprintf(&b, "nixfleet_agent_reports_rejected_total %d\n", r.Total)
+	}
 
 	if r := m.machine.Checks(); r != nil {
 		family("nixfleet_agent_check_passing", "gauge", "1 if the check passes.")

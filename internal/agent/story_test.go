@@ -277,12 +277,24 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		now = next
 	})
 
-	// A17 E03 H13: without its state a machine accepts only what it runs, which
-	// it does not switch to again, and knows its floor from then on.
+	// A17 E03 H13: a machine that lost its state has its floor beside the GC roots.
+	// Without that copy it accepts only what it runs, which it does not switch to
+	// again, until a person says what its floor is.
 	part("state lost", func(t *testing.T) {
 		s.plane.update(func() { s.plane.orders = api.Orders{Etag: "none"} })
-		s.sh("systemctl stop nixfleet-agent; cd /var/lib/nixfleet/agent && find . -mindepth 1 ! -path './identity*' -delete; systemctl start nixfleet-agent")
+		lose := "systemctl stop nixfleet-agent; cd /var/lib/nixfleet/agent && find . -mindepth 1 ! -path './identity*' -delete; "
 		old := s.release(s.build(testbed.System{Generation: "13", Kernel: "2"}))
+		s.want(s.apply(now), fleet.OutcomeLive, "")
+		s.sh("nix-store --gc --print-dead > /dev/null")
+		s.want(s.apply(s.build(testbed.System{Generation: "13b", Kernel: "2"})), fleet.OutcomeLive, "") // the floor is that of the one before
+		now = s.sh("readlink -f /run/current-system")
+		s.sh(lose + "systemctl start nixfleet-agent")
+		s.give(old, 20*time.Second)
+		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonBelowFloor)
+		s.runs(now)
+
+		s.plane.update(func() { s.plane.orders = api.Orders{Etag: "none again"} })
+		s.sh(lose + "rm /nix/var/nix/gcroots/nixfleet/floor.json; systemctl start nixfleet-agent")
 		s.give(old, 20*time.Second)
 		s.plane.await("waiting agent", func() bool { return strings.Contains(s.plane.seen.Waiting, string(fleet.ReasonFloorUnknown)) })
 		r := s.apply(now)
@@ -290,6 +302,12 @@ func TestAgent_LivesThroughWhatHappensToMachines(t *testing.T) {
 		if r.Confirmed != "" {
 			t.Errorf("it was switched to again: %+v", r)
 		}
+		next := s.release(s.build(testbed.System{Generation: "13c", Kernel: "2"}))
+		s.give(next, 20*time.Second)
+		s.plane.await("agent that waits on", func() bool { return strings.Contains(s.plane.seen.Waiting, string(fleet.ReasonFloorUnknown)) })
+		s.sh(fmt.Sprintf("nixfleet-agent adopt-floor --sequence %d", s.seq))
+		s.want(s.outcome(), fleet.OutcomeLive, "")
+		now = s.sh("readlink -f /run/current-system")
 		s.give(old, 20*time.Second)
 		s.want(s.outcome(), fleet.OutcomeRefused, fleet.ReasonBelowFloor)
 		s.runs(now)

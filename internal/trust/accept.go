@@ -18,9 +18,9 @@ type Accepted struct {
 	// Line is the machine's line once this release runs: the header's, or the
 	// entry's nextLine.
 	Line fleet.Line `json:"line"`
-	// AdoptsFloor says that the state was lost and that the release is the one
-	// whose system is running: its sequence becomes the floor.
-	AdoptsFloor bool `json:"adoptsFloor,omitempty"`
+	// Granted says that the machine does not know its floor, and that an operator's
+	// grant lets it begin with this release.
+	Granted bool `json:"granted,omitempty"`
 }
 
 // Mark names the release for the floor.
@@ -65,7 +65,7 @@ func accept(s State, now int64, b Bundle) (Accepted, error) {
 		a.Line = e.NextLine
 	}
 	t := max(s.time(now), h.CreatedAt)
-	a.AdoptsFloor, err = s.checkFloor(a, t)
+	a.Granted, err = s.checkFloor(a, t)
 	return a, err
 }
 
@@ -153,17 +153,17 @@ func (s State) openEntry(h fleet.Header, b Bundle) (fleet.Entry, error) {
 	return e, nil
 }
 
-// checkFloor refuses what is below the floor. adopts says that the machine has
-// lost its state and runs this release: its sequence becomes the floor.
-func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
+// checkFloor refuses what is below the floor. A machine that does not know its floor
+// accepts what it runs, which sets none: several releases may have the same system.
+// It accepts another release by an operator's grant only.
+func (s State) checkFloor(a Accepted, t int64) (byGrant bool, err error) {
 	m := a.Mark()
 	granted := s.granted(fleet.GrantDowngrade, a.Digest, t)
 	if s.Floor == nil {
-		adopts = s.Running != "" && a.Entry.StorePath == s.Running
-		if !adopts && !granted {
+		if runs := s.Running != "" && a.Entry.StorePath == s.Running; !runs && !granted {
 			return false, refuse(fleet.ReasonFloorUnknown, "this machine does not know its floor, and the release is not what it runs")
 		}
-		return adopts, nil
+		return granted, nil
 	}
 	floor := s.Floor.At(m.Line, t)
 	if m.Sequence < floor.Sequence && !granted {
@@ -178,9 +178,10 @@ func (s State) checkFloor(a Accepted, t int64) (adopts bool, err error) {
 	return false, nil
 }
 
-// conflict reports whether two releases claim the same place.
+// conflict reports whether two releases claim the same place. A floor that a person
+// or a timestamp has set names no release.
 func conflict(a, b Mark) bool {
-	return a.Line == b.Line && a.Sequence == b.Sequence && a.Digest != b.Digest
+	return a.Line == b.Line && a.Sequence == b.Sequence && a.Digest != b.Digest && b.Digest != ""
 }
 
 // CheckClosure compares what was fetched with what was signed: the archive of

@@ -77,9 +77,10 @@ func TestRefusal_IsShortAndHasACode(t *testing.T) {
 	}
 }
 
-// A17: a machine that lost its state learns its floor from the release that it
-// runs, or from an operator's grant; then it accepts nothing below.
-func TestRecord_RestoresTheFloorOfALostState(t *testing.T) {
+// A17: a machine that does not know its floor may go on with what it runs. Its
+// floor stays unknown until an operator's grant: the attacker chooses among the
+// releases that have the system.
+func TestRecord_RestoresTheFloorOfALostStateByAGrantOnly(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	entry := trusttest.Entry("web-01", "running")
 	fifth, sixth := f.Release(f.Header(5), entry), f.Release(f.Header(6), trusttest.Entry("web-01", "new"))
@@ -87,12 +88,16 @@ func TestRecord_RestoresTheFloorOfALostState(t *testing.T) {
 	lost.Floor, lost.Running = nil, entry.StorePath
 
 	a, refusal := trust.Accept(lost, trusttest.Now, f.Bundle(fifth, "web-01"))
-	if refusal != nil || !a.AdoptsFloor {
-		t.Fatalf("adopts %v, %v", a.AdoptsFloor, refusal)
+	if refusal != nil || a.Granted {
+		t.Fatalf("granted %v, %v", a.Granted, refusal)
 	}
 	s := lost.Record(a, trusttest.Now)
-	if got := s.Floor.At("main", trusttest.Now); got != a.Mark() || s.Floor.Pending != nil {
-		t.Errorf("floor %v, pending %v", got, s.Floor.Pending)
+	if s.Floor != nil {
+		t.Errorf("floor %v", s.Floor)
+	}
+	s.Running = entry.StorePath
+	if _, r := trust.Accept(s, trusttest.Now, f.Bundle(sixth, "web-01")); r == nil || r.Reason != fleet.ReasonFloorUnknown {
+		t.Errorf("another release: %v", r)
 	}
 	if lost.Floor != nil || s.HighestSignedTime != a.Header.CreatedAt {
 		t.Errorf("floor before %v, highest signed time %d", lost.Floor, s.HighestSignedTime)
@@ -104,8 +109,8 @@ func TestRecord_RestoresTheFloorOfALostState(t *testing.T) {
 		t.Fatal(errs)
 	}
 	b, refusal := trust.Accept(lost, trusttest.Now, f.Bundle(sixth, "web-01"))
-	if refusal != nil || b.AdoptsFloor {
-		t.Fatalf("adopts %v, %v", b.AdoptsFloor, refusal)
+	if refusal != nil || !b.Granted {
+		t.Fatalf("granted %v, %v", b.Granted, refusal)
 	}
 	s = lost.Record(b, trusttest.Now).Activated(trusttest.Now)
 	want := &trust.Floor{Lines: map[fleet.Line]trust.Mark{},

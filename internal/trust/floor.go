@@ -146,6 +146,51 @@ func (f Floor) leave() Floor {
 	return f
 }
 
+// Join returns a floor that is nowhere below either of two copies, of which f says
+// what is pending. What only the other had pending, or had left, may become current
+// again within the window that began then.
+func (f Floor) Join(other Floor) Floor {
+	left := maps.Clone(f.Left)
+	if left == nil {
+		left = map[fleet.Digest]Activation{}
+	}
+	add := func(a Activation) {
+		if have, ok := left[a.Digest]; a.Current && (!ok || a.began(have)) {
+			left[a.Digest] = a
+		}
+	}
+	for _, a := range other.Left {
+		add(a)
+	}
+	switch p := other.Pending; {
+	case p == nil:
+	case f.Pending == nil || f.Pending.Mark != p.Mark:
+		add(*p)
+	case p.began(*f.Pending):
+		f.Pending = p
+	}
+	pending := f.Pending
+	out := Floor{Lines: f.Lines, Left: left}
+	for _, m := range other.Lines {
+		out = out.raiseTo(m)
+	}
+	for _, m := range f.Lines { // so that nothing below stays in Left
+		out = out.raiseTo(m)
+	}
+	if pending != nil && pending.Sequence > out.Lines[pending.Line].Sequence {
+		out.Pending = pending
+	}
+	if len(out.Left) == 0 {
+		out.Left = nil
+	}
+	return out
+}
+
+// began reports whether the window of a began, and before that of b.
+func (a Activation) began(b Activation) bool {
+	return a.ActivatedAt > 0 && (b.ActivatedAt == 0 || a.ActivatedAt < b.ActivatedAt)
+}
+
 // raiseTo makes m the floor of its line unless the floor is higher. Nothing is
 // pending then.
 func (f Floor) raiseTo(m Mark) Floor {
@@ -153,7 +198,7 @@ func (f Floor) raiseTo(m Mark) Floor {
 	if lines == nil {
 		lines = map[fleet.Line]Mark{}
 	}
-	if m.Sequence > lines[m.Line].Sequence {
+	if have := lines[m.Line]; m.Sequence > have.Sequence || m.Sequence == have.Sequence && have.Digest == "" {
 		lines[m.Line] = m
 	}
 	left := maps.Clone(f.Left)

@@ -184,15 +184,33 @@ func (s State) granted(kind fleet.GrantKind, d fleet.Digest, t int64) bool {
 	})
 }
 
+// TimestampFloor is the floor of a machine that has lost its own: the sequences that
+// a timestamp names which has not expired at now (Unix ms). It returns false if the
+// machine has a floor, or no such timestamp that names its line.
+func (s State) TimestampFloor(now int64) (Floor, bool) {
+	if s.Floor != nil || s.Timestamp == nil || s.Timestamp.Expires <= s.time(now) || ahead("timestamp", s.time(now), now) != nil {
+		return Floor{}, false
+	}
+	if _, named := s.Timestamp.Lines[s.Line]; !named {
+		return Floor{}, false
+	}
+	f := Floor{Lines: map[fleet.Line]Mark{}}
+	for l, n := range s.Timestamp.Lines {
+		f.Lines[l] = Mark{Line: l, Sequence: n}
+	}
+	return f, true
+}
+
 // Record says that a is about to be activated at now (Unix ms): the floor is
-// updated, and the time at which its header was signed is remembered.
+// updated, and the time at which its header was signed is remembered. A machine that
+// does not know its floor, and has no grant, does not learn it from a release.
 func (s State) Record(a Accepted, now int64) State {
 	s.HighestSignedTime = max(s.HighestSignedTime, a.Header.CreatedAt)
+	if s.Floor == nil && !a.Granted {
+		return s
+	}
 	if s.Floor == nil {
 		s.Floor = &Floor{Lines: map[fleet.Line]Mark{}}
-		if a.AdoptsFloor {
-			s.Floor.Lines[a.Header.Line] = a.Mark()
-		}
 	}
 	if left, ok := s.reverts(a.Mark(), s.time(now)); ok {
 		s.Reverted = cloneOrMake(s.Reverted)

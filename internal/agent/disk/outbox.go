@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func OpenOutbox(dir string) (*Outbox, error) {
 		o.next = max(o.next, seq+1)
 		r, err := o.read(seq)
 		if err != nil { // it could not be sent
-			if err := atomicfile.Remove(o.file(seq)); err != nil {
+			if err := o.setAside(seq, err.Error()); err != nil {
 				return nil, err
 			}
 			continue
@@ -162,20 +163,24 @@ func (o *Outbox) drop() error {
 	return err
 }
 
-// Batch returns the oldest reports, at most n.
+// Batch returns the oldest reports, at most n. A file that is no report is set
+// aside.
 func (o *Outbox) Batch(n int) ([]fleet.Report, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var out []fleet.Report
-	for _, q := range o.items[:min(n, len(o.items))] {
+	for i := 0; i < len(o.items) && len(out) < n; {
+		q := o.items[i]
 		r, err := o.read(q.seq)
-		if errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			out = append(out, r)
+			i++
 			continue
 		}
-		if err != nil {
+		if err := o.setAside(q.seq, err.Error()); err != nil {
 			return nil, err
 		}
-		out = append(out, r)
+		o.items = slices.Delete(slices.Clone(o.items), i, i+1)
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -15,7 +16,9 @@ import (
 const mostReports = 32
 
 // deliver sends the queued reports in order, until ctx ends (A09). When they
-// are too large together it sends fewer at once.
+// are too large together, or one of them is refused, it sends fewer at once. A
+// report that is refused by itself is set aside: an older or a newer control plane
+// may not understand it, and the others must not wait for it.
 func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures, waits := 0, backOff(20*time.Second)
 	size := mostReports
@@ -27,8 +30,13 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case fleet.ErrorCode(err) == fleet.TooLarge && len(batch) > 1:
+		case refused(err) && len(batch) > 1:
 			size = len(batch) / 2
+		case refused(err) && len(batch) == 1:
+			err = l.reject(map[string]string{batch[0].ID: err.Error()})
+			if err != nil && !wait.For(ctx, waits.NextBackOff()) {
+				return
+			}
 		case err != nil:
 			failures++
 			d := waits.NextBackOff()
@@ -59,11 +67,37 @@ func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) e
 	if err != nil {
 		return err
 	}
-	if len(reply.Rejected) > 0 {
-		l.Log.Error("the control plane rejects reports", "ids", reply.Rejected, "reasons", reply.Reasons)
-	}
 	if len(reply.Accepted)+len(reply.Rejected) == 0 {
 		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))
 	}
-	return l.Outbox.Sent(append(reply.Accepted, reply.Rejected...)...)
+	stored := make(map[string]bool, len(reply.Accepted))
+	for _, id := range reply.Accepted {
+		stored[id] = true
+	}
+	reasons := map[string]string{}
+	for _, id := range reply.Rejected {
+		if !stored[id] {
+			reasons[id] = fleet.CleanText(reply.Reasons[id], fleet.MaxMessage)
+		}
+	}
+	return errors.Join(l.Outbox.Sent(reply.Accepted...), l.reject(reasons))
+}
+
+// refused reports whether the request was refused for what is in it: sending the
+// same again cannot help.
+func refused(err error) bool {
+	switch fleet.ErrorCode(err) {
+	case fleet.Invalid, fleet.TooLarge:
+		return true
+	}
+	return false
+}
+
+// reject sets reports aside.
+func (l *Link) reject(reasons map[string]string) error {
+	if len(reasons) == 0 {
+		return nil
+	}
+	l.Log.Error("the control plane rejects reports", "reasons", reasons, "kept", l.Outbox.Rejected())
+	return l.Outbox.Reject(reasons)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -391,6 +392,55 @@ func TestDeliver_SendsFewerWhenTheyAreTooLarge(t *testing.T) {
 	})
 	if want := []int{32, 16, 8, 32, 16, 8, 24, 12, 6, 18, 9, 9}; !cmp.Equal(sizes, want) || took > time.Second {
 		t.Errorf("sent %v in %s, want %v at once", sizes, took, want)
+	}
+}
+
+// A control plane of another version refuses one report, by itself or with all that
+// came with it: the others arrive, and that one is set aside.
+func TestDeliver_SetsAsideWhatTheControlPlaneDoesNotTake(t *testing.T) {
+	for name, refuse := range map[string]func([]fleet.Report, *api.ReportsReply) error{
+		"by id": func(_ []fleet.Report, ack *api.ReportsReply) error {
+			ack.Rejected, ack.Reasons = []string{"r7"}, map[string]string{"r7": "bad kind"}
+			return nil
+		},
+		"the request": func([]fleet.Report, *api.ReportsReply) error { return fleet.Errorf(fleet.Invalid, "unknown field") },
+		"too large":   func([]fleet.Report, *api.ReportsReply) error { return fleet.Errorf(fleet.TooLarge, "too large") },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var got []string
+			p := &fakePlane{reports: func(r []fleet.Report) (api.ReportsReply, error) {
+				var ack api.ReportsReply
+				if slices.ContainsFunc(r, func(x fleet.Report) bool { return x.ID == "r7" }) {
+					if err := refuse(r, &ack); err != nil {
+						return ack, err
+					}
+				}
+				for _, x := range r {
+					if !slices.Contains(ack.Rejected, x.ID) {
+						got, ack.Accepted = append(got, x.ID), append(ack.Accepted, x.ID)
+					}
+				}
+				return ack, nil
+			}}
+			l, _ := testLink(t)
+			for i := range 20 {
+				if err := l.Outbox.Put(fleet.Report{ID: fmt.Sprint("r", i), Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			go func() {
+				for l.Outbox.Len() > 0 && wait.For(ctx, time.Millisecond) {
+				}
+				cancel()
+			}()
+			l.deliver(ctx, p)
+			kept, err := l.Outbox.SetAside()
+			if len(got) != 19 || l.Outbox.Len() != 0 || kept != (disk.SetAside{Kept: 1, Total: 1}) || err != nil {
+				t.Errorf("%s: %d arrived, %d queued, %+v set aside, %v", name, len(got), l.Outbox.Len(), kept, err)
+			}
+		})
 	}
 }
 

@@ -11,14 +11,20 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
-// adopted returns the floor that a person has left for the agent, unless the agent
-// knows its floor.
+// adopted returns the floor that a person has left for the agent, or the one that
+// the fleet's timestamp names, unless the agent knows its floor.
 func (m *Machine) adopted(j states.Journal) states.Input {
 	f, ok, err := m.dir().Floor().Take()
 	if err != nil {
 		m.log.Warn("the floor to adopt cannot be read", "error", err)
 	}
-	if !ok || j.Trust.Floor != nil {
+	if j.Trust.Floor != nil {
+		return nil
+	}
+	if !ok && !m.OnlyAPersonSetsTheFloor {
+		f, ok = m.trustState(j).TimestampFloor(m.Now().WallMs)
+	}
+	if !ok {
 		return nil
 	}
 	return states.Adopted{Floor: f}

@@ -69,3 +69,41 @@ func TestLearn_RefusesWhatIsSignedByOthers(t *testing.T) {
 		t.Errorf("%d refusals reported, want one for each document", n)
 	}
 }
+
+// A17: a machine that lost its floor takes the sequence that a fresh timestamp names
+// for its line; not if a copy of its floor is damaged, and never if it has one.
+func TestAdopted_TakesTheFloorThatAFreshTimestampNames(t *testing.T) {
+	f := trusttest.New(t, "test", func(r *fleet.Root) { trusttest.AddKey(r, fleet.TrustRoleTimestamp, "test-timestamp") })
+	now := time.Now().UnixMilli()
+	for name, tc := range map[string]struct {
+		line    fleet.Line
+		life    int64
+		known   bool
+		damaged bool
+		want    fleet.Sequence
+	}{
+		"fresh":        {"main", 3600_000, false, false, 9},
+		"expired":      {"main", -1, false, false, 0},
+		"other line":   {"staging", 3600_000, false, false, 0},
+		"floor known":  {"main", 3600_000, true, false, 0},
+		"copy damaged": {"main", 3600_000, false, true, 0},
+	} {
+		m := testMachine(t, &fakePlane{docs: map[fleet.Digest][]byte{"ts": f.Timestamp(fleet.Timestamp{
+			Version: 1, SignedAt: now - 1000, Expires: now + tc.life, Lines: map[fleet.Line]fleet.Sequence{tc.line: 9},
+		})}})
+		m.OnlyAPersonSetsTheFloor = tc.damaged
+		j := states.New()
+		j.Trust = f.State("web-01")
+		if !tc.known {
+			j.Trust.Floor = nil
+		}
+		j, _ = states.Next(j, m.learn(t.Context(), j, fleet.DocumentDigests{Timestamp: "ts"}), m.Now())
+		if j.Trust.Timestamp == nil {
+			t.Fatalf("%s: the timestamp is not learned", name)
+		}
+		in := m.adopted(j)
+		if a, ok := in.(states.Adopted); ok != (tc.want > 0) || ok && a.Floor.Lines["main"].Sequence != tc.want {
+			t.Errorf("%s: %+v", name, in)
+		}
+	}
+}

@@ -45,6 +45,9 @@ type Config struct {
 	Plane      ControlPlane
 	Supervisor host.Supervisor // nil: that of this machine
 	Outbox     *disk.Outbox
+	// OnlyAPersonSetsTheFloor says that the machine does not know its floor because
+	// a copy of it is damaged: a timestamp could name a lower one.
+	OnlyAPersonSetsTheFloor bool
 }
 
 // Machine carries out the steps of an attempt.

@@ -70,6 +70,14 @@ func (s Seen) Deviation(release fleet.Digest, began Moment, paths []string) flee
 	return r
 }
 
+// DamagedFloor reports that a copy of the machine's floor cannot be read.
+func (s Seen) DamagedFloor(message string) fleet.Report {
+	r := s.report(fleet.ReportRefusal)
+	r.Reason, r.Message = fleet.ReasonFloorUnknown, message
+	r.ID = s.id(Journal{}, fmt.Sprintln("damaged floor", s.At.BootID, message))
+	return r
+}
+
 func (s Seen) attempt(j Journal, kind fleet.ReportKind) fleet.Report {
 	w := j.Work
 	r := s.report(kind)

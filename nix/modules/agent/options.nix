@@ -170,7 +170,7 @@ in
     stateDir = lib.mkOption {
       type = types.path;
       default = "/var/lib/nixfleet/agent";
-      description = "Directory in which the agent keeps its journal, identity and trust state. It must survive reboots.";
+      description = "Directory in which the agent keeps its journal, identity and trust state. It must survive reboots. A second copy of the floor is kept beside the Nix store.";
     };
 
     checkConfig = lib.mkOption {
