@@ -56,9 +56,11 @@ func NewAgentClient(cfg AgentClientConfig) (*AgentClient, error) {
 	if cfg.DialContext == nil {
 		cfg.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	}
+	// A held check-in has one connection. The other calls share the second, which
+	// costs the control plane memory while it is open.
 	t := &http.Transport{
 		TLSClientConfig: conf, DialContext: cfg.DialContext, Protocols: new(http.Protocols),
-		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 2 * time.Minute, MaxIdleConns: 2, MaxIdleConnsPerHost: 2,
+		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 30 * time.Second, MaxConnsPerHost: 2, MaxIdleConns: 2, MaxIdleConnsPerHost: 2,
 	}
 	t.Protocols.SetHTTP1(true)
 	c, err := newCaller(cfg.BaseURL, "", cfg.UserAgent, t)

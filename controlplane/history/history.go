@@ -54,7 +54,12 @@ func (l *Log) Events(ctx context.Context, after int64, f fleet.EventFilter, idle
 		}
 		for {
 			next := l.loop.Events.Next()
-			events, err := l.loop.Store.Events(ctx, last, f, eventPage)
+			// What a filter leaves out up to here is not read again.
+			_, newest, err := l.loop.Store.EventRange(ctx)
+			var events []api.Event
+			if err == nil {
+				events, err = l.loop.Store.Events(ctx, last, f, eventPage)
+			}
 			if err != nil {
 				if ctx.Err() == nil {
 					yield(api.Event{}, err)
@@ -66,6 +71,9 @@ func (l *Log) Events(ctx context.Context, after int64, f fleet.EventFilter, idle
 					return
 				}
 				last = e.ID
+			}
+			if len(events) < eventPage {
+				last = max(last, newest)
 			}
 			if len(events) == 0 && !l.wait(ctx, next, idle, yield) {
 				return

@@ -20,9 +20,15 @@ func (r Reader) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.Ass
 	if err != nil {
 		return api.Page[fleet.Assignment]{}, err
 	}
-	assignments, err := list(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE rollout_id = $1
-		AND ($2 = '' OR state = $2) AND ($3 < 0 OR batch = $3) AND machine_id > $4 ORDER BY machine_id LIMIT $5`,
-		string(id), string(f.State), f.Batch, string(after), p.Size()+1)
+	var w where
+	w.and("rollout_id = ?", string(id))
+	w.is("state", string(f.State))
+	if f.Batch >= 0 {
+		w.and("batch = ?", f.Batch)
+	}
+	w.and("machine_id > ?", string(after))
+	rest, args := w.limited("machine_id", p.Size()+1)
+	assignments, err := list(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment`+rest, args...)
 	if err != nil {
 		return api.Page[fleet.Assignment]{}, fmt.Errorf("read assignments of %s: %w", id, err)
 	}

@@ -12,9 +12,18 @@ import (
 
 // Events returns at most limit events after an id, in order.
 func (r Reader) Events(ctx context.Context, after int64, f fleet.EventFilter, limit int) ([]api.Event, error) {
-	events, err := list(ctx, r.q, scanEvent, `SELECT id, at, body FROM event WHERE id > $1
-		AND ($2 = '' OR rollout_id = $2) AND ($3 = '' OR machine_id = $3) ORDER BY id LIMIT $4`,
-		after, string(f.Rollout), string(f.Machine), limit)
+	var w where
+	w.and("id > ?", after)
+	rollout := "rollout_id"
+	if f.Machine != "" { // of one machine there are fewer
+		w.and("machine_id = ? AND machine_id <> ''", string(f.Machine))
+		rollout = unindexed(rollout)
+	}
+	if f.Rollout != "" {
+		w.and(rollout+" = ? AND rollout_id <> ''", string(f.Rollout))
+	}
+	rest, args := w.limited("id", limit)
+	events, err := list(ctx, r.q, scanEvent, `SELECT id, at, body FROM event`+rest, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}

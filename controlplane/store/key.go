@@ -20,7 +20,7 @@ func (r Reader) Keys(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.K
 		return api.Page[fleet.Key]{}, err
 	}
 	keys, err := list(ctx, r.q, scanKey, `SELECT `+keyColumns+` FROM api_key
-		WHERE created_at > $1 OR created_at = $1 AND id > $2 ORDER BY created_at, id LIMIT $3`, after.At, after.ID, p.Size()+1)
+		WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3`, after.At, after.ID, p.Size()+1)
 	if err != nil {
 		return api.Page[fleet.Key]{}, fmt.Errorf("list keys: %w", err)
 	}

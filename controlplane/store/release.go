@@ -19,12 +19,16 @@ func (r Reader) Releases(ctx context.Context, f fleet.ReleaseFilter, p fleet.Pag
 	if err != nil {
 		return api.Page[fleet.Release]{}, err
 	}
-	releases, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release
-		WHERE ($1 = '' OR line = $1)
-		AND ($2 = '' OR EXISTS (SELECT 1 FROM release_entry WHERE release_digest = digest AND machine_id = $2))
-		AND ($3 = 0 OR registered_at < $3 OR registered_at = $3 AND digest < $4)
-		ORDER BY registered_at DESC, digest DESC LIMIT $5`,
-		string(f.Line), string(f.Machine), before.At, before.ID, p.Size()+1)
+	var w where
+	w.is("line", string(f.Line))
+	if f.Machine != "" {
+		w.and("EXISTS (SELECT 1 FROM release_entry WHERE release_digest = digest AND machine_id = ?)", string(f.Machine))
+	}
+	if before.At != 0 {
+		w.and("(registered_at, digest) < (?, ?)", before.At, before.ID)
+	}
+	rest, args := w.limited("registered_at DESC, digest DESC", p.Size()+1)
+	releases, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release`+rest, args...)
 	if err != nil {
 		return api.Page[fleet.Release]{}, fmt.Errorf("list releases: %w", err)
 	}

@@ -48,8 +48,13 @@ func (r Reader) MachineReports(ctx context.Context, id fleet.MachineID, p fleet.
 	if err != nil {
 		return api.Page[fleet.Report]{}, err
 	}
-	rows, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report WHERE machine_id = $1 AND ($2 = 0 OR seq < $2)
-		ORDER BY seq DESC LIMIT $3`, string(id), before, p.Size()+1)
+	var w where
+	w.and("machine_id = ?", string(id))
+	if before != 0 {
+		w.and("seq < ?", before)
+	}
+	rest, args := w.limited("seq DESC", p.Size()+1)
+	rows, err := list(ctx, r.q, scanInbox, `SELECT seq, body FROM machine_report`+rest, args...)
 	if err != nil {
 		return api.Page[fleet.Report]{}, fmt.Errorf("read reports of %s: %w", id, err)
 	}

@@ -19,12 +19,17 @@ func (r Reader) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.Pag
 	if err != nil {
 		return api.Page[fleet.Rollout]{}, err
 	}
-	rollouts, err := list(ctx, r.q, scanRollout, `SELECT `+rolloutColumns+` FROM rollout
-		WHERE ($1 = '' OR state = $1) AND ($2 = '' OR release_digest = $2)
-		AND ($3 = 0 OR state IN ('scheduled', 'running', 'paused', 'reverting'))
-		AND ($4 = 0 OR created_at < $4 OR created_at = $4 AND id < $5)
-		ORDER BY created_at DESC, id DESC LIMIT $6`,
-		string(f.State), string(f.Release), bit(f.Active), before.At, before.ID, p.Size()+1)
+	var w where
+	w.is("release_digest", string(f.Release))
+	w.is("state", string(f.State))
+	if f.Active {
+		w.and("state IN ('scheduled', 'running', 'paused', 'reverting')")
+	}
+	if before.At != 0 {
+		w.and("(created_at, id) < (?, ?)", before.At, before.ID)
+	}
+	rest, args := w.limited("created_at DESC, id DESC", p.Size()+1)
+	rollouts, err := list(ctx, r.q, scanRollout, `SELECT `+rolloutColumns+` FROM rollout`+rest, args...)
 	if err != nil {
 		return api.Page[fleet.Rollout]{}, fmt.Errorf("list rollouts: %w", err)
 	}

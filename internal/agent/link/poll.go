@@ -22,10 +22,12 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 		return
 	}
 	failures, waits := 0, backOff(every)
+	var a asker
+	defer a.calls.Wait()
 	for ctx.Err() == nil {
 		before, _ := l.reply()
 		begin := time.Now()
-		orders, err := l.ask(ctx, p, long)
+		orders, err := a.ask(ctx, l, p, long)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -75,28 +77,60 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 
 var errNews = errors.New("the machine has news")
 
-// ask makes one check-in. A held one ends when there is news.
-func (l *Link) ask(ctx context.Context, p controlPlane, long time.Duration) (api.Orders, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
-	told := l.news()
+// A held check-in is answered at once when a newer one begins. One that is not is
+// cut after supersededTime, and before a third one begins.
+const (
+	supersededTime = 5 * time.Second
+	thirdWaits     = 250 * time.Millisecond
+)
+
+// asker makes check-ins, one after the other. One that is held when there is news
+// is not cut, which would cost its connection: it ends when the next one begins.
+type asker struct {
+	calls sync.WaitGroup
+	// The call that a newer one took the place of; nil without one.
+	superseded <-chan struct{} // closed when it has ended
+	cut        func()
+}
+
+// ask makes one check-in. It returns errNews when there is news while it is held;
+// what it is answered then is left to the next.
+func (a *asker) ask(ctx context.Context, l *Link, p controlPlane, long time.Duration) (api.Orders, error) {
+	type answer struct {
+		orders api.Orders
+		err    error
+	}
+	told, in := l.news(), l.checkIn(long)
+	answered, ended := make(chan answer, 1), make(chan struct{})
+	call, cancel := context.WithCancel(ctx)
+	a.calls.Go(func() {
+		defer close(ended)
+		defer cancel()
+		orders, err := p.CheckIn(call, in)
+		answered <- answer{orders, err}
+	})
+	var changed <-chan struct{}
 	if long > 0 {
-		wg.Go(func() {
-			for l.waitForNews(ctx, long) {
-				if l.news() != told {
-					cancel(errNews)
-					return
-				}
-			}
-		})
+		changed = l.Machine.Changed()
 	}
-	orders, err := p.CheckIn(ctx, l.checkIn(long))
-	if errors.Is(context.Cause(ctx), errNews) && err != nil {
-		return orders, errNews
+	for {
+		select {
+		case v := <-answered:
+			return v.orders, v.err
+		case <-changed:
+		}
+		if l.news() == told {
+			continue
+		}
+		if a.superseded != nil { // two at once are enough
+			late := time.AfterFunc(thirdWaits, a.cut)
+			<-a.superseded
+			late.Stop()
+		}
+		a.superseded, a.cut = ended, cancel
+		time.AfterFunc(supersededTime, cancel)
+		return api.Orders{}, errNews
 	}
-	return orders, err
 }
 
 // waitForNews waits for d, or until there may be news. It reports whether ctx
