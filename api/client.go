@@ -33,6 +33,7 @@ type caller struct {
 	key       string // API key, or "" when a client certificate is the credential
 	userAgent string
 	http      *http.Client
+	echo      *echo // nil for agents, who have it in their bodies
 }
 
 // call is one request. Its path is already escaped.
@@ -142,9 +143,15 @@ func (c *caller) send(ctx context.Context, k call, body []byte) (*http.Response,
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
+	if c.echo != nil && c.echo.epoch() != "" {
+		req.Header.Set(EpochHeader, c.echo.epoch())
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(err)
+	}
+	if c.echo != nil {
+		c.echo.take(res.Header.Get(EpochHeader))
 	}
 	if res.StatusCode/100 == 2 {
 		return res, nil

@@ -24,6 +24,11 @@ type ClientConfig struct {
 	TLS       *tls.Config // instead of CAPem
 	UserAgent string
 	Timeout   time.Duration // of one try of a call, but Watch; 60 s if 0
+	// Epoch is the latest that was seen of this control plane, which the calls
+	// echo; "" if there is none. SawEpoch is called with each later one, by one
+	// goroutine at a time; nil to keep none.
+	Epoch    string
+	SawEpoch func(epoch string)
 	// Proxy is as in http.Transport. Nil for none: the environment is not read.
 	Proxy func(*http.Request) (*url.URL, error)
 }
@@ -71,6 +76,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	client.c.echo = &echo{last: cfg.Epoch, saw: cfg.SawEpoch}
 	if client.timeout == 0 {
 		client.timeout = time.Minute
 	}

@@ -149,8 +149,9 @@ type RolloutSpec struct {
 	OnFailure        OnFailure     `json:"onFailure"`
 	MaxParallel      int           `json:"maxParallel,omitempty"` // machines at work at once; 0: the whole batch
 	Offline          OfflinePolicy `json:"offline"`
-	OfflineAfterMs   int64         `json:"offlineAfterMs"` // how long a machine may be offline before Offline applies
-	Approve          bool          `json:"approve,omitempty"`
+	OfflineAfterMs   int64         `json:"offlineAfterMs"`           // how long a machine may be offline before Offline applies
+	Approve          bool          `json:"approve,omitempty"`        // each batch but the last waits for an approval
+	ApproveByOther   bool          `json:"approveByOther,omitempty"` // by another owner than the rollout's author; implies Approve
 
 	MinHealthyMs       int64 `json:"minHealthyMs"`       // how long the required checks have to pass
 	HealthyDeadlineMs  int64 `json:"healthyDeadlineMs"`  // from offered to healthy
@@ -175,6 +176,7 @@ func (s RolloutSpec) Defaults() RolloutSpec {
 	if s.Select == nil {
 		s.Select = []string{}
 	}
+	s.Approve = s.Approve || s.ApproveByOther
 	for _, d := range []struct {
 		field *int64
 		value int64

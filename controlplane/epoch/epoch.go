@@ -2,7 +2,8 @@
 
 // Package epoch notices a database that was wiped, or restored from an old
 // copy. An epoch is a point of the audit trail, with a code that only the
-// holder of the epoch key can make. Agents echo the last one that they got.
+// holder of the epoch key can make. Agents and operators' clients echo the last
+// one that they got.
 // One that the trail does not have is proof that the trail is not the one that
 // it was: rollouts pause until an operator has looked (E12).
 //
@@ -41,7 +42,7 @@ const (
 const (
 	metaMode       = "mode"
 	metaGeneration = "epoch-generation"
-	metaSeen       = "epoch-seen" // highest generation that an agent echoed
+	metaSeen       = "epoch-seen" // highest generation that was echoed
 )
 
 // ErrRestored refuses what must not be done with a database that may be an old
@@ -58,7 +59,7 @@ type point struct {
 	head       fleet.AuditHead
 }
 
-// Keeper hands out epochs and reads those that agents echo.
+// Keeper hands out epochs and reads those that are echoed.
 type Keeper struct {
 	loop *loop.Loop
 	key  []byte
@@ -148,13 +149,14 @@ func (k *Keeper) decode(text string) (point, bool) {
 	return e, err1 == nil && err2 == nil && hmac.Equal([]byte(k.encode(e)), []byte(text))
 }
 
-// Check compares an agent's echo with the audit trail, and pauses rollouts if
-// the trail does not have it.
-func (k *Keeper) Check(ctx context.Context, machine fleet.MachineID, echo string) error {
+// Check compares an echo with the audit trail, and pauses rollouts if the trail
+// does not have it. From is who echoes it, for the log; the code in it counts,
+// whoever that is.
+func (k *Keeper) Check(ctx context.Context, from, echo string) error {
 	k.mu.RLock()
 	mode, generation := k.mode, k.generation
 	k.mu.RUnlock()
-	if echo == "" || mode == Restored || k.issued.Contains(echo) {
+	if echo == "" || len(echo) > api.MaxEpoch || mode == Restored || k.issued.Contains(echo) {
 		return nil
 	}
 	e, ours := k.decode(echo)
@@ -170,7 +172,7 @@ func (k *Keeper) Check(ctx context.Context, machine fleet.MachineID, echo string
 	if e.generation == generation && e.head.Size == 0 {
 		return nil
 	}
-	k.loop.Log.Error("the database is older than what the fleet has seen; pausing rollouts", "machine", machine, "epoch", e.head.Size)
+	k.loop.Log.Error("the database is older than what the fleet has seen; pausing rollouts", "from", from, "epoch", e.head.Size)
 	return k.enterRestored(ctx, e)
 }
 

@@ -37,7 +37,7 @@ func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.Che
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
 		return api.Orders{}, err
 	}
-	if err := p.Epoch.Check(ctx, machine, in.Epoch); err != nil {
+	if err := p.Epoch.Check(ctx, "machine:"+string(machine), in.Epoch); err != nil {
 		return api.Orders{}, err
 	}
 	if err := p.takeIn(ctx, machine, in); err != nil {
@@ -115,16 +115,13 @@ func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 	if in.Machine != machine {
 		return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the check-in that of %.80q", machine, in.Machine)
 	}
-	if len(in.Epoch) > maxEcho {
-		in.Epoch = ""
-	}
 	if len(in.Have) > maxEcho {
 		in.Have = ""
 	}
 	return nil
 }
 
-// maxEcho bounds what an agent repeats from a reply, in bytes.
+// maxEcho bounds the mark that an agent repeats from a reply, in bytes.
 const maxEcho = 300
 
 // takeIn notes the contact, and writes what is new.

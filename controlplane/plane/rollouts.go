@@ -243,7 +243,7 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 		if p.Epoch.Mode() == epoch.Restored && verb != api.VerbCancel && verb != api.VerbPause {
 			return epoch.ErrRestored()
 		}
-		v := rollout.Command{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000)}
+		v := rollout.Command{Verb: verb, Actor: c.Actor(), Machines: in.Machines, Reason: fleet.CleanText(in.Reason, 1000), Part: len(seen.others) > 0}
 		if err := rollout.Check(*s, v); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
@@ -152,5 +153,33 @@ func TestLimitedKey_SeesItsPartOfWhatIsShared(t *testing.T) {
 			t.Errorf("pause by naming a machine: %v", err)
 		}
 		must[api.RolloutDetail](t)(w.plane().RolloutVerb(ctx, bob, id, api.VerbSkip, api.VerbRequest{Machines: []fleet.MachineID{"web-01"}}))
+	})
+}
+
+// Author and approver are compared by owner: another key of the author does not
+// approve, nor one that a limited author makes for somebody else.
+func TestRolloutVerb_WantsAnotherOwnersApproval(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx := t.Context()
+		w.pin()
+		w.fleetOf("web-01", "web-02")
+		_, stop := w.agents("web-01", "web-02")
+		defer stop()
+		id := w.rollOut(w.register("web-01", "web-02"), func(s *fleet.RolloutSpec) { s.ApproveByOther = true })
+		for must[api.RolloutDetail](t)(w.plane().Rollout(ctx, alice, id)).Batches[0].State != fleet.BatchGated {
+			rest(time.Second)
+		}
+		approve := func(c access.Caller) error {
+			_, err := w.plane().RolloutVerb(ctx, c, id, api.VerbApprove, api.VerbRequest{})
+			return err
+		}
+		if err := approve(access.Caller{Owner: "alice", KeyID: "k2", Role: fleet.RoleDeploy}); fleet.ErrorCode(err) != fleet.Forbidden {
+			t.Errorf("approved by another key of the author: %v", err)
+		}
+		if err := approve(access.Caller{Owner: "bob", KeyID: "k3", Role: fleet.RoleDeploy}); err != nil {
+			t.Errorf("approved by bob: %v", err)
+		}
+		w.until(id, fleet.RolloutCompleted)
 	})
 }

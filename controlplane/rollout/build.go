@@ -45,6 +45,10 @@ func Build(in Input) (State, api.Plan, error) {
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
+	if in.Spec.ApproveByOther && len(batches) < 2 {
+		return State{}, api.Plan{}, fleet.Errorf(fleet.Invalid, "rollout: it has one batch, so another owner's approval would hold up nothing").
+			WithHint("approvals are between batches: choose strategy canary or staged, and two machines or more")
+	}
 	state := State{
 		Rollout: fleet.Rollout{
 			ID: in.ID, Spec: in.Spec, State: fleet.RolloutScheduled, Machines: len(members),

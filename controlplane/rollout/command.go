@@ -4,13 +4,15 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // Check returns nil if the command is possible now. Else the error says what is:
-// its code is Conflict, or NotFound or Invalid for the machines that it names.
+// its code is Conflict, NotFound or Invalid for the machines that it names, or
+// Forbidden for what another has to do.
 func Check(state State, c Command) error {
 	r := state.Rollout
 	if !c.Verb.Valid() {
@@ -38,6 +40,10 @@ func Check(state State, c Command) error {
 		if b := state.Batches[r.Batch]; b.State != fleet.BatchGated || b.Approved {
 			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
 		}
+		if r.Spec.ApproveByOther && sameOwner(c.Actor, r.CreatedBy) {
+			return fleet.Errorf(fleet.Forbidden, "rollout %s waits for the approval of another owner than its author, %s", r.ID, r.CreatedBy).
+				WithHint("whichever key of yours it is: somebody else has to approve")
+		}
 	case api.VerbRetry, api.VerbSkip, api.VerbRevert:
 		return checkMachines(state, c)
 	}
@@ -58,6 +64,11 @@ func checkMachines(state State, c Command) error {
 		}
 		if !applies(c.Verb, a) {
 			return fleet.Errorf(fleet.Conflict, "%s: machine %s is %s", c.Verb, id, a.State).WithHint("%s", applicable(c.Verb))
+		}
+		if b := state.Batches[a.Batch]; c.Part && c.Verb == api.VerbSkip && b.State != fleet.BatchPassed && b.Index+1 < len(state.Batches) && b.Counts.Healthy == 0 {
+			// A skip by hand lets a batch pass of which nothing is known.
+			return fleet.Errorf(fleet.Forbidden, "skip: no machine of batch %d is healthy, so it could pass by this skip and open the next batch on machines that your key is not for", b.Index+1).
+				WithHint("an operator of the whole rollout can skip %s", id)
 		}
 	}
 	if len(c.Machines) > 0 {
@@ -212,6 +223,10 @@ func list(ids []fleet.MachineID) string {
 	}
 	return s
 }
+
+// sameOwner compares two actors of keys. Names of owners that differ in the case
+// of letters only are those of one person.
+func sameOwner(a, b string) bool { return strings.EqualFold(a, b) }
 
 func orElse(s, otherwise string) string {
 	if s == "" {

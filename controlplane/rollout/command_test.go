@@ -79,6 +79,56 @@ func TestCheck_Machines(t *testing.T) {
 	}
 }
 
+// Author and approver are compared by owner, whichever key each uses.
+func TestCheck_AsksForAnotherOwnersApproval(t *testing.T) {
+	s := spec("1", "100%")
+	s.ApproveByOther = true
+	if _, _, err := rollout.Build(input(1, s)); fleet.ErrorCode(err) != fleet.Invalid {
+		t.Errorf("one batch, which nobody would have to approve: %v", err)
+	}
+	m := newSim(t, 2, s)
+	m.state.Rollout.CreatedBy = "key:alice@example.org"
+	m.settle()
+	m.live(m.at(0, 0))
+	m.sleepTo(m.now + s.SoakMs + 1)
+	for actor, want := range map[string]fleet.Code{"key:alice@example.org": fleet.Forbidden, "key:Alice@Example.org": fleet.Forbidden, "key:bob": ""} {
+		c := rollout.Command{Verb: api.VerbApprove, Actor: actor}
+		if err := rollout.Check(m.state, c); fleet.ErrorCode(err) != want {
+			t.Errorf("approved by %s: %v, want code %q", actor, err, want)
+		}
+		if want != "" {
+			m.step(rollout.Event{Command: &c})
+		}
+	}
+	if b := m.state.Batches[0]; b.State != fleet.BatchGated || !strings.Contains(b.Why, "another owner than key:alice@example.org") {
+		t.Errorf("batch 1 is %s: %s", b.State, b.Why)
+	}
+	m.step(rollout.Event{Command: &rollout.Command{Verb: api.VerbApprove, Actor: "key:bob"}})
+	if b := m.state.Batches[1]; b.State != fleet.BatchOpen {
+		t.Errorf("batch 2 is %s after another owner's approval", b.State)
+	}
+}
+
+// Whoever is for a part of a rollout does not let a batch pass for the others of
+// which nothing is known.
+func TestCheck_SkipOfAPartLeavesAHealthyMachine(t *testing.T) {
+	m := newSim(t, 4, spec("2", "100%"))
+	m.settle()
+	skip := func(id fleet.MachineID) error {
+		return rollout.Check(m.state, rollout.Command{Verb: api.VerbSkip, Machines: []fleet.MachineID{id}, Part: true})
+	}
+	if err := skip(m.at(0, 0)); fleet.ErrorCode(err) != fleet.Forbidden {
+		t.Errorf("before one is healthy: %v", err)
+	}
+	m.live(m.at(0, 1))
+	if err := skip(m.at(0, 0)); err != nil {
+		t.Errorf("beside a healthy one: %v", err)
+	}
+	if err := skip(m.at(1, 0)); err != nil {
+		t.Errorf("of the last batch: %v", err)
+	}
+}
+
 func TestStep_VerbsAreAudited(t *testing.T) {
 	m := newSim(t, 2, spec("1", "100%"))
 	m.settle()

@@ -43,6 +43,8 @@ type Command struct {
 	Actor    string
 	Machines []fleet.MachineID // empty: all that it can apply to
 	Reason   string
+	// Part: the actor is not for all machines of the rollout.
+	Part bool
 }
 
 // World is what the engine may know of the fleet, read in the transaction that

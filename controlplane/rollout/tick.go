@@ -266,6 +266,8 @@ func (st *step) gate(b *fleet.Batch) string {
 	switch {
 	case b.Approved || b.Index+1 == len(st.batches):
 		return ""
+	case st.spec().ApproveByOther:
+		return fmt.Sprintf("batch %d waits for the approval of another owner than %s before batch %d opens", b.Index+1, st.rollout.CreatedBy, b.Index+2)
 	case st.spec().Approve:
 		return fmt.Sprintf("batch %d waits for approval before batch %d opens", b.Index+1, b.Index+2)
 	case b.Counts.Healthy == 0 && b.Acknowledged == 0 && !st.skippedByHand(b.Index):

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -21,7 +22,8 @@ type record struct {
 	err       error
 	held      bool // a long poll or a stream: its duration is not measured
 	status    int
-	bodyRead  func() bool // called when the body of an agent's call was read; false if it was cut
+	epoch     func() string // for the reply's api.EpochHeader, as of when the reply begins; nil for none
+	bodyRead  func() bool   // called when the body of an agent's call was read; false if it was cut
 }
 
 type recordKey struct{}
@@ -31,23 +33,27 @@ func recordOf(ctx context.Context) *record {
 	return r
 }
 
-// statusWriter remembers the status. Unwrap lets http.ResponseController reach
-// the real writer.
+// statusWriter remembers the status, and completes the headers. Unwrap lets
+// http.ResponseController reach the real writer.
 type statusWriter struct {
 	http.ResponseWriter
+	rec    *record
 	status int
 }
 
 func (w *statusWriter) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		if w.rec.epoch != nil {
+			w.Header().Set(api.EpochHeader, w.rec.epoch())
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *statusWriter) Write(b []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(b)
 }
@@ -61,7 +67,7 @@ func (s *Server) observe(listener string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		rec := &record{operation: "none", remote: r.RemoteAddr}
-		sw := &statusWriter{ResponseWriter: w}
+		sw := &statusWriter{ResponseWriter: w, rec: rec}
 		defer func() {
 			v := recover()
 			if v != nil && v != http.ErrAbortHandler {

@@ -253,8 +253,14 @@ func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
+	// Before the key: a database that is an old copy may not know it.
+	if err := o.plane.Epoch.Check(r.Context(), rec.remote, r.Header.Get(api.EpochHeader)); err != nil {
+		o.refuse(rec, err).write(w)
+		return
+	}
 	c, err := o.authenticate(r)
 	if err == nil {
+		rec.epoch = o.plane.Epoch.Token
 		err = c.MayDo(op)
 	}
 	rec.caller = c.Owner

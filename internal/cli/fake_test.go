@@ -47,6 +47,8 @@ type plane struct {
 	mu          sync.Mutex
 	keys        []string // of the calls, in order
 	paths       []string
+	echoes      []string // epochs of the calls, in order
+	epoch       string   // of its replies
 	machines    []fleet.Machine
 	releases    []fleet.Release
 	envelopes   map[fleet.Digest][]byte // of the releases
@@ -107,6 +109,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.keys = append(p.keys, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	p.paths = append(p.paths, r.URL.Path)
+	p.echoes = append(p.echoes, r.Header.Get(api.EpochHeader))
+	w.Header().Set(api.EpochHeader, p.epoch)
 	p.mu.Unlock()
 	if p.fail != nil {
 		refuse(w, p.fail)

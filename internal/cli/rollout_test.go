@@ -29,9 +29,9 @@ func TestRolloutCreate_SendsWhatWasTyped(t *testing.T) {
 		"--canary web-01 --max-failures 10% --max-failures-total 5% --on-failure revert-all": func(s *fleet.RolloutSpec) {
 			s.Canaries, s.MaxFailures, s.MaxFailuresTotal, s.OnFailure = []string{"web-01"}, fleet.Amount{N: 10, Percent: true}, &five, fleet.RevertAll
 		},
-		"--offline skip --offline-after 1h --soak 90s --min-healthy 1ms --healthy-deadline 1m --max-parallel 3 --approve": func(s *fleet.RolloutSpec) {
+		"--offline skip --offline-after 1h --soak 90s --min-healthy 1ms --healthy-deadline 1m --max-parallel 3 --approve-by-other": func(s *fleet.RolloutSpec) {
 			s.Offline, s.OfflineAfterMs, s.SoakMs, s.MinHealthyMs, s.HealthyDeadlineMs = fleet.OfflineSkip, 3600e3, 90e3, 1, 60e3
-			s.MaxParallel, s.Approve = 3, true
+			s.MaxParallel, s.Approve, s.ApproveByOther = 3, true, true
 		},
 	} {
 		want := usual

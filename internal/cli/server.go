@@ -4,9 +4,11 @@ package cli
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/seen"
 )
 
 // server is a control plane and the key to use there.
@@ -175,6 +177,21 @@ func (a *app) shellClient() (*api.Client, error) {
 	return a.client()
 }
 
+// connect returns a client that echoes what this user has seen of the control
+// plane, so that an old copy of its database is noticed (E12). Without a place to
+// keep that, it goes on without.
 func (a *app) connect(s server) (*api.Client, error) {
-	return api.NewClient(api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version})
+	conf := api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version}
+	if at, err := seen.At(a.Env, s.URL); err == nil && s.Key != "" {
+		warn := sync.OnceFunc(func() { a.Say("warning: %v", err) })
+		if conf.Epoch, err = at.Epoch(); err != nil {
+			warn()
+		}
+		conf.SawEpoch = func(epoch string) {
+			if err = at.KeepEpoch(epoch); err != nil {
+				warn()
+			}
+		}
+	}
+	return api.NewClient(conf)
 }

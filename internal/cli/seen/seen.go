@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // Package seen keeps what a user has seen at each control plane: the audit
-// checkpoint, and the newest release of each line.
+// checkpoint, the newest release of each line, and the latest epoch.
 //
 // It never believes a control plane that shows less than it did.
 package seen
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
@@ -47,6 +48,25 @@ func (p Place) Audit() (*fleet.AuditHead, error) {
 
 // SaveAudit keeps an audit head.
 func (p Place) SaveAudit(h fleet.AuditHead) error { return write(p.AuditFile(), h) }
+
+func (p Place) epochFile() string { return filepath.Join(p.dir, "epoch-"+p.name) }
+
+// Epoch returns the latest epoch that was seen; "" if none was.
+func (p Place) Epoch() (string, error) {
+	var epoch string
+	err := read(p.epochFile(), &epoch)
+	return epoch, err
+}
+
+// KeepEpoch remembers an epoch, if no later one was seen: by another program, for
+// example.
+func (p Place) KeepEpoch(epoch string) error {
+	have, err := p.Epoch()
+	if err != nil || !api.EpochAfter(epoch, have) {
+		return err
+	}
+	return write(p.epochFile(), epoch)
+}
 
 // read decodes a file into v, which stays as it is if there is none.
 func read(file string, v any) error {
