@@ -405,7 +405,8 @@ func TestBetter(t *testing.T) {
 }
 
 // The CA and the certificate are used as they are in their files, without a
-// restart; while they are being written, what was there stays in use.
+// restart; while they are being written, what was there stays in use. E07: a control
+// plane with a good certificate of another CA is refused.
 func TestClient_ReadsRenewedFiles(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	id := &identity{cfg: a.config(t)}
