@@ -80,8 +80,11 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 // NewestEntryTags returns the tags of a machine's entry in the newest release
 // that has one for it; false if none has.
 func (r Reader) NewestEntryTags(ctx context.Context, id fleet.MachineID) ([]fleet.Tag, bool, error) {
-	body, ok, err := first(ctx, r.q, column[string], `SELECT e.body FROM release_entry AS e JOIN release AS r ON r.digest = e.release_digest
-		WHERE e.machine_id = $1 ORDER BY r.registered_at DESC, r.sequence DESC LIMIT 1`, string(id))
+	// Releases from the newest on, until one has the machine: entries have no index
+	// by machine, which would grow with every release.
+	body, ok, err := first(ctx, r.q, column[string], `SELECT e.body FROM release AS r
+		CROSS JOIN release_entry AS e ON e.release_digest = r.digest AND e.machine_id = $1
+		ORDER BY r.registered_at DESC, r.digest DESC LIMIT 1`, string(id))
 	var entry struct{ Tags []fleet.Tag }
 	if err == nil && ok {
 		err = parse(jsonColumn{body, &entry})

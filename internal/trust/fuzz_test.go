@@ -267,3 +267,71 @@ func FuzzCheckAgain(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseDraft reads a document that somebody sends to be signed: what is taken is
+// of one kind, keeps its bytes, and counts no signature but those of the keys that
+// may sign it.
+func FuzzParseDraft(f *testing.F) {
+	acme := tt.New(f, "acme", nil)
+	grant := tt.Payload(f, fleet.Grant{FleetID: "acme", Kind: fleet.GrantStale, Digest: fleet.SHA256(nil), Machines: []fleet.MachineID{"web-01"}, SignedAt: tt.Now, Expires: tt.Now + tt.Day})
+	f.Add(acme.RootEnvelope)
+	f.Add(acme.Release(acme.Header(1), tt.Entry("web-01", "a")).Envelope)
+	f.Add(acme.Sign(fleet.TypeGrant, grant, "acme-operator"))
+	f.Add(acme.Sign(fleet.TypeGrant, grant, "stranger"))
+	f.Add(trust.Envelope{PayloadType: fleet.TypeGrant, Payload: grant}.Encode())
+	f.Add([]byte(`{"payloadType":"text/plain","payload":"e30=","signatures":[]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := trust.ParseDraft(data)
+		if err != nil {
+			wantReason(t, err)
+			return
+		}
+		kinds := 0
+		for _, set := range []bool{d.Root != nil, d.Timestamp != nil, d.Revocations != nil, d.Grant != nil, d.Header != nil} {
+			if set {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			t.Fatalf("%s is of %d kinds", data, kinds)
+		}
+		back, err := trust.ParseDraft(d.Envelope.Encode())
+		if err != nil || !reflect.DeepEqual(back, d) {
+			t.Fatalf("%+v became %+v, %v", d, back, err)
+		}
+		quorums, err := d.Quorums(&acme.Root)
+		if err != nil {
+			wantReason(t, err)
+			return
+		}
+		for _, q := range quorums {
+			if q.Met() && len(d.Envelope.Signatures) < q.Need {
+				t.Fatalf("%d signatures meet %+v", len(d.Envelope.Signatures), q)
+			}
+		}
+		keys, need := trust.RoleKeys(acme.Root, d.Role())
+		if err := d.Envelope.Verify(keys, need); d.Root == nil && quorums[0].Met() != (err == nil) {
+			t.Fatalf("%s: quorum %+v, and Verify says %v", data, quorums[0], err)
+		}
+	})
+}
+
+// FuzzParsePublicKey reads a public key as others send it: what is taken is a key of
+// 32 bytes, is written again with the same meaning, and fits a terminal.
+func FuzzParsePublicKey(f *testing.F) {
+	f.Add(tt.Key("release").PublicKey().String())
+	f.Add("name:AAAA")
+	f.Add("\x1b[2J:" + tt.Key("release").PublicKey().String())
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := trust.ParsePublicKey(text)
+		if err != nil {
+			return
+		}
+		if len(k.Key) != 32 || strings.ContainsFunc(k.String(), unicode.IsControl) {
+			t.Fatalf("%q is %q", text, k)
+		}
+		if back, err := trust.ParsePublicKey(k.String()); err != nil || !reflect.DeepEqual(back, k) {
+			t.Fatalf("%q became %q, %v", k, back, err)
+		}
+	})
+}
