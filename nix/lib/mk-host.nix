@@ -30,14 +30,15 @@ let
     x86_64-darwin = macos;
   };
 
+  inherit (import ./priorities.nix lib) chosen;
   host = {
     _file = "mkHost ${hostName}";
-    networking.hostName = lib.mkDefault hostName;
-    nixpkgs.hostPlatform = lib.mkDefault platform;
+    networking.hostName = chosen hostName;
+    nixpkgs.hostPlatform = chosen platform;
     inherit hostSpec;
   }
   // lib.optionalAttrs (stateVersion != null) {
-    system.stateVersion = lib.mkDefault stateVersion;
+    system.stateVersion = chosen stateVersion;
   };
 
   nixos = nixpkgs.lib.nixosSystem {

@@ -4,6 +4,13 @@
 { config, lib, ... }:
 let
   cfg = config.services.nixfleet-cache;
+  # Where another installer owns Nix, as on many Macs, nix.settings is written nowhere.
+  isManaged = config.nix.enable or true;
+  substituter =
+    toString cfg.url
+    + lib.optionalString (cfg.priority != null) (
+      (if lib.hasInfix "?" (toString cfg.url) then "&" else "?") + "priority=${toString cfg.priority}"
+    );
 in
 {
   options.services.nixfleet-cache = {
@@ -32,15 +39,16 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    nix.settings = {
-      extra-substituters = lib.optional (cfg.url != null) (
-        cfg.url
-        + lib.optionalString (cfg.priority != null) (
-          (if lib.hasInfix "?" cfg.url then "&" else "?") + "priority=${toString cfg.priority}"
-        )
-      );
+    nix.settings = lib.mkIf isManaged {
+      extra-substituters = lib.optional (cfg.url != null) substituter;
       extra-trusted-public-keys = lib.optional (cfg.publicKey != null) cfg.publicKey;
     };
+
+    warnings = lib.optional (!isManaged && cfg.url != null && cfg.publicKey != null) ''
+      services.nixfleet-cache has no effect, because nix.enable is false: another program writes Nix's settings. Add these lines to them, with Determinate's Nix in /etc/nix/nix.custom.conf:
+      extra-substituters = ${substituter}
+      extra-trusted-public-keys = ${cfg.publicKey}
+    '';
 
     assertions = [
       {

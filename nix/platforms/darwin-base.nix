@@ -8,6 +8,7 @@
 }:
 let
   cfg = config.nixfleet.darwin-base;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "darwin";
@@ -17,8 +18,8 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
-        programs.bash.enable = lib.mkDefault true;
-        programs.zsh.enable = lib.mkDefault true;
+        programs.bash.enable = suggest true;
+        programs.zsh.enable = suggest true;
 
         # macOS reads this folder before its own settings, and uses the first value that it finds.
         environment.etc."ssh/sshd_config.d/010-nixfleet.conf".text = ''
@@ -29,7 +30,7 @@ in
       }
       # Newer nix-darwin only; with older ones, enable Remote Login by hand.
       (lib.optionalAttrs (options.services ? openssh.enable) {
-        services.openssh.enable = lib.mkDefault true;
+        services.openssh.enable = suggest true;
       })
     ]
   );

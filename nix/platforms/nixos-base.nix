@@ -1,49 +1,68 @@
 # SPDX-License-Identifier: MIT
-# Platform module nixos-base: what every NixOS host needs to boot, get an address and be reached by SSH,
-# whatever its role. With the hardware-configuration.nix of nixos-generate-config it can be deployed.
-{ config, lib, ... }:
+# Platform module nixos-base: what every NixOS host needs to be reached by SSH, whatever its role, and an error
+# for a host that nothing boots.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
-  inherit (lib) mkDefault mkIf mkOption;
   cfg = config.nixfleet.nixos-base;
+  inherit (import ../lib/priorities.nix lib) suggest;
+  inherit (config.boot.loader) grub;
+
+  # Accounts of people who have no key: sshd must let them in as before.
+  sshd = config.services.openssh;
+  hasOwnSshd = options.services.openssh.enable.highestPrio < 1200;
+  needPassword = lib.filter (
+    user:
+    user.isNormalUser
+    && user.openssh.authorizedKeys.keys == [ ]
+    && user.openssh.authorizedKeys.keyFiles == [ ]
+  ) (lib.attrValues config.users.users);
+  keysOnly = !hasOwnSshd || needPassword == [ ];
 in
 {
   _class = "nixos";
 
   options.nixfleet.nixos-base = {
-    enable = lib.mkEnableOption "a boot loader, DHCP, a synchronised clock and an SSH server that takes keys only";
+    enable = lib.mkEnableOption "an SSH server that takes keys only, a bounded number of boot entries, and an error if the host has no boot loader";
 
-    bootLoader = mkOption {
+    bootLoader = lib.mkOption {
       type = lib.types.bool;
       default = !config.boot.isContainer;
       defaultText = lib.literalExpression "!config.boot.isContainer";
       description = ''
-        Whether to use systemd-boot (UEFI) when no other boot loader is declared. A GRUB device, a BIOS
-        disk template, {option}`nixfleet.hardware.legacyBoot` and lanzaboote all take precedence.
+        Whether a host without a boot loader is an error. NixFleet chooses none: set one of
+        {option}`boot.loader`, or use a disk template, {option}`nixfleet.hardware.legacyBoot` or
+        {option}`nixfleet.hardware.secureBoot`.
       '';
     };
   };
 
-  config = mkIf cfg.enable {
-    # A lower priority than mkDefault, so that modules with a boot loader of their own override it.
-    boot.loader.systemd-boot.enable = mkIf (cfg.bootLoader && config.boot.loader.grub.device == "") (
-      lib.mkOverride 1250 true
-    );
-    boot.loader.efi.canTouchEfiVariables = mkIf config.boot.loader.systemd-boot.enable (
-      mkDefault true
-    );
-    # When /boot is full, every later switch fails.
-    boot.loader.systemd-boot.configurationLimit = mkDefault 20;
-    boot.loader.grub.configurationLimit = mkDefault 20;
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        # NixOS enables GRUB where nothing else is declared, and then has no disk to write it to.
+        assertion = cfg.bootLoader && grub.enable -> grub.mirroredBoots != [ ];
+        message = "nixfleet.nixos-base: nothing boots this host. Set boot.loader.systemd-boot.enable = true (UEFI) or boot.loader.grub.device (BIOS), as the configuration.nix of nixos-generate-config does, or use a disk template, nixfleet.hardware.legacyBoot or nixfleet.hardware.secureBoot.";
+      }
+    ];
+    warnings = lib.optional (!keysOnly && sshd.settings.PasswordAuthentication == true) ''
+      nixfleet.nixos-base: sshd still takes passwords, because ${lib.concatMapStringsSep ", " (user: user.name) needPassword} may have no other way in. Give them SSH keys, or set services.openssh.settings.PasswordAuthentication = false.
+    '';
 
-    networking.useDHCP = mkDefault true;
-    services.timesyncd.enable = mkDefault (!config.boot.isContainer);
+    # When /boot is full, every later switch fails.
+    boot.loader.systemd-boot.configurationLimit = suggest 20;
+    boot.loader.grub.configurationLimit = suggest 20;
 
     services.openssh = {
-      enable = mkDefault true;
+      enable = suggest true;
       settings = {
-        KbdInteractiveAuthentication = mkDefault false;
-        PasswordAuthentication = mkDefault false;
-        PermitRootLogin = mkDefault "prohibit-password";
+        KbdInteractiveAuthentication = lib.mkIf keysOnly (suggest false);
+        PasswordAuthentication = lib.mkIf keysOnly (suggest false);
+        PermitRootLogin = suggest "prohibit-password";
       };
     };
   };

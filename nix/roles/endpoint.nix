@@ -7,7 +7,7 @@
   ...
 }:
 let
-  inherit (lib) mkDefault;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
@@ -28,10 +28,10 @@ in
 
   config = lib.mkIf config.nixfleet.roles.endpoint.enable {
     nixfleet = {
-      nixos-base.enable = mkDefault true;
-      base.enable = mkDefault true;
-      operators.enable = mkDefault true;
-      secrets.enable = mkDefault true;
+      nixos-base.enable = suggest true;
+      base.enable = suggest true;
+      operators.enable = suggest true;
+      secrets.enable = suggest true;
       # impermanence is imported but off: a disk template that is made for it enables it.
     };
   };

@@ -7,7 +7,9 @@
   ...
 }:
 let
-  inherit (lib) mkDefault;
+  # A gateway that the host declares, perhaps without the interface that networkd needs to know.
+  hasNetwork = config.networking.defaultGateway != null;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
@@ -27,18 +29,18 @@ in
 
   config = lib.mkIf config.nixfleet.roles.microvm-guest.enable {
     nixfleet = {
-      nixos-base.enable = mkDefault true;
-      base.enable = mkDefault true;
-      operators.enable = mkDefault true;
+      nixos-base.enable = suggest true;
+      base.enable = suggest true;
+      operators.enable = suggest true;
       # The host boots the guest's kernel directly.
-      nixos-base.bootLoader = mkDefault false;
+      nixos-base.bootLoader = suggest false;
       # impermanence is imported but off: it needs a share or volume for what is kept.
     };
 
-    networking.useNetworkd = mkDefault true;
-    systemd.network.networks."20-uplink" = {
-      matchConfig.Type = "ether";
-      networkConfig.DHCP = mkDefault "yes";
+    networking.useNetworkd = lib.mkIf (!hasNetwork) (suggest true);
+    systemd.network.networks."20-uplink" = lib.mkIf (!hasNetwork) {
+      matchConfig.Type = suggest "ether";
+      networkConfig.DHCP = suggest "yes";
     };
   };
 }

@@ -4,10 +4,16 @@
 {
   config,
   lib,
+  options,
   ...
 }:
 let
-  inherit (lib) mkDefault;
+  headless =
+    !config.services.xserver.enable
+    && !(config.services.displayManager.enable or false)
+    && !config.services.greetd.enable
+    && !config.boot.isContainer;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
@@ -34,17 +40,42 @@ in
 
   config = lib.mkIf config.nixfleet.roles.server.enable {
     nixfleet = {
-      nixos-base.enable = mkDefault true;
-      base.enable = mkDefault true;
-      firewall.enable = mkDefault true;
-      hardware.enable = mkDefault true;
-      monitoring.enable = mkDefault true;
-      o11y.enable = mkDefault true;
-      operators.enable = mkDefault true;
-      secrets.enable = mkDefault true;
-      terminal-compat.enable = mkDefault true;
+      nixos-base.enable = suggest true;
+      base.enable = suggest true;
+      firewall.enable = suggest true;
+      hardware.enable = suggest true;
+      monitoring.enable = suggest true;
+      o11y.enable = suggest true;
+      operators.enable = suggest true;
+      secrets.enable = suggest true;
+      terminal-compat.enable = suggest true;
       # impermanence and generation-label are imported but off: a disk template that is made for the former
       # enables it; the latter would change every system with every commit.
     };
+
+    # A machine that no one sits at: after a failure it goes on booting, or starts anew, instead of waiting at
+    # its console.
+    systemd = lib.mkIf headless (
+      {
+        enableEmergencyMode = suggest false;
+      }
+      // (
+        # Since NixOS 25.11.
+        if options ? systemd.settings.Manager then
+          {
+            settings.Manager = {
+              RuntimeWatchdogSec = suggest "30s";
+              RebootWatchdogSec = suggest "10min";
+            };
+          }
+        else
+          {
+            watchdog = {
+              runtimeTime = suggest "30s";
+              rebootTime = suggest "10min";
+            };
+          }
+      )
+    );
   };
 }

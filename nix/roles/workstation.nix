@@ -8,7 +8,9 @@
   ...
 }:
 let
-  inherit (lib) mkDefault;
+  # networkd and wpa_supplicant serve a network that the host has declared.
+  hasNetwork = config.networking.useNetworkd || config.networking.wireless.networks != { };
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
@@ -36,24 +38,25 @@ in
 
   config = lib.mkIf config.nixfleet.roles.workstation.enable {
     nixfleet = {
-      nixos-base.enable = mkDefault true;
-      backup.enable = mkDefault true;
-      base.enable = mkDefault true;
-      firewall.enable = mkDefault true;
-      hardware.enable = mkDefault true;
-      o11y.enable = mkDefault true;
-      operators.enable = mkDefault true;
-      secrets.enable = mkDefault true;
-      terminal-compat.enable = mkDefault true;
+      nixos-base.enable = suggest true;
+      backup.enable = suggest true;
+      base.enable = suggest true;
+      firewall.enable = suggest true;
+      hardware.enable = suggest true;
+      o11y.enable = suggest true;
+      operators.enable = suggest true;
+      secrets.enable = suggest true;
+      terminal-compat.enable = suggest true;
       # If the fleet has home-manager.
-      home-manager.enable = mkDefault (options ? home-manager);
-      hardware.bluetooth.enable = mkDefault true;
+      home-manager.enable = suggest (options ? home-manager);
+      hardware.bluetooth.enable = suggest true;
       # impermanence and generation-label are imported but off: a disk template that is made for the former
       # enables it; the latter would change every system with every commit.
     };
 
     # The local user chooses the networks.
-    networking.networkmanager.enable = mkDefault true;
-    services.fwupd.enable = mkDefault true;
+    networking.networkmanager.enable = lib.mkIf (!hasNetwork) (suggest true);
+    # That of a virtual machine is its host's.
+    services.fwupd.enable = lib.mkIf config.nixfleet.hardware.firmware (suggest true);
   };
 }

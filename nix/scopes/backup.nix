@@ -7,7 +7,8 @@
   ...
 }:
 let
-  inherit (lib) mkDefault mkOption types;
+  inherit (lib) mkOption types;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
   cfg = config.nixfleet.backup;
   jobsOf = backend: lib.filterAttrs (_: job: job.backend == backend) cfg.jobs;
 
@@ -58,44 +59,41 @@ in
     }) cfg.jobs;
 
     services.restic.backups = lib.mapAttrs (_: job: {
-      inherit (job)
-        paths
-        exclude
-        repository
-        repositoryFile
-        passwordFile
-        environmentFile
-        initialize
-        ;
+      inherit (job) paths exclude;
+      repository = chosen job.repository;
+      repositoryFile = chosen job.repositoryFile;
+      passwordFile = chosen job.passwordFile;
+      environmentFile = chosen job.environmentFile;
+      initialize = chosen job.initialize;
       timerConfig = {
-        OnCalendar = job.schedule;
-        RandomizedDelaySec = job.randomDelay;
-        Persistent = true;
+        OnCalendar = chosen job.schedule;
+        RandomizedDelaySec = chosen job.randomDelay;
+        Persistent = suggest true;
       };
       pruneOpts = lib.mapAttrsToList (unit: number: "--keep-${unit} ${toString number}") (kept job);
-      backupPrepareCommand = hook job.preHook;
-      backupCleanupCommand = hook job.postHook;
+      backupPrepareCommand = chosen (hook job.preHook);
+      backupCleanupCommand = chosen (hook job.postHook);
     }) (jobsOf "restic");
 
     services.borgbackup.jobs = lib.mapAttrs (_: job: {
       inherit (job) paths exclude preHook postHook;
-      repo = toString job.repository;
-      encryption.mode = mkDefault "repokey-blake2";
-      encryption.passCommand = mkDefault "cat ${lib.escapeShellArg job.passwordFile}";
-      doInit = job.initialize;
-      startAt = job.schedule;
-      persistentTimer = mkDefault true;
+      repo = chosen (toString job.repository);
+      encryption.mode = suggest "repokey-blake2";
+      encryption.passCommand = chosen "cat ${lib.escapeShellArg job.passwordFile}";
+      doInit = chosen job.initialize;
+      startAt = chosen job.schedule;
+      persistentTimer = suggest true;
       prune.keep = kept job;
     }) (jobsOf "borgbackup");
 
     systemd.timers = lib.mapAttrs' (
       name: job:
-      lib.nameValuePair "borgbackup-job-${name}" { timerConfig.RandomizedDelaySec = job.randomDelay; }
+      lib.nameValuePair "borgbackup-job-${name}" { timerConfig.RandomizedDelaySec = chosen job.randomDelay; }
     ) (jobsOf "borgbackup");
     systemd.services = lib.mapAttrs' (
       name: job:
       lib.nameValuePair "borgbackup-job-${name}" {
-        serviceConfig.EnvironmentFile = lib.mkIf (job.environmentFile != null) job.environmentFile;
+        serviceConfig.EnvironmentFile = lib.mkIf (job.environmentFile != null) (chosen job.environmentFile);
       }
     ) (jobsOf "borgbackup");
   };

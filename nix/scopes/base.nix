@@ -8,6 +8,7 @@
 }:
 let
   cfg = config.nixfleet.base;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
@@ -35,7 +36,7 @@ in
       ];
 
     # Without flakes, a machine cannot evaluate its own configuration.
-    nix.settings.experimental-features = lib.mkDefault [
+    nix.settings.experimental-features = suggest [
       "nix-command"
       "flakes"
     ];

@@ -11,6 +11,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.compliance;
+  inherit (import ../lib/priorities.nix lib) suggest;
   group = "nixfleet-evidence";
   unknown = lib.filter (user: !(config.users.users ? ${user})) cfg.readers;
   # Impermanence always keeps /var/lib/nixfleet.
@@ -73,9 +74,9 @@ in
 
         users.groups.${group}.members = cfg.readers;
         systemd.tmpfiles.settings.nixfleet-compliance.${cfg.evidenceDirectory}.d = {
-          mode = "0750";
-          user = "root";
-          inherit group;
+          mode = suggest "0750";
+          user = suggest "root";
+          group = suggest group;
         };
         environment.systemPackages = lib.optional (cfg.package != null) cfg.package;
       }

@@ -1,27 +1,45 @@
 # SPDX-License-Identifier: MIT
-# Scope firewall (NixOS): nftables, a limit on new SSH connections per source, and a rate-limited drop log.
-{ config, lib, ... }:
+# Scope firewall (NixOS): a limit on new SSH connections per source, and a rate-limited drop log, beside the
+# host's own firewall, whether that is made of nftables or of iptables.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.firewall;
   limit = cfg.sshRateLimit;
-  limited = limit.enable && config.services.openssh.enable;
+  inherit (import ../lib/priorities.nix lib) suggest suggestSettings;
+  sshd = config.services.openssh;
+  inherit (config.networking) firewall nftables;
+  limited = limit.enable && sshd.enable && firewall.enable;
+  ports = lib.unique (
+    sshd.ports
+    ++ map (address: address.port) (
+      lib.filter (address: address.port != null) sshd.listenAddresses
+    )
+  );
 
-  isIPv6 = lib.hasInfix ":";
-  exempt4 = lib.filter (net: !isIPv6 net) limit.exempt;
-  exempt6 = lib.filter isIPv6 limit.exempt;
-  set = elements: "{ ${lib.concatStringsSep ", " elements} }";
-  exemptRule = family: nets: lib.optionalString (nets != [ ]) "${family} saddr ${set nets} accept";
-
-  # `over` matches what exceeds the rate: those packets are logged and dropped.
-  over = "limit rate over ${toString limit.connections}/${limit.per} burst ${toString limit.burst} packets";
-  trusted = lib.unique ([ "lo" ] ++ config.networking.firewall.trustedInterfaces);
+  rules = import ./firewall/rules.nix {
+    inherit lib limit ports;
+    trusted = lib.unique ([ "lo" ] ++ firewall.trustedInterfaces);
+  };
+  # Declared before it is deleted, so that there is one to delete.
+  table = pkgs.writeText "nixfleet-ssh.nft" ''
+    table inet nixfleet-ssh
+    delete table inet nixfleet-ssh
+    table inet nixfleet-ssh {
+      ${rules}
+    }
+  '';
 in
 {
   _class = "nixos";
 
   options.nixfleet.firewall = {
-    enable = lib.mkEnableOption "the NixOS firewall on nftables, with a limit on new SSH connections";
+    enable = lib.mkEnableOption "a limit on new SSH connections and on the lines of the drop log, in addition to the rules of the NixOS firewall";
 
     sshRateLimit = {
       enable = mkOption {
@@ -31,7 +49,8 @@ in
           Whether to limit how many new connections one source may open to sshd's ports. The limit counts
           IPv4 addresses and IPv6 /64 networks. It applies before every rule that would accept the packet,
           and so also to ports that `services.openssh.openFirewall` opens. It does not affect open sessions
-          or trusted interfaces. Without sshd there is no limit.
+          or trusted interfaces. Without sshd, or without {option}`networking.firewall.enable`, there is no
+          limit. The limit is a table of nftables, also on a host whose firewall uses iptables.
         '';
       };
       connections = mkOption {
@@ -83,67 +102,46 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    assertions = [
-      {
-        assertion = config.networking.firewall.enable;
-        message = "nixfleet.firewall.enable is true but networking.firewall.enable is false, so nothing is filtered. Remove one of the two.";
-      }
-      {
-        assertion = config.networking.nftables.enable;
-        message = "nixfleet.firewall needs networking.nftables.enable = true. Remove the line that sets it to false, or set nixfleet.firewall.enable = false.";
-      }
-    ];
+    warnings = lib.optional (!firewall.enable) ''
+      nixfleet.firewall: networking.firewall.enable is false, so nothing is filtered or limited. Remove that line, or set nixfleet.firewall.enable = false.
+    '';
 
-    networking.firewall = {
-      enable = lib.mkDefault true;
-      logRefusedConnections = lib.mkDefault (!cfg.logDropped.enable);
+    networking.firewall = lib.mkIf cfg.logDropped.enable {
+      logRefusedConnections = suggest false;
       # Last in the chain of accepting rules: packets that reach it are dropped.
-      extraInputRules = lib.mkIf cfg.logDropped.enable (
+      extraInputRules = lib.mkOrder 2000 ''
+        limit rate ${toString cfg.logDropped.perMinute}/minute burst ${toString cfg.logDropped.perMinute} packets log level info prefix "nixfleet drop: "
+      '';
+      extraCommands = lib.mkIf (firewall.enable && !nftables.enable) (
         lib.mkOrder 2000 ''
-          limit rate ${toString cfg.logDropped.perMinute}/minute burst ${toString cfg.logDropped.perMinute} packets log level info prefix "nixfleet drop: "
+          ip46tables -A nixos-fw -m limit --limit ${toString cfg.logDropped.perMinute}/minute --limit-burst ${toString cfg.logDropped.perMinute} -j LOG --log-level info --log-prefix "nixfleet drop: "
         ''
       );
     };
 
-    networking.nftables.enable = lib.mkDefault true;
-
     # A table of its own, before nixos-fw: nixos-fw accepts packets to open ports before any extra rule.
     networking.nftables.tables.nixfleet-ssh = lib.mkIf limited {
-      family = "inet";
-      content = ''
-        set sources4 {
-          type ipv4_addr
-          size 65535
-          flags dynamic, timeout
-          timeout 1h
-        }
+      family = suggest "inet";
+      content = rules;
+    };
 
-        set sources6 {
-          type ipv6_addr
-          size 65535
-          flags dynamic, timeout
-          timeout 1h
-        }
-
-        chain over-limit {
-          limit rate 10/minute burst 10 packets log level info prefix "nixfleet ssh limit: "
-          counter drop
-        }
-
-        chain new-connection {
-          ${exemptRule "ip" exempt4}
-          ${exemptRule "ip6" exempt6}
-          update @sources4 { ip saddr ${over} } jump over-limit
-          update @sources6 { ip6 saddr & ffff:ffff:ffff:ffff:: ${over} } jump over-limit
-        }
-
-        chain input {
-          type filter hook input priority filter - 10; policy accept;
-
-          iifname ${set (map (name: "\"${name}\"") trusted)} accept
-          tcp dport ${set (map toString config.services.openssh.ports)} ct state new jump new-connection
-        }
-      '';
+    # The same table where NixOS loads none. Its hook comes before the rules of iptables, too.
+    systemd.services.nixfleet-ssh-limit = lib.mkIf (limited && !nftables.enable) {
+      description = suggest "Limit of new SSH connections";
+      wantedBy = [ "sysinit.target" ];
+      wants = [ "network-pre.target" ];
+      before = [
+        "network-pre.target"
+        "shutdown.target"
+      ];
+      conflicts = [ "shutdown.target" ];
+      unitConfig.DefaultDependencies = suggest false;
+      serviceConfig = suggestSettings {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${pkgs.nftables}/bin/nft --file ${table}";
+        ExecStop = "${pkgs.nftables}/bin/nft delete table inet nixfleet-ssh";
+      };
     };
   };
 }

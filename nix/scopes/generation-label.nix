@@ -5,6 +5,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.generation-label;
+  inherit (import ../lib/priorities.nix lib) chosen;
 
   parts = builtins.match "([0-9a-f]{12})[0-9a-f]*(-dirty)?" (toString cfg.revision);
   short = if parts == null then toString cfg.revision else lib.concatMapStrings toString parts;
@@ -46,8 +47,8 @@ in
       }
     ];
 
-    system.configurationRevision = lib.mkDefault cfg.revision;
+    system.configurationRevision = chosen cfg.revision;
     # NixOS sets its label at mkDefault's priority.
-    system.nixos.label = lib.mkOverride 900 cfg.label;
+    system.nixos.label = chosen cfg.label;
   };
 }

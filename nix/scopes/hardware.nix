@@ -9,13 +9,23 @@
 }:
 let
   inherit (lib)
-    mkDefault
     mkEnableOption
     mkIf
     mkOption
     types
     ;
   cfg = config.nixfleet.hardware;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
+  isGuest =
+    lib.any (lib.hasPrefix "virtio") (
+      config.boot.initrd.availableKernelModules ++ config.boot.initrd.kernelModules
+    )
+    || lib.elem "xen-blkfront" config.boot.initrd.kernelModules
+    || config.services.qemuGuest.enable
+    || config.services.xe-guest-utilities.enable
+    || config.virtualisation.hypervGuest.enable
+    || config.virtualisation.virtualbox.guest.enable
+    || config.virtualisation.vmware.guest.enable;
 in
 {
   _class = "nixos";
@@ -25,8 +35,8 @@ in
 
     firmware = mkOption {
       type = types.bool;
-      default = !config.boot.isContainer && !config.services.qemuGuest.enable;
-      defaultText = lib.literalMD "true, except in containers and QEMU guests";
+      default = !config.boot.isContainer && !isGuest;
+      defaultText = lib.literalMD "true, except in containers and in virtual machines: a host that has virtio drivers in stage 1, or the services of a guest";
       description = "Whether to install redistributable firmware, and the processor's microcode with it.";
     };
 
@@ -100,40 +110,39 @@ in
           }
         ];
 
-        # The value that nixos-generate-config writes, so that the two agree.
-        hardware.enableRedistributableFirmware = mkIf cfg.firmware (mkDefault true);
+        hardware.enableRedistributableFirmware = mkIf cfg.firmware (suggest true);
         hardware.cpu = mkIf pkgs.stdenv.hostPlatform.isx86 {
-          amd.updateMicrocode = mkDefault config.hardware.enableRedistributableFirmware;
-          intel.updateMicrocode = mkDefault config.hardware.enableRedistributableFirmware;
+          amd.updateMicrocode = suggest config.hardware.enableRedistributableFirmware;
+          intel.updateMicrocode = suggest config.hardware.enableRedistributableFirmware;
         };
 
-        hardware.bluetooth.enable = mkIf cfg.bluetooth.enable (mkDefault true);
+        hardware.bluetooth.enable = mkIf cfg.bluetooth.enable (suggest true);
         hardware.nvidia.open = mkIf (cfg.nvidia.enable && cfg.nvidia.open != null) (
-          mkDefault cfg.nvidia.open
+          chosen cfg.nvidia.open
         );
         services.xserver.videoDrivers = mkIf cfg.nvidia.enable [ "nvidia" ];
 
         networking.interfaces = lib.genAttrs cfg.wakeOnLan.interfaces (_: {
-          wakeOnLan.enable = mkDefault true;
+          wakeOnLan.enable = chosen true;
         });
 
         zramSwap = mkIf cfg.zram.enable {
-          enable = mkDefault true;
-          memoryPercent = mkDefault cfg.zram.memoryPercent;
+          enable = chosen true;
+          memoryPercent = suggest cfg.zram.memoryPercent;
         };
 
         boot.loader = mkIf (cfg.legacyBoot.enable && !cfg.secureBoot.enable) {
-          grub.enable = mkDefault true;
-          grub.device = mkIf (cfg.legacyBoot.device != null) (mkDefault cfg.legacyBoot.device);
-          systemd-boot.enable = mkDefault false;
+          grub.enable = chosen true;
+          grub.device = mkIf (cfg.legacyBoot.device != null) (chosen cfg.legacyBoot.device);
+          systemd-boot.enable = chosen false;
         };
       }
       (lib.optionalAttrs (options.boot ? lanzaboote) (
         mkIf cfg.secureBoot.enable {
-          boot.lanzaboote.enable = mkDefault true;
-          boot.lanzaboote.pkiBundle = mkDefault cfg.secureBoot.pkiBundle;
+          boot.lanzaboote.enable = chosen true;
+          boot.lanzaboote.pkiBundle = chosen cfg.secureBoot.pkiBundle;
           # lanzaboote installs systemd-boot itself.
-          boot.loader.systemd-boot.enable = mkDefault false;
+          boot.loader.systemd-boot.enable = chosen false;
         }
       ))
       (lib.optionalAttrs (options ? nixfleet.impermanence) {

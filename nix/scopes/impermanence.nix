@@ -10,11 +10,40 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.impermanence;
+  inherit (import ../lib/priorities.nix lib) suggest;
   root = config.fileSystems."/" or { };
   # The file systems that can hold persistRoot, without the root that is wiped.
   holders = lib.filter (
     fs: fs.mountPoint != "/" && lib.hasPrefix "${lib.removeSuffix "/" fs.mountPoint}/" "${cfg.persistRoot}/"
   ) (lib.attrValues config.fileSystems);
+
+  # What the host itself keeps, wherever: impermanence refuses a path that is listed twice. These are the
+  # definitions as they are written, since the values contain those of this file.
+  written =
+    value:
+    if value._type or null == "if" then
+      lib.optionals value.condition (written value.content)
+    else if value._type or null == "merge" then
+      lib.concatMap written value.contents
+    else if value ? _type then
+      written value.content
+    else
+      [ value ];
+  ownStorages = lib.concatMap (definition: lib.concatMap written (lib.attrValues definition.value)) (
+    lib.filter (definition: toString definition.file != toString ./impermanence.nix) (
+      options.environment.persistence.definitionsWithLocations or [ ]
+    )
+  );
+  listed =
+    kind: key:
+    map (entry: entry.${key} or entry) (
+      lib.concatLists (lib.concatMap (storage: written (storage.${kind} or [ ])) ownStorages)
+    );
+  without = key: paths: lib.filter (entry: !lib.elem (entry.${key} or entry) paths);
+  unlessKept = {
+    directories = without "directory" (listed "directories" "directory");
+    files = without "file" (listed "files" "file");
+  };
 in
 {
   _class = "nixos";
@@ -84,23 +113,25 @@ in
       }
       (lib.optionalAttrs (options.environment ? persistence) {
         environment.persistence.${cfg.persistRoot} = {
-          hideMounts = lib.mkDefault true;
-          directories = [
-            "/var/lib/nixfleet"
-            "/var/lib/nixos"
-            "/var/lib/systemd"
-            "/var/log"
-            # State of services with DynamicUser; systemd requires the mode.
-            {
-              directory = "/var/lib/private";
-              mode = "0700";
-            }
-          ]
-          ++ lib.optional cfg.home "/home"
-          ++ lib.optional config.hardware.bluetooth.enable "/var/lib/bluetooth"
-          ++ lib.optional config.networking.networkmanager.enable "/etc/NetworkManager/system-connections"
-          ++ cfg.directories;
-          files = [ "/etc/machine-id" ] ++ cfg.files;
+          hideMounts = suggest true;
+          directories = unlessKept.directories (
+            [
+              "/var/lib/nixfleet"
+              "/var/lib/nixos"
+              "/var/lib/systemd"
+              "/var/log"
+              # State of services with DynamicUser; systemd requires the mode.
+              {
+                directory = "/var/lib/private";
+                mode = "0700";
+              }
+            ]
+            ++ lib.optional cfg.home "/home"
+            ++ lib.optional config.hardware.bluetooth.enable "/var/lib/bluetooth"
+            ++ lib.optional config.networking.networkmanager.enable "/etc/NetworkManager/system-connections"
+            ++ cfg.directories
+          );
+          files = unlessKept.files ([ "/etc/machine-id" ] ++ cfg.files);
         };
       })
     ]

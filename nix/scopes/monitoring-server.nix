@@ -8,9 +8,10 @@
   ...
 }:
 let
-  inherit (lib) mkDefault mkOption types;
+  inherit (lib) mkOption types;
   cfg = config.nixfleet.monitoring-server;
   inherit (cfg) alertmanager controlPlane;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
 
   json = pkgs.formats.json { };
   alertmanagerPort = toString config.services.prometheus.alertmanager.port;
@@ -109,11 +110,11 @@ in
     ];
 
     services.prometheus = {
-      enable = mkDefault true;
-      listenAddress = mkDefault cfg.listenAddress;
-      retentionTime = mkDefault cfg.retention;
+      enable = suggest true;
+      listenAddress = suggest cfg.listenAddress;
+      retentionTime = suggest cfg.retention;
       # The credential files do not exist when the configuration is built.
-      checkConfig = mkDefault (if tls then "syntax-only" else true);
+      checkConfig = suggest (if tls then "syntax-only" else true);
       rules = [ (builtins.toJSON (import ./monitoring-server/alerts.nix)) ];
       scrapeConfigs =
         lib.optional (cfg.nodes != [ ]) (plainJob "node" cfg.nodes)
@@ -133,9 +134,9 @@ in
         static_configs = [ { targets = [ "127.0.0.1:${alertmanagerPort}" ]; } ];
       };
       alertmanager = lib.mkIf alertmanager.enable {
-        enable = mkDefault true;
-        listenAddress = mkDefault "127.0.0.1";
-        configuration = alertmanager.settings;
+        enable = suggest true;
+        listenAddress = suggest "127.0.0.1";
+        configuration = chosen alertmanager.settings;
       };
     };
     systemd.services.prometheus.serviceConfig.LoadCredential = lib.mapAttrsToList (

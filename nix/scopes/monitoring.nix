@@ -4,6 +4,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.monitoring;
+  inherit (import ../lib/priorities.nix lib) suggest;
   exporter = config.services.prometheus.exporters.node;
 in
 {
@@ -67,11 +68,11 @@ in
     ];
 
     services.prometheus.exporters.node = {
-      enable = lib.mkDefault true;
-      listenAddress = lib.mkDefault cfg.listenAddress;
-      port = lib.mkDefault cfg.port;
+      enable = suggest true;
+      listenAddress = suggest cfg.listenAddress;
+      port = suggest cfg.port;
       enabledCollectors = cfg.collectors;
-      openFirewall = lib.mkDefault cfg.openFirewall;
+      openFirewall = suggest cfg.openFirewall;
       extraFlags = lib.optional (
         cfg.textfileDirectory != null
       ) "--collector.textfile.directory=${cfg.textfileDirectory}";
@@ -83,9 +84,9 @@ in
 
     systemd.tmpfiles.settings.nixfleet-monitoring = lib.mkIf (cfg.textfileDirectory != null) {
       ${cfg.textfileDirectory}.d = {
-        mode = "0755";
-        user = "root";
-        group = "root";
+        mode = suggest "0755";
+        user = suggest "root";
+        group = suggest "root";
       };
     };
   };

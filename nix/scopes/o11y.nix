@@ -5,6 +5,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.o11y;
   inherit (cfg) metrics journal;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
 
   exporter = config.services.prometheus.exporters.node;
   # If the host has the agent's module.
@@ -32,9 +33,9 @@ let
   };
   credential =
     name:
-    lib.mkIf (
-      journalCredentials ? ${name}
-    ) "/run/credentials/systemd-journal-upload.service/${name}";
+    lib.mkIf (journalCredentials ? ${name}) (
+      chosen "/run/credentials/systemd-journal-upload.service/${name}"
+    );
 in
 {
   _class = "nixos";
@@ -100,16 +101,16 @@ in
     ];
 
     services.vmagent = lib.mkIf (metrics.url != null) {
-      enable = lib.mkDefault true;
+      enable = suggest true;
       remoteWrite = {
-        inherit (metrics) url;
-        basicAuthUsername = metrics.username;
-        basicAuthPasswordFile = metrics.passwordFile;
+        url = chosen metrics.url;
+        basicAuthUsername = chosen metrics.username;
+        basicAuthPasswordFile = chosen metrics.passwordFile;
       };
       prometheusConfig = {
         global = {
-          scrape_interval = "${toString metrics.interval}s";
-          external_labels = metrics.labels;
+          scrape_interval = suggest "${toString metrics.interval}s";
+          external_labels = lib.mapAttrs (_: suggest) metrics.labels;
         };
         scrape_configs = metrics.scrapeConfigs;
       };
@@ -118,9 +119,9 @@ in
     };
 
     services.journald.upload = lib.mkIf (journal.url != null) {
-      enable = lib.mkDefault true;
+      enable = suggest true;
       settings.Upload = {
-        URL = journal.url;
+        URL = chosen journal.url;
         ServerKeyFile = credential "key";
         ServerCertificateFile = credential "certificate";
         TrustedCertificateFile = credential "trust";

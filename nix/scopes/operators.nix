@@ -9,6 +9,7 @@
 }:
 let
   cfg = config.nixfleet.operators;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
 
   withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
   shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
@@ -38,13 +39,47 @@ let
   rootUser = config.users.users.root;
   rootCanLogIn = hasPassword rootUser || (hasKey rootUser && sshd.settings.PermitRootLogin != "no");
   adminCanLogIn = lib.any (user: hasKey user || hasPassword user) admins;
+  # Keys and passwords that the configuration does not hold: the account of a person whose password passwd
+  # has set, or a cloud's service that writes root's keys at boot.
+  comesFromElsewhere =
+    people != [ ] && config.users.mutableUsers
+    || sshd.authorizedKeysCommand != "none"
+    || lib.any (name: config.systemd.services ? ${name}) [
+      "apply-ec2-data"
+      "cloud-init"
+      "digitalocean-ssh-keys"
+      "fetch-ec2-metadata"
+      "google-guest-agent"
+      "openstack-init"
+      "waagent"
+    ];
   someoneCanLogIn =
     rootCanLogIn
     || adminCanLogIn
+    || comesFromElsewhere
     || config.services.getty.autologinUser != null
     || config.boot.isContainer;
 
-  stranded = lib.filter (user: !hasPassword user) admins;
+  # Users whom the host declares without this scope.
+  people = lib.filter (user: user.isNormalUser && !(cfg.users ? ${user.name})) (
+    lib.attrValues config.users.users
+  );
+  # Whoever may depend on a password that passwd has set, which mutableUsers = false would remove. Other
+  # passwords cannot be looked at here: NixOS derives them from mutableUsers.
+  declaresAdmin = lib.any (
+    user: user.isAdmin && (user.sshKeys != [ ] || user.hashedPasswordFile != null)
+  ) (lib.attrValues cfg.users);
+  ownPasswords =
+    lib.filter (user: user.hashedPasswordFile == null) people
+    ++ lib.optional (
+      cfg.rootSshKeys == [ ] && !declaresAdmin && rootUser.hashedPasswordFile == null
+    ) rootUser;
+  unheeded = lib.attrNames (lib.filterAttrs (_: user: user.hashedPasswordFile != null) cfg.users);
+
+  # A password that passwd has set cannot be seen here.
+  stranded = lib.filter (
+    user: !hasPassword user && !(config.users.mutableUsers && !(cfg.users ? ${user.name}))
+  ) admins;
   noneBecomesRoot =
     !rootCanLogIn
     && config.security.sudo.wheelNeedsPassword
@@ -79,27 +114,29 @@ in
           }
         ];
 
-        warnings = lib.optional noneBecomesRoot ''
-          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
-        '';
+        warnings =
+          lib.optional (unheeded != [ ] && ownPasswords != [ ] && config.users.mutableUsers) ''
+            nixfleet.operators: a new hash in the hashedPasswordFile of ${lib.concatStringsSep ", " unheeded} has no effect, because users.mutableUsers is true. It stays true for ${lib.concatMapStringsSep ", " (user: user.name) ownPasswords}, whose passwords may have been set with passwd. Set users.mutableUsers = false if they need none of these; this also deletes accounts that are not declared.
+          ''
+          ++ lib.optional noneBecomesRoot ''
+            nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
+          '';
 
         # Only declared accounts exist: a removed one is deleted, and a changed hash takes effect.
-        users.mutableUsers = lib.mkDefault false;
+        users.mutableUsers = lib.mkIf (ownPasswords == [ ]) (suggest false);
 
         users.users = lib.mapAttrs (_: user: {
           isNormalUser = true;
-          description = lib.mkDefault user.description;
+          description = lib.mkIf (user.description != "") (chosen user.description);
           extraGroups = lib.optional user.isAdmin "wheel" ++ user.extraGroups;
           openssh.authorizedKeys.keys = user.sshKeys;
-          hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (
-            lib.mkDefault user.hashedPasswordFile
-          );
+          hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (chosen user.hashedPasswordFile);
           # The option's own default already has mkDefault's priority.
-          shell = lib.mkIf (user.shell != null) (lib.mkOverride 900 pkgs.${user.shell});
+          shell = lib.mkIf (user.shell != null) (chosen pkgs.${user.shell});
         }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
 
-        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (lib.mkDefault true);
-        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
+        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (suggest true);
+        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (suggest true);
       }
       (lib.optionalAttrs (options ? home-manager) {
         home-manager.users = lib.mapAttrs (_: user: {

@@ -9,12 +9,22 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.terminal-compat;
+  inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
   _class = "nixos";
 
   options.nixfleet.terminal-compat = {
-    enable = lib.mkEnableOption "the terminfo of all common terminals, and a fallback for others";
+    enable = lib.mkEnableOption "a fallback for terminals that the host does not know";
+
+    allTerminfo = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to install the terminfo of all common terminals. Their programs then need no fallback. The
+        system contains a part of each of these packages.
+      '';
+    };
 
     fallback = mkOption {
       type = types.nullOr types.str;
@@ -27,7 +37,7 @@ in
   };
 
   config = lib.mkIf cfg.enable {
-    environment.enableAllTerminfo = lib.mkDefault true;
+    environment.enableAllTerminfo = lib.mkIf cfg.allTerminfo (suggest true);
 
     environment.interactiveShellInit = lib.mkIf (cfg.fallback != null) ''
       if [ -n "$TERM" ] && ! ${pkgs.ncurses}/bin/infocmp "$TERM" >/dev/null 2>&1; then

@@ -4,6 +4,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.vpn;
+  inherit (import ../lib/priorities.nix lib) chosen suggest;
 
   peer.options = {
     publicKey = mkOption {
@@ -123,15 +124,11 @@ in
     assertions = lib.concatLists (lib.mapAttrsToList checks cfg.profiles);
 
     networking.wg-quick.interfaces = lib.mapAttrs (_: profile: {
-      inherit (profile)
-        address
-        autostart
-        dns
-        listenPort
-        mtu
-        peers
-        privateKeyFile
-        ;
+      inherit (profile) address dns peers;
+      autostart = chosen profile.autostart;
+      listenPort = chosen profile.listenPort;
+      mtu = chosen profile.mtu;
+      privateKeyFile = chosen profile.privateKeyFile;
     }) cfg.profiles;
 
     networking.firewall = {
@@ -142,7 +139,7 @@ in
       # it does not use.
       checkReversePath = lib.mkIf (lib.any (
         profile: lib.any (net: lib.hasSuffix "/0" net) (networksOf profile)
-      ) (lib.attrValues cfg.profiles)) (lib.mkDefault "loose");
+      ) (lib.attrValues cfg.profiles)) (suggest "loose");
     };
   };
 }

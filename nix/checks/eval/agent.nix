@@ -266,6 +266,11 @@ in
       };
     }
   );
+  "a Mac whose Nix belongs to another installer uses that one" = onMac (
+    lib.hasPrefix "/nix/var/nix/profiles/default/bin:" (systemOf "aarch64-darwin" { nix.enable = false; } { }).config.launchd.daemons.nixfleet-agent.serviceConfig.EnvironmentVariables.PATH
+  );
+  "a plain assignment in the unit wins" =
+    (systemOf "x86_64-linux" { systemd.services.nixfleet-agent.serviceConfig.RestartSec = 60; } { }).config.systemd.services.nixfleet-agent.serviceConfig.RestartSec == 60;
   "a Mac refuses checks of systemd units" = onMac (
     complains (mac { healthChecks.systemd.nginx = { }; }) "healthChecks.systemd is for NixOS"
   );

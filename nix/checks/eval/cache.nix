@@ -105,6 +105,26 @@ in
           }).config.nix.settings.extra-substituters;
         expected = [ "https://cache.example.org" ];
       };
+  "a Mac whose Nix belongs to another installer is told what to write" =
+    if harness.darwin == null then
+      { skip = "NIX_DARWIN is not set"; }
+    else
+      lib.any
+        (lib.hasInfix "nix.custom.conf:\nextra-substituters = https://cache.example.org\nextra-trusted-public-keys = cache.example.org-1:")
+        (harness.darwin {
+          modules = [
+            (root + "/nix/modules/cache.nix")
+            {
+              system.stateVersion = 5;
+              nix.enable = false;
+              services.nixfleet-cache = {
+                enable = true;
+                url = "https://cache.example.org";
+                publicKey = "cache.example.org-1:QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+              };
+            }
+          ];
+        }).warnings;
   "a server listens on loopback with its key as a credential" = {
     expr = {
       inherit (plain) failedAssertions;

@@ -146,6 +146,31 @@ in
     in
     lib.elem "virtio_pci" guest.boot.initrd.availableKernelModules
     && lib.elem "console=ttyS0,115200" guest.boot.kernelParams;
+  "an argument is the user's own value: above a profile's default, below his assignment" = {
+    expr =
+      map
+        (
+          module:
+          let
+            inherit ((host { hostSpec.timeZone = "Europe/Paris"; modules = [ module ]; }).config) networking time;
+          in
+          "${networking.hostName} ${time.timeZone}"
+        )
+        [
+          {
+            networking.hostName = lib.mkDefault "";
+            time.timeZone = lib.mkDefault "UTC";
+          }
+          {
+            networking.hostName = "own";
+            time.timeZone = "UTC";
+          }
+        ];
+    expected = [
+      "web-01 Europe/Paris"
+      "own UTC"
+    ];
+  };
   "another platform is another system" =
     (host { platform = "aarch64-linux"; }).pkgs.stdenv.hostPlatform.system == "aarch64-linux";
   "an unknown platform is refused, with a list of the known ones" = {

@@ -31,12 +31,12 @@ let
     {
       nixfleet.operators.rootSshKeys = [ sshKey ];
       nixfleet.firewall.enable = false;
-      boot.loader.systemd-boot.enable = false;
-      boot.loader.grub.enable = true;
-      boot.loader.grub.device = "/dev/sda";
       networking.useDHCP = false;
+      systemd.enableEmergencyMode = true;
+      services.openssh.settings.PermitRootLogin = "yes";
     }
   ];
+  inherit (good.config) systemd;
 in
 {
   "evaluates" = good.failedAssertions == [ ] && good.warnings == [ ] && lib.hasSuffix ".drv" good.toplevel;
@@ -65,14 +65,13 @@ in
     own.failedAssertions == [ ]
     && !own.config.nixfleet.firewall.enable
     && !(own.config.networking.nftables.tables ? nixfleet-ssh)
-    && own.config.boot.loader.grub.devices == [ "/dev/sda" ]
-    && !own.config.boot.loader.systemd-boot.enable
+    && own.config.systemd.enableEmergencyMode
+    && own.config.services.openssh.settings.PermitRootLogin == "yes"
     && !own.config.networking.useDHCP;
-  "a GRUB device is enough to boot with GRUB" =
-    let
-      grub = with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; boot.loader.grub.device = "/dev/sda"; } ];
-    in
-    grub.config.boot.loader.grub.enable && !grub.config.boot.loader.systemd-boot.enable && grub.failedAssertions == [ ];
+  "a server does not wait at its console, and starts anew when it hangs" =
+    !systemd.enableEmergencyMode && systemd.watchdog.runtimeTime == "30s";
+  "a host with a screen may" =
+    (with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; services.xserver.enable = true; } ]).config.systemd.enableEmergencyMode;
   "the SSH limit is on" = good.config.networking.nftables.tables ? nixfleet-ssh;
   "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     with' [ { users.allowNoPasswordLogin = true; } ]

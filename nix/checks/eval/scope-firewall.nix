@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Scope firewall: nftables, the SSH limit before the accept, the drop log. checks/real/ssh-limit.sh
+# Scope firewall: the SSH limit before the accept, the drop log, beside nftables and iptables. checks/real/ssh-limit.sh
 # tests the rules with real packets.
 {
   lib,
@@ -7,7 +7,7 @@
   root,
 }:
 let
-  inherit (import ./fixtures/hosts.nix { inherit lib harness; }) fires host;
+  inherit (import ./fixtures/hosts.nix { inherit lib harness; }) host;
   scopes = import (root + "/nix/scopes");
 
   with' =
@@ -32,8 +32,20 @@ let
         "fd00::/8"
       ];
     };
-  } { services.openssh.ports = [ 2222 ]; };
+  } {
+    networking.nftables.enable = true;
+    services.openssh.ports = [ 2222 ];
+    services.openssh.listenAddresses = [
+      { addr = "10.0.0.5"; }
+      {
+        addr = "10.0.0.6";
+        port = 2200;
+      }
+    ];
+  };
   inherit (good.config.networking) firewall nftables;
+  old = with' { } { networking.firewall.extraCommands = "iptables -A nixos-fw -s 10.0.0.0/8 -j nixos-fw-accept"; };
+  open = with' { } { networking.firewall.enable = false; };
   rules = nftables.tables.nixfleet-ssh.content;
   quiet = with' {
     logDropped.enable = false;
@@ -46,9 +58,26 @@ in
     expr = (host [ scopes.nixosModules.firewall ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "the firewall is on, on nftables" = firewall.enable && nftables.enable;
+  "the firewall of nftables loads the limit" = firewall.enable && !(good.config.systemd.services ? nixfleet-ssh-limit);
+  "beside iptables a unit loads it, and the host's own rules stay" =
+    old.failedAssertions == [ ]
+    && !old.config.networking.nftables.enable
+    && lib.hasInfix "/bin/nft --file " old.config.systemd.services.nixfleet-ssh-limit.serviceConfig.ExecStart
+    && old.config.systemd.services.nixfleet-ssh-limit.before == [
+      "network-pre.target"
+      "shutdown.target"
+    ];
+  "the drop log of iptables comes after the host's own rules" =
+    let
+      parts = lib.splitString "iptables -A nixos-fw -s 10.0.0.0/8" old.config.networking.firewall.extraCommands;
+    in
+    lib.length parts == 2 && lib.hasInfix "-A nixos-fw -m limit --limit 30/minute --limit-burst 30 -j LOG" (lib.last parts);
+  "a host without a firewall keeps none, and a warning says so" =
+    open.failedAssertions == [ ]
+    && lib.any (lib.hasInfix "networking.firewall.enable is false, so nothing is filtered or limited") open.warnings
+    && !(open.config.systemd.services ? nixfleet-ssh-limit);
   "the limit hooks in before the firewall" = lib.hasInfix "hook input priority filter - 10;" rules;
-  "the limit is for sshd's ports" = lib.hasInfix "tcp dport { 2222 } ct state new jump new-connection" rules;
+  "the limit is for sshd's ports, also those of single addresses" = lib.hasInfix "tcp dport { 2222, 2200 } ct state new jump new-connection" rules;
   "the limit is as set" =
     lib.hasInfix "update @sources4 { ip saddr limit rate over 6/hour burst 3 packets }" rules;
   "IPv6 sources are counted by network" = lib.hasInfix "ip6 saddr & ffff:ffff:ffff:ffff:: limit rate over" rules;
@@ -64,10 +93,4 @@ in
     && quiet.config.networking.firewall.logRefusedConnections
     && quiet.config.networking.firewall.extraInputRules == "";
   "no port is opened" = (with' { } { services.openssh.openFirewall = false; }).config.networking.firewall.allowedTCPPorts == [ ];
-  "fires: the firewall is off" = fires "networking.firewall.enable is false" (
-    with' { } { networking.firewall.enable = false; }
-  );
-  "fires: nftables is off" = fires "needs networking.nftables.enable = true" (
-    with' { logDropped.enable = false; sshRateLimit.enable = false; } { networking.nftables.enable = false; }
-  );
 }

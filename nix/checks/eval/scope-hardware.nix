@@ -60,6 +60,8 @@ in
     && good.config.hardware.cpu.amd.updateMicrocode;
   "a QEMU guest gets neither" =
     !guest.config.hardware.enableRedistributableFirmware && !guest.config.hardware.cpu.intel.updateMicrocode;
+  "nor does a machine with virtio disks" =
+    !(with' { } { boot.initrd.availableKernelModules = [ "virtio_pci" ]; }).config.hardware.enableRedistributableFirmware;
   "Bluetooth, Wake-on-LAN and zram" =
     good.config.hardware.bluetooth.enable
     && good.config.networking.interfaces.enp3s0.wakeOnLan.enable

@@ -47,6 +47,14 @@ in
       backupFileExtension = "before-home-manager";
     };
   });
+  "homes that the host has already keep their packages where they are" = withInput "home-manager" (
+    home-manager:
+    !(with' { } {
+      imports = [ home-manager.nixosModules.home-manager ];
+      users.users.carol.isNormalUser = true;
+      home-manager.users.carol.nixpkgs.config.allowUnfree = true;
+    }).config.home-manager.useGlobalPkgs
+  );
   "the user has a home, with the shared modules and the system's state version" = on (
     good:
     good.config.home-manager.users.alice.home.sessionVariables.EDITOR == "vim"

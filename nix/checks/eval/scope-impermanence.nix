@@ -69,6 +69,31 @@ let
         "/etc/machine-id"
         "/etc/adjtime"
       ];
+    "what the host keeps itself is not listed twice" = {
+      expr =
+        let
+          evaluation = with' { } (
+            { config, ... }:
+            {
+              environment.persistence."/persist" = lib.mkIf config.networking.firewall.enable {
+                directories = [
+                  "/var/log"
+                  { directory = "/home"; }
+                ];
+                files = lib.mkMerge [ [ "/etc/machine-id" ] ];
+              };
+            }
+          );
+        in
+        {
+          inherit (evaluation) failedAssertions;
+          logs = lib.count (d: d.dirPath == "/var/log") evaluation.config.environment.persistence."/persist".directories;
+        };
+      expected = {
+        failedAssertions = [ ];
+        logs = 1;
+      };
+    };
     "the root is replaced after its device is there and before it is mounted" = {
       expr = {
         inherit (unit)

@@ -127,6 +127,9 @@ in
     source.url == "http://127.0.0.1:9090"
     && lib.all (panel: panel.datasource.uid == source.uid) dashboard.panels
     && grafana.settings.security.admin_password == "$__file{/run/secrets/grafana}";
+  "Grafana's key is its own, from a file that its first start makes" =
+    grafana.settings.security.secret_key == "$__file{/var/lib/grafana/secret-key}"
+    && lib.hasInfix "/var/lib/grafana/secret-key" good.config.systemd.services.grafana.preStart;
   "neither is on by default" = !plain.config.services.grafana.enable && !plain.config.services.prometheus.alertmanager.enable;
 
   "fires: a key without certificate" = fires "nixfleet.monitoring-server.controlPlane: keyFile and certificateFile go together" (

@@ -83,6 +83,13 @@ in
   "an operator who is not an admin is not in wheel" = good.config.users.users.bob.extraGroups == [ ];
   "root accepts the deploy keys" = root'.openssh.authorizedKeys.keys == [ sshKey ];
   "only declared accounts exist" = !good.config.users.mutableUsers;
+  "passwords that passwd has set stay, and a warning says for whom" =
+    let
+      evaluation = with' { users.alice = alice; } [ { users.users.carol.isNormalUser = true; } ];
+    in
+    evaluation.config.users.mutableUsers && lib.any (lib.hasInfix "It stays true for carol") evaluation.warnings;
+  "the host decides whether accounts may change" =
+    (with' { users.alice = alice; } [ { users.mutableUsers = true; } ]).config.users.mutableUsers;
   "there is a warning about an admin whom sudo would refuse" = lib.any (lib.hasInfix "can log in but cannot become root") keyOnly.warnings;
   "an admin with a password is not" = !(lib.any (lib.hasInfix "become root") good.warnings);
 
@@ -152,6 +159,7 @@ in
           nixfleet.operators = {
             enable = true;
             users.alice = {
+              isAdmin = true;
               sshKeys = [ sshKey ];
               shell = "fish";
             };
@@ -164,6 +172,7 @@ in
           inherit (mac.config.users.users.alice) home;
           keys = mac.config.users.users.alice.openssh.authorizedKeys.keys;
           fish = mac.config.programs.fish.enable;
+          admin = lib.hasInfix "dseditgroup -o edit -a \"$user\" -t user admin" mac.config.system.activationScripts.postActivation.text;
           # Some versions of nix-darwin that the tests use do not have it.
             primary = mac.config.system.primaryUser or "alice";
           inherit (mac) failedAssertions;
@@ -172,6 +181,7 @@ in
           home = "/Users/alice";
           keys = [ sshKey ];
           fish = true;
+          admin = true;
           primary = "alice";
           failedAssertions = [ ];
         };

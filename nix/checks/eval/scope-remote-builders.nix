@@ -64,6 +64,14 @@ in
         && lib.hasInfix "arm.example.org aarch64-linux /run/secrets/builder 8" mac.config.environment.etc."nix/machines".text
         && mac.config.programs.ssh.knownHosts.nixfleet-builder-arm.publicKey == sshKey
       );
+  "a Mac whose Nix belongs to another installer does not know it, and a warning says so" =
+    onMac
+      [
+        scopes.darwinModules.remote-builders
+        (settings { inherit arm; })
+        { nix.enable = false; }
+      ]
+      (mac: lib.hasInfix "darwin-system" mac.toplevel && lib.any (lib.hasInfix "nixfleet.remote-builders has no effect") mac.warnings);
   "a Mac: fires: SSH would ask" =
     onMac
       [

@@ -46,27 +46,54 @@ in
     expr = (host [ scopes.nixosModules.secrets ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "sshd presents the same key" = {
-    expr = good.config.services.openssh.hostKeys;
-    expected = [
-      {
-        type = "ed25519";
-        path = hostKey;
-      }
-    ];
+  "sshd keeps its keys, also the RSA key, and makes them itself" =
+    good.config.services.openssh.hostKeys == (host [ { services.openssh.enable = true; } ]).config.services.openssh.hostKeys
+    && lib.length good.config.services.openssh.hostKeys == 2
+    && good.config.nixfleet.secrets.hostKeyPath == hostKey
+    && !lib.hasInfix keygen good.config.system.activationScripts.script;
+  "a host without sshd gets its key from a unit" =
+    lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" (with' { } [ ]).config.systemd.services.nixfleet-host-key.script;
+  "the host's own keys are followed" = {
+    expr =
+      (with' { } [
+        {
+          services.openssh.enable = true;
+          services.openssh.hostKeys = [
+            {
+              type = "rsa";
+              path = "/keep/rsa";
+            }
+            {
+              type = "ed25519";
+              path = "/keep/ed25519";
+            }
+          ];
+        }
+      ]).config.nixfleet.secrets.hostKeyPath;
+    expected = "/keep/ed25519";
   };
-  "a missing key is created at activation" = lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" good.config.system.activationScripts.script;
   "with impermanence the key is on the persistent root" = {
     expr =
       (with' { } [
+        { services.openssh.enable = true; }
         {
           options.nixfleet.impermanence = {
             enable = lib.mkOption { default = true; };
             persistRoot = lib.mkOption { default = "/keep"; };
           };
         }
-      ]).config.nixfleet.secrets.identityPaths;
-    expected = [ "/keep/etc/ssh/ssh_host_ed25519_key" ];
+      ]).config.services.openssh.hostKeys;
+    expected = [
+      {
+        type = "ed25519";
+        path = "/keep/etc/ssh/ssh_host_ed25519_key";
+      }
+      {
+        type = "rsa";
+        bits = 4096;
+        path = "/keep/etc/ssh/ssh_host_rsa_key";
+      }
+    ];
   };
   "agenix decrypts with it, afterwards" = withInput "agenix" (
     agenix:
@@ -77,9 +104,21 @@ in
       ];
     in
     evaluation.config.age.identityPaths == [ hostKey ]
+    && (with' { identityPaths = [ "/root/key" ]; } [ agenix.nixosModules.default ]).config.age.identityPaths == [ "/root/key" ]
     && evaluation.failedAssertions == [ ]
     && inOrder keygen "[agenix] decrypting secrets" evaluation
   );
+  "with sshd, agenix takes its keys" = withInput "agenix" (agenix: {
+    expr =
+      (with' { } [
+        agenix.nixosModules.default
+        { services.openssh.enable = true; }
+      ]).config.age.identityPaths;
+    expected = [
+      "/etc/ssh/ssh_host_rsa_key"
+      hostKey
+    ];
+  });
   "agenix without a secret is not an error" = withInput "agenix" (
     agenix: lib.hasSuffix ".drv" (with' { } [ agenix.nixosModules.default ]).toplevel
   );

@@ -28,7 +28,8 @@ in
     expr = (host [ scopes.nixosModules.terminal-compat ]).toplevel;
     expected = (host [ ]).toplevel;
   };
-  "terminal descriptions are installed" = good.config.environment.enableAllTerminfo;
+  "terminal descriptions are a choice" =
+    !good.config.environment.enableAllTerminfo && (with' { allTerminfo = true; } { }).config.environment.enableAllTerminfo;
   "bash falls back to a terminal that is known" =
     lib.hasInfix "export TERM=xterm-256color" (lib.replaceStrings [ "'" ] [ "" ] good.config.environment.interactiveShellInit)
     && lib.hasInfix "export TERM=" good.config.environment.etc.bashrc.text;

@@ -43,6 +43,7 @@ let
               ];
             };
           };
+          networking.nftables.enable = true;
           services.openssh.enable = true;
           services.openssh.ports = [
             22

@@ -65,7 +65,8 @@ in
 
         boot.loader = {
           grub.enable = mkDefault bios;
-          systemd-boot.enable = lib.mkIf bios (mkDefault false);
+          systemd-boot.enable = mkDefault (!bios);
+          efi.canTouchEfiVariables = lib.mkIf (!bios) (mkDefault true);
         };
       }
       (lib.optionalAttrs (options ? disko) {

@@ -4,11 +4,13 @@
 { config, lib, ... }:
 let
   cfg = config.services.nixfleet-agent;
+  inherit (import ../../lib/priorities.nix lib) suggestSettings;
   program = lib.getExe cfg.package;
 
   daemon = name: extra: {
     path = [
-      config.nix.package
+      # Where another installer owns Nix, its own profile has it.
+      (if config.nix.enable or true then config.nix.package else "/nix/var/nix/profiles/default/bin")
       "/usr/bin"
       "/bin"
       "/usr/sbin"
@@ -27,12 +29,17 @@ let
         "--config"
         "/etc/nixfleet/agent.toml"
       ];
-      ProcessType = "Background";
-      # An activation reloads this daemon; processes that it started must continue to run.
-      AbandonProcessGroup = true;
-      StandardOutPath = "/var/log/nixfleet-${name}.log";
-      StandardErrorPath = "/var/log/nixfleet-${name}.log";
-    } // extra;
+    }
+    // suggestSettings (
+      {
+        ProcessType = "Background";
+        # An activation reloads this daemon; processes that it started must continue to run.
+        AbandonProcessGroup = true;
+        StandardOutPath = "/var/log/nixfleet-${name}.log";
+        StandardErrorPath = "/var/log/nixfleet-${name}.log";
+      }
+      // extra
+    );
   };
 in
 {

@@ -9,6 +9,7 @@
 }:
 let
   cfg = config.services.nixfleet-agent;
+  inherit (import ../../lib/priorities.nix lib) suggest suggestSettings;
   program = lib.getExe cfg.package;
   credential = name: "/run/credentials/nixfleet-agent.service/${name}";
   ownCertificate = cfg.identity.certFile != null && cfg.identity.keyFile != null;
@@ -57,7 +58,7 @@ in
     ];
 
     systemd.services.nixfleet-agent = {
-      description = "NixFleet agent";
+      description = suggest "NixFleet agent";
       documentation = [ "https://github.com/arcanesys/nixfleet" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
@@ -68,17 +69,17 @@ in
       # It must survive the switch that it started; it decides when the new agent takes over.
       restartIfChanged = false;
       stopIfChanged = false;
-      unitConfig = {
+      unitConfig = suggestSettings {
         RequiresMountsFor = [ cfg.stateDir ];
         StartLimitIntervalSec = 0; # to stop trying never helps
       };
       path = [ config.nix.package ];
-      environment = {
+      environment = suggestSettings {
         NIX_REMOTE = "daemon";
         # Nix keeps its data about caches here.
         HOME = "/var/cache/nixfleet-agent";
       };
-      serviceConfig = {
+      serviceConfig = suggestSettings {
         Type = "exec";
         ExecStart = "${program} run --config /etc/nixfleet/agent.toml";
         Restart = "always";
@@ -146,7 +147,7 @@ in
         cfg.configFile
         config.systemd.units."nixfleet-agent.service".text
       ];
-      serviceConfig = {
+      serviceConfig = suggestSettings {
         Type = "oneshot";
         RemainAfterExit = true;
         ExecStart = lib.getExe restart;
@@ -159,12 +160,12 @@ in
       description = "Roll back to the previous system when the new one is not confirmed in time";
       restartIfChanged = false;
       path = [ config.nix.package ];
-      unitConfig = {
+      unitConfig = suggestSettings {
         ConditionPathExists = "${cfg.stateDir}/watchdog.json";
         RequiresMountsFor = [ cfg.stateDir ];
         StartLimitIntervalSec = 0;
       };
-      serviceConfig = {
+      serviceConfig = suggestSettings {
         Type = "oneshot";
         ExecStart = "${program} watchdog --config /etc/nixfleet/agent.toml";
       };
@@ -174,19 +175,19 @@ in
       description = "Check the confirm deadline";
       wantedBy = [ "timers.target" ];
       # By the calendar: a monotonic timer does not elapse again after a start whose condition failed.
-      timerConfig = {
+      timerConfig = suggestSettings {
         OnCalendar = "*:*:0/10";
         AccuracySec = "1s";
       };
     };
 
     systemd.tmpfiles.settings."10-nixfleet-agent" = {
-      ${cfg.stateDir}.d = {
+      ${cfg.stateDir}.d = suggestSettings {
         mode = "0700";
         user = "root";
         group = "root";
       };
-      "/nix/var/nix/gcroots/nixfleet".d = {
+      "/nix/var/nix/gcroots/nixfleet".d = suggestSettings {
         mode = "0755";
         user = "root";
         group = "root";

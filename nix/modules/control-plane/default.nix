@@ -9,6 +9,7 @@
 }:
 let
   cfg = config.services.nixfleet-control-plane;
+  inherit (import ../../lib/priorities.nix lib) suggestSettings;
   unit = "nixfleet-control-plane";
   backupUnit = "${unit}-backup";
   credential = name: "/run/credentials/${unit}.service/${name}";
@@ -103,7 +104,7 @@ in
       restartTriggers = [ configFile ];
       # Keep the interruption short: stop and start in one go, after the switch.
       stopIfChanged = false;
-      serviceConfig = confinement // {
+      serviceConfig = suggestSettings (confinement // {
         ExecStart = "${lib.getExe cfg.package} run --config /etc/nixfleet/control-plane.toml";
         Restart = "always";
         RestartSec = 2;
@@ -122,7 +123,7 @@ in
           "AF_INET"
           "AF_INET6"
         ];
-      };
+      });
     };
 
     systemd.services.${backupUnit} = lib.mkIf (cfg.backup.passphraseFile != null) {
@@ -130,7 +131,7 @@ in
       documentation = [ "https://github.com/arcanesys/nixfleet" ];
       after = [ "${unit}.service" ];
       startAt = cfg.backup.calendar;
-      serviceConfig = confinement // {
+      serviceConfig = suggestSettings (confinement // {
         Type = "oneshot";
         ExecStart =
           "${lib.getExe cfg.package} backup --config /etc/nixfleet/control-plane.toml "
@@ -147,7 +148,7 @@ in
         PrivateNetwork = true;
         PrivateUsers = true;
         RestrictAddressFamilies = [ "AF_UNIX" ];
-      };
+      });
     };
     # One that was missed, because the machine was off, is made at the next start.
     systemd.timers.${backupUnit} = lib.mkIf (cfg.backup.passphraseFile != null) {

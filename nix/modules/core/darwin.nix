@@ -3,6 +3,7 @@
 { config, lib, ... }:
 let
   cfg = config.hostSpec;
+  inherit (import ../../lib/priorities.nix lib) chosen;
 in
 {
   _class = "darwin";
@@ -10,7 +11,7 @@ in
 
   config = {
     hostSpec.isDarwin = true;
-    time.timeZone = lib.mkIf (cfg.timeZone != null) (lib.mkDefault cfg.timeZone);
+    time.timeZone = lib.mkIf (cfg.timeZone != null) (chosen cfg.timeZone);
     assertions = [
       {
         assertion = cfg.rootHashedPasswordFile == null;

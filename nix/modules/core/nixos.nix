@@ -3,7 +3,8 @@
 { config, lib, ... }:
 let
   cfg = config.hostSpec;
-  given = value: lib.mkIf (value != null) (lib.mkDefault value);
+  inherit (import ../../lib/priorities.nix lib) chosen;
+  given = value: lib.mkIf (value != null) (chosen value);
 in
 {
   _class = "nixos";
@@ -16,7 +17,7 @@ in
     console.keyMap = given cfg.keyboardLayout;
     services.xserver.xkb.layout = given cfg.keyboardLayout;
     users.users = lib.mkIf (cfg.rootHashedPasswordFile != null) {
-      root.hashedPasswordFile = lib.mkDefault cfg.rootHashedPasswordFile;
+      root.hashedPasswordFile = chosen cfg.rootHashedPasswordFile;
     };
   };
 }

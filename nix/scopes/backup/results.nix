@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.backup;
+  inherit (import ../../lib/priorities.nix lib) suggest suggestSettings;
   unitOf =
     name: job:
     if job.backend == "restic" then "restic-backups-${name}" else "borgbackup-job-${name}";
@@ -21,17 +22,17 @@ let
   report =
     name: job: event:
     lib.nameValuePair "nixfleet-backup-${name}-${event}" {
-      description = "Record ${event} of backup ${name}";
+      description = suggest "Record ${event} of backup ${name}";
       path = [ pkgs.curl ];
-      environment = {
+      environment = suggestSettings {
         BACKUP = name;
         EVENT = event;
         TEXTFILE_DIRECTORY = textfileDirectory;
       };
       script = builtins.readFile ./report.sh;
-      serviceConfig = import ./hardening.nix // {
-        Type = "oneshot";
-        StateDirectory = "nixfleet/backup";
+      serviceConfig = suggestSettings (import ./hardening.nix) // {
+        Type = suggest "oneshot";
+        StateDirectory = suggest "nixfleet/backup";
         # As root, because root owns the exporter's directory. It can write nothing else.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";
         LoadCredential = lib.optional (job.pingUrlFile != null) "ping-url:${job.pingUrlFile}";
@@ -49,7 +50,7 @@ let
           config.services.borgbackup.package;
     in
     lib.nameValuePair "nixfleet-backup-${name}-restore-test" {
-      description = "Restore backup ${name} to a temporary directory";
+      description = suggest "Restore backup ${name} to a temporary directory";
       path = [
         backend
         config.programs.ssh.package
@@ -60,23 +61,23 @@ let
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       environment =
-        lib.filterAttrs isBackends tested.environment
-        // {
+        suggestSettings (lib.filterAttrs isBackends tested.environment)
+        // suggestSettings {
           BACKEND = job.backend;
           HOST = config.networking.hostName;
           # On disk: the backup may be too large for a tmpfs.
           TMPDIR = "/var/tmp";
           ARCHIVES = "${config.networking.hostName}-${name}-*";
         };
-      scriptArgs = lib.escapeShellArgs job.paths;
+      scriptArgs = suggest (lib.escapeShellArgs job.paths);
       script = builtins.readFile ./restore-test.sh;
-      startAt = job.restoreTest.schedule;
+      startAt = suggest job.restoreTest.schedule;
       serviceConfig = {
-        Type = "oneshot";
-        PrivateTmp = true;
-        CacheDirectory = lib.mkIf (job.backend == "restic") "restic-backups-${name}";
-        CacheDirectoryMode = "0700";
-        EnvironmentFile = lib.mkIf (job.environmentFile != null) job.environmentFile;
+        Type = suggest "oneshot";
+        PrivateTmp = suggest true;
+        CacheDirectory = lib.mkIf (job.backend == "restic") (suggest "restic-backups-${name}");
+        CacheDirectoryMode = suggest "0700";
+        EnvironmentFile = lib.mkIf (job.environmentFile != null) (suggest job.environmentFile);
       };
     };
 

@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.backup;
+  inherit (import ../../lib/priorities.nix lib) suggestSettings;
 
   keepArgs =
     job:
@@ -78,15 +79,17 @@ in
           "/bin"
         ];
         script = script name job;
-        environment = {
-          RESTIC_PASSWORD_FILE = job.passwordFile;
-          RESTIC_CACHE_DIR = "/var/cache/restic-${name}";
-        }
-        // lib.optionalAttrs (job.repository != null) { RESTIC_REPOSITORY = job.repository; }
-        // lib.optionalAttrs (job.repositoryFile != null) {
-          RESTIC_REPOSITORY_FILE = job.repositoryFile;
-        };
-        serviceConfig = {
+        environment = suggestSettings (
+          {
+            RESTIC_PASSWORD_FILE = job.passwordFile;
+            RESTIC_CACHE_DIR = "/var/cache/restic-${name}";
+          }
+          // lib.optionalAttrs (job.repository != null) { RESTIC_REPOSITORY = job.repository; }
+          // lib.optionalAttrs (job.repositoryFile != null) {
+            RESTIC_REPOSITORY_FILE = job.repositoryFile;
+          }
+        );
+        serviceConfig = suggestSettings {
           StartCalendarInterval = job.startCalendarInterval;
           LowPriorityIO = true;
           ProcessType = "Background";

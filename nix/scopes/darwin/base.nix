@@ -3,6 +3,7 @@
 { config, lib, ... }:
 let
   cfg = config.nixfleet.base;
+  inherit (import ../../lib/priorities.nix lib) suggest;
 in
 {
   _class = "darwin";
@@ -11,9 +12,12 @@ in
 
   config = lib.mkIf cfg.enable {
     environment.systemPackages = cfg.packages;
-    nix.settings.experimental-features = lib.mkDefault [
-      "nix-command"
-      "flakes"
-    ];
+    # Where another installer owns Nix, it also sets this.
+    nix.settings = lib.mkIf (config.nix.enable or true) {
+      experimental-features = suggest [
+        "nix-command"
+        "flakes"
+      ];
+    };
   };
 }

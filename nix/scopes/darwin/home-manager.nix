@@ -8,6 +8,13 @@
 }:
 let
   cfg = config.nixfleet.home-manager;
+  inherit (import ../../lib/priorities.nix lib) suggest;
+  others = lib.subtractLists (
+    lib.optional (cfg.user != null) cfg.user
+    ++ lib.attrNames (
+      lib.filterAttrs (_: user: user.homeManager != null) (config.nixfleet.operators.users or { })
+    )
+  ) (lib.attrNames config.home-manager.users);
 in
 {
   _class = "darwin";
@@ -30,13 +37,14 @@ in
       }
       (lib.optionalAttrs (options ? home-manager) {
         home-manager = {
-          useGlobalPkgs = lib.mkDefault true;
-          useUserPackages = lib.mkDefault true;
-          backupFileExtension = lib.mkDefault cfg.backupFileExtension;
+          # Homes that the host configures already keep their packages where they are.
+          useGlobalPkgs = lib.mkIf (others == [ ]) (suggest true);
+          useUserPackages = lib.mkIf (others == [ ]) (suggest true);
+          backupFileExtension = suggest cfg.backupFileExtension;
           sharedModules =
             cfg.modules
             ++ lib.optional (cfg.stateVersion != null) {
-              home.stateVersion = lib.mkDefault cfg.stateVersion;
+              home.stateVersion = suggest cfg.stateVersion;
             };
           users = lib.mkIf (cfg.user != null) { ${toString cfg.user} = { }; };
         };

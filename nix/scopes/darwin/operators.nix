@@ -9,7 +9,9 @@
 }:
 let
   cfg = config.nixfleet.operators;
+  inherit (import ../../lib/priorities.nix lib) chosen suggest;
 
+  admins = lib.attrNames (lib.filterAttrs (_: user: user.isAdmin) cfg.users);
   withHomeManager = lib.filterAttrs (_: user: user.homeManager != null) cfg.users;
   shells = lib.catAttrs "shell" (lib.attrValues cfg.users);
 in
@@ -35,14 +37,25 @@ in
 
         # Not in users.knownUsers: macOS owns the accounts, and nix-darwin can delete an account that it knows.
         users.users = lib.mapAttrs (name: user: {
-          home = lib.mkDefault "/Users/${name}";
-          description = lib.mkDefault user.description;
+          home = suggest "/Users/${name}";
+          description = lib.mkIf (user.description != "") (chosen user.description);
           openssh.authorizedKeys.keys = user.sshKeys;
-          shell = lib.mkIf (user.shell != null) (lib.mkDefault pkgs.${user.shell});
+          shell = lib.mkIf (user.shell != null) (chosen pkgs.${user.shell});
         }) cfg.users;
 
-        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (lib.mkDefault true);
-        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);
+        # By the system's own tool, and never removed: the account that macOS made first is an admin without us.
+        system.activationScripts.postActivation.text = lib.mkIf (admins != [ ]) ''
+          for user in ${lib.escapeShellArgs admins}; do
+            if ! id -- "$user" >/dev/null 2>&1; then
+              echo "nixfleet.operators: $user is not an account of this Mac yet; create it, then activate again" >&2
+            elif ! /usr/sbin/dseditgroup -o checkmember -m "$user" admin >/dev/null; then
+              /usr/sbin/dseditgroup -o edit -a "$user" -t user admin
+            fi
+          done
+        '';
+
+        programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (suggest true);
+        programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (suggest true);
       }
       (lib.optionalAttrs (options ? home-manager) {
         home-manager.users = lib.mapAttrs (_: user: {
@@ -50,7 +63,7 @@ in
         }) withHomeManager;
       })
       (lib.optionalAttrs (options.system ? primaryUser) {
-        system.primaryUser = lib.mkIf (cfg.primaryUser != null) (lib.mkDefault cfg.primaryUser);
+        system.primaryUser = lib.mkIf (cfg.primaryUser != null) (chosen cfg.primaryUser);
       })
     ]
   );

@@ -12,12 +12,19 @@ let
     agenix = options ? age;
     sops = options ? sops;
   };
+  inherit (import ../../lib/priorities.nix lib) chosen;
+  isSet = options.nixfleet.secrets.identityPaths.highestPrio < 1200;
+  identities = lib.mkIf isSet (chosen cfg.identityPaths);
   key = lib.escapeShellArg cfg.hostKeyPath;
 in
 {
   _class = "darwin";
 
   imports = [ ../options/secrets.nix ];
+
+  options.nixfleet.secrets.hostKeyPath = lib.mkOption {
+    default = "/etc/ssh/ssh_host_ed25519_key";
+  };
 
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
@@ -43,8 +50,8 @@ in
           fi
         '';
       }
-      (lib.optionalAttrs hasBackend.agenix { age.identityPaths = lib.mkDefault cfg.identityPaths; })
-      (lib.optionalAttrs hasBackend.sops { sops.age.sshKeyPaths = lib.mkDefault cfg.identityPaths; })
+      (lib.optionalAttrs hasBackend.agenix { age.identityPaths = identities; })
+      (lib.optionalAttrs hasBackend.sops { sops.age.sshKeyPaths = identities; })
     ]
   );
 }

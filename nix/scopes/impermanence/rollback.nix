@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.impermanence;
+  inherit (import ../../lib/priorities.nix lib) suggest suggestSettings;
   root = config.fileSystems."/" or { };
   deviceUnit = "${utils.escapeSystemdPath cfg.rollback.device}.device";
   subvolumes = map (lib.removePrefix "subvol=") (
@@ -54,9 +55,9 @@ in
       }
     ];
 
-    boot.initrd.systemd.enable = lib.mkDefault true;
+    boot.initrd.systemd.enable = suggest true;
     boot.initrd.systemd.services.nixfleet-rollback = {
-      description = "Empty the root file system";
+      description = suggest "Empty the root file system";
       wantedBy = [ "initrd.target" ];
       # Wanted, not required: a missing device must not prevent the boot. A resume from hibernation
       # continues with the old root and must come first.
@@ -67,9 +68,9 @@ in
         "systemd-hibernate-resume.service"
       ];
       before = [ "sysroot.mount" ];
-      unitConfig.DefaultDependencies = false;
-      serviceConfig.Type = "oneshot";
-      environment = {
+      unitConfig.DefaultDependencies = suggest false;
+      serviceConfig.Type = suggest "oneshot";
+      environment = suggestSettings {
         ROLLBACK_DEVICE = cfg.rollback.device;
         ROLLBACK_SUBVOLUME = cfg.rollback.subvolume;
         ROLLBACK_KEEP = toString cfg.rollback.keep;

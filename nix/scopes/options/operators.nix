@@ -9,7 +9,7 @@ let
       isAdmin = mkOption {
         type = types.bool;
         default = false;
-        description = "Whether this operator may become root: `wheel` on NixOS, `admin` on macOS.";
+        description = "Whether this operator may become root: a member of `wheel` on NixOS, of `admin` on macOS, where false removes no one from it.";
       };
 
       description = mkOption {

@@ -4,6 +4,9 @@
 let
   inherit (lib) mkOption types;
   cfg = config.nixfleet.remote-builders;
+  inherit (import ../../lib/priorities.nix lib) suggest;
+  # Where another installer owns Nix, as on many Macs, nothing writes these settings.
+  isManaged = config.nix.enable or true;
 
   builder =
     { name, ... }:
@@ -96,22 +99,28 @@ in
   config = lib.mkIf cfg.enable {
     assertions = lib.concatLists (lib.mapAttrsToList checks cfg.builders);
 
-    nix.distributedBuilds = lib.mkDefault true;
-    # Otherwise this host sends everything that a build needs.
-    nix.settings.builders-use-substitutes = lib.mkDefault true;
-    nix.buildMachines = lib.mapAttrsToList (_: builder: {
-      inherit (builder)
-        hostName
-        mandatoryFeatures
-        maxJobs
-        protocol
-        speedFactor
-        sshKey
-        sshUser
-        supportedFeatures
-        systems
-        ;
-    }) cfg.builders;
+    warnings = lib.optional (!isManaged && cfg.builders != { }) ''
+      nixfleet.remote-builders has no effect, because nix.enable is false: another program writes Nix's settings. Give it the builders, or remove nixfleet.remote-builders.builders.
+    '';
+
+    nix = lib.mkIf isManaged {
+      distributedBuilds = suggest true;
+      # Otherwise this host sends everything that a build needs.
+      settings.builders-use-substitutes = suggest true;
+      buildMachines = lib.mapAttrsToList (_: builder: {
+        inherit (builder)
+          hostName
+          mandatoryFeatures
+          maxJobs
+          protocol
+          speedFactor
+          sshKey
+          sshUser
+          supportedFeatures
+          systems
+          ;
+      }) cfg.builders;
+    };
 
     programs.ssh.knownHosts = lib.mapAttrs' (
       name: builder:

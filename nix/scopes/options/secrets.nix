@@ -11,16 +11,10 @@ in
 
     hostKeyPath = mkOption {
       type = types.str;
-      default =
-        if config.nixfleet.impermanence.enable or false then
-          "${config.nixfleet.impermanence.persistRoot}/etc/ssh/ssh_host_ed25519_key"
-        else
-          "/etc/ssh/ssh_host_ed25519_key";
-      defaultText = lib.literalMD "`/etc/ssh/ssh_host_ed25519_key`, below {option}`nixfleet.impermanence.persistRoot` when that scope is on";
       description = ''
-        The host's ed25519 SSH key. The host's secrets are encrypted to it. If it is missing, activation
-        generates it before secrets are decrypted. To have secrets at the first boot, install the key with
-        the system (`nixos-anywhere --extra-files`).
+        The host's SSH key. The host's secrets are encrypted to it. If it is missing, it is generated before
+        secrets are decrypted. To have secrets at the first boot, install the key with the system
+        (`nixos-anywhere --extra-files`).
       '';
     };
 
@@ -33,8 +27,9 @@ in
         "/home/alice/.ssh/id_ed25519"
       ];
       description = ''
-        Private keys for the decryption of secrets, in the order in which they are tried. They become
-        `age.identityPaths` if agenix is imported, and `sops.age.sshKeyPaths` if sops-nix is.
+        Private keys for the decryption of secrets, in the order in which they are tried. If you set them,
+        they become `age.identityPaths` if agenix is imported, and `sops.age.sshKeyPaths` if sops-nix is.
+        Otherwise these two take the keys of sshd, if it is on.
       '';
     };
 

@@ -85,6 +85,7 @@ in
     sitePackages = "lib/python3.12/site-packages";
     interpreter = "/bin/python3";
     libPrefix = "python3.12";
+    pythonOnBuildForHost = pkgs.python3;
   });
   perl = packageWith "perl" (_: {
     pkgs = pkgs.perlPackages;
@@ -131,6 +132,9 @@ in
     systemManagementModeRequired = false;
     firmware = "/stand-in/OVMF_CODE.fd";
     variables = "/stand-in/OVMF_VARS.fd";
+  });
+  fwupd = packageWith "fwupd" (_: {
+    fwupd-efi = package "fwupd-efi";
   });
   dhcpcd = packageWith "dhcpcd" (_: {
     enablePrivSep = true;
