@@ -29,8 +29,14 @@ let
         TEXTFILE_DIRECTORY = textfileDirectory;
       };
       script = builtins.readFile ./report.sh;
-      serviceConfig = import ./hardening.nix // {
+      serviceConfig = import ../../modules/confinement.nix // {
         Type = "oneshot";
+        CapabilityBoundingSet = "";
+        RestrictAddressFamilies = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_UNIX"
+        ];
         StateDirectory = "nixfleet/backup";
         # As root, because root owns the exporter's directory. It can write nothing else.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";
