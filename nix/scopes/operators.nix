@@ -15,7 +15,10 @@ let
 
   # A key as sshd reads it: options may precede the type. The placeholder of a template does not match.
   keyPattern = "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?";
-  keys = cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
+  keys =
+    cfg.rootSshKeys
+    ++ cfg.deploy.sshKeys
+    ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
   badKeys = lib.filter (key: builtins.match keyPattern key == null) keys;
 
   # What the host really has, whichever module declared it.
@@ -44,7 +47,8 @@ let
     || config.services.getty.autologinUser != null
     || config.boot.isContainer;
 
-  stranded = lib.filter (user: !hasPassword user) admins;
+  withoutPassword = lib.attrNames (lib.filterAttrs (_: user: user.passwordlessSudo) cfg.users);
+  stranded = lib.filter (user: !hasPassword user && !lib.elem user.name withoutPassword) admins;
   noneBecomesRoot =
     !rootCanLogIn
     && config.security.sudo.wheelNeedsPassword
@@ -54,7 +58,10 @@ in
 {
   _class = "nixos";
 
-  imports = [ ./options/operators.nix ];
+  imports = [
+    ./options/operators.nix
+    ./operators/deploy.nix
+  ];
 
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
@@ -80,7 +87,7 @@ in
         ];
 
         warnings = lib.optional noneBecomesRoot ''
-          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
+          nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set passwordlessSudo or hashedPasswordFile in nixfleet.operators.users.
         '';
 
         # Only declared accounts exist: a removed one is deleted, and a changed hash takes effect.
@@ -90,13 +97,22 @@ in
           isNormalUser = true;
           description = lib.mkDefault user.description;
           extraGroups = lib.optional user.isAdmin "wheel" ++ user.extraGroups;
+          uid = lib.mkIf (user.uid != null) (lib.mkDefault user.uid);
           openssh.authorizedKeys.keys = user.sshKeys;
+          openssh.authorizedKeys.keyFiles = user.sshKeyFiles;
           hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (
             lib.mkDefault user.hashedPasswordFile
           );
           # The option's own default already has mkDefault's priority.
           shell = lib.mkIf (user.shell != null) (lib.mkOverride 900 pkgs.${user.shell});
-        }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
+        }) cfg.users // {
+          root.openssh.authorizedKeys = {
+            keys = cfg.rootSshKeys;
+            keyFiles = cfg.rootSshKeyFiles;
+          };
+        };
+
+        security = lib.mkIf (withoutPassword != [ ]) (import ./operators/sudo.nix withoutPassword);
 
         programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (lib.mkDefault true);
         programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (lib.mkDefault true);

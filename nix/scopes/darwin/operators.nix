@@ -38,6 +38,7 @@ in
           home = lib.mkDefault "/Users/${name}";
           description = lib.mkDefault user.description;
           openssh.authorizedKeys.keys = user.sshKeys;
+          openssh.authorizedKeys.keyFiles = user.sshKeyFiles;
           shell = lib.mkIf (user.shell != null) (lib.mkDefault pkgs.${user.shell});
         }) cfg.users;
 
