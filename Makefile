@@ -81,7 +81,10 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+.PHONY: trees nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+trees: ## which trees the tests of the Nix files need, which are there, and how to get the others
+	@$(NIX_TREES) nix/checks/trees.sh
+
 nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
 	@nix/checks/parse.sh
 

@@ -78,7 +78,12 @@ let
   diskHosts = lib.mapAttrs' (
     name: template:
     lib.nameValuePair "disk-${name}" [
-      (template { disk = "/dev/vda"; })
+      (template (
+        {
+          disk = "/dev/vda";
+        }
+        // lib.optionalAttrs (name == "mirror") { secondDisk = "/dev/vdb"; }
+      ))
       (scopesNeed.disk name)
     ]
   ) scopes.scopes.disk-templates;

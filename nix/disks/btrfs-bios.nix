@@ -10,7 +10,7 @@ import ./layout (
   args
   // {
     name = "btrfs-bios";
-    bios = true;
+    firmware = "bios";
     root = import ./layout/btrfs.nix {
       subvolumes = {
         root = "/";

@@ -11,7 +11,7 @@ import ./layout (
   args
   // {
     name = "btrfs-impermanence-bios";
-    bios = true;
+    firmware = "bios";
     inherit persistRoot;
     root = import ./layout/btrfs.nix {
       subvolumes = {

@@ -27,6 +27,7 @@ in
 { lib, ... }:
 {
   _class = "nixos";
+  _file = "the disk template ${name}";
 
   imports = [
     (import ./layout (

@@ -5,6 +5,7 @@
 #   100   a plain assignment
 #   900   chosen: what the user gave as an argument of mkHost, or in an option of NixFleet
 #   1000  lib.mkDefault: NixOS itself, and the profiles that a fleet imports from elsewhere
+#   1100  a disk template, which the host chose: the boot loader that its partitions need
 #   1200  suggest: what NixFleet adds to a host that says nothing
 #   1500  the default of the option itself
 #

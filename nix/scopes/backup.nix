@@ -47,16 +47,37 @@ in
             default = "1h";
             description = "Longest random delay of the start, so that not all machines of a fleet start at the same time.";
           };
+          sshKeyFile = mkOption {
+            type = types.nullOr types.str;
+            default = null;
+            example = "/run/agenix/backup-ssh-key";
+            description = ''
+              File with the SSH private key with which borgbackup reaches a repository on another host. Declare
+              that host's key in {option}`programs.ssh.knownHosts`. Null: the keys of root.
+            '';
+          };
         };
       }
     );
   };
 
   config = lib.mkIf cfg.enable {
-    assertions = lib.mapAttrsToList (name: job: {
-      assertion = job.repositoryFile == null || job.backend == "restic";
-      message = "nixfleet.backup.jobs.${name}.repositoryFile works only with restic. Set repository, or backend = \"restic\".";
-    }) cfg.jobs;
+    assertions = lib.concatLists (
+      lib.mapAttrsToList (name: job: [
+        {
+          assertion = job.repositoryFile == null || job.backend == "restic";
+          message = "nixfleet.backup.jobs.${name}.repositoryFile works only with restic. Set repository, or backend = \"restic\".";
+        }
+        {
+          assertion = job.sshKeyFile == null || job.backend == "borgbackup";
+          message = "nixfleet.backup.jobs.${name}.sshKeyFile works only with borgbackup. For restic, name the key in programs.ssh.extraConfig.";
+        }
+        {
+          assertion = !lib.hasPrefix "${builtins.storeDir}/" (toString job.sshKeyFile);
+          message = "nixfleet.backup.jobs.${name}.sshKeyFile is in the Nix store, where everyone can read it. Give the path of a file on the machine as a string.";
+        }
+      ]) cfg.jobs
+    );
 
     services.restic.backups = lib.mapAttrs (_: job: {
       inherit (job) paths exclude;
@@ -80,6 +101,9 @@ in
       repo = chosen (toString job.repository);
       encryption.mode = suggest "repokey-blake2";
       encryption.passCommand = chosen "cat ${lib.escapeShellArg job.passwordFile}";
+      environment = lib.mkIf (job.sshKeyFile != null) {
+        BORG_RSH = chosen "ssh -i ${lib.escapeShellArg job.sshKeyFile} -o IdentitiesOnly=yes";
+      };
       doInit = chosen job.initialize;
       startAt = chosen job.schedule;
       persistentTimer = suggest true;

@@ -17,7 +17,10 @@ let
     btrfs-impermanence = ../disks/btrfs-impermanence.nix;
     btrfs-impermanence-bios = ../disks/btrfs-impermanence-bios.nix;
     ext4 = ../disks/ext4.nix;
+    hybrid = ../disks/hybrid.nix;
     luks-btrfs-impermanence = ../disks/luks-btrfs-impermanence.nix;
+    mirror = ../disks/mirror.nix;
+    zfs = ../disks/zfs.nix;
   };
   # All are imported, since imports cannot depend on options; one is enabled.
   imported = lib.mapAttrsToList (
@@ -28,6 +31,7 @@ let
         disk = toString cfg.disk;
         inherit (cfg) espSize swapSize;
       }
+      // lib.optionalAttrs (name == "mirror") { secondDisk = toString cfg.secondDisk; }
       // lib.optionalAttrs (lib.hasInfix "impermanence" name) { inherit (cfg) persistRoot; }
       // lib.optionalAttrs (lib.hasPrefix "luks" name) {
         inherit (cfg.luks) passwordFile keyFile tpm2 allowDiscards;
@@ -48,7 +52,11 @@ in
       type = types.nullOr (types.enum (lib.attrNames templates));
       default = null;
       example = "btrfs-impermanence";
-      description = "The template. With `impermanence` in its name, the root is empty at each boot; with `bios`, GRUB boots the machine.";
+      description = ''
+        The template, which also chooses the boot loader. With `impermanence` in its name, the root is empty at
+        each boot. GRUB boots those with `bios` in their name by BIOS, and `hybrid` and `mirror` by BIOS and
+        UEFI; systemd-boot boots the others by UEFI.
+      '';
     };
 
     disk = mkOption {
@@ -56,6 +64,13 @@ in
       default = null;
       example = "/dev/disk/by-id/nvme-SAMSUNG_1234";
       description = "Disk to format. Everything on it is lost when the host is installed.";
+    };
+
+    secondDisk = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/dev/disk/by-id/nvme-SAMSUNG_5678";
+      description = "The other disk of the template `mirror`. Everything on it is lost, too.";
     };
 
     espSize = mkOption {
@@ -108,6 +123,10 @@ in
     {
       assertion = cfg.template != null && cfg.disk != null;
       message = "nixfleet.disko needs nixfleet.disko.template (one of ${lib.concatStringsSep ", " (lib.attrNames templates)}) and nixfleet.disko.disk.";
+    }
+    {
+      assertion = (cfg.template == "mirror") == (cfg.secondDisk != null);
+      message = "nixfleet.disko.secondDisk is for the template mirror, which needs it: set both, or neither.";
     }
     {
       assertion = options ? disko;

@@ -38,7 +38,10 @@ in
 {
   _class = "nixos";
 
-  imports = [ ./monitoring-server/grafana.nix ];
+  imports = [
+    ./monitoring-server/extra.nix
+    ./monitoring-server/grafana.nix
+  ];
 
   options.nixfleet.monitoring-server = {
     enable = lib.mkEnableOption "Prometheus for the fleet, with alert rules for machines, backups, rollouts and the control plane";

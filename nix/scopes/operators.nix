@@ -16,7 +16,10 @@ let
 
   # A key as sshd reads it: options may precede the type. The placeholder of a template does not match.
   keyPattern = "(.* )?(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]{20,}=*( .*)?";
-  keys = cfg.rootSshKeys ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
+  keys =
+    cfg.rootSshKeys
+    ++ cfg.deploy.sshKeys
+    ++ lib.concatMap (user: user.sshKeys) (lib.attrValues cfg.users);
   badKeys = lib.filter (key: builtins.match keyPattern key == null) keys;
 
   # What the host really has, whichever module declared it.
@@ -67,18 +70,26 @@ let
   # Whoever may depend on a password that passwd has set, which mutableUsers = false would remove. Other
   # passwords cannot be looked at here: NixOS derives them from mutableUsers.
   declaresAdmin = lib.any (
-    user: user.isAdmin && (user.sshKeys != [ ] || user.hashedPasswordFile != null)
+    user:
+    user.isAdmin && (user.sshKeys != [ ] || user.sshKeyFiles != [ ] || user.hashedPasswordFile != null)
   ) (lib.attrValues cfg.users);
   ownPasswords =
     lib.filter (user: user.hashedPasswordFile == null) people
     ++ lib.optional (
-      cfg.rootSshKeys == [ ] && !declaresAdmin && rootUser.hashedPasswordFile == null
+      cfg.rootSshKeys == [ ]
+      && cfg.rootSshKeyFiles == [ ]
+      && !declaresAdmin
+      && rootUser.hashedPasswordFile == null
     ) rootUser;
   unheeded = lib.attrNames (lib.filterAttrs (_: user: user.hashedPasswordFile != null) cfg.users);
 
+  withoutPassword = lib.attrNames (lib.filterAttrs (_: user: user.passwordlessSudo) cfg.users);
   # A password that passwd has set cannot be seen here.
   stranded = lib.filter (
-    user: !hasPassword user && !(config.users.mutableUsers && !(cfg.users ? ${user.name}))
+    user:
+    !hasPassword user
+    && !lib.elem user.name withoutPassword
+    && !(config.users.mutableUsers && !(cfg.users ? ${user.name}))
   ) admins;
   noneBecomesRoot =
     !rootCanLogIn
@@ -89,7 +100,10 @@ in
 {
   _class = "nixos";
 
-  imports = [ ./options/operators.nix ];
+  imports = [
+    ./options/operators.nix
+    ./operators/deploy.nix
+  ];
 
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
@@ -119,7 +133,7 @@ in
             nixfleet.operators: a new hash in the hashedPasswordFile of ${lib.concatStringsSep ", " unheeded} has no effect, because users.mutableUsers is true. It stays true for ${lib.concatMapStringsSep ", " (user: user.name) ownPasswords}, whose passwords may have been set with passwd. Set users.mutableUsers = false if they need none of these; this also deletes accounts that are not declared.
           ''
           ++ lib.optional noneBecomesRoot ''
-            nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set hashedPasswordFile, or security.sudo.wheelNeedsPassword = false.
+            nixfleet.operators: ${lib.concatMapStringsSep ", " (user: user.name) stranded} can log in but cannot become root: sudo asks for a password, and there is none. Set passwordlessSudo or hashedPasswordFile in nixfleet.operators.users.
           '';
 
         # Only declared accounts exist: a removed one is deleted, and a changed hash takes effect.
@@ -129,11 +143,20 @@ in
           isNormalUser = true;
           description = lib.mkIf (user.description != "") (chosen user.description);
           extraGroups = lib.optional user.isAdmin "wheel" ++ user.extraGroups;
+          uid = lib.mkIf (user.uid != null) (chosen user.uid);
           openssh.authorizedKeys.keys = user.sshKeys;
+          openssh.authorizedKeys.keyFiles = user.sshKeyFiles;
           hashedPasswordFile = lib.mkIf (user.hashedPasswordFile != null) (chosen user.hashedPasswordFile);
           # The option's own default already has mkDefault's priority.
           shell = lib.mkIf (user.shell != null) (chosen pkgs.${user.shell});
-        }) cfg.users // { root.openssh.authorizedKeys.keys = cfg.rootSshKeys; };
+        }) cfg.users // {
+          root.openssh.authorizedKeys = {
+            keys = cfg.rootSshKeys;
+            keyFiles = cfg.rootSshKeyFiles;
+          };
+        };
+
+        security = lib.mkIf (withoutPassword != [ ]) (import ./operators/sudo.nix withoutPassword);
 
         programs.zsh.enable = lib.mkIf (lib.elem "zsh" shells) (suggest true);
         programs.fish.enable = lib.mkIf (lib.elem "fish" shells) (suggest true);

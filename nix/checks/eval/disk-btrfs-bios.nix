@@ -10,15 +10,36 @@ let
     inherit lib harness root;
     name = "btrfs-bios";
   };
-  inherit (disk) good subvolumeOf;
+  inherit (disk) bootOf good subvolumeOf;
   inherit (good.config) boot fileSystems swapDevices;
 in
 disk.suite {
-  "boots by BIOS, from a /boot of its own" =
-    boot.loader.grub.enable
-    && !boot.loader.systemd-boot.enable
-    && boot.loader.grub.devices == [ "/dev/disk/by-id/nvme-TEST" ]
-    && fileSystems."/boot".fsType == "ext4";
+  "boots by BIOS, from a /boot of its own" = {
+    expr = bootOf good // {
+      boot = fileSystems."/boot".fsType;
+    };
+    expected = {
+      loader = "grub";
+      grub = {
+        mirroredBoots = [
+          [
+            "/boot"
+            "/dev/disk/by-id/nvme-TEST"
+          ]
+        ];
+        efiSupport = false;
+        efiInstallAsRemovable = false;
+      };
+      efiVariables = false;
+      partitions = {
+        grub = "EF02";
+        boot = "8300";
+        swap = "8200";
+        root = "8300";
+      };
+      boot = "ext4";
+    };
+  };
   "swap is a partition that hibernation can use" =
     (lib.head swapDevices).device == "/dev/disk/by-partlabel/disk-main-swap" && boot.resumeDevice == "/dev/disk/by-partlabel/disk-main-swap";
   "home, journal and store are subvolumes" =

@@ -92,7 +92,10 @@ in
       "btrfs-impermanence"
       "btrfs-impermanence-bios"
       "ext4"
+      "hybrid"
       "luks-btrfs-impermanence"
+      "mirror"
+      "zfs"
     ];
   };
   "packages, apps, checks, shells and formatters evaluate" = {

@@ -43,6 +43,7 @@ let
       backend = "borgbackup";
       repository = "borg@nas:vault";
       environmentFile = "/run/secrets/borg-env";
+      sshKeyFile = "/run/secrets/borg-key";
       restoreTest.enable = true;
     };
   } { imports = [ scopes.nixosModules.monitoring { nixfleet.monitoring.enable = true; } ]; };
@@ -115,6 +116,17 @@ in
       "ARCHIVES=web-01-vault-*"
       "BORG_PASSCOMMAND="
     ];
+  "a borg job, and its restore test, use the SSH key that is set" =
+    lib.all
+      (
+        unit:
+        lib.replaceStrings [ "'" ] [ "" ] services.${unit}.environment.BORG_RSH
+        == "ssh -i /run/secrets/borg-key -o IdentitiesOnly=yes"
+      )
+      [
+        "borgbackup-job-vault"
+        "nixfleet-backup-vault-restore-test"
+      ];
   "hooks stop at the first error" =
     lib.hasInfix "set -eu\npg_dumpall" good.config.services.restic.backups.data.backupPrepareCommand;
 
@@ -133,6 +145,17 @@ in
         backend = "borgbackup";
         repository = null;
         repositoryFile = "/run/x";
+      };
+    } { }
+  );
+  "fires: restic with an SSH key" = fires "sshKeyFile works only with borgbackup" (
+    with' { data = job // { sshKeyFile = "/run/secrets/key"; }; } { }
+  );
+  "fires: an SSH key in the store" = fires "sshKeyFile is in the Nix store" (
+    with' {
+      data = job // {
+        backend = "borgbackup";
+        sshKeyFile = "${builtins.storeDir}/abc-key";
       };
     } { }
   );

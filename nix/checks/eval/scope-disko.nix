@@ -73,16 +73,28 @@ in
   "each template can be chosen" = on {
     expr = lib.mapAttrs (
       name: _:
-      (with' {
-        template = name;
-        disk = "/dev/TEST";
-      } [ ]).config.disko.devices.disk.main.device
+      (with' (
+        {
+          template = name;
+          disk = "/dev/TEST";
+        }
+        // lib.optionalAttrs (name == "mirror") { secondDisk = "/dev/OTHER"; }
+      ) [ ]).config.disko.devices.disk.main.device
     ) scopes.scopes.disk-templates;
     expected = lib.mapAttrs (_: _: "/dev/TEST") scopes.scopes.disk-templates;
   };
   "fires: no template" = on {
     expr = lib.any (lib.hasInfix "nixfleet.disko needs nixfleet.disko.template (one of btrfs") (
       with' { disk = "/dev/sda"; } [ ]
+    ).failedAssertions;
+    expected = true;
+  };
+  "fires: a mirror of one disk" = on {
+    expr = lib.any (lib.hasInfix "nixfleet.disko.secondDisk is for the template mirror") (
+      with' {
+        template = "mirror";
+        disk = "/dev/sda";
+      } [ ]
     ).failedAssertions;
     expected = true;
   };

@@ -62,9 +62,51 @@ let
     ) expressions
   );
   plain = with' { controlPlane.target = "127.0.0.1:9443"; };
+  extended = with' {
+    nodes = [ "web-01:9100" ];
+    scrapeInterval = "15s";
+    scrapeConfigs = [
+      {
+        job_name = "postgres";
+        static_configs = [ { targets = [ "db-01:9187" ]; } ];
+      }
+    ];
+    ruleGroups = [
+      {
+        name = "postgres";
+        rules = [
+          {
+            alert = "PostgresDown";
+            expr = "pg_up == 0";
+          }
+        ];
+      }
+    ];
+  };
 in
 {
   "evaluates" = good.failedAssertions == [ ] && lib.hasSuffix ".drv" good.toplevel;
+  "a fleet adds its own interval, targets and rules" = {
+    expr = {
+      inherit (extended) failedAssertions;
+      interval = extended.config.services.prometheus.globalConfig.scrape_interval;
+      jobs = map (job: job.job_name) extended.config.services.prometheus.scrapeConfigs;
+      groups = map (group: group.name) (
+        lib.concatMap (text: (builtins.fromJSON text).groups) (lib.tail extended.config.services.prometheus.rules)
+      );
+      otherwise = prometheus.globalConfig.scrape_interval;
+    };
+    expected = {
+      failedAssertions = [ ];
+      interval = "15s";
+      jobs = [
+        "node"
+        "postgres"
+      ];
+      groups = [ "postgres" ];
+      otherwise = null;
+    };
+  };
   "importing it changes nothing" = {
     expr = (host [ scopes.nixosModules.monitoring-server ]).toplevel;
     expected = (host [ ]).toplevel;

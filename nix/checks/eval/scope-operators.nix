@@ -51,6 +51,31 @@ let
       sshKeys = [ sshKey ];
     };
   } [ ];
+  # The rules of sudo in the order in which they apply; the last one that matches counts.
+  rulesOf =
+    sudo: user:
+    lib.concatMap (rule: map (command: "${command.command}: ${toString command.options}") rule.commands) (
+      lib.filter (rule: lib.elem user rule.users || lib.elem "wheel" (rule.groups or [ ])) sudo.extraRules
+    );
+  sudoer = with' {
+    users.alice = {
+      isAdmin = true;
+      passwordlessSudo = true;
+      sshKeys = [ sshKey ];
+      uid = 1234;
+      sshKeyFiles = [ ./fixtures/operator.pub ];
+    };
+    users.bob = {
+      isAdmin = true;
+      sshKeys = [ sshKey ];
+    };
+    rootSshKeyFiles = [ ./fixtures/operator.pub ];
+  } [ { services.openssh.settings.PermitRootLogin = "no"; } ];
+  rules = lib.filter (lib.hasInfix "=(") (lib.splitString "\n" sudoer.config.security.sudo.configFile);
+  deploying = with' {
+    users.alice = alice;
+    deploy.sshKeys = [ sshKey ];
+  } [ { services.openssh.settings.PermitRootLogin = "no"; } ];
 in
 {
   "evaluates" = good.failedAssertions == [ ] && lib.hasSuffix ".drv" good.toplevel;
@@ -93,6 +118,65 @@ in
   "there is a warning about an admin whom sudo would refuse" = lib.any (lib.hasInfix "can log in but cannot become root") keyOnly.warnings;
   "an admin with a password is not" = !(lib.any (lib.hasInfix "become root") good.warnings);
 
+  "an admin who logs in with a key only can become root, if that is chosen" = {
+    expr = {
+      inherit (sudoer) failedAssertions;
+      warned = lib.any (lib.hasInfix "alice") sudoer.warnings;
+      alice = lib.last (rulesOf sudoer.config.security.sudo "alice");
+      bob = lib.last (rulesOf sudoer.config.security.sudo "bob");
+      withSudoRs = lib.last (rulesOf sudoer.config.security.sudo-rs "alice");
+      # In the file that sudo reads, the rule is after that of wheel.
+      inFile = lib.last (lib.filter (lib.hasInfix "NOPASSWD") rules) == lib.last rules && lib.hasPrefix "alice" (lib.last rules);
+    };
+    expected = {
+      failedAssertions = [ ];
+      warned = false;
+      alice = "ALL: NOPASSWD SETENV";
+      bob = "ALL: SETENV";
+      withSudoRs = "ALL: NOPASSWD SETENV";
+      inFile = true;
+    };
+  };
+  "a user id and keys from files" = {
+    expr = {
+      inherit (sudoer.config.users.users.alice) uid;
+      alice = lib.length sudoer.config.users.users.alice.openssh.authorizedKeys.keyFiles;
+      root = lib.length sudoer.config.users.users.root.openssh.authorizedKeys.keyFiles;
+      evaluates = lib.hasSuffix ".drv" sudoer.toplevel;
+    };
+    expected = {
+      uid = 1234;
+      alice = 1;
+      root = 1;
+      evaluates = true;
+    };
+  };
+  "a user for deployments copies to the store and becomes root" = {
+    expr = {
+      inherit (deploying) failedAssertions;
+      inherit (deploying.config.users.users.deploy) isSystemUser;
+      keys = deploying.config.users.users.deploy.openssh.authorizedKeys.keys;
+      shell = lib.getName deploying.config.users.users.deploy.shell;
+      sudo = lib.last (rulesOf deploying.config.security.sudo "deploy");
+      trusted = lib.elem "deploy" deploying.config.nix.settings.trusted-users;
+      otherwise = good.config.users.users ? deploy || lib.elem "deploy" good.config.nix.settings.trusted-users;
+    };
+    expected = {
+      failedAssertions = [ ];
+      isSystemUser = true;
+      keys = [ sshKey ];
+      shell = "bash";
+      sudo = "ALL: NOPASSWD SETENV";
+      trusted = true;
+      otherwise = false;
+    };
+  };
+  "fires: a placeholder is no key of the user for deployments" = fires "not an SSH public key: \"REPLACE-ME\"" (
+    with' {
+      users.alice = alice;
+      deploy.sshKeys = [ "REPLACE-ME" ];
+    } [ ]
+  );
   "fires: no one could log in" = fires "nixfleet.operators: no one could log in to this host" (
     # A password avoids NixOS's own assertion about the same problem.
     with' { users.bob.sshKeys = [ sshKey ]; } [ { users.allowNoPasswordLogin = true; } ]

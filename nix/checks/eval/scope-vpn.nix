@@ -60,6 +60,45 @@ in
   "it starts at boot by default" =
     good.config.systemd.services.wg-quick-wg0.wantedBy == [ "multi-user.target" ]
     && good.config.systemd.services.wg-quick-wg1.wantedBy == [ ];
+  "a table and hooks are in the unit" =
+    let
+      routed = with' {
+        wg0 = office // {
+          table = "off";
+          preUp = "echo pre-up";
+          postUp = "ip rule add from 10.8.0.2 table 42";
+          preDown = "echo pre-down";
+          postDown = "ip rule del from 10.8.0.2 table 42";
+        };
+      };
+      wg0 = routed.config.networking.wg-quick.interfaces.wg0;
+    in
+    {
+      expr = {
+        inherit (routed) failedAssertions;
+        evaluates = lib.hasSuffix ".drv" routed.toplevel;
+        inherit (wg0) table;
+        hooks = map lib.trim [
+          wg0.preUp
+          wg0.postUp
+          wg0.preDown
+          wg0.postDown
+        ];
+        otherwise = interface.table;
+      };
+      expected = {
+        failedAssertions = [ ];
+        evaluates = true;
+        table = "off";
+        hooks = [
+          "echo pre-up"
+          "ip rule add from 10.8.0.2 table 42"
+          "echo pre-down"
+          "ip rule del from 10.8.0.2 table 42"
+        ];
+        otherwise = null;
+      };
+    };
   "only the port that is set is open" =
     networking.firewall.allowedUDPPorts == [ 51820 ] && (with' { wg0 = office; }).config.networking.firewall.allowedUDPPorts == [ ];
   "replies are let in when everything is routed to a peer" =

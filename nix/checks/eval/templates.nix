@@ -49,8 +49,14 @@ let
     inherit (system) failedAssertions;
     evaluates = lib.hasSuffix ".drv" system.toplevel;
     root = system.config.fileSystems."/".fsType;
-    efi = system.config.fileSystems ? "/boot";
-    bootLoader = system.config.boot.loader.systemd-boot.enable;
+    # By BIOS and by UEFI.
+    boot = {
+      loader = system.config.system.boot.loader.id;
+      biosDisks = system.config.boot.loader.grub.devices;
+      efi = system.config.boot.loader.grub.efiSupport && system.config.boot.loader.grub.efiInstallAsRemovable;
+      partition = system.config.fileSystems."/boot".fsType;
+      partitions = lib.mapAttrs (_: partition: partition.type) system.config.disko.devices.disk.main.content.partitions;
+    };
     dhcp = system.config.networking.useDHCP;
     sshd = system.config.services.openssh.enable;
     passwords = system.config.services.openssh.settings.PasswordAuthentication;
@@ -65,8 +71,17 @@ let
     failedAssertions = [ ];
     evaluates = true;
     root = "ext4";
-    efi = true;
-    bootLoader = true;
+    boot = {
+      loader = "grub";
+      biosDisks = [ "/dev/sda" ];
+      efi = true;
+      partition = "vfat";
+      partitions = {
+        grub = "EF02";
+        boot = "EF00";
+        root = "8300";
+      };
+    };
     dhcp = true;
     sshd = true;
     passwords = false;
@@ -74,6 +89,31 @@ let
     rootKeys = [ key ];
     drivers = true;
   };
+  # Whether NAME, who logs in with a key, can become root: the last rule of sudo that matches asks for no
+  # password, or there is one.
+  becomesRoot =
+    name: system:
+    let
+      account = system.config.users.users.${name};
+      matches = rule: lib.elem name rule.users || lib.any (group: lib.elem group account.extraGroups) rule.groups;
+      rules = lib.filter matches system.config.security.sudo.extraRules;
+    in
+    account.openssh.authorizedKeys.keys == [ key ]
+    && rules != [ ]
+    && (
+      lib.any (command: command.command == "ALL" && lib.elem "NOPASSWD" command.options) (lib.last rules).commands
+      || account.hashedPasswordFile != null
+    );
+
+  # Files that TEXT names in backquotes, and that the template does not have.
+  missingFiles =
+    template:
+    let
+      quoted = map lib.head (lib.filter lib.isList (builtins.split "`([^`]*)`" template.welcomeText));
+      isFile = text: builtins.match "[A-Za-z0-9/-]+([.](nix|toml|json|md)|/)|hosts/.*" text != null;
+    in
+    lib.filter (file: isFile file && !builtins.pathExists (template.path + "/${file}")) quoted;
+
   agent = system: {
     inherit (system) failedAssertions;
     evaluates = lib.hasSuffix ".drv" system.toplevel;
@@ -105,11 +145,11 @@ withDisko {
     in
     {
       expr = usable system // {
-        login = system.config.users.users.operator.openssh.authorizedKeys.keys;
+        becomesRoot = becomesRoot "operator" system;
         agent = system.config.services.nixfleet-agent.enable;
       };
       expected = asExpected // {
-        login = [ key ];
+        becomesRoot = true;
         agent = false;
       };
     };
@@ -144,11 +184,21 @@ withDisko {
     expr = agent (edited batch.node-01 [ joined ]);
     expected = agentAs "node-01" [ "node" ];
   };
-  "fleet: its machines are usable" = {
-    expr = usable (edited fleet.web-01 [ (user "alice") ]) // {
+  "the texts name files that are there" = {
+    expr = lib.mapAttrs (_: missingFiles) (removeAttrs nixfleet.templates [ "default" ]);
+    expected = lib.mapAttrs (_: _: [ ]) (removeAttrs nixfleet.templates [ "default" ]);
+  };
+  "fleet: its machines are usable" =
+    let
+      system = edited fleet.web-01 [ (user "alice") ];
+    in
+    {
+    expr = usable system // {
       names = lib.attrNames fleet;
+      becomesRoot = becomesRoot "alice" system;
     };
     expected = asExpected // {
+      becomesRoot = true;
       names = [
         "cp-01"
         "web-01"
@@ -183,13 +233,21 @@ withDisko {
       expr = agent system // {
         ports = lib.subtractLists [ 22 ] system.config.networking.firewall.allowedTCPPorts;
         service = system.config.systemd.services.nixfleet-control-plane.wantedBy;
+        # The cache has its key before it starts.
+        cache = system.config.systemd.services.harmonia.wantedBy;
+        key = system.config.systemd.services.cache-key.requiredBy;
+        bind = system.config.services.harmonia.settings.bind or system.config.services.harmonia.cache.settings.bind;
       };
       expected = agentAs "cp-01" [ "control-plane" ] // {
         ports = [
+          5000
           8443
           8444
         ];
         service = [ "multi-user.target" ];
+        cache = [ "multi-user.target" ];
+        key = [ "harmonia.service" ];
+        bind = "[::]:5000";
       };
     };
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# The layout that all disk templates share: one disk, a boot partition, swap if a size is given, and the
-# rest for the root. Returns a module for disko.
+# The layout that all disk templates share: a boot partition, swap if a size is given, and the rest for the
+# root, on each disk. Returns a module for disko, which also chooses the boot loader: it has to match the
+# partitions.
 {
   # Name of the template, for messages.
   name,
@@ -12,36 +13,58 @@
   espSize ? "1G",
   # Size of the swap partition, or null for none.
   swapSize ? null,
-  # Boot by BIOS and GRUB instead of UEFI.
-  bios ? false,
+  # How the machine boots: "uefi" by systemd-boot, "bios" by GRUB, "hybrid" by GRUB in both ways.
+  firmware ? "uefi",
   # disko's content of the root partition.
   root,
+  # disko's content of the swap partition. Hibernation writes there.
+  swap ? {
+    type = "swap";
+    resumeDevice = true;
+  },
+  # The second disk of a mirror, which gets the same partitions; null for one disk.
+  mirrorDisk ? null,
+  # Devices of disko besides the disks.
+  devices ? { },
   # Directory for what is kept, with a root that is empty at each boot; null for a root that is kept.
   persistRoot ? null,
   ...
 }:
-{ lib, options, ... }:
+{
+  lib,
+  options,
+  pkgs,
+  ...
+}:
 let
-  inherit (lib) mkDefault;
-  isPath = lib.hasPrefix "/dev/" disk;
+  # Weaker than the mkDefault of other modules, stronger than the defaults of options.
+  byTemplate = lib.mkOverride 1100;
 
-  boot = {
-    size = espSize;
-    type = if bios then "8300" else "EF00";
-    content = {
-      type = "filesystem";
-      format = if bios then "ext4" else "vfat";
-      mountpoint = "/boot";
-      mountOptions = [ "noatime" ] ++ lib.optional (!bios) "umask=0077";
-    };
-  };
-  swap = {
-    size = swapSize;
-    content = {
-      type = "swap";
-      # Hibernation writes here.
-      resumeDevice = true;
-    };
+  disks = {
+    main = disk;
+  }
+  // lib.optionalAttrs (mirrorDisk != null) { second = mirrorDisk; };
+  mirrored = mirrorDisk != null;
+  bootOf = disk: if disk == "main" then "/boot" else "/boot-${disk}";
+  notPaths = lib.filter (disk: !lib.hasPrefix "/dev/" disk) (lib.attrValues disks);
+  # With a wrong value, checks of GRUB and disko would fail before the assertion below.
+  pathOf = disk: if lib.hasPrefix "/dev/" disk then disk else "/dev/disk";
+
+  bios = firmware != "uefi";
+  efi = firmware != "bios";
+
+  partitionsOf = import ./partitions.nix {
+    inherit
+      lib
+      bios
+      efi
+      mirrored
+      bootOf
+      espSize
+      swapSize
+      swap
+      root
+      ;
   };
 in
 {
@@ -58,51 +81,49 @@ in
             message = "The disk template ${name} needs disko. Add disko.nixosModules.disko to the host's modules.";
           }
           {
-            assertion = isPath;
-            message = "The disk template ${name} was given disk = \"${disk}\". Give the path of a disk, preferably one below /dev/disk/by-id, which does not change when disks are added.";
+            assertion = notPaths == [ ];
+            message = "The disk template ${name} was given disk = \"${lib.concatStringsSep ", " notPaths}\". Give the path of a disk, preferably one below /dev/disk/by-id, which does not change when disks are added.";
+          }
+          {
+            assertion = bios -> pkgs.stdenv.hostPlatform.isx86;
+            message = "The disk template ${name} boots by BIOS, which ${pkgs.stdenv.hostPlatform.system} does not have. Use ext4 or btrfs.";
           }
         ];
 
         boot.loader = {
-          grub.enable = mkDefault bios;
-          systemd-boot.enable = mkDefault (!bios);
-          efi.canTouchEfiVariables = lib.mkIf (!bios) (mkDefault true);
+          grub.enable = byTemplate bios;
+          systemd-boot.enable = byTemplate (!bios);
+          efi.canTouchEfiVariables = lib.mkIf (!bios) (byTemplate true);
+          grub.efiSupport = lib.mkIf (bios && efi) (byTemplate true);
+          # Under the name that firmware looks for by itself: the same disk then boots by BIOS and by UEFI.
+          grub.efiInstallAsRemovable = lib.mkIf (bios && efi) (byTemplate true);
+          grub.mirroredBoots = lib.mkIf mirrored (
+            lib.mapAttrsToList (name: device: {
+              path = bootOf name;
+              devices = [ (pathOf device) ];
+            }) disks
+          );
         };
       }
       (lib.optionalAttrs (options ? disko) {
-        disko.devices.disk.main = {
-          type = "disk";
-          # With a wrong value, GRUB's own check would fail before the assertion above.
-          device = mkDefault (if isPath then disk else "/dev/disk");
-          content = {
-            type = "gpt";
-            partitions =
-              lib.optionalAttrs bios {
-                # For GRUB's code: a GPT has no gap for it.
-                grub = {
-                  size = "1M";
-                  type = "EF02";
-                  priority = 1;
-                };
-              }
-              // lib.optionalAttrs (swapSize != null) { inherit swap; }
-              // {
-                inherit boot;
-                root = {
-                  size = "100%";
-                  content = root;
-                };
-              };
-          };
-        };
+        disko.devices = lib.recursiveUpdate {
+          disk = lib.mapAttrs (name: device: {
+            type = "disk";
+            device = lib.mkDefault (pathOf device);
+            content = {
+              type = "gpt";
+              partitions = partitionsOf name;
+            };
+          }) disks;
+        } devices;
       })
       (lib.mkIf (persistRoot != null) {
-        fileSystems.${persistRoot}.neededForBoot = mkDefault true;
+        fileSystems.${persistRoot}.neededForBoot = lib.mkDefault true;
       })
       (lib.optionalAttrs (options ? nixfleet.impermanence) {
         nixfleet.impermanence = lib.mkIf (persistRoot != null) {
-          enable = mkDefault true;
-          persistRoot = mkDefault persistRoot;
+          enable = lib.mkDefault true;
+          persistRoot = lib.mkDefault persistRoot;
         };
       })
     ]

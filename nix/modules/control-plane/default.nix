@@ -27,37 +27,13 @@ let
   privileged = lib.any (address: portOf address < 1024) (lib.attrValues cfg.listen);
 
   # What both services are confined to: their own state, and no privilege.
-  confinement = {
+  confinement = import ../confinement.nix // {
     DynamicUser = true;
     User = unit;
     UMask = "0077";
     DeviceAllow = [ "" ];
     DevicePolicy = "closed";
-    LockPersonality = true;
-    MemoryDenyWriteExecute = true;
-    NoNewPrivileges = true;
-    PrivateDevices = true;
-    PrivateTmp = true;
-    ProcSubset = "pid";
-    ProtectClock = true;
-    ProtectControlGroups = true;
-    ProtectHome = true;
-    ProtectHostname = true;
-    ProtectKernelLogs = true;
-    ProtectKernelModules = true;
-    ProtectKernelTunables = true;
-    ProtectProc = "invisible";
-    ProtectSystem = "strict";
     RemoveIPC = true;
-    RestrictNamespaces = true;
-    RestrictRealtime = true;
-    RestrictSUIDSGID = true;
-    SystemCallArchitectures = "native";
-    SystemCallFilter = [
-      "@system-service"
-      "~@privileged"
-      "~@resources"
-    ];
   };
 
   configFile = import ../config-file.nix {

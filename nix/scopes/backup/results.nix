@@ -30,8 +30,14 @@ let
         TEXTFILE_DIRECTORY = textfileDirectory;
       };
       script = builtins.readFile ./report.sh;
-      serviceConfig = suggestSettings (import ./hardening.nix) // {
+      serviceConfig = suggestSettings (import ../../modules/confinement.nix) // {
         Type = suggest "oneshot";
+        CapabilityBoundingSet = suggest "";
+        RestrictAddressFamilies = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_UNIX"
+        ];
         StateDirectory = suggest "nixfleet/backup";
         # As root, because root owns the exporter's directory. It can write nothing else.
         ReadWritePaths = lib.optional (textfileDirectory != "") "-${textfileDirectory}";

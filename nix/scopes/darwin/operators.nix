@@ -40,6 +40,7 @@ in
           home = suggest "/Users/${name}";
           description = lib.mkIf (user.description != "") (chosen user.description);
           openssh.authorizedKeys.keys = user.sshKeys;
+          openssh.authorizedKeys.keyFiles = user.sshKeyFiles;
           shell = lib.mkIf (user.shell != null) (chosen pkgs.${user.shell});
         }) cfg.users;
 

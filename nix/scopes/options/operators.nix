@@ -12,6 +12,26 @@ let
         description = "Whether this operator may become root: a member of `wheel` on NixOS, of `admin` on macOS, where false removes no one from it.";
       };
 
+      passwordlessSudo = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether `sudo` lets this operator become root without a password: the SSH key is then all that
+          protects root. An operator without a `hashedPasswordFile` cannot use `sudo` otherwise. Has no effect
+          on macOS.
+        '';
+      };
+
+      uid = mkOption {
+        type = types.nullOr types.ints.positive;
+        default = null;
+        example = 1000;
+        description = ''
+          The operator's user id, for example to be the same on every host that mounts a network file system.
+          Null: NixOS chooses one. Has no effect on macOS, which has created the account.
+        '';
+      };
+
       description = mkOption {
         type = types.str;
         default = "";
@@ -24,6 +44,13 @@ let
         default = [ ];
         example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... alice@laptop" ];
         description = "SSH public keys with which this operator may log in.";
+      };
+
+      sshKeyFiles = mkOption {
+        type = types.listOf types.path;
+        default = [ ];
+        example = lib.literalExpression "[ ./keys/alice.pub ]";
+        description = "Files with SSH public keys with which this operator may log in. They are read when the host is evaluated.";
       };
 
       hashedPasswordFile = mkOption {
@@ -104,6 +131,13 @@ in
         SSH public keys with which root may log in. `nixos-rebuild --target-host` and `nixos-anywhere` use
         them. Has no effect on macOS, where root has no SSH access.
       '';
+    };
+
+    rootSshKeyFiles = mkOption {
+      type = types.listOf types.path;
+      default = [ ];
+      example = lib.literalExpression "[ ./keys/deploy.pub ]";
+      description = "Files with SSH public keys with which root may log in. Has no effect on macOS.";
     };
   };
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# What all machines share, besides the role's boot loader, DHCP, SSH with keys only, and firewall.
+# What all machines share, besides the role's DHCP, SSH with keys only, and firewall.
 {
   # Put your public key here. A build with the placeholder fails.
   nixfleet.operators.rootSshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];

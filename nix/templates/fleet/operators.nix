@@ -4,6 +4,8 @@
   nixfleet.operators = {
     users.alice = {
       isAdmin = true;
+      # The key is enough for sudo, as it is for root below. Or remove this, and set hashedPasswordFile.
+      passwordlessSudo = true;
       sshKeys = [ "REPLACE-WITH-YOUR-SSH-PUBLIC-KEY" ];
     };
     # `nixos-anywhere` and `nixos-rebuild --target-host` log in as root.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The role provides the boot loader, DHCP, SSH with keys only, the firewall and the tools.
+# The role provides DHCP, SSH with keys only, the firewall and the tools; disk-config.nix the boot loader.
 { config, ... }:
 let
   # Put your public key here. A build with the placeholder fails.
@@ -10,6 +10,8 @@ in
     users.${config.hostSpec.userName} = {
       isAdmin = true;
       sshKeys = [ key ];
+      # The key is enough for sudo, as it is for root below. Or remove this, and set hashedPasswordFile.
+      passwordlessSudo = true;
     };
     rootSshKeys = [ key ];
   };

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-# The control plane.
+# The control plane, and the cache from which the machines fetch.
 { inputs, ... }:
 {
-  imports = [ (inputs.nixfleet.scopes.disk-templates.ext4 { disk = "/dev/sda"; }) ];
+  imports = [
+    ../../cache.nix
+    (inputs.nixfleet.scopes.disk-templates.hybrid { disk = "/dev/sda"; })
+  ];
 
   services.nixfleet-control-plane = {
     enable = builtins.pathExists ../../trust/root.json;

@@ -3,6 +3,6 @@
 {
   imports = [
     ../../web.nix
-    (inputs.nixfleet.scopes.disk-templates.ext4 { disk = "/dev/sda"; })
+    (inputs.nixfleet.scopes.disk-templates.hybrid { disk = "/dev/sda"; })
   ];
 }

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Part of scope backup: the confinement of the units that record results. They write two files and
-# fetch a URL. Not a module.
+# The confinement of services that need no privilege: they write to their own state only. A service adds the
+# network and the user that it needs. Not a module.
 {
-  CapabilityBoundingSet = "";
   LockPersonality = true;
   MemoryDenyWriteExecute = true;
   NoNewPrivileges = true;
@@ -18,17 +17,13 @@
   ProtectKernelTunables = true;
   ProtectProc = "invisible";
   ProtectSystem = "strict";
-  RestrictAddressFamilies = [
-    "AF_INET"
-    "AF_INET6"
-    "AF_UNIX"
-  ];
   RestrictNamespaces = true;
   RestrictRealtime = true;
   RestrictSUIDSGID = true;
   SystemCallArchitectures = "native";
   SystemCallFilter = [
     "@system-service"
-    "~@privileged @resources"
+    "~@privileged"
+    "~@resources"
   ];
 }
