@@ -16,7 +16,6 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
-	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // work is one run of `release create`.
@@ -221,47 +220,4 @@ func entriesOf(ctx context.Context, paths map[fleet.MachineID]fleet.StorePath) (
 		entries = append(entries, e)
 	}
 	return entries, nil
-}
-
-// register signs and registers the release. If another operator registered one
-// in the meantime, it is signed again with the next sequence.
-func (w *work) register(ctx context.Context, c *api.Client, root fleet.Root, signers []trust.Signer, h fleet.Header, entries []fleet.Entry) (fleet.Digest, error) {
-	var digest fleet.Digest
-	err := w.step("register", "signing and registering", func() error {
-		for try := 1; ; try++ {
-			payload, raw, err := trust.NewRelease(h, entries)
-			if err != nil {
-				return err
-			}
-			envelope, err := trust.Sign(fleet.TypeRelease, payload, signers...)
-			if err != nil {
-				return err
-			}
-			checked, err := trust.CheckRelease(envelope.Encode(), raw, &root, time.Now().UnixMilli())
-			if err != nil {
-				return err
-			}
-			digest = checked.Digest
-			_, err = c.CreateRelease(ctx, api.ReleaseRequest{Envelope: envelope.Encode(), Entries: raw})
-			if fleet.ErrorCode(err) != fleet.Conflict || try == 3 {
-				return err
-			}
-			last, lerr := latest(ctx, c, h.Line)
-			if lerr != nil || last == nil || last.Header.Sequence < h.Sequence {
-				return err
-			}
-			h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
-		}
-	})
-	if err != nil {
-		return "", err
-	}
-	at, err := w.app.seen()
-	if err == nil {
-		err = at.Keep(trust.Mark{Line: h.Line, Sequence: h.Sequence, Digest: digest})
-	}
-	if err != nil {
-		w.app.Say("warning: %v", err) // the release is registered
-	}
-	return digest, nil
 }
