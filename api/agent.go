@@ -48,8 +48,9 @@ type Orders struct {
 	Apply       *fleet.Order          `json:"apply,omitempty"`
 	Revert      *fleet.Order          `json:"revert,omitempty"`
 	Documents   fleet.DocumentDigests `json:"documents"`
-	PollAfterMs int64                 `json:"pollAfterMs"` // for an agent that does not hold a long poll
-	WaitMs      int64                 `json:"waitMs"`      // that the agent should ask for
+	Grants      []fleet.Digest        `json:"grants,omitempty"` // for this machine, in force now
+	PollAfterMs int64                 `json:"pollAfterMs"`      // for an agent that does not hold a long poll
+	WaitMs      int64                 `json:"waitMs"`           // that the agent should ask for
 }
 
 // Reports carries queued reports, oldest first.

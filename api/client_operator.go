@@ -188,14 +188,30 @@ func (c *Client) PutRoot(ctx context.Context, envelope []byte) (Document, error)
 	return put[Document](ctx, c, "/api/v1/trust/root", Document{Envelope: envelope})
 }
 
+// Revocations returns the newest revocation list, also one by keys that have lost
+// the role since; NotFound if there is none.
+func (c *Client) Revocations(ctx context.Context) (Document, error) {
+	return get[Document](ctx, c, "/api/v1/trust/revocations", nil)
+}
+
 // PutRevocations hands in a newer revocation list.
 func (c *Client) PutRevocations(ctx context.Context, envelope []byte) (Document, error) {
 	return put[Document](ctx, c, "/api/v1/trust/revocations", Document{Envelope: envelope})
 }
 
+// Timestamp returns the current timestamp; NotFound if there is none.
+func (c *Client) Timestamp(ctx context.Context) (Document, error) {
+	return get[Document](ctx, c, "/api/v1/trust/timestamp", nil)
+}
+
 // PutTimestamp hands in a newer timestamp.
 func (c *Client) PutTimestamp(ctx context.Context, envelope []byte) (Document, error) {
 	return put[Document](ctx, c, "/api/v1/trust/timestamp", Document{Envelope: envelope})
+}
+
+// PutGrant hands in a grant.
+func (c *Client) PutGrant(ctx context.Context, envelope []byte) (Document, error) {
+	return put[Document](ctx, c, "/api/v1/trust/grants", Document{Envelope: envelope})
 }
 
 // Releases lists releases, newest first.

@@ -37,6 +37,7 @@ const (
 	ActionTrustRoot         = "trust.root"
 	ActionTrustRevocations  = "trust.revocations"
 	ActionTrustTimestamp    = "trust.timestamp"
+	ActionTrustGrant        = "trust.grant"
 	ActionRolloutCreate     = "rollout.create"
 	ActionRolloutPause      = "rollout.pause"
 	ActionRolloutResume     = "rollout.resume"

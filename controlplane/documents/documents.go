@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package documents keeps the fleet's trust documents, root, revocations and
-// timestamp, and hands them to agents. What comes in is checked against the
+// Package documents keeps the fleet's trust documents, root, revocations,
+// timestamp and grants, and hands them to agents. What comes in is checked against the
 // pinned root, and is newer than what is there.
 //
 // It never signs, and agents check everything again.
@@ -37,6 +37,7 @@ type Keeper struct {
 	mu      sync.RWMutex
 	current Current
 	serials map[string]bool // of the certificates that the last revocations list
+	grants  grants
 }
 
 // Open reads the current documents.
@@ -64,6 +65,7 @@ func (k *Keeper) Revoked(serial string) bool {
 // for is not handed on.
 func (k *Keeper) load(ctx context.Context) error {
 	var c Current
+	var g grants
 	err := k.loop.Store.Read(ctx, func(r store.Reader) error {
 		root, ok, err := r.CurrentDocument(ctx, store.Root)
 		if err != nil || !ok {
@@ -84,14 +86,15 @@ func (k *Keeper) load(ctx context.Context) error {
 		} else if v, err := trust.ParseTimestamp(d.Envelope, pinned); ok && err == nil {
 			c.Timestamp, c.Digests.Timestamp = &v, d.Digest
 		}
-		return nil
+		g, err = readGrants(ctx, r, pinned, k.loop.Clock.UnixMilli())
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.current = c
+	k.current, k.grants = c, g
 	if c.Revocations != nil {
 		k.serials = map[string]bool{}
 		for _, s := range c.Revocations.Certificates {
@@ -99,6 +102,30 @@ func (k *Keeper) load(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Revocations returns the newest revocation list, also one by keys that have lost the
+// role since: what it revokes is to be signed anew. The error's code is NotFound if
+// there is none.
+func (k *Keeper) Revocations(ctx context.Context) (api.Document, error) {
+	return k.newest(ctx, store.Revocations)
+}
+
+// Timestamp returns the newest timestamp. The error's code is NotFound if there is
+// none that the root document's keys have signed.
+func (k *Keeper) Timestamp(ctx context.Context) (api.Document, error) {
+	if k.Current().Timestamp == nil {
+		return api.Document{}, fleet.Errorf(fleet.NotFound, "there is no timestamp by the root document's keys")
+	}
+	return k.newest(ctx, store.Timestamp)
+}
+
+func (k *Keeper) newest(ctx context.Context, kind store.DocumentKind) (api.Document, error) {
+	d, ok, err := k.loop.Store.CurrentDocument(ctx, kind)
+	if err == nil && !ok {
+		err = fleet.Errorf(fleet.NotFound, "there is no document %s", kind)
+	}
+	return api.Document{Envelope: d.Envelope}, err
 }
 
 // Root returns the pinned root document. The error's code is NotFound before
@@ -130,6 +157,9 @@ func (k *Keeper) RootVersion(ctx context.Context, version uint64) ([]byte, error
 // ByDigest returns the envelope of a trust document whose payload has the
 // digest.
 func (k *Keeper) ByDigest(ctx context.Context, digest fleet.Digest) ([]byte, error) {
+	if b := k.grant(digest); b != nil {
+		return b, nil
+	}
 	d, ok, err := k.loop.Store.DocumentByDigest(ctx, digest)
 	if err != nil {
 		return nil, err
@@ -227,14 +257,17 @@ func (k *Keeper) put(ctx context.Context, c access.Caller, kind store.DocumentKi
 		if err := p.Tx.AddDocument(ctx, d); err != nil {
 			return err
 		}
-		p.AfterCommit(func() {
-			if err := k.load(context.WithoutCancel(ctx)); err != nil {
-				k.loop.Log.Error("cannot read the new trust documents", "err", err)
-			}
-			k.loop.Presence.WakeAll()
-		})
+		p.AfterCommit(func() { k.changed(ctx) })
 		return p.Audit(ctx, c.Actor(), action, string(kind)+":"+strconv.FormatUint(version, 10), map[string]string{"digest": string(d.Digest)})
 	})
+}
+
+// changed reads the documents again and shows them to the agents.
+func (k *Keeper) changed(ctx context.Context) {
+	if err := k.load(context.WithoutCancel(ctx)); err != nil {
+		k.loop.Log.Error("cannot read the new trust documents", "err", err)
+	}
+	k.loop.Presence.WakeAll()
 }
 
 // described returns the audited action and the payload type of a kind.

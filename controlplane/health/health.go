@@ -16,7 +16,6 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
-	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // Inspector looks at a control plane.
@@ -44,6 +43,7 @@ type Metrics struct {
 	AuditEntries int64
 	Restored     bool
 	Certificates map[CertificateState]int // of active machines and those in maintenance
+	Lives        []Life                   // of trust documents and of lines' newest releases
 }
 
 // Metrics counts the present state.
@@ -58,6 +58,9 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	}
 	for s, ids := range certificates {
 		m.Certificates[s] = len(ids)
+	}
+	if m.Lives, err = i.lives(ctx); err != nil {
+		return m, err
 	}
 	now := i.loop.Clock.UnixMilli()
 	for _, v := range i.loop.Inventory.Machines() {
@@ -131,6 +134,11 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 		})
 	}
 	found = append(found, i.trustFindings(i.loop.Clock.Now())...)
+	lives, err := i.lifeFindings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, lives...)
 	certificates, err := i.certificateFindings(ctx)
 	if err != nil {
 		return nil, err
@@ -141,10 +149,10 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 }
 
 // Hints on documents that another one has to replace. The control plane holds
-// no key to sign one, and takes it by its API.
+// no key to sign one.
 const (
-	newRoot      = "have the root role's keys sign the next version and hand it in: PUT /api/v1/trust/root"
-	newTimestamp = "have the timestamp role's keys sign one and hand it in: PUT /api/v1/trust/timestamp"
+	newRoot      = "the root role's keys sign the next version: nixfleet trust rotate --years N --out FILE, then nixfleet trust submit FILE"
+	newTimestamp = "the timestamp role's keys sign the next one: nixfleet trust timestamp"
 )
 
 func (i *Inspector) trustFindings(now time.Time) []Finding {
@@ -153,19 +161,14 @@ func (i *Inspector) trustFindings(now time.Time) []Finding {
 		return []Finding{{"warning", "trust", "no root is pinned: no release can be registered", "nixfleet trust init"}}
 	}
 	var found []Finding
-	if left := time.UnixMilli(have.Root.Expires).Sub(now); left < 30*24*time.Hour {
+	if left := time.UnixMilli(have.Root.Expires).Sub(now); left < 30*24*time.Hour && have.Root.SignedAt == 0 {
 		found = append(found, Finding{"warning", "trust", fmt.Sprintf("root version %d ends on %s", have.Root.Version, time.UnixMilli(have.Root.Expires).UTC().Format(time.DateOnly)), newRoot})
 	}
 	if _, wanted := have.Root.Roles[fleet.TrustRoleTimestamp]; !wanted {
 		return found
 	}
-	switch {
-	case have.Timestamp == nil:
+	if have.Timestamp == nil {
 		found = append(found, Finding{"error", "trust", "the root asks for a timestamp and there is none: agents accept nothing new", newTimestamp})
-	default:
-		if used := trust.LifeUsed(have.Timestamp.SignedAt, have.Timestamp.Expires, now.UnixMilli()); used >= 50 {
-			found = append(found, Finding{"warning", "trust", fmt.Sprintf("%d %% of the timestamp's life is over", used), newTimestamp})
-		}
 	}
 	return found
 }

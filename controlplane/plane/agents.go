@@ -86,6 +86,7 @@ func (p *Plane) ordersFor(m fleet.Machine, current loop.CurrentAssignment) (api.
 		o = current.Orders(p.now())
 	}
 	o.Documents = p.Documents.Current().Digests
+	o.Grants = p.Documents.Grants(m.ID, p.now())
 	o.PollAfterMs, o.WaitMs = int64(p.conf.PollSeconds)*1000, int64(p.conf.WaitSeconds)*1000
 	o.Epoch = p.Epoch.Token()
 	tag, err := etag(o)

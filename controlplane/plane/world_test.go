@@ -163,7 +163,7 @@ func (w *world) rootDocument(version uint64, signers ...trust.Signer) []byte {
 		Keys:  map[string]fleet.TrustKey{"r": w.root.PublicKey().Trust(), "s": w.release.PublicKey().Trust()},
 		Roles: map[fleet.TrustRole]fleet.KeyQuota{},
 	}
-	for role, key := range map[fleet.TrustRole]string{fleet.TrustRoleRoot: "r", fleet.TrustRoleRelease: "s", fleet.TrustRoleRevoker: "r", fleet.TrustRoleTimestamp: "r"} {
+	for role, key := range map[fleet.TrustRole]string{fleet.TrustRoleRoot: "r", fleet.TrustRoleRelease: "s", fleet.TrustRoleRevoker: "r", fleet.TrustRoleTimestamp: "r", fleet.TrustRoleOperator: "r"} {
 		root.Roles[role] = fleet.KeyQuota{Keys: []string{key}, Threshold: 1}
 	}
 	return w.sign(fleet.TypeRoot, must[[]byte](w.tb)(trust.NewRoot(root)), signers...)

@@ -62,7 +62,7 @@ type fleetCollector struct {
 
 	size, lifecycle, health, online, drift, lastSeen *prometheus.Desc
 	rollouts, rolloutsActive, waiting, audit, mode   *prometheus.Desc
-	certificates                                     *prometheus.Desc
+	certificates, life                               *prometheus.Desc
 }
 
 func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
@@ -77,6 +77,7 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 		online:         desc("machines_online", "Machines that are online."),
 		drift:          desc("machines_drift", "Machines that run something else than their agent activated."),
 		certificates:   desc("certificates", "Certificates of active machines and those in maintenance: good; expired, renewed when the machine is online again; ending, soon no more; ended, to be enrolled again.", "state"),
+		life:           desc("document_life_used_percent", "How much of the life of the root document, of the timestamp and of the newest release of each line is over.", "document"),
 		lastSeen:       desc("machine_last_seen_timestamp_seconds", "Last contact of a machine; 0 for never.", "machine"),
 		rollouts:       desc("rollouts", "Rollouts that are kept, by state.", "state"),
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
@@ -118,6 +119,9 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(f.drift, float64(m.Drift))
 	for _, s := range health.CertificateStates() {
 		gauge(f.certificates, float64(m.Certificates[s]), string(s))
+	}
+	for _, l := range m.Lives {
+		gauge(f.life, float64(l.Used), l.Document)
 	}
 	for id, at := range m.LastSeen {
 		gauge(f.lastSeen, float64(at)/1000, string(id))

@@ -26,6 +26,15 @@ func (o *operators) trustOperations() {
 		}
 		return d, err
 	})
+	one(o, "getRevocations", func(ctx context.Context, _ access.Caller, _ Known) (api.Document, error) {
+		return o.plane.Documents.Revocations(ctx)
+	})
+	one(o, "getTimestamp", func(ctx context.Context, _ access.Caller, _ Known) (api.Document, error) {
+		return o.plane.Documents.Timestamp(ctx)
+	})
+	handle(o, "putGrant", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
+		return o.plane.Documents.PutGrant(ctx, c, in.Body)
+	})
 	handle(o, "putTimestamp", func(ctx context.Context, c access.Caller, in *body[api.Document]) (api.Document, error) {
 		return o.plane.Documents.PutTimestamp(ctx, c, in.Body)
 	})

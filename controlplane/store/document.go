@@ -69,3 +69,40 @@ func (t *Tx) AddDocument(ctx context.Context, d Document) error {
 	}
 	return nil
 }
+
+// Grant is a signed grant as it was handed in.
+type Grant struct {
+	Digest   fleet.Digest // of the payload
+	Envelope []byte
+	Expires  int64 // Unix milliseconds
+	AddedAt  int64 // Unix milliseconds
+	AddedBy  string
+}
+
+const grantColumns = `digest, envelope, expires, added_at, added_by`
+
+// Grants returns the grants that expire after now (Unix milliseconds), newest
+// first.
+func (r Reader) Grants(ctx context.Context, now int64) ([]Grant, error) {
+	gs, err := list(ctx, r.q, func(r row) (g Grant, err error) {
+		return g, r.Scan(&g.Digest, &g.Envelope, &g.Expires, &g.AddedAt, &g.AddedBy)
+	}, `SELECT `+grantColumns+` FROM trust_grant WHERE expires > $1 ORDER BY added_at DESC, digest`, now)
+	if err != nil {
+		return nil, fmt.Errorf("read grants: %w", err)
+	}
+	return gs, nil
+}
+
+// AddGrant keeps a grant, and removes those that expired before now (Unix
+// milliseconds). One that is there already stays as it is; false says so.
+func (t *Tx) AddGrant(ctx context.Context, g Grant, now int64) (bool, error) {
+	if _, err := t.exec(ctx, `DELETE FROM trust_grant WHERE expires <= $1`, now); err != nil {
+		return false, fmt.Errorf("remove expired grants: %w", err)
+	}
+	n, err := t.exec(ctx, `INSERT INTO trust_grant (`+grantColumns+`) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (digest) DO NOTHING`,
+		string(g.Digest), string(g.Envelope), g.Expires, g.AddedAt, g.AddedBy)
+	if err != nil {
+		return false, fmt.Errorf("write grant: %w", err)
+	}
+	return n > 0, nil
+}

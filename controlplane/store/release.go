@@ -101,6 +101,15 @@ type LineHead struct {
 	Digest   fleet.Digest
 }
 
+// LineHeads returns the newest release of each line that still has it.
+func (r Reader) LineHeads(ctx context.Context) ([]fleet.Release, error) {
+	heads, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release WHERE digest IN (SELECT digest FROM release_line) ORDER BY line`)
+	if err != nil {
+		return nil, fmt.Errorf("list newest releases: %w", err)
+	}
+	return heads, nil
+}
+
 // LineHead returns a line's newest release; false for a line that had none.
 func (r Reader) LineHead(ctx context.Context, line fleet.Line) (LineHead, bool, error) {
 	h, ok, err := first(ctx, r.q, func(r row) (h LineHead, err error) {

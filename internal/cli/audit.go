@@ -15,6 +15,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/seen"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -58,9 +59,9 @@ func (a *app) auditListCmd() *cobra.Command {
 			return a.Print(lines, func(w io.Writer) {
 				rows := make([][]string, len(lines))
 				for i, l := range lines {
-					rows[i] = []string{fmt.Sprint(l.Seq), date(l.At), l.Actor, l.Action, l.Subject, details(l.Detail)}
+					rows[i] = []string{fmt.Sprint(l.Seq), view.Date(l.At), l.Actor, l.Action, l.Subject, details(l.Detail)}
 				}
-				table(w, "SEQ AT ACTOR ACTION SUBJECT DETAIL", rows)
+				view.Table(w, "SEQ AT ACTOR ACTION SUBJECT DETAIL", rows)
 			})
 		},
 	}
@@ -92,69 +93,6 @@ func (a *app) auditHeadCmd() *cobra.Command {
 				return err
 			}
 			return a.Print(head, func(w io.Writer) { fmt.Fprintf(w, "%d entries, head %s\n", head.Size, head.Head) })
-		},
-	}
-}
-
-// verified is the result of `audit verify`.
-type verified struct {
-	OK       bool             `json:"ok"`
-	Size     int64            `json:"size"`
-	Head     fleet.Digest     `json:"head"`
-	Compared *fleet.AuditHead `json:"compared"` // the earlier checkpoint, which the chain contains; nil: none was known
-}
-
-func (a *app) auditVerifyCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "verify", Short: "Check that no entry of the audit trail was altered, removed or moved",
-		Long: `Check that no entry of the audit trail was altered, removed or moved.
-
-The whole chain is read and hashed here. Entries that were cut off at the end are noticed only by
-comparing with an earlier checkpoint: this command keeps the last one of each control plane.`,
-		Example: "  nixfleet audit verify",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			at, err := a.seen()
-			if err != nil {
-				return err
-			}
-			before, err := at.Audit()
-			if err != nil {
-				return err
-			}
-			var chain fleet.AuditChain
-			matched := before == nil || before.Size == 0
-			for e, err := range api.All(cmd.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
-				return c.Audit(ctx, fleet.AuditFilter{}, p)
-			}) {
-				if err != nil {
-					return err
-				}
-				if err := chain.Add(e); err != nil {
-					return err
-				}
-				matched = matched || chain.Size == before.Size && chain.Head == before.Head
-			}
-			if !matched {
-				return fleet.Errorf(fleet.Conflict, "the audit trail does not contain the checkpoint seen before: entry %d with hash %s; entries were cut off or rewritten", before.Size, before.Head.Short()).
-					WithHint("the checkpoint is in %s; was the control plane restored from a backup?", at.AuditFile())
-			}
-			out := verified{OK: true, Size: chain.Size, Head: chain.Head, Compared: before}
-			if err := at.SaveAudit(chain.Checkpoint()); err != nil {
-				return err
-			}
-			return a.Print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "%d entries, each follows from the one before; head %s\n", out.Size, out.Head.Short())
-				if before == nil {
-					fmt.Fprintln(w, "no earlier checkpoint is known here, so entries cut off before now could not be seen; the next run compares with this one")
-				} else {
-					fmt.Fprintf(w, "contains the checkpoint seen before, at entry %d\n", before.Size)
-				}
-			})
 		},
 	}
 }

@@ -9,9 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/command"
+	"github.com/arcanesys/nixfleet/internal/trust"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
 // chain is an audit trail of n entries whose actions are what(seq).
@@ -107,5 +110,56 @@ func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
 	u.env["HOME"] = ""
 	if r := u.mustRun(command.ExitError, "audit", "verify"); !strings.Contains(r.stderr, "XDG_STATE_HOME") {
 		t.Errorf("without a home: %q", r.stderr)
+	}
+}
+
+// A release signs the audit trail's checkpoint; a trail that is shorter, or another
+// one, is found without a checkpoint of one's own.
+func TestAuditVerify_ComparesWithWhatReleasesSign(t *testing.T) {
+	good := chain(7, same)
+	f := trusttest.New(t, "acme", func(r *fleet.Root) { r.Expires = time.Now().AddDate(1, 0, 0).UnixMilli() })
+	sign := func(seq uint64, size int64, by string) (fleet.Release, []byte) {
+		h := f.Header(seq)
+		h.AuditHead = &fleet.AuditHead{Size: size, Head: good[size-1].Hash}
+		envelope, _ := f.Unchecked(h, []fleet.Entry{trusttest.Entry("web-01", "a")}, by)
+		_, d, err := trust.CheckHeader(envelope, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fleet.Release{Digest: d, Header: fleet.Header{Line: "main", Sequence: seq}}, envelope
+	}
+	first, one := sign(1, 3, "acme-release")
+	second, two := sign(2, 6, "acme-release")
+	forged, three := sign(3, 7, "mallory")
+	for name, tc := range map[string]struct {
+		now  []fleet.AuditEntry
+		want string // "": the chain is good
+	}{
+		"good":      {good, ""},
+		"longer":    {chain(9, same), ""},
+		"cut off":   {good[:5], "release " + second.Digest.Short() + " was signed when it had 6"},
+		"all gone":  {nil, "release " + first.Digest.Short() + " was signed when it had 3"},
+		"rewritten": {chain(9, func(seq int64) string { return map[bool]string{true: "key.create", false: same(seq)}[seq == 5] }), "not the one that release " + second.Digest.Short() + " signs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlane(t)
+			u := newUser(t).of(p)
+			p.documents = map[string][]byte{"root": f.RootEnvelope}
+			p.releases = []fleet.Release{forged, second, first}
+			p.envelopes = map[fleet.Digest][]byte{first.Digest: one, second.Digest: two, forged.Digest: three}
+			p.audit = tc.now
+			if tc.want == "" {
+				r := u.mustRun(command.ExitDone, "audit", "verify")
+				if !strings.Contains(r.out, "the checkpoints that 2 releases sign") || !strings.Contains(r.out, "1 releases are not signed as") {
+					t.Errorf("says %s", r.out)
+				}
+				return
+			}
+			r := u.mustRun(command.ExitError, "audit", "verify")
+			if !strings.Contains(r.stderr, tc.want) {
+				t.Errorf("says %s, want %q", r.stderr, tc.want)
+			}
+			u.mustRun(command.ExitDone, "audit", "verify", "--releases", "0") // the chain alone is good
+		})
 	}
 }

@@ -9,17 +9,14 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"strings"
-	"text/tabwriter"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/complete"
+	"github.com/arcanesys/nixfleet/internal/cli/documents"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -54,28 +51,9 @@ func (a *app) root() *cobra.Command {
 	}
 	a.JSONFlag(root.PersistentFlags())
 	a.flags.register(root.PersistentFlags())
-	root.AddCommand(a.trustCmd(), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.infoCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
+	root.AddCommand(documents.Command(a.documents()), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.infoCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
 	complete.Commands(root, a.shellClient)
 	return root
-}
-
-// table prints rows below a header, in columns.
-func table(w io.Writer, header string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
-	for _, r := range rows {
-		cells := make([]string, len(r))
-		for i, c := range r {
-			cells[i] = strings.Map(func(r rune) rune {
-				if unicode.IsControl(r) {
-					return ' '
-				}
-				return r
-			}, c)
-		}
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
-	}
-	t.Flush()
 }
 
 // readFile reads a file of at most limit bytes; "-" is standard input.

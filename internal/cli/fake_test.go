@@ -54,7 +54,7 @@ type plane struct {
 	envelopes   map[fleet.Digest][]byte // of the releases
 	entries     [][]byte                // of every release
 	token       string                  // that it makes
-	root        []byte                  // envelope
+	documents   map[string][]byte       // by the end of their path: root, timestamp, revocations, grants
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -158,7 +158,13 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "keys" && r.Method == http.MethodPost:
 		reply(w, api.NewKey{Key: fleet.Key{ID: "kaaaaaaaaa", Owner: "alice", Role: fleet.RoleAdmin}, Secret: madeKey})
 	case words[0] == "trust":
-		reply(w, api.Document{Envelope: p.root})
+		p.trust(w, r, words[1])
+	case rest == "audit/head":
+		head := fleet.AuditHead{Size: int64(len(p.audit))}
+		if n := len(p.audit); n > 0 {
+			head.Head = p.audit[n-1].Hash
+		}
+		reply(w, head)
 	case rest == "audit":
 		page(w, r, p.audit)
 	case rest == "events":
@@ -184,6 +190,31 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, fleet.Errorf(fleet.NotFound, "no operation %s %s", r.Method, r.URL.Path))
 	}
+}
+
+// trust keeps what is put, and gives it again.
+func (p *plane) trust(w http.ResponseWriter, r *http.Request, kind string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.Method == http.MethodPut {
+		var d api.Document
+		if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+		if p.documents == nil {
+			p.documents = map[string][]byte{}
+		}
+		p.documents[kind] = d.Envelope
+		reply(w, d)
+		return
+	}
+	b, ok := p.documents[kind]
+	if !ok {
+		refuse(w, fleet.Errorf(fleet.NotFound, "no %s", kind))
+		return
+	}
+	reply(w, api.Document{Envelope: b})
 }
 
 func (p *plane) stream(w http.ResponseWriter, r *http.Request) {

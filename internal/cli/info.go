@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 )
 
 // controlPlane is what `info` prints: what the control plane says of itself, and
@@ -52,7 +53,7 @@ rollouts are paused, and nixfleet-control-plane doctor says what to do.`,
 					fleetID = "none yet; nixfleet trust pin names it"
 				}
 				fmt.Fprintf(w, "server   %s\nversion  %s\nfleet    %s\nmode     %s\n", out.Server, info.Version, fleetID, info.Mode)
-				fmt.Fprintf(w, "clock    %s, %s ahead of this machine's\n", date(info.Time), time.Duration(out.ClockAheadMs)*time.Millisecond)
+				fmt.Fprintf(w, "clock    %s, %s ahead of this machine's\n", view.Date(info.Time), time.Duration(out.ClockAheadMs)*time.Millisecond)
 			})
 		},
 	}

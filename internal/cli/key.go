@@ -18,6 +18,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -115,15 +116,15 @@ func (a *app) keyListCmd() *cobra.Command {
 					state := "valid"
 					switch {
 					case k.RevokedAt > 0:
-						state = "revoked " + date(k.RevokedAt)
+						state = "revoked " + view.Date(k.RevokedAt)
 					case k.ExpiresAt > 0 && k.ExpiresAt <= time.Now().UnixMilli():
-						state = "expired " + date(k.ExpiresAt)
+						state = "expired " + view.Date(k.ExpiresAt)
 					case k.ExpiresAt > 0:
-						state = "until " + date(k.ExpiresAt)
+						state = "until " + view.Date(k.ExpiresAt)
 					}
-					rows[i] = []string{k.ID, k.Owner, string(k.Role), date(k.CreatedAt), date(k.LastUsed), state}
+					rows[i] = []string{k.ID, k.Owner, string(k.Role), view.Date(k.CreatedAt), view.Date(k.LastUsed), state}
 				}
-				table(w, "ID OWNER ROLE CREATED USED STATE", rows)
+				view.Table(w, "ID OWNER ROLE CREATED USED STATE", rows)
 			})
 		},
 	}
@@ -227,7 +228,7 @@ func (a *app) keyWhoamiCmd() *cobra.Command {
 					fmt.Fprintf(w, ", for machines with one of the tags %v", k.Tags)
 				}
 				if k.ExpiresAt > 0 {
-					fmt.Fprintf(w, ", until %s", date(k.ExpiresAt))
+					fmt.Fprintf(w, ", until %s", view.Date(k.ExpiresAt))
 				}
 				fmt.Fprintln(w)
 			})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -51,11 +52,11 @@ func (a *app) machineListCmd() *cobra.Command {
 						desired = m.Desired.Digest.Short()
 					}
 					rows[i] = []string{
-						string(m.ID), string(m.Lifecycle), dash(string(m.State)), dash(string(m.Health)), desired,
-						dash(m.RunsRelease.Short()), since(m.LastContact), tagList(m.Tags.Effective),
+						string(m.ID), string(m.Lifecycle), view.Dash(string(m.State)), view.Dash(string(m.Health)), desired,
+						view.Dash(m.RunsRelease.Short()), since(m.LastContact), tagList(m.Tags.Effective),
 					}
 				}
-				table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN TAGS", rows)
+				view.Table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN TAGS", rows)
 			})
 		},
 	}
@@ -86,8 +87,8 @@ func (a *app) machineShowCmd() *cobra.Command {
 				Reports []fleet.Report `json:"reports"`
 			}{m, reports.Items}
 			return a.Print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "%s  %s, agent %s %s, seen %s\n", m.ID, m.Lifecycle, dash(string(m.State)), m.Waiting, since(m.LastContact))
-				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", dash(string(m.Running)), dash(string(m.Booted)), dash(string(m.BootDefault)))
+				fmt.Fprintf(w, "%s  %s, agent %s %s, seen %s\n", m.ID, m.Lifecycle, view.Dash(string(m.State)), m.Waiting, since(m.LastContact))
+				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", view.Dash(string(m.Running)), view.Dash(string(m.Booted)), view.Dash(string(m.BootDefault)))
 				if m.Desired != nil {
 					fmt.Fprintf(w, "  desired       %s (release %s, rollout %s)\n", m.Desired.StorePath, m.Desired.Digest.Short(), m.Desired.Rollout)
 				}
@@ -97,9 +98,9 @@ func (a *app) machineShowCmd() *cobra.Command {
 				}
 				rows := make([][]string, len(reports.Items))
 				for i, r := range reports.Items {
-					rows[i] = []string{date(r.At), string(r.Kind), dash(first(string(r.Outcome), string(r.Phase))), dash(string(r.Reason)), oneLine(r.Message)}
+					rows[i] = []string{view.Date(r.At), string(r.Kind), view.Dash(first(string(r.Outcome), string(r.Phase))), view.Dash(string(r.Reason)), oneLine(r.Message)}
 				}
-				table(w, "AT REPORT RESULT REASON MESSAGE", rows)
+				view.Table(w, "AT REPORT RESULT REASON MESSAGE", rows)
 			})
 		},
 	}
@@ -238,5 +239,5 @@ func oneLine(s string) string {
 			return s[:i] + "..."
 		}
 	}
-	return dash(s)
+	return view.Dash(s)
 }

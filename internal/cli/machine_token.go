@@ -12,6 +12,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -105,7 +106,7 @@ func (a *app) makeToken(ctx context.Context, c *api.Client, id fleet.MachineID, 
 	}
 	return a.Print(out, func(w io.Writer) {
 		fmt.Fprintln(w, out.Token.Token)
-		a.Say("enrols %s once, until %s", out.Machine, date(out.ExpiresAt))
+		a.Say("enrols %s once, until %s", out.Machine, view.Date(out.ExpiresAt))
 		switch {
 		case floor == nil:
 		case out.Floor == nil:

@@ -8,12 +8,12 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 )
 
 func (a *app) releaseCmd() *cobra.Command {
@@ -22,7 +22,7 @@ func (a *app) releaseCmd() *cobra.Command {
 		Short:   "Immutable, signed sets of systems",
 		Example: "  nixfleet release create\n  nixfleet release list",
 	}
-	c.AddCommand(a.releaseCreateCmd(), a.releaseListCmd(), a.releaseShowCmd(), a.releaseDiffCmd(), a.releaseDeleteCmd())
+	c.AddCommand(a.releaseCreateCmd(), a.releaseRegisterCmd(), a.releaseListCmd(), a.releaseShowCmd(), a.releaseDiffCmd(), a.releaseDeleteCmd())
 	return c
 }
 
@@ -47,10 +47,10 @@ func (a *app) releaseListCmd() *cobra.Command {
 				for i, r := range list {
 					rows[i] = []string{
 						r.Digest.Short(), string(r.Header.Line), fmt.Sprint(r.Header.Sequence), fmt.Sprint(r.Header.Entries.Count),
-						date(r.RegisteredAt), r.RegisteredBy, revision(r.Header.Source), dash(r.Header.Name),
+						view.Date(r.RegisteredAt), r.RegisteredBy, view.Revision(r.Header.Source), view.Dash(r.Header.Name),
 					}
 				}
-				table(w, "DIGEST LINE SEQ MACHINES REGISTERED BY REVISION NAME", rows)
+				view.Table(w, "DIGEST LINE SEQ MACHINES REGISTERED BY REVISION NAME", rows)
 			})
 		},
 	}
@@ -84,8 +84,8 @@ func (a *app) releaseShowCmd() *cobra.Command {
 			return a.Print(out, func(w io.Writer) {
 				h := r.Header
 				fmt.Fprintf(w, "%s  %s\n", r.Digest, h.Name)
-				fmt.Fprintf(w, "line %s, sequence %d, made %s, registered %s by %s, until %s\n", h.Line, h.Sequence, date(h.CreatedAt), date(r.RegisteredAt), r.RegisteredBy, date(h.Expires))
-				fmt.Fprintf(w, "from %s %s\n", h.Source.Flake, revision(h.Source))
+				fmt.Fprintf(w, "line %s, sequence %d, made %s, registered %s by %s, until %s\n", h.Line, h.Sequence, view.Date(h.CreatedAt), view.Date(r.RegisteredAt), r.RegisteredBy, view.Date(h.Expires))
+				fmt.Fprintf(w, "from %s %s\n", h.Source.Flake, view.Revision(h.Source))
 				for _, cache := range h.Caches {
 					fmt.Fprintf(w, "cache %s\n", cache.URL)
 				}
@@ -93,7 +93,7 @@ func (a *app) releaseShowCmd() *cobra.Command {
 				for i, e := range entries {
 					rows[i] = []string{string(e.ID), string(e.System), size(e.ClosureSize), tagList(e.Tags), string(e.StorePath)}
 				}
-				table(w, "MACHINE SYSTEM SIZE TAGS PATH", rows)
+				view.Table(w, "MACHINE SYSTEM SIZE TAGS PATH", rows)
 			})
 		},
 	}
@@ -209,6 +209,9 @@ func (c created) text(w io.Writer, before bool) {
 		fmt.Fprintf(w, "%s\n", c.Digest)
 		fmt.Fprintf(w, "release %d of line %s, with %d machines\n", c.Sequence, c.Line, len(c.Machines))
 	}
+	if c.File != "" {
+		fmt.Fprintf(w, "written to %s and not registered: nixfleet trust sign %s, then nixfleet release register %s\n", c.File, c.File, c.File)
+	}
 	if before && c.Diff != nil {
 		diffText(w, *c.Diff)
 	}
@@ -235,17 +238,9 @@ func diffText(w io.Writer, d fleet.ReleaseDiff) {
 	}
 	slices.SortStableFunc(rows, func(x, y []string) int { return strings.Compare(x[1], y[1]) })
 	if len(rows) > 0 {
-		table(w, "CHANGE MACHINE SIZE NOTE", rows)
+		view.Table(w, "CHANGE MACHINE SIZE NOTE", rows)
 	}
 	fmt.Fprintf(w, "%d added, %d removed, %d changed, %d unchanged\n", len(d.Added), len(d.Removed), len(d.Changed), len(d.Unchanged))
-}
-
-// date shows Unix milliseconds in the user's zone; 0 is never.
-func date(ms int64) string {
-	if ms == 0 {
-		return "-"
-	}
-	return time.UnixMilli(ms).Format("2006-01-02 15:04:05")
 }
 
 func size(bytes int64) string {
@@ -258,29 +253,10 @@ func size(bytes int64) string {
 	return fmt.Sprintf("%dKiB", (bytes+1023)/1024)
 }
 
-func revision(s fleet.Source) string {
-	switch {
-	case s.Revision == "" && s.Dirty:
-		return "dirty"
-	case s.Revision == "":
-		return "-"
-	case s.Dirty:
-		return s.Revision[:min(8, len(s.Revision))] + "-dirty"
-	}
-	return s.Revision[:min(8, len(s.Revision))]
-}
-
 func tagList(tags []fleet.Tag) string {
 	words := make([]string, len(tags))
 	for i, t := range tags {
 		words[i] = string(t)
 	}
-	return dash(strings.Join(words, ","))
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return view.Dash(strings.Join(words, ","))
 }

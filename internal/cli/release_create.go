@@ -11,8 +11,10 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/documents"
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/signer"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
@@ -25,7 +27,9 @@ type createOptions struct {
 	line     string
 	from     string // the release whose systems are signed again
 	root     string
-	signKeys []string
+	keys     documents.Keys
+	unsigned bool
+	out      string // the file for a release that is not registered yet
 	cache    string
 	cacheKey []string
 	push     string
@@ -48,7 +52,16 @@ type created struct {
 	Sequence   uint64                              `json:"sequence"`
 	Machines   map[fleet.MachineID]fleet.StorePath `json:"machines"`
 	Diff       *fleet.ReleaseDiff                  `json:"diff,omitempty"` // to the release before
+	File       string                              `json:"file,omitempty"` // where it was written to, and not registered
 	DurationMs map[string]int64                    `json:"durationMs"`
+}
+
+func newCreated(h fleet.Header, entries []fleet.Entry, spent map[string]int64) created {
+	c := created{Name: h.Name, Line: h.Line, Sequence: h.Sequence, Machines: map[fleet.MachineID]fleet.StorePath{}, DurationMs: spent}
+	for _, e := range entries {
+		c.Machines[e.ID] = e.StorePath
+	}
+	return c
 }
 
 func (a *app) releaseCreateCmd() *cobra.Command {
@@ -60,12 +73,19 @@ func (a *app) releaseCreateCmd() *cobra.Command {
 
 Every host in nixosConfigurations and darwinConfigurations becomes an entry of the release, or
 every host that --on selects. Nothing is registered unless all of them are evaluated, built and
-pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
+pushed. Put settings that do not change into nixfleet.toml beside the flake.
+
+Where several people sign, --out writes the release to a file instead, with the signatures given
+here or none (--unsigned). Each signs it with nixfleet trust sign, and nixfleet release register
+registers it.`,
 		Example: "  nixfleet release create --flake . --sign-key trust/keys/release.sec\n" +
 			"  nixfleet release create --from sha256:4f2a...   # undo: a new release of older systems",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.given = cmd.Flags().Changed
+			if o.unsigned && o.out == "" {
+				return command.Usagef("--unsigned needs --out FILE: what is not signed cannot be registered")
+			}
 			return a.createRelease(cmd.Context(), o)
 		},
 	}
@@ -76,7 +96,9 @@ pushed. Put settings that do not change into nixfleet.toml beside the flake.`,
 	f.StringVar(&o.line, "line", "", `release train (default "main")`)
 	f.StringVar(&o.from, "from", "", "a registered release: sign its systems again, evaluate and build nothing")
 	f.StringVar(&o.root, "root", "", "the fleet's root document, which the release is checked with before it is registered")
-	f.StringArrayVar(&o.signKeys, "sign-key", nil, "secret key file that signs the release; repeat it for more signatures (NIXFLEET_SIGN_KEY)")
+	o.keys.Register(f)
+	f.BoolVar(&o.unsigned, "unsigned", false, "sign nothing here; needs --out")
+	f.StringVar(&o.out, "out", "", "write the release to a new file, for others to sign, and register nothing")
 	f.StringVar(&o.cache, "cache", "", "URL of the binary cache that machines fetch from")
 	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key by which machines accept paths from the cache")
 	f.StringVar(&o.push, "push", "", "where to push to, as nix copy takes it (default: push nothing; the cache has it)")
@@ -113,9 +135,6 @@ func (a *app) fill(o createOptions) (createOptions, error) {
 	if !o.given("cache-key") {
 		o.cacheKey = p.Cache.PublicKeys
 	}
-	if env := a.Env("NIXFLEET_SIGN_KEY"); !o.given("sign-key") && env != "" {
-		o.signKeys = []string{env}
-	}
 	for _, d := range []struct {
 		flag    string
 		value   *time.Duration
@@ -149,7 +168,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 			return err
 		}
 	}
-	signers, err := a.signers(o)
+	signers, err := a.signers(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -157,7 +176,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	root, err := a.fleetRoot(ctx, client, o, signers)
+	root, err := a.fleetRoot(ctx, o, signers)
 	if err != nil {
 		return err
 	}
@@ -174,16 +193,11 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	h := fleet.Header{
-		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
-		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
-		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
+	h := o.header(root, source, caches, time.Now())
+	if h.AuditHead, err = a.auditHead(ctx, client); err != nil {
+		return err
 	}
-	out := created{Name: o.name, Line: h.Line, Machines: map[fleet.MachineID]fleet.StorePath{}, DurationMs: w.spent}
-	for _, e := range entries {
-		out.Machines[e.ID] = e.StorePath
-	}
+	out := newCreated(h, entries, w.spent)
 	if last != nil {
 		h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
 		if out.Diff, err = diffTo(ctx, client, *last, entries); err != nil {
@@ -191,12 +205,27 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		}
 	}
 	out.Sequence = h.Sequence
-	if !o.dryRun {
-		if out.Digest, err = w.register(ctx, client, root, signers, h, entries); err != nil {
-			return err
-		}
+	switch {
+	case o.dryRun:
+	case o.out != "":
+		out.Digest, err = w.write(ctx, root, signers, h, entries)
+		out.File = o.out
+	default:
+		out.Digest, err = w.register(ctx, client, root, signers, h, entries)
+	}
+	if err != nil {
+		return err
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
+}
+
+// header is that of the first release of the line, without its entries.
+func (o createOptions) header(root fleet.Root, source fleet.Source, caches []fleet.Cache, now time.Time) fleet.Header {
+	return fleet.Header{
+		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
+		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
+		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
+	}
 }
 
 func (o createOptions) nixFlake() nix.Flake {
@@ -212,67 +241,34 @@ func (o createOptions) caches() ([]fleet.Cache, error) {
 	return []fleet.Cache{c}, c.Validate()
 }
 
-// signers reads the secret keys.
-func (a *app) signers(o createOptions) ([]trust.Signer, error) {
-	if len(o.signKeys) == 0 {
-		return nil, fleet.Errorf(fleet.Invalid, "no key signs the release").
-			WithHint("give --sign-key FILE or set NIXFLEET_SIGN_KEY; nixfleet trust init makes keys/release.sec")
+// signers opens the signers. A release that is not written for others to sign
+// needs one.
+func (a *app) signers(ctx context.Context, o createOptions) ([]signer.Signer, error) {
+	if o.unsigned {
+		return nil, nil
 	}
-	signers := make([]trust.Signer, len(o.signKeys))
-	for i, file := range o.signKeys {
-		b, err := a.readFile(file, 4096)
-		if err != nil {
-			return nil, err
-		}
-		key, err := trust.ParseSecretKey(string(b))
-		if err != nil {
-			return nil, fleet.Errorf(fleet.Invalid, "%s: %w", file, err).WithHint("%s", fleet.ErrorHint(err))
-		}
-		signers[i] = key
+	signers, err := a.documents().Signers(ctx, o.keys)
+	if err == nil && len(signers) == 0 {
+		err = fleet.Errorf(fleet.Invalid, "no key signs the release").
+			WithHint("give --sign-key FILE or set NIXFLEET_SIGN_KEY; nixfleet trust init makes keys/release.sec. --unsigned --out FILE is for others to sign")
 	}
-	return signers, nil
+	return signers, err
 }
 
-// fleetRoot returns the root document that the release is checked with: the local
-// one if there is one, else the control plane's. It refuses keys that may not
-// sign, before anything is built.
-func (a *app) fleetRoot(ctx context.Context, c *api.Client, o createOptions, signers []trust.Signer) (fleet.Root, error) {
-	var envelope []byte
-	var err error
-	if o.root != "" {
-		envelope, err = a.readFile(o.root, 1<<20)
-	} else {
-		var doc api.Document
-		doc, err = c.Root(ctx)
-		envelope = doc.Envelope
-	}
+// fleetRoot returns the root document that the release is checked with. It refuses
+// keys that may not sign, and too few of them, before anything is built.
+func (a *app) fleetRoot(ctx context.Context, o createOptions, signers []signer.Signer) (fleet.Root, error) {
+	root, err := a.documents().Root(ctx, o.root)
 	if err != nil {
-		return fleet.Root{}, err
-	}
-	root, err := trust.PinRoot(envelope)
-	if err != nil {
-		return fleet.Root{}, err
-	}
-	if o.fleetID != "" && o.fleetID != root.FleetID {
-		return root, fleet.Errorf(fleet.Refused, "the root document is of fleet %s, and %s is for fleet %s", root.FleetID, projectFile, o.fleetID).
-			WithHint("is this the right control plane, or the right --root?")
+		return root, err
 	}
 	keys, threshold := trust.RoleKeys(root, fleet.TrustRoleRelease)
-	good := 0
-	for i, s := range signers {
-		known := false
-		for _, k := range keys {
-			known = known || k.Equal(s.Public())
-		}
-		if !known {
-			return root, fleet.Errorf(fleet.Refused, "key %s (%s) may not sign releases of fleet %s", trust.KeyID(s.Public()), o.signKeys[i], root.FleetID).
-				WithHint("nixfleet trust show lists the keys of the release role")
-		}
-		good++
+	if err := signer.Check(keys, signers...); err != nil {
+		return root, fleet.Errorf(fleet.Refused, "a release of fleet %s: %w", root.FleetID, err).WithHint("%s", fleet.ErrorHint(err))
 	}
-	if good < threshold {
-		return root, fleet.Errorf(fleet.Refused, "a release of fleet %s needs %d signatures, %d keys are given", root.FleetID, threshold, good).
-			WithHint("give --sign-key for each signer")
+	if len(signers) < threshold && o.out == "" {
+		return root, fleet.Errorf(fleet.Refused, "a release of fleet %s needs %d signatures, %d keys are given", root.FleetID, threshold, len(signers)).
+			WithHint("give each signer, or --out FILE for others to sign with nixfleet trust sign")
 	}
 	return root, nil
 }

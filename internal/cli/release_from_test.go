@@ -41,7 +41,7 @@ func TestReleaseCreate_SignsAgainOnlyWhatWasSigned(t *testing.T) {
 		"without a root of one's own": {envelope: good.Envelope, entries: good.Raw, flags: []string{"--root", ""}, want: "nothing shows who signed it"},
 	} {
 		p.envelopes, p.entries = map[fleet.Digest][]byte{good.Digest: tc.envelope}, tc.entries
-		p.root = f.RootEnvelope
+		p.documents = map[string][]byte{"root": f.RootEnvelope}
 		code := command.ExitDone
 		if tc.want != "" {
 			code = command.ExitError

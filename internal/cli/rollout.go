@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -222,11 +223,11 @@ func (a *app) rolloutListCmd() *cobra.Command {
 				rows := make([][]string, len(list))
 				for i, r := range list {
 					rows[i] = []string{
-						string(r.ID), dash(r.Spec.Name), string(r.State), r.Spec.Release.Short(), string(r.Spec.Strategy),
-						fmt.Sprint(r.Machines), date(r.CreatedAt), r.CreatedBy, oneLine(r.Why),
+						string(r.ID), view.Dash(r.Spec.Name), string(r.State), r.Spec.Release.Short(), string(r.Spec.Strategy),
+						fmt.Sprint(r.Machines), view.Date(r.CreatedAt), r.CreatedBy, oneLine(r.Why),
 					}
 				}
-				table(w, "ROLLOUT NAME STATE RELEASE STRATEGY MACHINES CREATED BY WHY", rows)
+				view.Table(w, "ROLLOUT NAME STATE RELEASE STRATEGY MACHINES CREATED BY WHY", rows)
 			})
 		},
 	}
@@ -272,16 +273,16 @@ func viewRollout(ctx context.Context, c *api.Client, id fleet.RolloutID) (rollou
 
 func (v rolloutView) text(w io.Writer) {
 	fmt.Fprintf(w, "%s %s  %s\n", v.ID, v.State, v.Why)
-	fmt.Fprintf(w, "release %s, %s, %d machines, started %s by %s\n", v.Spec.Release.Short(), v.Spec.Strategy, v.Machines, date(v.CreatedAt), v.CreatedBy)
+	fmt.Fprintf(w, "release %s, %s, %d machines, started %s by %s\n", v.Spec.Release.Short(), v.Spec.Strategy, v.Machines, view.Date(v.CreatedAt), v.CreatedBy)
 	for _, b := range v.Batches {
 		n := b.Counts
 		fmt.Fprintf(w, "batch %d %s: %d of %d healthy, %d at work, %d failed, %d pending, %d skipped  %s\n", b.Index+1, b.State, n.Healthy, b.Size, n.InFlight+n.RollingBack, n.Failed, n.Pending, n.Skipped, b.Why)
 	}
 	rows := make([][]string, len(v.Assignments))
 	for i, as := range v.Assignments {
-		rows[i] = []string{fmt.Sprint(as.Batch + 1), string(as.Machine), string(as.State), fmt.Sprint(as.Attempt), dash(string(as.Outcome)), dash(string(as.Reason)), oneLine(first(as.Message, as.Why))}
+		rows[i] = []string{fmt.Sprint(as.Batch + 1), string(as.Machine), string(as.State), fmt.Sprint(as.Attempt), view.Dash(string(as.Outcome)), view.Dash(string(as.Reason)), oneLine(first(as.Message, as.Why))}
 	}
-	table(w, "BATCH MACHINE STATE ATTEMPT OUTCOME REASON MESSAGE", rows)
+	view.Table(w, "BATCH MACHINE STATE ATTEMPT OUTCOME REASON MESSAGE", rows)
 }
 
 func (a *app) rolloutExplainCmd() *cobra.Command {

@@ -148,7 +148,7 @@ revertWindow = "0s"
 		o.confirm, _ = f.GetDuration("confirm-window")
 		o.revert, _ = f.GetDuration("revert-window")
 		o.cacheKey, _ = f.GetStringArray("cache-key")
-		o.signKeys, _ = f.GetStringArray("sign-key")
+		o.keys.Files, _ = f.GetStringArray("sign-key")
 		o.given = f.Changed
 		o, err := a.fill(o)
 		if err != nil {
@@ -179,11 +179,11 @@ revertWindow = "0s"
 		}
 	}
 	u.env["NIXFLEET_SIGN_KEY"] = "env.sec"
-	if got := fill().signKeys; !slices.Equal(got, []string{"env.sec"}) {
-		t.Errorf("sign keys %q, want the environment's", got)
-	}
-	if got := fill("--sign-key", "flag.sec").signKeys; !slices.Equal(got, []string{"flag.sec"}) {
-		t.Errorf("sign keys %q, want the flag's", got)
+	for want, o := range map[string]createOptions{"env.sec": fill(), "flag.sec": fill("--sign-key", "flag.sec")} {
+		a := &app{Line: command.New(command.Invocation{Env: func(k string) string { return u.env[k] }})}
+		if _, err := a.signers(t.Context(), o); err == nil || !strings.Contains(err.Error(), "open "+want) {
+			t.Errorf("signs with %v, want the key in %s", err, want)
+		}
 	}
 }
 

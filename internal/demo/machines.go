@@ -201,11 +201,19 @@ type Made struct {
 
 // Release evaluates, builds, pushes, signs and registers a state of the flake.
 func (s *Scene) Release(ctx context.Context, name string, hosts map[fleet.MachineID]Host) (Made, error) {
+	return s.ReleaseBy(ctx, hosts, func() (r Made, err error) {
+		_, err = s.Nixfleet(ctx, &r, "release", "create", "--name", name, "--sign-key", filepath.Join(s.Dir, "trust", "keys", "release.sec"))
+		return r, err
+	})
+}
+
+// ReleaseBy is Release with commands of one's own.
+func (s *Scene) ReleaseBy(ctx context.Context, hosts map[fleet.MachineID]Host, create func() (Made, error)) (Made, error) {
 	if err := s.writeHosts(hosts); err != nil {
 		return Made{}, err
 	}
-	var r Made
-	if _, err := s.Nixfleet(ctx, &r, "release", "create", "--name", name, "--sign-key", filepath.Join(s.Dir, "trust", "keys", "release.sec")); err != nil {
+	r, err := create()
+	if err != nil {
 		return Made{}, err
 	}
 	return r, s.remember(ctx, slices.Collect(maps.Values(r.Machines))...)

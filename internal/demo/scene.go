@@ -360,6 +360,7 @@ type Command struct {
 	Out  any               // decoded from its JSON; nil: the output is dropped
 	Line func(line string) // called with each line of progress
 	Key  string            // an API key instead of the operator's own
+	Text io.Writer         // gets what it prints, as a person sees it
 }
 
 // Run is Nixfleet with more options.
@@ -376,6 +377,9 @@ func (s *Scene) Run(ctx context.Context, c Command) (int, error) {
 		OnLine: func(stream proc.Stream, line string) {
 			if c.Line != nil && stream == proc.Stderr {
 				c.Line(line)
+			}
+			if c.Text != nil {
+				fmt.Fprintln(c.Text, line)
 			}
 		},
 	}))

@@ -3,6 +3,7 @@
 package trust
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -98,6 +99,18 @@ func LifeUsed(signedAt, expires, now int64) int {
 	return int(float64(used) / float64(life) * 100)
 }
 
+// LifeStep returns the warning that a share of a life, in percent, calls for: 0,
+// 50, 75 or 100.
+func LifeStep(used int) int {
+	step := 0
+	for _, s := range []int{50, 75, 100} {
+		if used >= s {
+			step = s
+		}
+	}
+	return step
+}
+
 // ParseRevocations reads a revocation list and checks that root's revoker role
 // signed it for root's fleet. The digest is that of its payload, as timestamps
 // name it. Errors are Refusals.
@@ -131,6 +144,32 @@ func validateRevocations(r fleet.Revocations) error {
 		}
 	}
 	return validLines("revocations", r.MinSequence)
+}
+
+// MergeRevocations returns what either of two lists revokes. Fleet, version and
+// time are those of b.
+func MergeRevocations(a, b fleet.Revocations) fleet.Revocations {
+	out := fleet.Revocations{
+		FleetID: b.FleetID, Version: b.Version, SignedAt: b.SignedAt, MinSequence: map[fleet.Line]fleet.Sequence{},
+		Releases:     union(a.Releases, b.Releases),
+		Certificates: union(a.Certificates, b.Certificates),
+	}
+	for _, r := range []fleet.Revocations{a, b} {
+		for l, n := range r.MinSequence {
+			out.MinSequence[l] = max(out.MinSequence[l], n)
+		}
+	}
+	return out
+}
+
+func union[T comparable](a, b []T) []T {
+	out := append([]T{}, a...)
+	for _, v := range b {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // Revoked reports whether r revokes the release with this digest, line and

@@ -173,9 +173,9 @@ func parseRoot(envelope []byte) (Envelope, fleet.Root, error) {
 	return e, root, nil
 }
 
-// sameRole reports whether two roots give a role to the same keys with the
+// SameRole reports whether two roots give a role to the same keys with the
 // same threshold.
-func sameRole(a, b fleet.Root, role fleet.TrustRole) bool {
+func SameRole(a, b fleet.Root, role fleet.TrustRole) bool {
 	ka, ta := RoleKeys(a, role)
 	kb, tb := RoleKeys(b, role)
 	if len(ka) != len(kb) || ta != tb {

@@ -187,7 +187,7 @@ func sameRoot(a, b fleet.Root) bool {
 		return false
 	}
 	for role := range a.Roles {
-		if !sameRole(a, b, role) {
+		if !SameRole(a, b, role) {
 			return false
 		}
 	}

@@ -13,8 +13,8 @@ import (
 // MaxClockSkewMs is how far a machine's clock may be behind a signed time.
 const MaxClockSkewMs = 5 * 60 * 1000
 
-// maxGrants bounds how many grants a machine keeps; the newest stay.
-const maxGrants = 64
+// MaxGrants bounds how many grants a machine keeps; the newest stay.
+const MaxGrants = 64
 
 // State is all that a machine judges a release by. The first fields come from its
 // running system; the others it has verified before and keeps on disk. Methods
@@ -87,15 +87,15 @@ func (s State) Learn(now int64, d Documents) (State, []error) {
 func (s State) withRoot(root fleet.Root) State {
 	old := *s.Root
 	s.Root = &root
-	if !sameRole(old, root, fleet.TrustRoleTimestamp) {
+	if !SameRole(old, root, fleet.TrustRoleTimestamp) {
 		s.Timestamp = nil
 	}
-	if !sameRole(old, root, fleet.TrustRoleRevoker) && s.Revocations != nil {
+	if !SameRole(old, root, fleet.TrustRoleRevoker) && s.Revocations != nil {
 		kept := *s.Revocations
 		kept.Version, kept.SignedAt = 0, 0
 		s.Revocations, s.RevocationsDigest = &kept, ""
 	}
-	if !sameRole(old, root, fleet.TrustRoleOperator) {
+	if !SameRole(old, root, fleet.TrustRoleOperator) {
 		s.Grants = nil
 	}
 	return s
@@ -161,7 +161,7 @@ func (s State) learnGrant(now int64, envelope []byte) (State, error) {
 		}
 	}
 	slices.SortStableFunc(kept, func(a, b fleet.Grant) int { return cmp.Compare(b.SignedAt, a.SignedAt) })
-	s.Grants = kept[:min(len(kept), maxGrants)]
+	s.Grants = kept[:min(len(kept), MaxGrants)]
 	return s, nil
 }
 

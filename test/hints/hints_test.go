@@ -51,14 +51,14 @@ func TestCollect_TellsCommandsFromSentences(t *testing.T) {
 		file, text string
 		dead       []string
 	}{
-		"a command in a code span":        {"a.md", "run `nixfleet trust rotate` then", []string{"nixfleet trust rotate"}},
-		"a span over two lines":           {"a.md", "run `nixfleet\ntrust rotate` then", []string{"nixfleet trust rotate"}},
+		"a command in a code span":        {"a.md", "run `nixfleet trust entrust` then", []string{"nixfleet trust entrust"}},
+		"a span over two lines":           {"a.md", "run `nixfleet\ntrust entrust` then", []string{"nixfleet trust entrust"}},
 		"a sentence":                      {"a.md", "nixfleet deploy is no command; nixfleet now tells", nil},
 		"a whole program":                 {"a.md", "`nixfleet` and `nixfleet-agent`", nil},
 		"a block":                         {"a.md", "```\n$ nixfleet deploy --ssh\n```", []string{"nixfleet deploy --ssh"}},
 		"a line that goes on":             {"a.md", "```console\n$ cat x | nixfleet key \\\n  bootstrap --sekret-file -\n```", []string{"nixfleet key bootstrap --sekret-file -"}},
 		"a block in another language":     {"a.md", "```nix\nnixfleet = { x = 1; };\n```", nil},
-		"a comment in a block":            {"a.md", "```\nnixfleet demo # for nixfleet trust rotate, later\n```", []string{"nixfleet trust rotate"}},
+		"a comment in a block":            {"a.md", "```\nnixfleet demo # for nixfleet trust entrust, later\n```", []string{"nixfleet trust entrust"}},
 		"a flag before the command":       {"a.md", "`nixfleet --json machine token web-01` `nixfleet --ca x machine tokn`", []string{"nixfleet --ca x machine tokn"}},
 		"a flag of another command":       {"a.md", "`nixfleet machine list --wait`", []string{"nixfleet machine list --wait"}},
 		"a flag of every command":         {"a.md", "`nixfleet machine list --json --server=x --help`", nil},
@@ -69,11 +69,11 @@ func TestCollect_TellsCommandsFromSentences(t *testing.T) {
 		"a hint":                          {"a.go", "package a\nvar _ = e.WithHint(\"make one; nixfleet grant signs it\")", []string{"nixfleet grant signs it"}},
 		"an example":                      {"a.go", "package a\nvar _ = c{Example: \"  nixfleet demo\\n  nixfleet dmeo\"}", []string{"nixfleet dmeo"}},
 		"a text after a colon":            {"a.go", "package a\nvar _ = \"do this: nixfleet-control-plane dump FILE\"", []string{"nixfleet-control-plane dump FILE"}},
-		"a text that is a command":        {"a.go", "package a\nvar _ = \"nixfleet trust timestamp\"", []string{"nixfleet trust timestamp"}},
+		"a text that is a command":        {"a.go", "package a\nvar _ = \"nixfleet trust entwine\"", []string{"nixfleet trust entwine"}},
 		"a text that is none":             {"a.go", "package a\nvar _ = \"nixfleet server CA\"", nil},
-		"a comment":                       {"a.go", "package a\n\n// nixfleet release is a word; nixfleet trust\n// rotate is not.\nvar _ = 1", []string{"nixfleet trust rotate is not"}},
+		"a comment":                       {"a.go", "package a\n\n// nixfleet release is a word; nixfleet trust\n// entrust is not.\nvar _ = 1", []string{"nixfleet trust entrust is not"}},
 		"a comment of Nix":                {"a.nix", "# nixos-anywhere and `nixfleet deploy --ssh` log in.\nnixfleet = lib.x;", []string{"nixfleet deploy --ssh"}},
-		"a message of Nix":                {"a.nix", "message = \"run nixfleet trust rotate, then build\";", []string{"nixfleet trust rotate"}},
+		"a message of Nix":                {"a.nix", "message = \"run nixfleet trust entrust, then build\";", []string{"nixfleet trust entrust"}},
 		"a usage of a script":             {"a.sh", "echo \"give it: make evil NIXPKGS=/x\"", []string{"make evil NIXPKGS=/x"}},
 	} {
 		var got []string

@@ -134,7 +134,7 @@ func (l *Link) enrolled() (controlPlane, error) {
 // They stay in force while the control plane does not answer.
 func (l *Link) Orders() (states.Orders, bool) {
 	v, given := l.reply()
-	return states.Orders{Apply: v.Apply, Revert: v.Revert, Prefetch: v.Prefetch, Documents: v.Documents}, given
+	return states.Orders{Apply: v.Apply, Revert: v.Revert, Prefetch: v.Prefetch, Documents: v.Documents, Grants: v.Grants}, given
 }
 
 // Wake tells when there are other orders.

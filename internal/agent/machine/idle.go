@@ -12,6 +12,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/check"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // idleInterval is how often an idle agent looks at its machine.
@@ -104,6 +105,9 @@ func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 	if in := m.learn(ctx, j, v.Documents); in != nil {
 		return in
 	}
+	if in := m.learnGrants(ctx, j, v.Grants); m.changes(j, in) {
+		return in
+	}
 	if in := m.start(j, v); in != nil {
 		return in
 	}
@@ -114,12 +118,7 @@ func (m *Machine) wanted(ctx context.Context, j states.Journal) states.Input {
 // After its end no release is accepted.
 func (m *Machine) warnOfAge(j states.Journal) {
 	used := j.TimestampLife(m.Now().WallMs)
-	step := 0
-	for _, s := range []int{50, 75, 100} {
-		if used >= s {
-			step = s
-		}
-	}
+	step := trust.LifeStep(used)
 	if step > m.idle.warned {
 		m.log.Warn("the fleet's timestamp is getting old", "percent", used, "expires", time.UnixMilli(j.Trust.Timestamp.Expires).UTC())
 	}

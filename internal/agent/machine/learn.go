@@ -84,6 +84,32 @@ func (m *Machine) learn(ctx context.Context, j states.Journal, have fleet.Docume
 	return states.Learned{Trust: s, Documents: known}
 }
 
+// learnGrants fetches the grants that the agent was not shown since it started.
+// One that it knows already changes nothing.
+func (m *Machine) learnGrants(ctx context.Context, j states.Journal, grants []fleet.Digest) states.Input {
+	s := m.trustState(j)
+	for _, d := range grants[:min(len(grants), trust.MaxGrants)] {
+		if time.Now().Before(m.idle.documents[d]) {
+			continue
+		}
+		m.idle.documents[d] = time.Now().Add(trust.MaxGrantLifeMs * time.Millisecond)
+		b, err := m.Plane.Document(ctx, d)
+		if err != nil {
+			m.idle.documents[d] = time.Now().Add(10 * time.Second)
+			m.log.Warn("a grant cannot be fetched", "digest", d, "error", err)
+			continue
+		}
+		next, errs := s.Learn(m.Now().WallMs, trust.Documents{Grants: [][]byte{b}})
+		if len(errs) > 0 {
+			m.idle.documents[d] = time.Now().Add(10 * time.Minute)
+			m.refusal(j, d, errs[0])
+			continue
+		}
+		s = next
+	}
+	return states.Learned{Trust: s, Documents: j.Learned}
+}
+
 // refusal reports a document that was refused outside an attempt.
 func (m *Machine) refusal(j states.Journal, d fleet.Digest, err error) {
 	m.log.Warn("a trust document is refused", "digest", d, "error", err)

@@ -107,3 +107,36 @@ func TestAdopted_TakesTheFloorThatAFreshTimestampNames(t *testing.T) {
 		}
 	}
 }
+
+// A grant is fetched once and kept; one for another machine, and one that a
+// stranger signed, are reported and change nothing.
+func TestLearnGrants_KeepsThoseForThisMachine(t *testing.T) {
+	f, stranger := trusttest.New(t, "test", nil), trusttest.New(t, "stranger", nil)
+	now := time.Now().UnixMilli()
+	grant := func(by *trusttest.Fleet, m fleet.MachineID) []byte {
+		return by.Grant(fleet.Grant{Machines: []fleet.MachineID{m}, Digest: someOrder.Digest, Kind: fleet.GrantDowngrade, SignedAt: now, Expires: now + 1000*3600})
+	}
+	p := &fakePlane{docs: map[fleet.Digest][]byte{"good": grant(f, "web-01"), "other": grant(f, "web-02"), "forged": grant(stranger, "web-01")}}
+	m := testMachine(t, p)
+	j := states.New()
+	j.Trust = f.State("web-01")
+	all := []fleet.Digest{"other", "good", "forged"}
+	in := m.learnGrants(t.Context(), j, all)
+	if !m.changes(j, in) {
+		t.Fatal("nothing was learned")
+	}
+	j, _ = states.Next(j, in, m.Now())
+	if len(j.Trust.Grants) != 1 || j.Trust.Grants[0].Digest != someOrder.Digest {
+		t.Errorf("grants %+v", j.Trust.Grants)
+	}
+	if n := m.Outbox.Len(); n != 2 {
+		t.Errorf("%d refusals reported, want 2", n)
+	}
+	if in := m.learnGrants(t.Context(), j, all); m.changes(j, in) {
+		t.Errorf("learned again: %+v", in)
+	}
+	again := testMachine(t, p) // the agent starts again
+	if in := again.learnGrants(t.Context(), j, []fleet.Digest{"good"}); again.changes(j, in) {
+		t.Error("a grant that is known changed the journal")
+	}
+}

@@ -104,7 +104,7 @@ func (j Journal) waiting(why string) (Journal, bool) {
 
 // learned keeps what was learned, unless the documents are known already.
 func (j Journal) learned(in Learned) (Journal, bool) {
-	if in.Documents == j.Learned {
+	if in.Documents == j.Learned && slices.EqualFunc(in.Trust.Grants, j.Trust.Grants, sameGrant) {
 		return j, false
 	}
 	t, l := j.Trust, in.Trust
@@ -113,6 +113,10 @@ func (j Journal) learned(in Learned) (Journal, bool) {
 	t.HighestSignedTime = max(t.HighestSignedTime, l.HighestSignedTime)
 	j.Trust, j.Learned = t, in.Documents
 	return j, true
+}
+
+func sameGrant(a, b fleet.Grant) bool {
+	return a.Kind == b.Kind && a.Digest == b.Digest && a.SignedAt == b.SignedAt && a.Expires == b.Expires
 }
 
 func (j Journal) begin(o Order, now Moment) (Journal, bool) {

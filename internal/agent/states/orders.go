@@ -10,6 +10,7 @@ type Orders struct {
 	Revert    *fleet.Order
 	Prefetch  fleet.Digest          // a release that may be applied soon
 	Documents fleet.DocumentDigests // the trust documents that are in force
+	Grants    []fleet.Digest        // for this machine, in force too
 }
 
 // Pick returns the order to carry out next, if any. A revert comes first.

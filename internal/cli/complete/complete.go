@@ -48,7 +48,7 @@ func Commands(root *cobra.Command, connect Connect) {
 		"role":       words(fleet.RoleAuditor, fleet.RoleReadonly, fleet.RoleDeploy, fleet.RoleAdmin),
 		"from":       release,
 	}
-	arguments := map[string]cobra.CompletionFunc{"MACHINE": machine, "RELEASE": release, "ROLLOUT": rollout, "FROM": release, "TO": release, "STATE": states}
+	arguments := map[string]cobra.CompletionFunc{"MACHINE": machine, "RELEASE": release, "ROLLOUT": rollout, "FROM": release, "TO": release, "STATE": states, "KIND": words(fleet.GrantDowngrade, fleet.GrantStale)}
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		if c.CommandPath() == "nixfleet rollout create" {
@@ -73,7 +73,7 @@ func byPosition(usage []string, known map[string]cobra.CompletionFunc) cobra.Com
 		if len(args) >= len(usage) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		name := strings.Trim(usage[len(args)], "[]")
+		name := strings.Trim(usage[len(args)], "[].")
 		if f, ok := known[name]; ok {
 			return f(cmd, args, word)
 		}

@@ -84,3 +84,6 @@ func (p Place) Newest(ctx context.Context, c *api.Client, line fleet.Line, root 
 	}
 	return r.Envelope, head, p.Keep(head)
 }
+
+// Heads are the highest releases seen, by line.
+func (p Place) Heads() (map[fleet.Line]trust.Mark, error) { return p.heads() }

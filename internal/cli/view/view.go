@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+
+// Package view is how values look in the text of nixfleet's commands.
+//
+// It never prints what a machine said without cleaning it.
+package view
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// Table prints rows below a header, whose words are separated by a space, in
+// columns.
+func Table(w io.Writer, header string, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	for _, r := range rows {
+		cells := make([]string, len(r))
+		for i, c := range r {
+			cells[i] = strings.Map(func(r rune) rune {
+				if unicode.IsControl(r) {
+					return ' '
+				}
+				return r
+			}, c)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	}
+	t.Flush()
+}
+
+// Date shows Unix milliseconds in the user's zone; 0 is never.
+func Date(ms int64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return time.UnixMilli(ms).Format("2006-01-02 15:04:05")
+}
+
+// Revision shows the beginning of a source's revision.
+func Revision(s fleet.Source) string {
+	switch {
+	case s.Revision == "" && s.Dirty:
+		return "dirty"
+	case s.Revision == "":
+		return "-"
+	case s.Dirty:
+		return s.Revision[:min(8, len(s.Revision))] + "-dirty"
+	}
+	return s.Revision[:min(8, len(s.Revision))]
+}
+
+// Dash shows nothing as a dash.
+func Dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
