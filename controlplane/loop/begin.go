@@ -57,33 +57,31 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 	if err := p.supersede(ctx, claimedBy(*s, claims)); err != nil {
 		return err
 	}
-	if err := p.Audit(ctx, s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
+	p.note(s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
 		"release": string(s.Rollout.Spec.Release), "name": s.Rollout.Spec.Name, "machines": fmt.Sprint(len(s.Assignments)),
-	}); err != nil {
-		return err
-	}
+	})
 	res := rollout.Step(*s, rollout.Event{}, p.world(), p.Now)
-	before := s.Rollout
+	before, c := s.Rollout, p.changesOf(s)
 	s.Apply(res)
 	if err := p.Tx.AddRollout(ctx, s.Rollout); err != nil {
 		return err
 	}
-	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
-		if err := p.Tx.PutAssignment(ctx, s.Assignments[id]); err != nil {
-			return err
-		}
-		if err := p.Tx.Claim(ctx, s.Rollout.ID, id); err != nil {
-			return err
-		}
-		if s.Assignments[id].State == fleet.AssignHealthy {
-			if err := p.takeSignedTags(ctx, id); err != nil {
-				return err
-			}
-		}
+	ids := slices.Sorted(maps.Keys(s.Assignments))
+	for _, id := range ids {
+		c.assignments[id] = true
+		p.rested[id] = s.Assignments[id].State == fleet.AssignHealthy
+	}
+	maps.DeleteFunc(p.rested, func(_ fleet.MachineID, healthy bool) bool { return !healthy })
+	for i := range s.Batches {
+		c.batches[i] = true
 	}
 	p.dirty = true
 	res.Rollout, res.Batches = &s.Rollout, s.Batches
-	return p.keep(ctx, s, res, before)
+	p.keep(c, res, before)
+	if err := p.write(ctx); err != nil {
+		return err
+	}
+	return p.Tx.Claim(ctx, s.Rollout.ID, ids...)
 }
 
 // supersede ends the claims of other rollouts on the machines of a new one

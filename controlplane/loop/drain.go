@@ -25,19 +25,15 @@ func (l *Loop) drain(ctx context.Context) error {
 		}
 		full = len(waiting) == drainLimit
 		for _, w := range waiting {
-			if err := p.apply(ctx, w); err != nil {
-				return err
-			}
+			p.apply(w)
 		}
 		for _, id := range back {
-			if err := p.changed(ctx, id); err != nil {
-				return err
-			}
+			p.changed(id)
 		}
-		if full {
-			return nil
+		if !full {
+			p.tickDue()
 		}
-		return p.tickDue(ctx)
+		return nil
 	})
 	if err == nil && full {
 		l.Wake()
@@ -46,17 +42,13 @@ func (l *Loop) drain(ctx context.Context) error {
 }
 
 // apply gives a report its effect, once.
-func (p *Pass) apply(ctx context.Context, in store.Inbox) error {
+func (p *Pass) apply(in store.Inbox) {
 	r := in.Report
-	if err := p.Tx.MarkApplied(ctx, in.Seq); err != nil {
-		return err
-	}
+	p.applied = append(p.applied, in.Seq)
 	p.events = append(p.events, api.Event{At: p.Now, Report: &r})
-	s, ok := p.loop.active[r.Rollout]
-	if !ok {
-		return nil
+	if s, ok := p.loop.active[r.Rollout]; ok {
+		p.step(s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 	}
-	return p.Step(ctx, s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 }
 
 // told names an order whose outcome is in the audit trail.
@@ -71,7 +63,7 @@ type told struct {
 // ended before, by a deadline for example. Outcomes of orders that were not
 // given, refusals and drift are kept as reports: a machine can make them up
 // without end, and the audit trail is for ever.
-func (p *Pass) auditOutcome(ctx context.Context, r fleet.Report, was fleet.Assignment, res rollout.Result) error {
+func (p *Pass) auditOutcome(r fleet.Report, was fleet.Assignment, res rollout.Result) {
 	given := was.EverOffered && r.Attempt == was.Attempt && r.Digest == was.Digest
 	o := told{r.Rollout, r.Machine, r.Attempt}
 	first := was.Outcome == "" && !p.told[o] && !p.loop.told[o]
@@ -80,7 +72,7 @@ func (p *Pass) auditOutcome(ctx context.Context, r fleet.Report, was fleet.Assig
 		return a.Machine == r.Machine && ended && (a.State != was.State || a.Outcome != was.Outcome)
 	})
 	if r.Kind != fleet.ReportOutcome || !given || !first && !ends {
-		return nil
+		return
 	}
 	p.told[o] = true
 	detail := map[string]string{"report": r.ID, "bootId": r.BootID, "attempt": strconv.Itoa(r.Attempt)}
@@ -92,5 +84,5 @@ func (p *Pass) auditOutcome(ctx context.Context, r fleet.Report, was fleet.Assig
 			detail[k] = v
 		}
 	}
-	return p.Audit(ctx, "machine:"+string(r.Machine), fleet.ActionReportOutcome, "machine:"+string(r.Machine), detail)
+	p.note("machine:"+string(r.Machine), fleet.ActionReportOutcome, "machine:"+string(r.Machine), detail)
 }

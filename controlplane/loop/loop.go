@@ -235,8 +235,9 @@ func (l *Loop) mayRun() bool {
 
 // noteStart notes the start in the audit trail.
 func (l *Loop) noteStart(ctx context.Context) error {
-	return l.pass(ctx, func(ctx context.Context, p *Pass) error {
-		return p.Audit(ctx, rollout.EngineActor, fleet.ActionControlPlaneStart, rollout.EngineActor, map[string]string{"version": l.version})
+	return l.pass(ctx, func(_ context.Context, p *Pass) error {
+		p.note(rollout.EngineActor, fleet.ActionControlPlaneStart, rollout.EngineActor, map[string]string{"version": l.version})
+		return nil
 	})
 }
 

@@ -25,8 +25,13 @@ type Pass struct {
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail
-	dirty    bool                     // loop.active no longer is what the store has, until the commit
-	after    []func()                 // run after the commit
+	// What is to be written, by write.
+	changes map[fleet.RolloutID]*changes
+	applied []int64                  // reports, by number
+	rested  map[fleet.MachineID]bool // whose latest healthy assignment may be another
+	audit   []fleet.AuditEvent
+	dirty   bool     // loop.active no longer is what the store has, until the commit
+	after   []func() // run after the commit
 }
 
 // pass runs fn in a transaction. After an error the rollouts in memory are read
@@ -39,12 +44,17 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 	}
 	p := &Pass{
 		loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
+		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
 		p.Tx = tx
 		if err := fn(ctx, p); err != nil {
 			return err
 		}
+		if err := p.write(ctx); err != nil {
+			return err
+		}
+		p.events = p.announced()
 		return tx.AddEvents(ctx, p.events)
 	})
 	if err != nil {
@@ -203,36 +213,37 @@ func (l *Loop) world(now int64, machine func(fleet.MachineID) (fleet.Machine, bo
 
 func (p *Pass) world() rollout.World { return p.loop.world(p.Now, p.Machine) }
 
-// Step lets the engine decide about an event and keeps the result.
+// Step lets the engine decide about an event, and writes the result: what is
+// read in Tx afterwards has it.
 func (p *Pass) Step(ctx context.Context, s *rollout.State, ev rollout.Event) error {
+	p.step(s, ev)
+	return p.write(ctx)
+}
+
+// step lets the engine decide about an event. The result is written by write.
+func (p *Pass) step(s *rollout.State, ev rollout.Event) {
 	res := rollout.Step(*s, ev, p.world(), p.Now)
-	before := s.Rollout
+	before, c := s.Rollout, p.changesOf(s)
 	if res.Rollout != nil {
 		r := *res.Rollout
 		r.Version = before.Version + 1
-		res.Rollout = &r
-		if err := p.Tx.UpdateRollout(ctx, r, before.Version); err != nil {
-			return err
-		}
+		res.Rollout, c.row = &r, true
 	}
 	for _, a := range res.Assignments {
-		if err := p.Tx.PutAssignment(ctx, a); err != nil {
-			return err
-		}
+		c.assignments[a.Machine] = true
 		if a.State == fleet.AssignHealthy || s.Assignments[a.Machine].State == fleet.AssignHealthy {
-			if err := p.takeSignedTags(ctx, a.Machine); err != nil {
-				return err
-			}
+			p.rested[a.Machine] = true
 		}
 	}
+	for _, b := range res.Batches {
+		c.batches[b.Index] = true
+	}
 	if ev.Report != nil {
-		if err := p.auditOutcome(ctx, *ev.Report, s.Assignments[ev.Report.Machine], res); err != nil {
-			return err
-		}
+		p.auditOutcome(*ev.Report, s.Assignments[ev.Report.Machine], res)
 	}
 	p.dirty = true
 	s.Apply(res)
-	return p.keep(ctx, s, res, before)
+	p.keep(c, res, before)
 }
 
 // takeSignedTags reads the tags of a machine's signed entry anew: the release
@@ -253,66 +264,25 @@ func (p *Pass) takeSignedTags(ctx context.Context, id fleet.MachineID) error {
 	return nil
 }
 
-// keep writes the rest of a result that is in s already, and announces it.
-func (p *Pass) keep(ctx context.Context, s *rollout.State, res rollout.Result, before fleet.Rollout) error {
-	for _, b := range res.Batches {
-		if err := p.Tx.PutBatch(ctx, b); err != nil {
-			return err
-		}
-	}
-	for _, e := range res.Audit {
-		if err := p.Tx.AddAudit(ctx, e); err != nil {
-			return err
-		}
-	}
-	for _, id := range res.EndClaims {
-		if err := p.Tx.Unclaim(ctx, s.Rollout.ID, id); err != nil {
-			return err
-		}
-		p.touched[id] = true
-	}
-	p.announce(res, before, s)
+// keep takes in the rest of a result that is in the state already.
+func (p *Pass) keep(c *changes, res rollout.Result, before fleet.Rollout) {
+	s := c.state
+	p.audit = append(p.audit, res.Audit...)
+	c.endClaims = append(c.endClaims, res.EndClaims...)
+	p.announce(c, res, before)
 	if s.Rollout.State.Final() && !unfinished(s) {
 		delete(p.loop.active, s.Rollout.ID)
 		maps.DeleteFunc(p.loop.told, func(o told, _ bool) bool { return o.rollout == s.Rollout.ID })
 	} else {
 		p.loop.active[s.Rollout.ID] = s
 	}
-	return nil
-}
-
-// announce notes the events of a result, and the machines whose orders may
-// have changed.
-func (p *Pass) announce(res rollout.Result, before fleet.Rollout, s *rollout.State) {
-	r := s.Rollout
-	if res.Rollout != nil {
-		p.events = append(p.events, api.Event{At: p.Now, Rollout: &r})
-	}
-	if r.State != before.State || r.Batch != before.Batch {
-		// What a waiting machine may prefetch hangs on them.
-		for id, a := range s.Assignments {
-			if a.State == fleet.AssignPending {
-				p.touched[id] = true
-			}
-		}
-	}
-	for _, b := range res.Batches {
-		p.events = append(p.events, api.Event{At: p.Now, Batch: &b})
-	}
-	for _, a := range res.Assignments {
-		p.events = append(p.events, api.Event{At: p.Now, Assignment: &a})
-		p.touched[a.Machine] = true
-	}
-	for _, id := range res.Wake {
-		p.touched[id] = true
-	}
 }
 
 // unfinished reports whether a machine has not ended: a rollout that has stays
 // in memory until its last machine has finished its switch.
 func unfinished(s *rollout.State) bool {
-	for _, a := range s.Assignments {
-		if !a.State.Final() {
+	for _, b := range s.Batches {
+		if b.Counts.Pending+b.Counts.InFlight+b.Counts.RollingBack > 0 {
 			return true
 		}
 	}
@@ -320,16 +290,13 @@ func unfinished(s *rollout.State) bool {
 }
 
 // tickDue looks at the rollouts whose time has come, in order of their ids.
-func (p *Pass) tickDue(ctx context.Context) error {
+func (p *Pass) tickDue() {
 	for _, s := range p.Active() {
 		if w := s.Rollout.WakeAt; w == 0 || w > p.Now {
 			continue
 		}
-		if err := p.Step(ctx, s, rollout.Event{}); err != nil {
-			return err
-		}
+		p.step(s, rollout.Event{})
 	}
-	return nil
 }
 
 // Register makes a machine known.
@@ -349,24 +316,26 @@ func (p *Pass) Changed(m fleet.Machine) {
 
 // LifecycleChanged lets the rollouts that hold a machine know (H10).
 func (p *Pass) LifecycleChanged(ctx context.Context, id fleet.MachineID) error {
-	if err := p.changed(ctx, id); err != nil {
-		return err
-	}
-	return p.tickDue(ctx)
+	p.changed(id)
+	p.tickDue()
+	return p.write(ctx)
 }
 
-func (p *Pass) changed(ctx context.Context, id fleet.MachineID) error {
+func (p *Pass) changed(id fleet.MachineID) {
 	for _, s := range p.holding(id) {
-		if err := p.Step(ctx, s, rollout.Event{Changed: id}); err != nil {
-			return err
-		}
+		p.step(s, rollout.Event{Changed: id})
 	}
+}
+
+// Audit adds to the audit trail, in the order of the pass. It is written with
+// what else the pass decides.
+func (p *Pass) Audit(_ context.Context, actor, action, subject string, detail map[string]string) error {
+	p.note(actor, action, subject, detail)
 	return nil
 }
 
-// Audit adds to the audit trail.
-func (p *Pass) Audit(ctx context.Context, actor, action, subject string, detail map[string]string) error {
-	return p.Tx.AddAudit(ctx, fleet.AuditEvent{At: p.Now, Actor: actor, Action: action, Subject: subject, Detail: detail})
+func (p *Pass) note(actor, action, subject string, detail map[string]string) {
+	p.audit = append(p.audit, fleet.AuditEvent{At: p.Now, Actor: actor, Action: action, Subject: subject, Detail: detail})
 }
 
 // AfterCommit has f called once the pass is committed, before machines are

@@ -114,24 +114,29 @@ func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
 	return nil
 }
 
-// Claim ties a machine to a rollout. The error's code is Conflict, and names
-// the rollout, if it is another's (H08).
-func (t *Tx) Claim(ctx context.Context, rollout fleet.RolloutID, machine fleet.MachineID) error {
-	n, err := t.exec(ctx, `INSERT INTO claim (machine_id, rollout_id) VALUES ($1, $2) ON CONFLICT (machine_id) DO NOTHING`,
-		string(machine), string(rollout))
-	if err != nil {
-		return fmt.Errorf("claim %s: %w", machine, err)
+// Claim ties machines to a rollout. The error's code is Conflict, and names
+// the rollout, if one is another's (H08).
+func (t *Tx) Claim(ctx context.Context, rollout fleet.RolloutID, machines ...fleet.MachineID) error {
+	rows := make([][]any, len(machines))
+	for i, id := range machines {
+		rows[i] = []any{string(id), string(rollout)}
 	}
-	if n == 1 {
+	n, err := t.putRows(ctx, `INSERT INTO claim (machine_id, rollout_id)`, rows, ` ON CONFLICT (machine_id) DO NOTHING`)
+	if err != nil {
+		return fmt.Errorf("claim for %s: %w", rollout, err)
+	}
+	if n == int64(len(machines)) {
 		return nil
 	}
-	holder, _, err := t.Claimant(ctx, machine)
-	if err != nil {
-		return err
-	}
-	if holder != rollout {
-		return fleet.Errorf(fleet.Conflict, "machine %s is in rollout %s", machine, holder).
-			WithHint("wait for that rollout, cancel it, or take the machine over with --supersede")
+	for _, machine := range machines {
+		holder, _, err := t.Claimant(ctx, machine)
+		if err != nil {
+			return err
+		}
+		if holder != rollout {
+			return fleet.Errorf(fleet.Conflict, "machine %s is in rollout %s", machine, holder).
+				WithHint("wait for that rollout, cancel it, or take the machine over with --supersede")
+		}
 	}
 	return nil
 }

@@ -74,15 +74,17 @@ func scanInbox(r row) (v Inbox, err error) {
 	return v, parse(jsonColumn{body, &v.Report})
 }
 
-// MarkApplied says that a report has had its effect. It runs in the
+// MarkApplied says that reports have had their effect. It runs in the
 // transaction of that effect.
-func (t *Tx) MarkApplied(ctx context.Context, seq int64) error {
-	n, err := t.exec(ctx, `UPDATE machine_report SET applied = 1 WHERE seq = $1 AND applied = 0`, seq)
-	if err != nil {
-		return fmt.Errorf("mark report %d: %w", seq, err)
-	}
-	if n == 0 {
-		return fmt.Errorf("mark report %d: it was applied before", seq)
+func (t *Tx) MarkApplied(ctx context.Context, seqs ...int64) error {
+	for _, seq := range seqs {
+		n, err := t.exec(ctx, `UPDATE machine_report SET applied = 1 WHERE seq = $1 AND applied = 0`, seq)
+		if err != nil {
+			return fmt.Errorf("mark report %d: %w", seq, err)
+		}
+		if n == 0 {
+			return fmt.Errorf("mark report %d: it was applied before", seq)
+		}
 	}
 	return nil
 }
