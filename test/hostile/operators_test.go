@@ -74,8 +74,8 @@ func TestAttacks_WithAnAPIKey(t *testing.T) {
 		"register a release", "delete a release", "cancel a rollout", "revert a rollout", "read the audit trail"} {
 		add(apiKey(fleet.RoleAdmin, true), "operators' API", "E09 "+name+" of another team", "forbidden", admins(limited)[name])
 	}
-	add(apiKey(fleet.RoleAdmin, true), "operators' API", "E09 roll a release out to all", "forbidden", func() error {
-		_, err := limited.CreateRollout(ctx, api.RolloutRequest{Spec: fleet.RolloutSpec{Release: both.Digest, Supersede: true}})
+	add(apiKey(fleet.RoleAdmin, true), "operators' API", "E09 roll a release out to another team", "invalid", func() error {
+		_, err := limited.CreateRollout(ctx, api.RolloutRequest{Spec: fleet.RolloutSpec{Release: both.Digest, Select: []string{"db-01"}, Supersede: true}})
 		return err
 	})
 	add(apiKey(fleet.RoleAdmin, true), "operators' API", "E09 give its own machine another team's tag and lose its own", "forbidden", func() error {
