@@ -4,12 +4,15 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/command"
@@ -161,5 +164,38 @@ func TestAuditVerify_ComparesWithWhatReleasesSign(t *testing.T) {
 			}
 			u.mustRun(command.ExitDone, "audit", "verify", "--releases", "0") // the chain alone is good
 		})
+	}
+}
+
+// A release signs the audit trail's end, unless the trail is behind what was seen.
+func TestAuditHead_IsNotBehindWhatWasSeen(t *testing.T) {
+	p := newPlane(t)
+	u := newUser(t).of(p)
+	p.audit = chain(7, same)
+	head := func() (*fleet.AuditHead, error) {
+		a := &app{Line: command.New(command.Invocation{Env: func(k string) string { return u.env[k] }, Stderr: io.Discard})}
+		a.flags.register(pflag.NewFlagSet("nixfleet", pflag.ContinueOnError))
+		c, err := a.client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.auditHead(t.Context(), c)
+	}
+	u.mustRun(command.ExitDone, "audit", "verify")
+	p.audit = chain(9, same)
+	if got, err := head(); err != nil || got.Size != 9 || got.Head != p.audit[8].Hash {
+		t.Errorf("a longer trail: %+v, %v", got, err)
+	}
+	p.audit = chain(6, same)
+	if _, err := head(); fleet.ErrorCode(err) != fleet.Conflict {
+		t.Errorf("a shorter trail: %v", err)
+	}
+	p.audit = chain(7, func(int64) string { return "key.create" })
+	if _, err := head(); fleet.ErrorCode(err) != fleet.Conflict {
+		t.Errorf("another trail: %v", err)
+	}
+	u.env["HOME"] = "" // a container: there is nothing to compare with
+	if got, err := head(); err != nil || got.Size != 7 {
+		t.Errorf("without a home: %+v, %v", got, err)
 	}
 }

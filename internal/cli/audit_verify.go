@@ -214,15 +214,16 @@ func (v verified) text(w io.Writer) {
 // auditHead is the checkpoint of the audit trail that a release signs: the control
 // plane's, which must not be behind the one that was seen before.
 func (a *app) auditHead(ctx context.Context, c *api.Client) (*fleet.AuditHead, error) {
-	at, err := a.seen()
+	head, err := c.AuditHead(ctx)
 	if err != nil {
 		return nil, err
+	}
+	at, err := a.seen()
+	if err != nil { // such as without a home, in a container
+		a.Say("warning: %v", err)
+		return &head, nil
 	}
 	before, err := at.Audit()
-	if err != nil {
-		return nil, err
-	}
-	head, err := c.AuditHead(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -139,6 +139,7 @@ func TestTrustSign_TwoPeopleSignARelease(t *testing.T) {
 		t.Errorf("release create by one: %s", r.stderr)
 	}
 	u.mustRun(command.ExitUsage, "release", "create", "--unsigned")
+	u.mustRun(command.ExitUsage, "trust", "sign", "-", "--sign-key", "keys/release.sec")
 }
 
 // The next root document is written unsigned, signed by its people, and pinned

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -218,5 +219,20 @@ func TestNewDocuments_AreReadAgain(t *testing.T) {
 	}
 	if _, err := trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: []string{"0A"}}); err == nil {
 		t.Error("a serial number in upper case was taken")
+	}
+}
+
+// Nothing that either list revokes is lost.
+func TestMergeRevocations_KeepsWhatEitherRevokes(t *testing.T) {
+	x, y := fleet.SHA256([]byte("x")), fleet.SHA256([]byte("y"))
+	a := fleet.Revocations{Version: 7, Releases: []fleet.Digest{x}, MinSequence: map[fleet.Line]fleet.Sequence{"main": 5, "old": 1}, Certificates: []string{"0a"}}
+	b := fleet.Revocations{FleetID: "acme", Version: 2, SignedAt: 9, Releases: []fleet.Digest{y, x}, MinSequence: map[fleet.Line]fleet.Sequence{"main": 3, "new": 2}, Certificates: []string{"0b"}}
+	got := trust.MergeRevocations(a, b)
+	want := fleet.Revocations{
+		FleetID: "acme", Version: 2, SignedAt: 9, Releases: []fleet.Digest{x, y},
+		MinSequence: map[fleet.Line]fleet.Sequence{"main": 5, "old": 1, "new": 2}, Certificates: []string{"0a", "0b"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("merged (-want +got):\n%s", d)
 	}
 }

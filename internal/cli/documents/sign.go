@@ -16,6 +16,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 	"github.com/arcanesys/nixfleet/internal/cli/view"
+	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/signer"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -85,6 +86,9 @@ is replaced by one with the signature. A key that has signed already does not co
 		Example: "  nixfleet trust sign --sign-agent alice@example.org release.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
+			if argv[0] == "-" {
+				return command.Usagef("FILE is replaced by one with the signature, so it cannot be standard input")
+			}
 			return h.sign(cmd.Context(), argv[0], rootFile, keys, yes)
 		},
 	}
