@@ -26,6 +26,7 @@ func TestDocuments_ThatAreInvalidAreRefused(t *testing.T) {
 	}{
 		"timestamp":                    {stamp, "", "", ""},
 		"timestamp, version 0":         {stamp, `"version":1`, `"version":0`, "malformed"},
+		"timestamp, signed never":      {stamp, `"signedAt":1`, `"signedAt":0`, "malformed"},
 		"timestamp, ends as it starts": {stamp, `"expires":2`, `"expires":1`, "malformed"},
 		"timestamp, no digest":         {stamp, `"lines"`, `"revocations":"x","lines"`, "malformed"},
 		"timestamp, no line":           {stamp, `"lines":{}`, `"lines":{"/":1}`, "malformed"},
@@ -33,6 +34,9 @@ func TestDocuments_ThatAreInvalidAreRefused(t *testing.T) {
 		"timestamp, critical":          {stamp, `{`, `{"crit":["x"],`, "critical-field"},
 		"revocations":                  {list, "", "", ""},
 		"revocations, version 0":       {list, `"version":1`, `"version":0`, "malformed"},
+		"revocations, signed never":    {list, `"signedAt":1`, `"signedAt":0`, "malformed"},
+		"revocations, empty serial":    {list, `"certificates":[]`, `"certificates":[""]`, "malformed"},
+		"revocations, long serial":     {list, `"certificates":[]`, `"certificates":["` + strings.Repeat("0", 41) + `"]`, "malformed"},
 		"revocations, no digest":       {list, `"releases":[]`, `"releases":["x"]`, "malformed"},
 		"revocations, no line":         {list, `"minSequence":{}`, `"minSequence":{"/":1}`, "malformed"},
 		"revocations, a serial":        {list, `"certificates":[]`, `"certificates":["00ff"]`, ""},
@@ -42,6 +46,7 @@ func TestDocuments_ThatAreInvalidAreRefused(t *testing.T) {
 		"grant, no kind":               {grant, `"stale"`, `"all"`, "malformed"},
 		"grant, no digest":             {grant, digest, `*`, "malformed"},
 		"grant, no machine id":         {grant, `"web-01"`, `"*"`, "malformed"},
+		"grant, signed never":          {grant, `"signedAt":1`, `"signedAt":0`, "malformed"},
 		"grant, ends as it starts":     {grant, `"expires":2`, `"expires":1`, "malformed"},
 		"grant, other fleet":           {grant, `"acme"`, `"evil"`, "wrong-fleet"},
 	} {

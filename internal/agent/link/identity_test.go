@@ -41,6 +41,9 @@ type authority struct {
 	url    string
 	life   time.Duration
 	name   string // common name to issue instead of the one asked for
+	ca     []byte // the CA to send instead of its own
+	raw    []byte // what to send for a certificate
+	status int    // how to refuse instead
 	mu     sync.Mutex
 	issued int
 	tokens []string   // that enrolments sent
@@ -118,8 +121,19 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.name != "" {
 		subject.CommonName = a.name
 	}
+	if a.status != 0 {
+		w.WriteHeader(a.status)
+		return
+	}
 	der := a.sign(&x509.Certificate{Subject: subject}, req.PublicKey, a.life)
-	_ = json.NewEncoder(w).Encode(api.Certificate{Certificate: der, CA: a.cert.Raw, Machine: fleet.MachineID(subject.CommonName)})
+	if a.raw != nil {
+		der = a.raw
+	}
+	ca := a.cert.Raw
+	if a.ca != nil {
+		ca = a.ca
+	}
+	_ = json.NewEncoder(w).Encode(api.Certificate{Certificate: der, CA: ca, Machine: fleet.MachineID(subject.CommonName)})
 }
 
 func (a *authority) token(m fleet.MachineID) string {
