@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-house lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-trust bench-house lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -52,6 +52,11 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 fuzz: ## every fuzz target, one after another: FUZZTIME=60s each [ONLY=PATTERN]; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/fuzz ./test/fuzz
 	@exec bin/fuzz -time $(or $(FUZZTIME),60s) $(if $(ONLY),-only '$(ONLY)')
+
+bench-trust: ## what verifying, handshakes and a hostile agent cost; the last line is JSON; BENCH_STRICT=1 fails beyond a limit
+	@CGO_ENABLED=0 go build -trimpath -o bin/nixfleet-control-plane ./cmd/nixfleet-control-plane
+	@CGO_ENABLED=0 go build -o bin/trustbench ./test/trustbench
+	@exec bin/trustbench $(if $(BENCH_STRICT),-strict)
 
 bench-house: test-deps build ## the state of the house: words, hints, sizes, dead code, skips; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/house ./test/house

@@ -41,7 +41,10 @@ func (s *Server) agentHandler() http.Handler {
 		s.pause(r.Context())
 		problemOf(fleet.Errorf(fleet.NotFound, "there is no agents' operation at %s", r.URL.Path)).write(w)
 	})
-	return s.observe("agents", mux)
+	return s.observe("agents", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.conns.serve(r.Context())
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // agentCall does what a machine asks for that shows a certificate.

@@ -27,6 +27,8 @@ const (
 // can be closed, with its long poll (E07), and so that there are not too many
 // of those that anybody can open.
 type conns struct {
+	wasted func(address string) // told of each connection that ends without a request
+
 	mu    sync.Mutex
 	peers map[net.Conn]*peer
 	// machines has the connections of each machine, oldest first.
@@ -40,6 +42,7 @@ type conns struct {
 // peer is what is at the other end of a connection.
 type peer struct {
 	machine fleet.MachineID // "" before its first request
+	served  bool            // it has made a request
 	tls     *tls.ConnectionState
 
 	anonymous *list.Element // nil once it has shown a certificate
@@ -50,7 +53,7 @@ type peer struct {
 type connKey struct{}
 
 func newConns() *conns {
-	return &conns{peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, anonymous: list.New(), from: map[string]int{}}
+	return &conns{wasted: func(string) {}, peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, anonymous: list.New(), from: map[string]int{}}
 }
 
 // open is for http.Server.ConnContext. It runs before the handshake.
@@ -132,6 +135,9 @@ func (c *conns) remove(conn net.Conn) {
 	}
 	c.identified(p)
 	delete(c.peers, conn)
+	if !p.served {
+		c.wasted(p.address)
+	}
 	if p.machine == "" {
 		return
 	}
@@ -144,6 +150,19 @@ func (c *conns) remove(conn net.Conn) {
 	}
 	if c.machines[p.machine] = of; len(of) == 0 {
 		delete(c.machines, p.machine)
+	}
+}
+
+// serve notes that the connection of ctx has made a request.
+func (c *conns) serve(ctx context.Context) {
+	conn, ok := ctx.Value(connKey{}).(net.Conn)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.peers[conn]; ok {
+		p.served = true
 	}
 }
 

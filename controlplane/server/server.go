@@ -46,6 +46,7 @@ type Server struct {
 	clock    clock.Clock
 	metrics  *metrics
 	conns    *conns
+	shakes   *handshakes
 	failures *failures
 	budgets  *budgets
 	calls    *calls
@@ -104,10 +105,15 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	shakes, err := newHandshakes()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), failures: failures, budgets: budgets, calls: newCalls(),
+		conns: newConns(), shakes: shakes, failures: failures, budgets: budgets, calls: newCalls(),
 	}
+	s.conns.wasted = func(address string) { shakes.waste(address, s.clock.Now()) }
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)

@@ -43,7 +43,10 @@ func (s *Server) agentTLS() *tls.Config {
 	var today string
 	var current *tls.Config
 	conf := base.Clone()
-	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if err := s.shakes.mayShake(hello.Context(), host(hello.Conn.RemoteAddr().String()), s.clock.Now()); err != nil {
+			return nil, err
+		}
 		s.refresh()
 		mu.Lock()
 		defer mu.Unlock()
