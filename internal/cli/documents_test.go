@@ -266,6 +266,7 @@ func TestTrustGrant_IsForADayAndByTheOperatorRole(t *testing.T) {
 	u, f := operator(t, p)
 	made := twoSigned(t, f, f.Header(2))
 	p.releases = []fleet.Release{{Digest: made.Digest, Header: made.Header}}
+	p.envelopes = map[fleet.Digest][]byte{made.Digest: made.Envelope}
 	grant := func(code int, args ...string) result {
 		return u.mustRun(code, append([]string{"trust", "grant"}, args...)...)
 	}
@@ -283,6 +284,14 @@ func TestTrustGrant_IsForADayAndByTheOperatorRole(t *testing.T) {
 	g, err := trust.ParseGrant(p.documents["grants"], f.Root)
 	if err != nil || g.Digest != made.Digest || len(g.Machines) != 2 || g.Expires-g.SignedAt != trust.MaxGrantLifeMs {
 		t.Errorf("grant %+v, %v", g, err)
+	}
+	// What the control plane calls by that name has to be a release that was signed.
+	p.documents["grants"] = nil
+	for name, envelope := range map[string][]byte{"another release": twoSigned(t, f, f.Header(1)).Envelope, "no release": []byte("{}")} {
+		p.envelopes[made.Digest] = envelope
+		if grant(command.ExitError, "downgrade", "--release", short, "--on", "web-01", "--sign-key", "keys/operator.sec"); p.documents["grants"] != nil {
+			t.Errorf("%s: a grant was handed in", name)
+		}
 	}
 }
 

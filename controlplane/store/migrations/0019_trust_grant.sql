@@ -9,3 +9,5 @@ CREATE TABLE trust_grant (
     added_at BIGINT NOT NULL,
     added_by TEXT   NOT NULL
 );
+
+CREATE INDEX trust_grant_by_end ON trust_grant (expires);

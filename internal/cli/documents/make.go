@@ -332,17 +332,38 @@ func (h Host) grant(ctx context.Context, kind fleet.GrantKind, o grantOptions) e
 	if err != nil {
 		return err
 	}
-	release, err := h.Release(ctx, c, o.release)
+	header, digest, err := h.verifiedRelease(ctx, c, o.release, root)
 	if err != nil {
 		return err
 	}
-	h.Say("release %d of line %s, made %s", release.Header.Sequence, release.Header.Line, time.UnixMilli(release.Header.CreatedAt).Format(time.DateTime))
-	g.FleetID, g.Digest = root.FleetID, release.Digest
+	h.Say("release %d of line %s, made %s", header.Sequence, header.Line, time.UnixMilli(header.CreatedAt).Format(time.DateTime))
+	g.FleetID, g.Digest = root.FleetID, digest
 	payload, err := trust.NewGrant(g)
 	if err != nil {
 		return err
 	}
 	return h.finish(ctx, fleet.TypeGrant, payload, root, o.output)
+}
+
+// verifiedRelease finds a release and verifies its header with root: a grant is for
+// what was signed, whatever the control plane says that word is.
+func (h Host) verifiedRelease(ctx context.Context, c *api.Client, word string, root fleet.Root) (fleet.Header, fleet.Digest, error) {
+	found, err := h.Release(ctx, c, word)
+	if err != nil {
+		return fleet.Header{}, "", err
+	}
+	full, err := c.Release(ctx, found.Digest)
+	if err != nil {
+		return fleet.Header{}, "", err
+	}
+	header, digest, err := trust.CheckHeader(full.Envelope, &root)
+	if err == nil && digest != found.Digest {
+		err = fleet.Errorf(fleet.Refused, "it sent release %s", digest.Short())
+	}
+	if err != nil {
+		return header, digest, fleet.Errorf(fleet.Refused, "release %s, as the control plane sent it: %w", found.Digest.Short(), err)
+	}
+	return header, digest, nil
 }
 
 // stamp are the options of `trust timestamp`.
