@@ -135,6 +135,9 @@ func TestLearnGrants_KeepsThoseForThisMachine(t *testing.T) {
 	if in := m.learnGrants(t.Context(), j, all); m.changes(j, in) {
 		t.Errorf("learned again: %+v", in)
 	}
+	if !m.idle.documents["good"].After(time.Now().Add(time.Hour)) {
+		t.Error("a grant that is known would be fetched at each look")
+	}
 	again := testMachine(t, p) // the agent starts again
 	if in := again.learnGrants(t.Context(), j, []fleet.Digest{"good"}); again.changes(j, in) {
 		t.Error("a grant that is known changed the journal")

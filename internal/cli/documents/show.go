@@ -179,6 +179,9 @@ is newer than the one it has, and passes it on to the machines, which check it a
 			if err := submit(cmd.Context(), c, d, b); err != nil {
 				return err
 			}
+			if d.Root != nil {
+				h.saw(*d.Root, fleet.TrustRoleRoot, d.Root.Version)
+			}
 			return h.Print(map[string]string{"submitted": d.Envelope.PayloadType}, func(w io.Writer) {
 				fmt.Fprintf(w, "the control plane took %s\n", argv[0])
 			})
