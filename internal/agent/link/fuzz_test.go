@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"math/big"
+	"reflect"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // A control plane that was taken over can have the agent wait, but not end it, and
@@ -37,12 +39,30 @@ func TestPoll_KeepsAskingWhateverTimesTheOrdersName(t *testing.T) {
 	}
 }
 
+// Orders that are valid come through whole: none of their fields is forgotten.
+func TestBounded_KeepsEveryField(t *testing.T) {
+	v := api.Orders{
+		Etag: "a", Epoch: "1.2.", Prefetch: fleet.SHA256(nil), Grants: []fleet.Digest{fleet.SHA256(nil)},
+		Apply:     &fleet.Order{Digest: fleet.SHA256(nil), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000},
+		Revert:    &fleet.Order{Digest: fleet.SHA256(nil), Rollout: "r1", Attempt: 1},
+		Documents: fleet.DocumentDigests{Root: fleet.SHA256(nil), Revocations: fleet.SHA256(nil), Timestamp: fleet.SHA256(nil)}, PollAfterMs: 30_000, WaitMs: 55_000,
+	}
+	for i := range reflect.TypeFor[api.Orders]().NumField() {
+		if reflect.ValueOf(v).Field(i).IsZero() {
+			t.Errorf("the example has no %s", reflect.TypeFor[api.Orders]().Field(i).Name)
+		}
+	}
+	if o, left := bounded(v); cmp.Diff(v, o) != "" || len(left) > 0 {
+		t.Errorf("left out %v (-was +is):\n%s", left, cmp.Diff(v, o))
+	}
+}
+
 // FuzzOrders reads orders as an agent gets them: what it keeps names things that
 // can exist, and bounds every wait.
 func FuzzOrders(f *testing.F) {
 	good, err := json.Marshal(api.Orders{
 		Etag: "a", Epoch: "1.2.", Apply: &fleet.Order{Digest: fleet.SHA256(nil), Rollout: "r1", Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000},
-		Documents: fleet.DocumentDigests{Root: fleet.SHA256(nil)}, PollAfterMs: 30_000, WaitMs: 55_000,
+		Documents: fleet.DocumentDigests{Root: fleet.SHA256(nil)}, Grants: []fleet.Digest{fleet.SHA256(nil)}, PollAfterMs: 30_000, WaitMs: 55_000,
 	})
 	if err != nil {
 		f.Fatal(err)
@@ -59,6 +79,11 @@ func FuzzOrders(f *testing.F) {
 		for _, d := range []fleet.Digest{o.Prefetch, o.Documents.Root, o.Documents.Revocations, o.Documents.Timestamp} {
 			if d != "" && !d.Valid() {
 				t.Fatalf("%q came through", d)
+			}
+		}
+		for _, d := range o.Grants {
+			if !d.Valid() || len(o.Grants) > trust.MaxGrants {
+				t.Fatalf("grants %v came through", o.Grants)
 			}
 		}
 		for _, order := range []*fleet.Order{o.Apply, o.Revert} {

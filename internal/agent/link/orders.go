@@ -7,6 +7,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // Limits of what a control plane may ask for, in milliseconds. It cannot end a
@@ -47,12 +48,19 @@ func bounded(v api.Orders) (o api.Orders, left []string) {
 		}
 		return s
 	}
+	var grants []fleet.Digest
+	for _, g := range v.Grants {
+		if d := digest("grant", g); d != "" && len(grants) < trust.MaxGrants {
+			grants = append(grants, d)
+		}
+	}
 	o = api.Orders{
 		Etag: text("etag", v.Etag), Epoch: text("epoch", v.Epoch),
 		Prefetch: digest("prefetch", v.Prefetch), Apply: order("apply", v.Apply), Revert: order("revert", v.Revert),
 		Documents: fleet.DocumentDigests{
 			Root: digest("root", v.Documents.Root), Revocations: digest("revocations", v.Documents.Revocations), Timestamp: digest("timestamp", v.Documents.Timestamp),
 		},
+		Grants:      grants,
 		PollAfterMs: min(max(v.PollAfterMs, 0), maxPollMs), WaitMs: min(max(v.WaitMs, 0), api.MaxWaitMs),
 	}
 	return o, left
