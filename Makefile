@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-trust bench-house lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-trust bench-house bench-plane lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -67,6 +67,10 @@ bench-house: test-deps build ## the state of the house: words, hints, sizes, dea
 	go tool -modfile=tools/go.mod deadcode -json -test ./... > "$$out/dead-tests.json"; \
 	bin/house -figures "$$out" || code=$$?; \
 	exit $$code
+
+bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m
+	@CGO_ENABLED=0 go test -c -o bin/plane.test ./controlplane/program
+	@NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

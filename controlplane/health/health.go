@@ -37,7 +37,7 @@ type Metrics struct {
 	Health       map[fleet.Health]int       // of active machines; "" never said
 	Online       int                        // machines
 	Drift        int                        // machines
-	LastSeen     map[fleet.MachineID]int64  // Unix milliseconds
+	Silent       map[time.Duration]int      // active machines that were heard of before, but not for so long
 	Rollouts     map[fleet.RolloutState]int // all that are kept
 	Waiting      int                        // reports not applied yet, at most 1000
 	AuditEntries int64
@@ -49,7 +49,7 @@ type Metrics struct {
 // Metrics counts the present state.
 func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
-		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, LastSeen: map[fleet.MachineID]int64{},
+		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, Silent: map[time.Duration]int{},
 		Restored: i.epoch.Mode() == epoch.Restored, Certificates: map[CertificateState]int{},
 	}
 	certificates, _, err := i.certificates(ctx)
@@ -65,9 +65,13 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	now := i.loop.Clock.UnixMilli()
 	for _, v := range i.loop.Inventory.Machines() {
 		m.Machines[v.Lifecycle]++
-		m.LastSeen[v.ID] = v.LastContact
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
+			for _, d := range Silences() {
+				if v.LastContact > 0 && now-v.LastContact > d.Milliseconds() {
+					m.Silent[d]++
+				}
+			}
 		}
 		if i.loop.Inventory.Online(v, now) {
 			m.Online++
@@ -90,6 +94,22 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 		return err
 	})
 	return m, err
+}
+
+// Silences are the times for which machines are counted that were not heard of for
+// so long.
+func Silences() []time.Duration {
+	return []time.Duration{15 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
+}
+
+// LastContacts are when machines were last heard of, in Unix milliseconds; 0 for
+// never.
+func (i *Inspector) LastContacts() map[fleet.MachineID]int64 {
+	last := map[fleet.MachineID]int64{}
+	for _, v := range i.loop.Inventory.Machines() {
+		last[v.ID] = v.LastContact
+	}
+	return last
 }
 
 // Ready returns nil if the control plane can serve: the store answers and the

@@ -51,7 +51,7 @@ func (p *Pass) write(ctx context.Context) error {
 	}
 	p.applied = nil
 	for _, id := range slices.Sorted(maps.Keys(p.rested)) {
-		if err := p.takeSignedTags(ctx, id); err != nil {
+		if err := p.takeRest(ctx, id); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,8 @@ type Inventory struct {
 	mu       sync.RWMutex
 	machines map[fleet.MachineID]fleet.Machine
 	ids      []fleet.MachineID // sorted
+	// rests are what machines should run while no rollout claims them.
+	rests map[fleet.MachineID]*fleet.Desired
 	// contacts are the last contacts that are not in the store yet.
 	contacts map[fleet.MachineID]int64
 }
@@ -25,8 +27,11 @@ func newInventory(machines []fleet.Machine, offlineAfterMs int64) *Inventory {
 	v := &Inventory{
 		offlineAfterMs: offlineAfterMs,
 		machines:       make(map[fleet.MachineID]fleet.Machine, len(machines)), contacts: map[fleet.MachineID]int64{},
+		rests: map[fleet.MachineID]*fleet.Desired{},
 	}
 	for _, m := range machines {
+		v.rest(m.ID, m.Desired)
+		m.Desired = nil
 		v.put(m)
 	}
 	return v
@@ -55,6 +60,26 @@ func (v *Inventory) put(m fleet.Machine) {
 	have.Lifecycle, have.Key, have.EnrolledAt, have.Version = m.Lifecycle, m.Key, m.EnrolledAt, m.Version
 	have.Tags = m.Tags
 	v.machines[m.ID] = have
+}
+
+// rest takes in what a machine should run while no rollout claims it; nil for
+// nothing.
+func (v *Inventory) rest(id fleet.MachineID, d *fleet.Desired) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if d == nil {
+		delete(v.rests, id)
+		return
+	}
+	v.rests[id] = d
+}
+
+// resting is what a machine should run while no rollout claims it; nil for
+// nothing.
+func (v *Inventory) resting(id fleet.MachineID) *fleet.Desired {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.rests[id]
 }
 
 // PutStatus takes in what an agent says of its machine.

@@ -27,8 +27,9 @@ type Pass struct {
 	told     map[told]bool            // outcomes that this pass put into the audit trail
 	// What is to be written, by write.
 	changes map[fleet.RolloutID]*changes
-	applied []int64                  // reports, by number
-	rested  map[fleet.MachineID]bool // whose latest healthy assignment may be another
+	applied []int64                            // reports, by number
+	rested  map[fleet.MachineID]bool           // whose latest healthy assignment may be another
+	rests   map[fleet.MachineID]*fleet.Desired // and what that is
 	audit   []fleet.AuditEvent
 	dirty   bool     // loop.active no longer is what the store has, until the commit
 	after   []func() // run after the commit
@@ -45,6 +46,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 	p := &Pass{
 		loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
+		rests: map[fleet.MachineID]*fleet.Desired{},
 	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
 		p.Tx = tx
@@ -72,6 +74,9 @@ func (l *Loop) publish(p *Pass) {
 	for _, m := range p.machines {
 		l.Inventory.put(m)
 	}
+	for id, d := range p.rests {
+		l.Inventory.rest(id, d)
+	}
 	maps.Copy(l.told, p.told)
 	for _, f := range p.after {
 		f()
@@ -90,8 +95,16 @@ func (l *Loop) publish(p *Pass) {
 // assign finds the rollout that holds a machine and shows it what that has
 // decided.
 func (l *Loop) assign(id fleet.MachineID) {
-	found := false
-	var c CurrentAssignment
+	c, found := l.claimant(id)
+	if !found {
+		l.Presence.clear(id)
+		return
+	}
+	l.Presence.set(id, c)
+}
+
+// claimant finds a machine's assignment in the rollout that holds it.
+func (l *Loop) claimant(id fleet.MachineID) (c CurrentAssignment, found bool) {
 	for _, s := range l.active {
 		a, ok := s.Assignments[id]
 		// A machine that was taken over is in two; it has ended in one.
@@ -99,11 +112,24 @@ func (l *Loop) assign(id fleet.MachineID) {
 			c, found = CurrentAssignment{a, s.Rollout}, true
 		}
 	}
-	if !found {
-		l.Presence.clear(id)
-		return
+	return c, found
+}
+
+// Desired is what a machine should run; nil for hold.
+func (l *Loop) Desired(id fleet.MachineID) *fleet.Desired {
+	return desired(l.Presence.assignment(id), l.Inventory.resting(id))
+}
+
+// desired derives what a machine should run; it is never stored.
+func desired(claim CurrentAssignment, rest *fleet.Desired) *fleet.Desired {
+	var c, h *fleet.Assignment
+	if claim.assignment.Rollout != "" {
+		c = &claim.assignment
 	}
-	l.Presence.set(id, c)
+	if rest != nil {
+		h = &fleet.Assignment{Digest: rest.Digest, StorePath: rest.StorePath, Rollout: rest.Rollout}
+	}
+	return rollout.Desired(c, h)
 }
 
 // loadActive reads the rollouts at work and shows machines what they decided.
@@ -246,22 +272,30 @@ func (p *Pass) step(s *rollout.State, ev rollout.Event) {
 	p.keep(c, res, before)
 }
 
-// takeSignedTags reads the tags of a machine's signed entry anew: the release
-// that it runs may have changed.
-func (p *Pass) takeSignedTags(ctx context.Context, id fleet.MachineID) error {
-	m, ok := p.Machine(id)
-	if !ok {
-		return nil
-	}
-	signed, err := p.Tx.SignedTags(ctx, id)
+// takeRest reads where a machine rests anew: the release that it runs may have
+// changed, and with it the tags of its signed entry.
+func (p *Pass) takeRest(ctx context.Context, id fleet.MachineID) error {
+	rest, err := p.Tx.Rest(ctx, id)
 	if err != nil {
 		return err
 	}
-	if tags := fleet.NewTags(signed, m.Tags.Operator); !slices.Equal(tags.Signed, m.Tags.Signed) {
+	p.rests[id] = rest.Desired
+	m, ok := p.Machine(id)
+	if tags := fleet.NewTags(rest.Tags, m.Tags.Operator); ok && !slices.Equal(tags.Signed, m.Tags.Signed) {
 		m.Tags = tags
 		p.Changed(m)
 	}
 	return nil
+}
+
+// Desired is what a machine should run, as this pass has it; nil for hold.
+func (p *Pass) Desired(id fleet.MachineID) *fleet.Desired {
+	rest, ok := p.rests[id]
+	if !ok {
+		rest = p.loop.Inventory.resting(id)
+	}
+	c, _ := p.loop.claimant(id)
+	return desired(c, rest)
 }
 
 // keep takes in the rest of a result that is in the state already.

@@ -74,6 +74,13 @@ func (p *Presence) WakeAll() {
 	}
 }
 
+// assignment is a machine's assignment; zero for none.
+func (p *Presence) assignment(id fleet.MachineID) CurrentAssignment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current[id]
+}
+
 // Current returns a machine's assignment, and a channel that is closed when it,
 // or something else that orders derive from, may have changed.
 func (p *Presence) Current(id fleet.MachineID) (CurrentAssignment, <-chan struct{}) {

@@ -11,8 +11,6 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/paging"
-	"github.com/arcanesys/nixfleet/controlplane/rollout"
-	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -30,9 +28,7 @@ func (p *Plane) Machines(ctx context.Context, c access.Caller, f fleet.MachineFi
 	})
 	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
 	for i := range out.Items {
-		if err := p.fillDesired(ctx, p.loop.Store.Reader, &out.Items[i]); err != nil {
-			return api.Page[fleet.Machine]{}, err
-		}
+		out.Items[i].Desired = p.loop.Desired(out.Items[i].ID)
 	}
 	return out, nil
 }
@@ -43,28 +39,8 @@ func (p *Plane) Machine(ctx context.Context, c access.Caller, id fleet.MachineID
 	if err != nil {
 		return fleet.Machine{}, err
 	}
-	return m, p.fillDesired(ctx, p.loop.Store.Reader, &m)
-}
-
-// fillDesired derives what a machine should run; it is never stored.
-func (p *Plane) fillDesired(ctx context.Context, r store.Reader, m *fleet.Machine) error {
-	claim, claimed, err := r.ClaimedAssignment(ctx, m.ID)
-	if err != nil {
-		return err
-	}
-	healthy, ok, err := r.LastHealthy(ctx, m.ID)
-	if err != nil {
-		return err
-	}
-	var c, h *fleet.Assignment
-	if claimed {
-		c = &claim
-	}
-	if ok {
-		h = &healthy
-	}
-	m.Desired = rollout.Desired(c, h)
-	return nil
+	m.Desired = p.loop.Desired(id)
+	return m, nil
 }
 
 // MachineReports returns what a machine reported, newest first.
@@ -159,7 +135,8 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 			}
 		}
 		out = m
-		return p.fillDesired(ctx, pass.Tx.Reader, &out)
+		out.Desired = pass.Desired(id)
+		return nil
 	})
 	return out, err
 }

@@ -451,11 +451,21 @@ func TestHealth_TellsStateAndCounts(t *testing.T) {
 	_, body := w.get("/metrics")
 	for _, want := range []string{
 		"nixfleet_fleet_size 1\n", `nixfleet_machines{lifecycle="active"} 1`, "nixfleet_machines_online 1\n", "nixfleet_rollouts_active 0\n",
-		`nixfleet_machine_last_seen_timestamp_seconds{machine="web-01"} 1`, `nixfleet_http_requests_total{listener="agents",operation="checkIn",status="200"} 1`,
+		`nixfleet_machines_silent{seconds="900"} 0`, `nixfleet_http_requests_total{listener="agents",operation="checkIn",status="200"} 1`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("metrics have no %q:\n%s", want, body)
 		}
+	}
+	if strings.Contains(body, "web-01") {
+		t.Errorf("metrics name a machine, to whom did not ask for it:\n%s", body)
+	}
+	if _, body := w.get("/metrics?series=machine"); !strings.Contains(body, `nixfleet_machine_last_seen_timestamp_seconds{machine="web-01"} 1`) || !strings.Contains(body, "nixfleet_fleet_size 1\n") {
+		t.Errorf("metrics of each machine:\n%s", body)
+	}
+	w.advance(20 * time.Minute)
+	if _, body := w.get("/metrics"); !strings.Contains(body, `nixfleet_machines_silent{seconds="900"} 1`) || !strings.Contains(body, `nixfleet_machines_silent{seconds="3600"} 0`) {
+		t.Errorf("metrics 20 minutes later:\n%s", body)
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // healthHandler serves supervisors and Prometheus, without TLS and without a
@@ -32,6 +30,6 @@ func (s *Server) healthHandler() http.Handler {
 		}
 		_, _ = io.WriteString(w, "ready\n")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorLog: promLog{s.log}}))
+	mux.Handle("GET /metrics", s.metrics.handler(s.log))
 	return mux
 }

@@ -5,11 +5,13 @@ package server
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -19,7 +21,9 @@ import (
 // metrics are what /metrics serves: requests, counted as they come, and the
 // state of the fleet, read at each scrape.
 type metrics struct {
-	registry  *prometheus.Registry
+	registry *prometheus.Registry
+	// machines has a series for each machine, for those who ask for it.
+	machines  *prometheus.Registry
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	longPolls prometheus.Gauge
@@ -27,7 +31,7 @@ type metrics struct {
 
 func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), machines: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nixfleet_http_requests_total", Help: "Requests by listener, operation and status.",
 		}, []string{"listener", "operation", "status"}),
@@ -45,7 +49,41 @@ func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 	}, func() float64 { _, n := c.count(); return float64(n) })
 	m.registry.MustRegister(m.requests, m.durations, m.longPolls, connections, anonymous, newFleetCollector(p, log),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.machines.MustRegister(machineCollector{p, prometheus.NewDesc("nixfleet_machine_last_seen_timestamp_seconds",
+		"Last contact of a machine; 0 for never. Only with /metrics?series=machine.", []string{"machine"}, nil)})
 	return m
+}
+
+// handler serves /metrics: sums over all machines. A series for each machine comes
+// in addition with ?series=machine: at 10,000 they are most of what Prometheus
+// keeps.
+func (m *metrics) handler(log *slog.Logger) http.Handler {
+	opts := promhttp.HandlerOpts{ErrorLog: promLog{log}}
+	sums := promhttp.HandlerFor(m.registry, opts)
+	each := promhttp.HandlerFor(prometheus.Gatherers{m.registry, m.machines}, opts)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("series") == "machine" {
+			each.ServeHTTP(w, r)
+			return
+		}
+		sums.ServeHTTP(w, r)
+	})
+}
+
+// machineCollector reads the last contact of each machine.
+type machineCollector struct {
+	plane    *plane.Plane
+	lastSeen *prometheus.Desc
+}
+
+// Describe is for prometheus.Collector.
+func (c machineCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.lastSeen }
+
+// Collect is for prometheus.Collector.
+func (c machineCollector) Collect(ch chan<- prometheus.Metric) {
+	for id, at := range c.plane.Health.LastContacts() {
+		ch <- prometheus.MustNewConstMetric(c.lastSeen, prometheus.GaugeValue, float64(at)/1000, string(id))
+	}
 }
 
 func (m *metrics) request(listener string, r *record, took time.Duration) {
@@ -60,9 +98,9 @@ type fleetCollector struct {
 	plane *plane.Plane
 	log   *slog.Logger
 
-	size, lifecycle, health, online, drift, lastSeen *prometheus.Desc
-	rollouts, rolloutsActive, waiting, audit, mode   *prometheus.Desc
-	certificates, life                               *prometheus.Desc
+	size, lifecycle, health, online, drift, silent *prometheus.Desc
+	rollouts, rolloutsActive, waiting, audit, mode *prometheus.Desc
+	certificates, life                             *prometheus.Desc
 }
 
 func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
@@ -78,7 +116,7 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 		drift:          desc("machines_drift", "Machines that run something else than their agent activated."),
 		certificates:   desc("certificates", "Certificates of active machines and those in maintenance: good; expired, renewed when the machine is online again; ending, soon no more; ended, to be enrolled again.", "state"),
 		life:           desc("document_life_used_percent", "How much of the life of the root document, of the timestamp and of the newest release of each line is over.", "document"),
-		lastSeen:       desc("machine_last_seen_timestamp_seconds", "Last contact of a machine; 0 for never.", "machine"),
+		silent:         desc("machines_silent", "Active machines that were heard of before, but not for so many seconds.", "seconds"),
 		rollouts:       desc("rollouts", "Rollouts that are kept, by state.", "state"),
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
 		waiting:        desc("reports_waiting", "Reports in the inbox, at most 1000."),
@@ -123,8 +161,8 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range m.Lives {
 		gauge(f.life, float64(l.Used), l.Document)
 	}
-	for id, at := range m.LastSeen {
-		gauge(f.lastSeen, float64(at)/1000, string(id))
+	for _, d := range health.Silences() {
+		gauge(f.silent, float64(m.Silent[d]), strconv.Itoa(int(d.Seconds())))
 	}
 	f.collectRollouts(m, gauge)
 	gauge(f.waiting, float64(m.Waiting))

@@ -57,17 +57,6 @@ func (r Reader) RolloutMachines(ctx context.Context, id fleet.RolloutID) ([]flee
 	return machines, nil
 }
 
-// LastHealthy returns a machine's latest healthy assignment: what it should
-// run when no rollout has offered it anything since. False if there is none.
-func (r Reader) LastHealthy(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
-	a, ok, err := first(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE machine_id = $1 AND state = 'healthy'
-		ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1`, string(id))
-	if err != nil {
-		return a, false, fmt.Errorf("read last healthy assignment of %s: %w", id, err)
-	}
-	return a, ok, nil
-}
-
 // LastHealthyIn names at most ten machines whose latest healthy assignment is
 // in a rollout.
 func (r Reader) LastHealthyIn(ctx context.Context, id fleet.RolloutID) ([]fleet.MachineID, error) {
@@ -174,15 +163,4 @@ func (t *Tx) Unclaim(ctx context.Context, rollout fleet.RolloutID, machine fleet
 		return fmt.Errorf("end claim on %s: %w", machine, err)
 	}
 	return nil
-}
-
-// ClaimedAssignment returns a machine's assignment in the rollout that it
-// belongs to; false if it belongs to none.
-func (r Reader) ClaimedAssignment(ctx context.Context, id fleet.MachineID) (fleet.Assignment, bool, error) {
-	a, ok, err := first(ctx, r.q, scanAssignment, `SELECT `+assignmentColumns+` FROM assignment WHERE machine_id = $1
-		AND rollout_id = (SELECT claim.rollout_id FROM claim WHERE claim.machine_id = $1)`, string(id))
-	if err != nil {
-		return a, false, fmt.Errorf("read assignment of %s: %w", id, err)
-	}
-	return a, ok, nil
 }

@@ -11,19 +11,23 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, claimed_tags,
-	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash,
-	COALESCE((SELECT at FROM machine_contact WHERE machine_id = machine.id), 0), ` + signedEntry
+// machineColumns are a machine's row, and of its latest healthy assignment, the
+// last that it is known to run whatever it says of itself: the release, the
+// system, the rollout, and the signed entry.
+const (
+	machineColumns = `m.id, m.lifecycle, m.operator_tags, m.created_at, m.enrolled_at, m.version, m.system, m.line, m.claimed_tags, m.running, m.booted,
+	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash,
+	COALESCE(c.at, 0), COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}')`
+	machineRows = ` FROM machine AS m LEFT JOIN machine_contact AS c ON c.machine_id = m.id` + healthyRows
+	healthyRows = ` LEFT JOIN assignment AS h ON h.machine_id = m.id AND h.rollout_id = (
+		SELECT rollout_id FROM assignment WHERE machine_id = m.id AND state = 'healthy' ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1)
+		LEFT JOIN release_entry AS e ON e.machine_id = m.id AND e.release_digest = h.digest`
+)
 
-// signedEntry is a machine's signed entry in the release of its latest healthy
-// assignment: the last that it is known to run, whatever it says of itself.
-const signedEntry = `COALESCE((SELECT body FROM release_entry WHERE machine_id = machine.id AND release_digest = (
-		SELECT digest FROM assignment WHERE machine_id = machine.id AND state = 'healthy' ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1)), '{}')`
-
-// Machine returns a machine, without Desired. The error's code is NotFound if
+// Machine returns a machine; its Desired is that of Rest. The error's code is NotFound if
 // there is none.
 func (r Reader) Machine(ctx context.Context, id fleet.MachineID) (fleet.Machine, error) {
-	m, ok, err := first(ctx, r.q, scanMachine, `SELECT `+machineColumns+` FROM machine WHERE id = $1`, string(id))
+	m, ok, err := first(ctx, r.q, scanMachine, `SELECT `+machineColumns+machineRows+` WHERE m.id = $1`, string(id))
 	if err != nil {
 		return m, fmt.Errorf("read machine %s: %w", id, err)
 	}
@@ -47,9 +51,9 @@ func (r Reader) MachineCount(ctx context.Context) (int, error) {
 	return n[0], nil
 }
 
-// Machines returns all machines by id, without Desired.
+// Machines returns all machines by id; their Desired is that of Rest.
 func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
-	machines, err := list(ctx, r.q, scanMachine, `SELECT `+machineColumns+` FROM machine ORDER BY id`)
+	machines, err := list(ctx, r.q, scanMachine, `SELECT `+machineColumns+machineRows+` ORDER BY m.id`)
 	if err != nil {
 		return nil, fmt.Errorf("list machines: %w", err)
 	}
@@ -59,12 +63,17 @@ func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
 func scanMachine(r row) (m fleet.Machine, err error) {
 	var operator, claimed, checks, entry string
 	var contact int64
+	var rest fleet.Desired
 	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &contact, &entry); err != nil {
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &contact,
+		&rest.Digest, &rest.StorePath, &rest.Rollout, &entry); err != nil {
 		return m, err
 	}
 	m.LastContact = max(m.LastContact, contact)
+	if rest.Rollout != "" {
+		m.Desired = &rest
+	}
 	var operatorTags []fleet.Tag
 	var signed struct{ Tags []fleet.Tag }
 	err = parse(jsonColumn{operator, &operatorTags}, jsonColumn{claimed, &m.ClaimedTags}, jsonColumn{checks, &m.Checks}, jsonColumn{entry, &signed})
@@ -72,18 +81,30 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	return m, err
 }
 
-// SignedTags returns the tags of a machine's signed entry in the release of its
-// latest healthy assignment; none if it has none.
-func (r Reader) SignedTags(ctx context.Context, id fleet.MachineID) ([]fleet.Tag, error) {
-	entry, _, err := first(ctx, r.q, column[string], `SELECT `+signedEntry+` FROM machine WHERE id = $1`, string(id))
+// Rest is where a machine rests while no rollout claims it: what it should run by
+// its latest healthy assignment, and the tags of its signed entry there. It is zero
+// for a machine that has none.
+type Rest struct {
+	Desired *fleet.Desired
+	Tags    []fleet.Tag
+}
+
+// Rest returns where a machine rests.
+func (r Reader) Rest(ctx context.Context, id fleet.MachineID) (Rest, error) {
+	v, _, err := first(ctx, r.q, func(r row) (v Rest, err error) {
+		var d fleet.Desired
+		var entry string
+		if err := r.Scan(&d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
+			return v, err
+		}
+		v.Desired = &d
+		return v, parse(jsonColumn{entry, &struct{ Tags *[]fleet.Tag }{&v.Tags}})
+	}, `SELECT COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}') FROM machine AS m`+healthyRows+
+		` WHERE m.id = $1`, string(id))
 	if err != nil {
-		return nil, fmt.Errorf("read signed entry of %s: %w", id, err)
+		return v, fmt.Errorf("read latest healthy assignment of %s: %w", id, err)
 	}
-	var signed struct{ Tags []fleet.Tag }
-	if entry != "" {
-		err = parse(jsonColumn{entry, &signed})
-	}
-	return signed.Tags, err
+	return v, nil
 }
 
 // AddMachine makes a machine known, with its key and what operators set. The error's code

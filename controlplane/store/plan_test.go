@@ -28,7 +28,7 @@ import (
 var reads = map[string]string{
 	"SELECT name FROM sqlite_master":           "a row a table",
 	"SELECT count(*) FROM machine":             "a row a machine, for a backup",
-	"SELECT id, lifecycle,":                    "a row a machine, at the start",
+	"SELECT m.id, m.lifecycle,":                "a row a machine, at the start",
 	"SELECT id, owner, role,":                  "operators' keys are few",
 	"SELECT machine_id, rollout_id FROM claim": "a row a claimed machine, when a rollout begins",
 	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version " +

@@ -411,9 +411,9 @@ func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	if d := cmp.Diff([]fleet.Assignment{a}, assignments); d != "" || err != nil {
 		t.Fatalf("assignment (-want +got): %v\n%s", err, d)
 	}
-	last, ok, err := s.LastHealthy(ctx, "web-01")
-	if err != nil || !ok || last.Rollout != "r2" {
-		t.Fatalf("last healthy is %v %v %v, want that of r2", last, ok, err)
+	rest, err := s.Rest(ctx, "web-01")
+	if err != nil || rest.Desired == nil || rest.Desired.Rollout != "r2" {
+		t.Fatalf("the machine rests on %+v (%v), want r2", rest, err)
 	}
 	rest1, err1 := s.LastHealthyIn(ctx, "r1")
 	rest2, err2 := s.LastHealthyIn(ctx, "r2")

@@ -47,12 +47,10 @@ tests:
         values: '0x20 1x20'
       - series: 'nixfleet_reports_waiting'
         values: '1000x40'
-      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="web-01"}'
-        values: '60x40'
-      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="never"}'
+      - series: 'nixfleet_machines_silent{seconds="900"}'
+        values: '0x15 1x25'
+      - series: 'nixfleet_machines_silent{seconds="3600"}'
         values: '0x40'
-      - series: 'nixfleet_machine_last_seen_timestamp_seconds{machine="web-02"}'
-        values: '0+60x40'
       - series: 'nixfleet_machines_health{health="unhealthy"}'
         values: '1x40'
       - series: 'nixfleet_machines_health{health="healthy"}'
@@ -125,8 +123,8 @@ tests:
       - eval_time: 30m
         alertname: MachineSilent
         exp_alerts:
-          - exp_labels: { severity: warning, machine: web-01 }
-            exp_annotations: { summary: "The agent of web-01 has not checked in for 15 minutes." }
+          - exp_labels: { severity: warning, seconds: "900" }
+            exp_annotations: { summary: "1 machines have not checked in for 15 minutes: nixfleet machine list says when each was last seen." }
       - eval_time: 20m
         alertname: MachinesUnhealthy
         exp_alerts:

@@ -59,8 +59,8 @@ in
         (alert "RolloutReverting" "warning" "0m" ''nixfleet_rollouts{state="reverting"} > 0''
           "{{ $value }} rollouts are being reverted.")
         (alert "MachineSilent" "warning" "5m"
-          "time() - (nixfleet_machine_last_seen_timestamp_seconds > 0) > 900"
-          "The agent of {{ $labels.machine }} has not checked in for 15 minutes.")
+          ''nixfleet_machines_silent{seconds="900"} > 0''
+          "{{ $value }} machines have not checked in for 15 minutes: nixfleet machine list says when each was last seen.")
         (alert "CertificatesEnding" "warning" "1h" ''nixfleet_certificates{state="ending"} > 0''
           "{{ $value }} machines must be online again soon, or be enrolled again: nixfleet-control-plane doctor names them.")
         (alert "CertificatesEnded" "warning" "1h" ''nixfleet_certificates{state="ended"} > 0''

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+//go:build linux
+
+package program_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
+)
+
+// A generator is a process of its own that plays many machines. The benchmark
+// tells it what to do over HTTP; a body and a reply are JSON.
+//
+// Its machines talk as agents do, by the agents' own client, but have nothing to
+// fetch and nothing to switch: they report the phases of an attempt one after the
+// other.
+
+// generatorEnv has the address that a generator listens at.
+const generatorEnv = "NIXFLEET_BENCH_GENERATOR"
+
+// fleetToPlay is what a generator needs of its machines.
+type fleetToPlay struct {
+	Agents   string // base URL
+	CA       []byte
+	Machines []machineToPlay
+}
+
+type machineToPlay struct {
+	ID          fleet.MachineID
+	Certificate []byte
+	Key         ed25519.PrivateKey
+}
+
+// releaseToPlay is a release of which a generator's machines know their systems.
+type releaseToPlay struct {
+	Digest fleet.Digest
+	System string
+}
+
+// burst is a number of calls, made as fast as the control plane answers.
+type burst struct {
+	Machines int // the first so many
+	Calls    int // of each
+}
+
+// times is when something happened, each in Unix microseconds.
+type times struct {
+	Began, Ended int64
+	Each         []int64
+}
+
+type generator struct {
+	machines []*player
+	manual   atomic.Bool // an order is noted, and ends the machine's polls
+	systems  sync.Map    // of string: what trusttest.Entry calls the systems of a release, by fleet.Digest
+	polls    sync.WaitGroup
+	stop     context.CancelFunc
+}
+
+// player is one machine.
+type player struct {
+	g      *generator
+	id     fleet.MachineID
+	client *api.AgentClient
+
+	mu      sync.Mutex
+	running fleet.StorePath
+	digest  fleet.Digest
+	have    string
+	epoch   string
+	order   *fleet.Order // the last one
+	ordered int64        // when it came, Unix microseconds
+	reports int
+}
+
+// generate is a generator's main function.
+func generate(addr string) error {
+	g := &generator{}
+	mux := http.NewServeMux()
+	handle(mux, "/connect", g.connect)
+	handle(mux, "/idle", g.idle)
+	handle(mux, "/poll", g.poll)
+	handle(mux, "/quiet", g.quiet)
+	handle(mux, "/manual", func(on bool) (any, error) { g.manual.Store(on); return nil, nil })
+	handle(mux, "/release", func(r releaseToPlay) (any, error) { g.systems.Store(r.Digest, r.System); return nil, nil })
+	handle(mux, "/ordered", g.ordered)
+	handle(mux, "/finish", g.finish)
+	// It ends with the benchmark.
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return http.ListenAndServe(addr, mux)
+}
+
+func handle[In any](mux *http.ServeMux, path string, do func(In) (any, error)) {
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		err := json.NewDecoder(r.Body).Decode(&in)
+		var out any
+		if err == nil {
+			out, err = do(in)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(out)
+	})
+}
+
+// connect makes the machines' clients; each checks in once.
+func (g *generator) connect(f fleetToPlay) (any, error) {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(f.CA)
+	for _, m := range f.Machines {
+		c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: f.Agents, TLS: &tls.Config{
+			RootCAs: pool, Certificates: []tls.Certificate{{Certificate: [][]byte{m.Certificate}, PrivateKey: m.Key}},
+		}})
+		if err != nil {
+			return nil, err
+		}
+		g.machines = append(g.machines, &player{g: g, id: m.ID, client: c, running: trusttest.Entry(m.ID, "first").StorePath})
+	}
+	return g.each(len(g.machines), func(p *player) error { return p.checkIn(context.Background(), 0) })
+}
+
+// each does something with the first n machines, 64 at a time.
+func (g *generator) each(n int, do func(*player) error) (times, error) {
+	t := times{Began: time.Now().UnixMicro()}
+	var wg sync.WaitGroup
+	var first atomic.Pointer[error]
+	next := make(chan *player)
+	for range 64 {
+		wg.Go(func() {
+			for p := range next {
+				if err := do(p); err != nil {
+					err = fmt.Errorf("%s: %w", p.id, err)
+					first.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	for _, p := range g.machines[:n] {
+		next <- p
+	}
+	close(next)
+	wg.Wait()
+	t.Ended = time.Now().UnixMicro()
+	if err := first.Load(); err != nil {
+		return t, *err
+	}
+	return t, nil
+}
+
+// idle has machines check in that have nothing new to say.
+func (g *generator) idle(b burst) (any, error) {
+	var mu sync.Mutex
+	var each []int64
+	t, err := g.each(b.Machines, func(p *player) error {
+		for range b.Calls {
+			begin := time.Now()
+			if err := p.checkIn(context.Background(), 0); err != nil {
+				return err
+			}
+			took := time.Since(begin).Microseconds()
+			mu.Lock()
+			each = append(each, took)
+			mu.Unlock()
+		}
+		return nil
+	})
+	t.Each = each
+	return t, err
+}
+
+// poll has all machines hold long polls, and carry out what they are ordered,
+// until quiet.
+func (g *generator) poll(struct{}) (any, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	g.stop = cancel
+	for _, p := range g.machines {
+		g.polls.Go(func() { p.poll(ctx) })
+	}
+	return nil, nil
+}
+
+func (g *generator) quiet(struct{}) (any, error) {
+	g.stop()
+	g.polls.Wait()
+	return nil, nil
+}
+
+// ordered says when the orders of a rollout came.
+func (g *generator) ordered(id fleet.RolloutID) (any, error) {
+	var t times
+	for _, p := range g.machines {
+		p.mu.Lock()
+		if p.order != nil && p.order.Rollout == id {
+			t.Each = append(t.Each, p.ordered)
+		}
+		p.mu.Unlock()
+	}
+	return t, nil
+}
+
+// finish has the machines that were ordered something say that they verify it,
+// and report that it is live: a check-in that is new and a report that is audited.
+func (g *generator) finish(struct{}) (any, error) {
+	waiting := slices.DeleteFunc(slices.Clone(g.machines), func(p *player) bool { return p.order == nil })
+	t, err := (&generator{machines: waiting}).each(len(waiting), func(p *player) error {
+		ci := p.says()
+		ci.State = fleet.AgentVerifying
+		if _, err := p.client.CheckIn(context.Background(), ci); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		o := *p.order
+		p.order = nil
+		p.mu.Unlock()
+		return p.outcome(context.Background(), o)
+	})
+	t.Each = make([]int64, len(waiting))
+	return t, err
+}
+
+func (p *player) says() api.CheckIn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return api.CheckIn{
+		Machine: p.id, AgentVersion: "bench", System: "x86_64-linux", Line: "main", BootID: "boot-1", State: fleet.AgentIdle,
+		Generations: fleet.Generations{Running: p.running, Booted: p.running, BootDefault: p.running}, RunsRelease: p.digest,
+		Checks: []fleet.HealthCheckResult{{Name: "multi-user", Kind: fleet.HealthCheckUnit, Required: true, Status: fleet.HealthCheckPassing}},
+		Epoch:  p.epoch,
+	}
+}
+
+func (p *player) checkIn(ctx context.Context, wait time.Duration) error {
+	ci := p.says()
+	if wait > 0 {
+		p.mu.Lock()
+		ci.Have, ci.WaitMs = p.have, wait.Milliseconds()
+		p.mu.Unlock()
+	}
+	o, err := p.client.CheckIn(ctx, ci)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.have, p.epoch = o.Etag, o.Epoch
+	if o.Apply != nil && o.Apply.Digest != p.digest {
+		p.order, p.ordered = o.Apply, time.Now().UnixMicro()
+	}
+	return nil
+}
+
+// poll holds long polls. It connects again at once: a fleet's spread is not what
+// is measured.
+func (p *player) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := p.checkIn(ctx, api.DefaultWaitMs*time.Millisecond); err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		p.mu.Lock()
+		o := p.order
+		p.mu.Unlock()
+		switch {
+		case o == nil:
+			continue
+		case p.g.manual.Load():
+			return
+		}
+		if _, err := p.client.Release(ctx, o.Digest); err != nil {
+			continue
+		}
+		for _, phase := range []fleet.AssignmentState{fleet.AssignFetching, fleet.AssignApplying, fleet.AssignVerifying} {
+			_ = p.report(ctx, *o, fleet.Report{Kind: fleet.ReportProgress, Phase: phase})
+		}
+		p.mu.Lock()
+		p.order = nil
+		p.mu.Unlock()
+		_ = p.outcome(ctx, *o) // the rollout does not complete then
+	}
+}
+
+func (p *player) outcome(ctx context.Context, o fleet.Order) error {
+	p.mu.Lock()
+	p.digest, p.running = o.Digest, p.target(o)
+	p.mu.Unlock()
+	return p.report(ctx, o, fleet.Report{
+		Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Confirmed: "control-plane",
+		Checks: []fleet.HealthCheckResult{{Name: "multi-user", Kind: fleet.HealthCheckUnit, Required: true, Status: fleet.HealthCheckPassing}},
+	})
+}
+
+// target is the system that an order leads to.
+func (p *player) target(o fleet.Order) fleet.StorePath {
+	name, _ := p.g.systems.Load(o.Digest)
+	return trusttest.Entry(p.id, fmt.Sprint(name)).StorePath
+}
+
+func (p *player) report(ctx context.Context, o fleet.Order, r fleet.Report) error {
+	p.mu.Lock()
+	p.reports++
+	r.ID = fmt.Sprintf("%d-%d", time.Now().UnixNano(), p.reports)
+	r.Generations = fleet.Generations{Running: p.running, Booted: p.running, BootDefault: p.running}
+	p.mu.Unlock()
+	r.Machine, r.At, r.BootID = p.id, time.Now().UnixMilli(), "boot-1"
+	r.Rollout, r.Attempt, r.Digest, r.StorePath = o.Rollout, o.Attempt, o.Digest, p.target(o)
+	_, err := p.client.Reports(ctx, []fleet.Report{r})
+	return err
+}

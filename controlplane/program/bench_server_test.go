@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+//go:build linux
+
+package program_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/controlplane/program"
+	"github.com/arcanesys/nixfleet/internal/command"
+	"github.com/arcanesys/nixfleet/internal/proc"
+)
+
+// serverEnv has the configuration of a control plane that this program is to be.
+const serverEnv = "NIXFLEET_BENCH_SERVER"
+
+// TestMain makes this program the processes that the benchmark measures with.
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(generatorEnv); addr != "" {
+		fmt.Fprintln(os.Stderr, generate(addr))
+		os.Exit(1)
+	}
+	if config := os.Getenv(serverEnv); config != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		os.Exit(program.Main(ctx, command.Invocation{
+			Version: "bench", Args: []string{"run", "--config", config}, Stdout: os.Stdout, Stderr: os.Stderr,
+		}))
+	}
+	code := m.Run()
+	if len(benchLine) > 0 && os.Getenv(benchEnv) != "" {
+		fmt.Printf("%s\n", benchLine)
+	}
+	os.Exit(code)
+}
+
+// self starts this program as one of those processes.
+func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proc.Start(context.WithoutCancel(t.Context()), proc.Cmd{Path: exe, Env: append(os.Environ(), env), Stdin: stdin, Grace: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-p.Done():
+		default:
+			_ = p.Signal(syscall.SIGKILL) // it ended before the benchmark did
+			<-p.Done()
+		}
+	})
+	return p
+}
+
+// until waits for a condition.
+func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in %s: %s", limit, what)
+		}
+		<-tick.C
+	}
+}
+
+// control is a control plane in a process of its own.
+type control struct {
+	place
+	p *proc.Process
+}
+
+// start starts it and returns how long it took until it was ready.
+func (c *control) start() time.Duration {
+	c.t.Helper()
+	begin := time.Now()
+	c.p = self(c.t, serverEnv+"="+c.config, nil)
+	until(c.t, time.Minute, "the control plane is ready", func() bool {
+		res, err := http.Get("http://" + c.metrics + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+	return time.Since(begin)
+}
+
+// stop stops it and returns how long that took.
+func (c *control) stop() time.Duration {
+	c.t.Helper()
+	begin := time.Now()
+	if err := c.p.Signal(syscall.SIGTERM); err != nil {
+		c.t.Fatal(err)
+	}
+	if r, err := c.p.Wait(); err != nil {
+		c.t.Fatalf("%v\n%s", err, r.Stderr)
+	}
+	return time.Since(begin)
+}
+
+// cpu is the time it has taken of processors so far.
+func (c *control) cpu() time.Duration {
+	c.t.Helper()
+	_, stat, _ := strings.Cut(c.proc("stat"), ") ")
+	f := strings.Fields(stat)
+	const ticks = 100 // a second, on every Linux
+	return time.Duration(number(c.t, f[11])+number(c.t, f[12])) * time.Second / ticks
+}
+
+// rss is its memory in MiB, after a moment of rest.
+func (c *control) rss() int64 {
+	c.t.Helper()
+	for line := range strings.Lines(c.proc("status")) {
+		if f := strings.Fields(line); f[0] == "VmRSS:" {
+			return number(c.t, f[1]) / 1024
+		}
+	}
+	return 0
+}
+
+// written is how many bytes it has had the disk write.
+func (c *control) written() int64 {
+	c.t.Helper()
+	for line := range strings.Lines(c.proc("io")) {
+		if f := strings.Fields(line); f[0] == "write_bytes:" {
+			return number(c.t, f[1])
+		}
+	}
+	return 0
+}
+
+func (c *control) proc(name string) string {
+	c.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", c.p.Pid(), name))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func number(t *testing.T, s string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// held is how many long polls it holds.
+func (c *control) held() int {
+	c.t.Helper()
+	res, err := http.Get("http://" + c.metrics + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "nixfleet_long_polls "); ok {
+			f, _ := strconv.ParseFloat(strings.TrimSpace(v), 64)
+			return int(f)
+		}
+	}
+	return 0
+}
+
+// players are the generators' processes.
+type players struct {
+	t     *testing.T
+	bases []string
+}
+
+func newPlayers(t *testing.T, n int) *players {
+	t.Helper()
+	p := &players{t: t}
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, w, err := os.Pipe() // its end is the generators' end
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = w.Close() })
+		self(t, generatorEnv+"="+addr, r)
+		_ = r.Close()
+		until(t, 10*time.Second, "a generator listens", func() bool {
+			c, err := net.Dial("tcp", addr)
+			if err == nil {
+				_ = c.Close()
+			}
+			return err == nil
+		})
+		p.bases = append(p.bases, "http://"+addr)
+	}
+	return p
+}
+
+// all has each generator do something, with an input of its own, at the same time.
+func (p *players) all(path string, input func(i int) any) times {
+	p.t.Helper()
+	results, errs := make([]times, len(p.bases)), make([]error, len(p.bases))
+	done := make(chan struct{})
+	for i, base := range p.bases {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			results[i], errs[i] = call(base+path, input(i))
+		}()
+	}
+	sum := times{}
+	for range p.bases {
+		<-done
+	}
+	for i, r := range results {
+		if errs[i] != nil {
+			p.t.Fatalf("%s: %v", path, errs[i])
+		}
+		if sum.Began == 0 || r.Began < sum.Began {
+			sum.Began = r.Began
+		}
+		sum.Ended = max(sum.Ended, r.Ended)
+		sum.Each = append(sum.Each, r.Each...)
+	}
+	return sum
+}
+
+func (p *players) tell(path string, input any) times {
+	p.t.Helper()
+	return p.all(path, func(int) any { return input })
+}
+
+func call(url string, input any) (t times, err error) {
+	b, err := json.Marshal(input)
+	if err != nil {
+		return t, err
+	}
+	res, err := http.Post(url, "application/json", bytes.NewReader(b))
+	if err != nil {
+		return t, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return t, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return t, fmt.Errorf("%s", bytes.TrimSpace(body))
+	}
+	return t, json.Unmarshal(body, &t)
+}
