@@ -305,8 +305,10 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 		if d.State != fleet.RolloutPaused || o.Apply != nil {
 			t.Fatalf("in restored mode the rollout is %s and the machine gets %+v", d.State, o.Apply)
 		}
-		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(digest)})
-		wantCode(t, err, fleet.Conflict)
+		for _, dry := range []bool{true, false} {
+			_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{DryRun: dry, Spec: spec(digest)})
+			wantCode(t, err, fleet.Conflict)
+		}
 		w.restart()
 		if found := must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context())); w.mode() != "restored" || len(found) == 0 || found[0].Subject != "database" {
 			t.Fatalf("after a restart the mode is %s, doctor finds %+v", w.mode(), found)

@@ -6,6 +6,8 @@ import (
 	"encoding/csv"
 	"strings"
 	"testing"
+
+	"github.com/arcanesys/nixfleet/fleet"
 )
 
 func TestWriteCSV_LeavesNoFormula(t *testing.T) {
@@ -18,5 +20,13 @@ func TestWriteCSV_LeavesNoFormula(t *testing.T) {
 	want := "'=1+1,'+1,'-1,'@SUM(A1),'\tx,\"'\rx\",plain,a=b,\n"
 	if b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
+// A list with an entry that cannot be read is not whole, and says so.
+func TestWriteAudit_StopsAtWhatIsNoEntry(t *testing.T) {
+	var b strings.Builder
+	if err := writeAudit(csv.NewWriter(&b), []fleet.AuditEntry{{Seq: 1, Body: "no JSON"}}); err == nil {
+		t.Errorf("wrote %q", b.String())
 	}
 }
