@@ -13,7 +13,7 @@ import (
 )
 
 const machineColumns = `id, lifecycle, operator_tags, created_at, enrolled_at, version, system, line, claimed_tags,
-	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash,
+	running, booted, boot_default, runs_release, boot_id, agent_state, waiting, health, checks, drift, agent_version, last_contact, key_hash, evidence_key,
 	` + signedEntry
 
 // signedEntry is a machine's signed entry in the release of its latest healthy
@@ -61,7 +61,7 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	var operator, claimed, checks, entry string
 	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &entry); err != nil {
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &entry); err != nil {
 		return m, err
 	}
 	var operatorTags []fleet.Tag
@@ -104,15 +104,15 @@ func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
 }
 
 // UpdateMachine writes what operators set and enrolment makes: lifecycle, tags,
-// key and the time of enrolment. m.Version must be the row's; it is one more afterwards. The
+// keys and the time of enrolment. m.Version must be the row's; it is one more afterwards. The
 // error's code is Conflict if someone else was faster.
 func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
 	tags, err := text(m.Tags.Operator)
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, key_hash = $4, version = version + 1
-		WHERE id = $5 AND version = $6`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.Key), string(m.ID), m.Version)
+	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, key_hash = $4, evidence_key = $5, version = version + 1
+		WHERE id = $6 AND version = $7`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.Key), string(m.EvidenceKey), string(m.ID), m.Version)
 	if err != nil {
 		return fmt.Errorf("write machine %s: %w", m.ID, err)
 	}

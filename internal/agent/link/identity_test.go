@@ -34,17 +34,20 @@ import (
 
 // authority is a control plane that enrols and renews, and nothing else.
 type authority struct {
-	t      *testing.T
-	key    *ecdsa.PrivateKey
-	cert   *x509.Certificate
-	pool   *x509.CertPool
-	url    string
-	life   time.Duration
-	name   string // common name to issue instead of the one asked for
-	mu     sync.Mutex
-	issued int
-	tokens []string   // that enrolments sent
-	shown  []*big.Int // serial numbers of the certificates that callers showed
+	t        *testing.T
+	key      *ecdsa.PrivateKey
+	cert     *x509.Certificate
+	pool     *x509.CertPool
+	url      string
+	life     time.Duration
+	name     string // common name to issue instead of the one asked for
+	mu       sync.Mutex
+	issued   int
+	tokens   []string            // that enrolments sent
+	shown    []*big.Int          // serial numbers of the certificates that callers showed
+	evidence []fleet.EvidenceKey // that the requests named
+	old      bool                // it puts none into its certificates
+	names    fleet.EvidenceKey   // it puts this one
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -118,7 +121,19 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.name != "" {
 		subject.CommonName = a.name
 	}
-	der := a.sign(&x509.Certificate{Subject: subject}, req.PublicKey, a.life)
+	named, err := fleet.EvidenceKeyIn(req.URIs)
+	if err != nil {
+		a.t.Error(err)
+	}
+	a.evidence = append(a.evidence, named)
+	leaf := &x509.Certificate{Subject: subject, URIs: req.URIs}
+	switch {
+	case a.old:
+		leaf.URIs = nil
+	case a.names != "":
+		leaf.URIs = a.names.URIs()
+	}
+	der := a.sign(leaf, req.PublicKey, a.life)
 	_ = json.NewEncoder(w).Encode(api.Certificate{Certificate: der, CA: a.cert.Raw, Machine: fleet.MachineID(subject.CommonName)})
 }
 
