@@ -32,10 +32,11 @@ type CheckIn struct {
 	Drift        bool                      `json:"drift,omitempty"`
 	RunsRelease  fleet.Digest              `json:"runsRelease,omitempty"` // accepted release whose path runs
 	Checks       []fleet.HealthCheckResult `json:"checks,omitempty"`
-	Documents    fleet.DocumentDigests     `json:"documents"`       // that the agent holds
-	Epoch        string                    `json:"epoch,omitempty"` // of the last reply, echoed
-	Have         string                    `json:"have,omitempty"`  // etag of the orders it knows
-	WaitMs       int64                     `json:"waitMs"`          // hold the reply until there are other orders; 0: answer now
+	Documents    fleet.DocumentDigests     `json:"documents"`             // that the agent holds
+	EvidenceKey  fleet.EvidenceKey         `json:"evidenceKey,omitempty"` // counts once, for a machine that has none
+	Epoch        string                    `json:"epoch,omitempty"`       // of the last reply, echoed
+	Have         string                    `json:"have,omitempty"`        // etag of the orders it knows
+	WaitMs       int64                     `json:"waitMs"`                // hold the reply until there are other orders; 0: answer now
 	fleet.Generations
 }
 

@@ -28,6 +28,7 @@ const (
 	ActionMachineRenew      = "machine.renew"
 	ActionMachineRenewLate  = "machine.renew-late"
 	ActionMachineKey        = "machine.key"
+	ActionMachineEvidence   = "machine.evidence-key"
 	ActionMachineLifecycle  = "machine.lifecycle"
 	ActionMachineTags       = "machine.tags"
 	ActionMachineAdopt      = "machine.adopt"

@@ -131,10 +131,12 @@ type Machine struct {
 
 	AgentVersion string `json:"agentVersion,omitempty"`
 	Key          Digest `json:"key,omitempty"` // of its public key; a certificate of the control plane's CA counts only with it
-	CreatedAt    int64  `json:"createdAt"`
-	EnrolledAt   int64  `json:"enrolledAt"`
-	LastContact  int64  `json:"lastContact"`
-	Version      int64  `json:"version"` // of the row, for compare-and-swap
+	// EvidenceKey is that with which the machine signs evidence. Enrolment sets it.
+	EvidenceKey EvidenceKey `json:"evidenceKey,omitempty"`
+	CreatedAt   int64       `json:"createdAt"`
+	EnrolledAt  int64       `json:"enrolledAt"`
+	LastContact int64       `json:"lastContact"`
+	Version     int64       `json:"version"` // of the row, for compare-and-swap
 }
 
 // Tags are a machine's labels by where they come from; Effective is the union,

@@ -163,7 +163,13 @@ func (r *Registrar) acceptShown(ctx context.Context, c store.Shown) error {
 // one that Accept takes. Asked again within an hour it gives the same one. The
 // error's code is Forbidden for any other key: whatever began before a token with
 // Replace was used, it ends here.
-func (r *Registrar) Renew(ctx context.Context, shown Certificate, key fleet.Digest, issue Issue) (der []byte, err error) {
+// The evidence key, where the request names one, is that of the row; a machine that
+// has none yet gets it.
+func (r *Registrar) Renew(ctx context.Context, shown Certificate, keys Keys, issue Issue) (der []byte, err error) {
+	if err := r.TakeEvidence(ctx, shown, keys.Evidence); err != nil {
+		return nil, err
+	}
+	key := keys.Certificate
 	err = r.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		now := r.loop.Clock.UnixMilli()
 		m, err := tx.Machine(ctx, shown.Machine)
@@ -174,6 +180,9 @@ func (r *Registrar) Renew(ctx context.Context, shown Certificate, key fleet.Dige
 			if err := countsFor(m, c); err != nil {
 				return err
 			}
+		}
+		if keys.Evidence != "" && keys.Evidence != m.EvidenceKey {
+			return otherEvidence(m.ID) // it was replaced since
 		}
 		last, ok, err := tx.LastCertificate(ctx, m.ID, key, now-repeatFor.Milliseconds(), now)
 		if err != nil {
@@ -206,14 +215,21 @@ func (r *Registrar) Renew(ctx context.Context, shown Certificate, key fleet.Dige
 	return der, nil
 }
 
-// End ends a machine's key and the certificates that it has shown. The caller
+// End ends a machine's keys and the certificates that it has shown. The caller
 // writes m.
 func (r *Registrar) End(ctx context.Context, p *loop.Pass, m *fleet.Machine) error {
-	serials, err := p.Tx.EndIdentity(ctx, m.ID, m.Key, p.Now)
+	var keys []fleet.Digest
+	if m.Key != "" {
+		keys = append(keys, m.Key)
+	}
+	if m.EvidenceKey != "" {
+		keys = append(keys, evidenceHash(m.EvidenceKey))
+	}
+	serials, err := p.Tx.EndIdentity(ctx, m.ID, keys, p.Now)
 	if err != nil {
 		return err
 	}
-	m.Key = ""
+	m.Key, m.EvidenceKey = "", ""
 	id := m.ID
 	p.AfterCommit(func() {
 		for _, serial := range serials {

@@ -125,7 +125,7 @@ func mayHaveToken(c access.Caller, m fleet.Machine, replace bool) error {
 // answer again, in case the first got lost. The error's code is Unauthenticated
 // for a token that is unknown or expired, Conflict for one that another key used
 // (E08), and for a key that was a machine's before.
-func (r *Registrar) RedeemToken(ctx context.Context, token string, csrKeyHash fleet.Digest, issue Issue) (der []byte, machine fleet.MachineID, err error) {
+func (r *Registrar) RedeemToken(ctx context.Context, token string, keys Keys, issue Issue) (der []byte, machine fleet.MachineID, err error) {
 	err = r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
 		row, ok, err := p.Tx.Token(ctx, fleet.SHA256([]byte(token)))
 		switch {
@@ -133,7 +133,7 @@ func (r *Registrar) RedeemToken(ctx context.Context, token string, csrKeyHash fl
 			return err
 		case !ok:
 			return fleet.Errorf(fleet.Unauthenticated, "the enrolment token is unknown").WithHint("make a new one: nixfleet machine token NAME")
-		case row.UsedAt > 0 && row.KeyHash == csrKeyHash:
+		case row.UsedAt > 0 && row.KeyHash == keys.Certificate:
 			der, machine = row.Certificate, row.Machine
 			return nil
 		case row.UsedAt > 0:
@@ -141,7 +141,7 @@ func (r *Registrar) RedeemToken(ctx context.Context, token string, csrKeyHash fl
 		case row.ExpiresAt <= p.Now:
 			return fleet.Errorf(fleet.Unauthenticated, "the enrolment token has expired").WithHint("make a new one: nixfleet machine token %s", row.Machine)
 		}
-		der, err = r.enroll(ctx, p, row, csrKeyHash, issue)
+		der, err = r.enroll(ctx, p, row, keys, issue)
 		machine = row.Machine
 		return err
 	})
@@ -151,7 +151,8 @@ func (r *Registrar) RedeemToken(ctx context.Context, token string, csrKeyHash fl
 	return der, machine, nil
 }
 
-func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, keyHash fleet.Digest, issue Issue) ([]byte, error) {
+func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, keys Keys, issue Issue) ([]byte, error) {
+	keyHash := keys.Certificate
 	m, ok := p.Machine(row.Machine)
 	if !ok {
 		return nil, loop.NoMachine(row.Machine)
@@ -162,7 +163,7 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 	case m.EnrolledAt > 0 && !row.Replaces:
 		return nil, fleet.Errorf(fleet.Conflict, "machine %s enrolled in the meantime", m.ID)
 	}
-	if err := r.mayEnroll(ctx, p, m, keyHash); err != nil {
+	if err := r.mayEnroll(ctx, p, m, keys); err != nil {
 		return nil, err
 	}
 	serial, der, notAfter, err := issue(row.Machine)
@@ -174,6 +175,9 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 			return nil, err
 		}
 		m.Key = keyHash
+	}
+	if keys.Evidence != "" {
+		m.EvidenceKey = keys.Evidence
 	}
 	issued := store.Certificate{Serial: serial, Machine: m.ID, Key: keyHash, IssuedAt: p.Now, NotAfter: notAfter, DER: der}
 	if err := p.Tx.AddCertificate(ctx, issued); err != nil {
@@ -198,17 +202,30 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 		}
 	}
 	detail := map[string]string{"serial": serial, "key": string(keyHash)}
+	if m.EvidenceKey != "" {
+		detail["evidenceKey"] = string(m.EvidenceKey)
+	}
 	return der, p.Audit(ctx, "machine:"+string(m.ID), fleet.ActionMachineEnroll, "machine:"+string(m.ID), detail)
 }
 
-// mayEnroll refuses a key that has ended, and the one that a machine in use has:
-// whoever has a copy of it would keep its identity.
-func (r *Registrar) mayEnroll(ctx context.Context, p *loop.Pass, m fleet.Machine, key fleet.Digest) error {
-	used, err := p.Tx.KeyEnded(ctx, key)
+// mayEnroll refuses keys that have ended, and those that a machine in use has:
+// whoever has a copy of them would keep its identity.
+func (r *Registrar) mayEnroll(ctx context.Context, p *loop.Pass, m fleet.Machine, keys Keys) error {
+	used, err := p.Tx.KeyEnded(ctx, keys.Certificate)
 	if err != nil {
 		return err
 	}
-	if used || m.EnrolledAt > 0 && m.Key == key {
+	if keys.Evidence != "" {
+		ended, err := p.Tx.KeyEnded(ctx, evidenceHash(keys.Evidence))
+		if err != nil {
+			return err
+		}
+		if ended || m.EnrolledAt > 0 && m.EvidenceKey == keys.Evidence {
+			return fleet.Errorf(fleet.Conflict, "machine %s must enrol with a new evidence key: this one was used before", m.ID).
+				WithHint("remove its file, by default /var/lib/nixfleet/agent/identity/evidence.pem, and enrol again with the same token")
+		}
+	}
+	if used || m.EnrolledAt > 0 && m.Key == keys.Certificate {
 		return fleet.Errorf(fleet.Conflict, "machine %s must enrol with a new key: this one was used before", m.ID).
 			WithHint("remove its key file, by default /var/lib/nixfleet/agent/identity/key.pem, and enrol again with the same token")
 	}

@@ -57,7 +57,7 @@ func (v *Inventory) put(m fleet.Machine) {
 		v.machines[m.ID] = m
 		return
 	}
-	have.Lifecycle, have.Key, have.EnrolledAt, have.Version = m.Lifecycle, m.Key, m.EnrolledAt, m.Version
+	have.Lifecycle, have.Key, have.EvidenceKey, have.EnrolledAt, have.Version = m.Lifecycle, m.Key, m.EvidenceKey, m.EnrolledAt, m.Version
 	have.Tags = m.Tags
 	v.machines[m.ID] = have
 }
@@ -90,7 +90,8 @@ func (v *Inventory) PutStatus(m fleet.Machine) {
 	if !ok {
 		return
 	}
-	m.Lifecycle, m.Key, m.EnrolledAt, m.Version, m.CreatedAt = have.Lifecycle, have.Key, have.EnrolledAt, have.Version, have.CreatedAt
+	m.Lifecycle, m.Key, m.EvidenceKey, m.EnrolledAt = have.Lifecycle, have.Key, have.EvidenceKey, have.EnrolledAt
+	m.Version, m.CreatedAt = have.Version, have.CreatedAt
 	m.Tags = have.Tags
 	m.LastContact = max(m.LastContact, have.LastContact)
 	v.machines[m.ID] = m

@@ -98,11 +98,13 @@ type Request struct {
 	Machine fleet.MachineID
 	Key     crypto.PublicKey
 	KeyHash fleet.Digest // of the public key, as in the request (SubjectPublicKeyInfo)
+	// Evidence is the machine's evidence key; "" if an older agent asks.
+	Evidence fleet.EvidenceKey
 }
 
 // ParseRequest reads a PKCS #10 request, DER: signed by its own key, which is
-// ed25519 or ECDSA P-256, its common name a machine id, and asking for nothing
-// else. The error's code is Invalid.
+// ed25519 or ECDSA P-256, its common name a machine id, with at most one evidence
+// key. The error's code is Invalid.
 func ParseRequest(der []byte) (Request, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -124,14 +126,19 @@ func ParseRequest(der []byte) (Request, error) {
 	default:
 		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: the key must be ed25519 or ECDSA P-256")
 	}
-	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fleet.SHA256(csr.RawSubjectPublicKeyInfo)}, nil
+	evidence, err := fleet.EvidenceKeyIn(csr.URIs)
+	if err != nil {
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: %w", err)
+	}
+	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fleet.SHA256(csr.RawSubjectPublicKeyInfo), Evidence: evidence}, nil
 }
 
-// Agent issues a machine's client certificate. Of the request only name and
-// key are used.
+// Agent issues a machine's client certificate. Of the request only name and keys
+// are used.
 func (a Authority) Agent(req Request, now time.Time) (*x509.Certificate, error) {
 	tmpl := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: string(req.Machine)},
+		URIs:      req.Evidence.URIs(),
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(AgentLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -197,20 +197,20 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 			t.Fatalf("with its token out the machine is %s", m.Lifecycle)
 		}
 		wrongName := errors.New("the request is for another name")
-		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, func(fleet.MachineID) (string, []byte, int64, error) { return "", nil, 0, wrongName }); !errors.Is(err, wrongName) {
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, first, enrolment.Keys{Certificate: keyA}, func(fleet.MachineID) (string, []byte, int64, error) { return "", nil, 0, wrongName }); !errors.Is(err, wrongName) {
 			t.Fatalf("a request that is refused: %v", err)
 		}
-		der, m, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, issue)
+		der, m, err := w.plane().Enrolment.RedeemToken(ctx, first, enrolment.Keys{Certificate: keyA}, issue)
 		if err != nil || m != "web-01" || string(der) != "certificate 1 of web-01" {
 			t.Fatalf("%q %s %v", der, m, err)
 		}
-		again, _, err := w.plane().Enrolment.RedeemToken(ctx, first, keyA, issue)
+		again, _, err := w.plane().Enrolment.RedeemToken(ctx, first, enrolment.Keys{Certificate: keyA}, issue)
 		if err != nil || string(again) != string(der) {
 			t.Fatalf("the same key again: %q %v, want the same answer", again, err)
 		}
-		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first, keyB, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first, enrolment.Keys{Certificate: keyB}, issue)
 		wantCode(t, err, fleet.Conflict)
-		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first+"x", keyA, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, first+"x", enrolment.Keys{Certificate: keyA}, issue)
 		wantCode(t, err, fleet.Unauthenticated)
 		if m := must[fleet.Machine](t)(w.plane().Machine(ctx, alice, "web-01")); m.Lifecycle != fleet.Active || m.EnrolledAt == 0 {
 			t.Fatalf("the enrolled machine is %+v", m)
@@ -219,13 +219,13 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		wantCode(t, err, fleet.Conflict) // a name in use
 		late := must[string](t)(token(true))
 		rest(25 * time.Hour)
-		_, _, err = w.plane().Enrolment.RedeemToken(ctx, late, keyB, issue)
+		_, _, err = w.plane().Enrolment.RedeemToken(ctx, late, enrolment.Keys{Certificate: keyB}, issue)
 		wantCode(t, err, fleet.Unauthenticated)
 		if err := accept("01", keyA); err != nil {
 			t.Fatalf("a token that expired ended the certificate: %v", err)
 		}
 		replace := must[string](t)(token(true))
-		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, replace, keyB, issue); err != nil {
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, replace, enrolment.Keys{Certificate: keyB}, issue); err != nil {
 			t.Fatal(err)
 		}
 		wantCode(t, accept("01", keyA), fleet.Forbidden)
@@ -236,7 +236,7 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		}
 		must[fleet.Machine](t)(w.plane().SetLifecycle(ctx, alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
 		wantCode(t, accept("02", keyB), fleet.Forbidden)
-		_, err = w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-01", Serial: "02", Key: keyB}, keyB, issue)
+		_, err = w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-01", Serial: "02", Key: keyB}, enrolment.Keys{Certificate: keyB}, issue)
 		wantCode(t, err, fleet.Forbidden)
 	})
 }
@@ -251,7 +251,7 @@ func TestRedeemToken_InParallelGivesOneCertificate(t *testing.T) {
 	for i := range errs {
 		wg.Go(func() {
 			key := fleet.SHA256([]byte{byte(i)})
-			_, _, errs[i] = w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, key, func(fleet.MachineID) (string, []byte, int64, error) {
+			_, _, errs[i] = w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, enrolment.Keys{Certificate: key}, func(fleet.MachineID) (string, []byte, int64, error) {
 				return fmt.Sprint(issued.Add(1)), []byte("certificate"), time.Now().Add(time.Hour).UnixMilli(), nil
 			})
 		})

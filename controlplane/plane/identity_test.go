@@ -59,13 +59,13 @@ func (o *owner) redeem(key fleet.Digest) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = o.w.plane().Enrolment.RedeemToken(ctx, tok.Token, key, o.issue(key))
+	_, _, err = o.w.plane().Enrolment.RedeemToken(ctx, tok.Token, enrolment.Keys{Certificate: key}, o.issue(key))
 	return err
 }
 
 // renew asks for a certificate of a key, by one of the same key.
 func (o *owner) renew(key fleet.Digest, issue enrolment.Issue) ([]byte, error) {
-	return o.w.plane().Enrolment.Renew(o.tb.Context(), enrolment.Certificate{Machine: "web-01", Key: key}, key, issue)
+	return o.w.plane().Enrolment.Renew(o.tb.Context(), enrolment.Certificate{Machine: "web-01", Key: key}, enrolment.Keys{Certificate: key}, issue)
 }
 
 func (o *owner) actions() map[string]func(*rapid.T) {
@@ -175,7 +175,7 @@ func TestRenew_ThatIsInFlightDoesNotSurviveReplace(t *testing.T) {
 	fresh := o.newKey()
 	go func() {
 		<-signing
-		_, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, fresh, o.issue(fresh))
+		_, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, enrolment.Keys{Certificate: fresh}, o.issue(fresh))
 		redeemed <- err
 	}()
 	var once sync.Once
@@ -329,7 +329,7 @@ func TestAccept_TakesTheKeyOfAListedCertificate(t *testing.T) {
 				return err
 			}
 			if serial == "0a" {
-				if _, err := tx.EndIdentity(ctx, "web-01", "", 2); err != nil {
+				if _, err := tx.EndIdentity(ctx, "web-01", nil, 2); err != nil {
 					return err
 				}
 			}
@@ -407,7 +407,7 @@ func TestDoctor_NamesMachinesThatCanSoonRenewNoMore(t *testing.T) {
 		for _, id := range []fleet.MachineID{"gone", "web-01", "web-02"} {
 			tok := must[api.Token](t)(w.plane().Enrolment.CreateToken(t.Context(), alice, id, api.TokenRequest{}, api.CAHash(nil)))
 			key := fleet.SHA256([]byte(id))
-			if _, _, err := w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, key, ca.issue(key)); err != nil {
+			if _, _, err := w.plane().Enrolment.RedeemToken(t.Context(), tok.Token, enrolment.Keys{Certificate: key}, ca.issue(key)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -163,7 +163,7 @@ func TestCreateRelease_TakesTheNextPlaceOnly(t *testing.T) {
 			t.Errorf("%s: registered", name)
 		}
 	}
-	page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), fleet.ReleaseFilter{}, fleet.PageRequest{}))
+	page := must[api.Page[fleet.Release]](t)(w.plane().Releases(t.Context(), alice, fleet.ReleaseFilter{}, fleet.PageRequest{}))
 	if len(page.Items) != 2 {
 		t.Errorf("%d releases, want 2", len(page.Items))
 	}

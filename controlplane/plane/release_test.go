@@ -150,11 +150,11 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		issue := func(fleet.MachineID) (string, []byte, int64, error) {
 			return serial, []byte(serial), time.Now().Add(time.Hour).UnixMilli(), nil
 		}
-		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, listed.Key, issue); err != nil {
+		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, enrolment.Keys{Certificate: listed.Key}, issue); err != nil {
 			t.Fatal(err)
 		}
 		serial = "0c"
-		if next := must[[]byte](t)(w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-03", Key: listed.Key}, listed.Key, issue)); string(next) != "0c" {
+		if next := must[[]byte](t)(w.plane().Enrolment.Renew(ctx, enrolment.Certificate{Machine: "web-03", Key: listed.Key}, enrolment.Keys{Certificate: listed.Key}, issue)); string(next) != "0c" {
 			t.Errorf("a renewal repeated certificate %s, which is revoked", next)
 		}
 		stamp := func(version uint64, revocations fleet.Digest) []byte {

@@ -30,7 +30,7 @@ const (
 // what the control plane does most.
 func (s *Server) agentHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+api.PathCheckIn, s.agent("checkIn", s.checkIn))
+	mux.HandleFunc("POST "+api.PathCheckIn, s.machine("checkIn", false, s.checkIn))
 	mux.HandleFunc("POST "+api.PathReports, s.agent("reports", s.reports))
 	mux.HandleFunc("GET "+api.PathRelease+"{digest}", s.agent("release", s.release))
 	mux.HandleFunc("GET "+api.PathDocument+"{digest}", s.agent("document", s.trustDocument))
@@ -143,12 +143,16 @@ func own(certificate, claimed fleet.MachineID) error {
 	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
 }
 
-func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
+func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
+	m := c.Machine
 	ci, err := decodeCheckIn(w, r)
 	if err != nil {
 		return nil, err
 	}
 	if err := own(m, ci.Machine); err != nil {
+		return nil, err
+	}
+	if err := s.takeEvidence(r.Context(), c, ci.EvidenceKey); err != nil {
 		return nil, err
 	}
 	rec := recordOf(r.Context())
@@ -169,6 +173,18 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, m fleet.Machine
 		return nil, fleet.Errorf(fleet.Unavailable, "the control plane is stopping")
 	}
 	return orders, err
+}
+
+// takeEvidence keeps the evidence key of a machine that has none. Another one than
+// the machine has is no reason to leave it without orders.
+func (s *Server) takeEvidence(ctx context.Context, c enrolment.Certificate, k fleet.EvidenceKey) error {
+	err := s.plane.Enrolment.TakeEvidence(ctx, c, k)
+	switch fleet.ErrorCode(err) {
+	case fleet.Forbidden, fleet.Invalid:
+		s.log.Warn("an evidence key is refused", "machine", c.Machine, "error", err)
+		return nil
+	}
+	return err
 }
 
 func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
@@ -232,7 +248,7 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 		return api.Certificate{}, err
 	}
 	rec.caller = string(req.Machine)
-	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, req.KeyHash, s.issuer(req))
+	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence}, s.issuer(req))
 	if err != nil {
 		return api.Certificate{}, err
 	}
@@ -256,7 +272,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certi
 	if err := own(c.Machine, req.Machine); err != nil {
 		return nil, err
 	}
-	der, err := s.plane.Enrolment.Renew(r.Context(), c, req.KeyHash, s.issuer(req))
+	der, err := s.plane.Enrolment.Renew(r.Context(), c, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence}, s.issuer(req))
 	if err != nil {
 		return nil, err
 	}

@@ -104,8 +104,8 @@ func (t *Tx) DeleteCertificatesBefore(ctx context.Context, ended, answered int64
 
 // EndIdentity ends a machine's key and all certificates that are known of it, of
 // whatever CA, and returns the serial numbers of another CA's.
-func (t *Tx) EndIdentity(ctx context.Context, machine fleet.MachineID, key fleet.Digest, at int64) ([]string, error) {
-	if key != "" {
+func (t *Tx) EndIdentity(ctx context.Context, machine fleet.MachineID, keys []fleet.Digest, at int64) ([]string, error) {
+	for _, key := range keys {
 		if _, err := t.exec(ctx, `INSERT INTO ended_key (key_hash, machine_id, ended_at) VALUES ($1, $2, $3) ON CONFLICT (key_hash) DO NOTHING`,
 			string(key), string(machine), at); err != nil {
 			return nil, fmt.Errorf("end key of %s: %w", machine, err)

@@ -16,7 +16,7 @@ import (
 // system, the rollout, and the signed entry.
 const (
 	machineColumns = `m.id, m.lifecycle, m.operator_tags, m.created_at, m.enrolled_at, m.version, m.system, m.line, m.claimed_tags, m.running, m.booted,
-	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash,
+	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash, m.evidence_key,
 	COALESCE(c.at, 0), COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}')`
 	machineRows = ` FROM machine AS m LEFT JOIN machine_contact AS c ON c.machine_id = m.id` + healthyRows
 	healthyRows = ` LEFT JOIN assignment AS h ON h.machine_id = m.id AND h.rollout_id = (
@@ -66,7 +66,7 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	var rest fleet.Desired
 	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &contact,
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &contact,
 		&rest.Digest, &rest.StorePath, &rest.Rollout, &entry); err != nil {
 		return m, err
 	}
@@ -126,15 +126,15 @@ func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
 }
 
 // UpdateMachine writes what operators set and enrolment makes: lifecycle, tags,
-// key and the time of enrolment. m.Version must be the row's; it is one more afterwards. The
+// keys and the time of enrolment. m.Version must be the row's; it is one more afterwards. The
 // error's code is Conflict if someone else was faster.
 func (t *Tx) UpdateMachine(ctx context.Context, m *fleet.Machine) error {
 	tags, err := text(m.Tags.Operator)
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, key_hash = $4, version = version + 1
-		WHERE id = $5 AND version = $6`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.Key), string(m.ID), m.Version)
+	n, err := t.exec(ctx, `UPDATE machine SET lifecycle = $1, operator_tags = $2, enrolled_at = $3, key_hash = $4, evidence_key = $5, version = version + 1
+		WHERE id = $6 AND version = $7`, string(m.Lifecycle), tags, m.EnrolledAt, string(m.Key), string(m.EvidenceKey), string(m.ID), m.Version)
 	if err != nil {
 		return fmt.Errorf("write machine %s: %w", m.ID, err)
 	}

@@ -38,13 +38,13 @@ var reads = map[string]string{
 	"SELECT 'rollout ' || id":                                                       "a row a claimed machine, when a release is deleted",
 	"SELECT digest, header, registered_at, registered_by FROM release WHERE EXISTS": "releases are few, and have an index of their machines",
 	"SELECT digest, header, registered_at, registered_by FROM release WHERE digest IN (SELECT digest FROM release_line)": "a row a line",
-	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND at + 0 >":                 "from the time that is asked for on",
-	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND seq < $2 AND at + 0":      "between the times that are asked for",
-	"SELECT seq, body FROM machine_report WHERE applied = 0":                        "the index has only those that wait",
-	"DELETE FROM event WHERE at <":                                                  "what it deletes",
-	"DELETE FROM machine_report WHERE received_at <":                                "what it deletes, and reports that wait",
-	"DELETE FROM certificate WHERE not_after <":                                     "what it deletes, and a row a machine",
-	"UPDATE certificate SET answer = '' WHERE":                                      "what it changes",
+	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND at + 0 >":                                                      "from the time that is asked for on",
+	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND seq < $2 AND at + 0":                                           "between the times that are asked for",
+	"SELECT seq, body FROM machine_report WHERE applied = 0":                                                             "the index has only those that wait",
+	"DELETE FROM event WHERE at <":                                                                                       "what it deletes",
+	"DELETE FROM machine_report WHERE received_at <":                                                                     "what it deletes, and reports that wait",
+	"DELETE FROM certificate WHERE not_after <":                                                                          "what it deletes, and a row a machine",
+	"UPDATE certificate SET answer = '' WHERE":                                                                           "what it changes",
 }
 
 // recorder notes the statements that reach the store.

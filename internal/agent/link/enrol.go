@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -74,7 +75,11 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	csr, err := i.request(k)
+	evidence, err := i.evidenceFor(string(fleet.SHA256([]byte(t.Bare()))))
+	if err != nil {
+		return err
+	}
+	csr, err := i.request(k, evidence)
 	if err != nil {
 		return err
 	}
@@ -85,7 +90,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	if i.cfg.ControlPlane.CAFile == "" && api.CAHash(cert.CA) != t.CAHash {
 		return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
 	}
-	if _, err := i.ours(cert, k); err != nil {
+	if _, err := i.ours(cert, k, evidence); err != nil {
 		return err
 	}
 	if i.cfg.ControlPlane.CAFile == "" {
@@ -101,15 +106,18 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 			return err
 		}
 	}
-	// After a crash between the two files the key is found by its token, and the
-	// same certificate is sent again.
+	// After a crash between two of the files the keys are found by their token, and
+	// the same certificate is sent again.
 	if err := i.useNextKey(); err != nil {
 		return err
 	}
 	return i.writeCertificate(cert)
 }
 
-func (i *identity) nextKeyFile() string { return i.cfg.Identity.KeyFile + ".next" }
+// next is where a key is kept until its enrolment has succeeded.
+func next(keyFile string) string { return keyFile + ".next" }
+
+func (i *identity) nextKeyFile() string { return next(i.cfg.Identity.KeyFile) }
 
 // keyFor returns the key to enrol with. Each token gets a key of its own, so
 // that a key that was stolen ends with the enrolment after it; the repeat of an
@@ -134,19 +142,23 @@ func (i *identity) keyFor(token string) (crypto.Signer, error) {
 	return makeKey(i.nextKeyFile(), made)
 }
 
-// useNextKey puts the key of this enrolment in the place of the one before.
+// useNextKey puts the keys of this enrolment in the place of those before.
 func (i *identity) useNextKey() error {
-	b, err := os.ReadFile(i.nextKeyFile())
+	return errors.Join(useNext(i.evidenceFile()), useNext(i.cfg.Identity.KeyFile))
+}
+
+func useNext(keyFile string) error {
+	b, err := os.ReadFile(next(keyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read key: %w", err)
 	}
-	if err := atomicfile.Write(i.cfg.Identity.KeyFile, b, 0o600); err != nil {
+	if err := atomicfile.Write(keyFile, b, 0o600); err != nil {
 		return err
 	}
-	return atomicfile.Remove(i.nextKeyFile())
+	return atomicfile.Remove(next(keyFile))
 }
 
 // readKey reads a key, and the hash of the token that it was made for.
@@ -173,19 +185,33 @@ func readKey(file string) (k crypto.Signer, token string, err error) {
 	return k, block.Headers[tokenHeader], nil
 }
 
-// makeKey makes a key for a token and writes it.
+// makeKey makes the key of a certificate for a token and writes it.
 func makeKey(file, token string) (crypto.Signer, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(k)
+	return k, writeKey(file, token, k)
+}
+
+// makeEvidenceKey makes the key of a machine's evidence for a token, "" for none,
+// and writes it.
+func makeEvidenceKey(file, token string) (crypto.Signer, error) {
+	_, k, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
+	return k, writeKey(file, token, k)
+}
+
+func writeKey(file, token string, k crypto.Signer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return fmt.Errorf("make key: %w", err)
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("make key: %w", err)
+		return fmt.Errorf("make key: %w", err)
 	}
 	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{tokenHeader: token}, Bytes: der}
-	return k, atomicfile.Write(file, pem.EncodeToMemory(block), 0o600)
+	return atomicfile.Write(file, pem.EncodeToMemory(block), 0o600)
 }

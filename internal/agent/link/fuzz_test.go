@@ -125,10 +125,21 @@ func FuzzCertificate(f *testing.F) {
 		}
 		f.Add(der)
 	}
+	evidence, stranger := fleet.EvidenceKeyOf(make([]byte, 32)), fleet.EvidenceKeyOf(append(make([]byte, 31), 1))
+	for _, named := range []fleet.EvidenceKey{evidence, stranger} {
+		tmpl := &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "web-01"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour), URIs: named.URIs(),
+		}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der)
+	}
 	f.Add([]byte{0x30, 0x80})
 	i := &identity{cfg: config.Agent{MachineID: "web-01"}}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		leaf, err := i.ours(api.Certificate{Certificate: der}, k)
+		leaf, err := i.ours(api.Certificate{Certificate: der}, k, evidence)
 		if err != nil {
 			if fleet.ErrorCode(err) != fleet.Refused {
 				t.Fatalf("%v has code %q", err, fleet.ErrorCode(err))
@@ -137,6 +148,9 @@ func FuzzCertificate(f *testing.F) {
 		}
 		if !k.PublicKey.Equal(leaf.PublicKey) || leaf.Subject.CommonName != "web-01" {
 			t.Fatalf("%s was taken", leaf.Subject)
+		}
+		if named, err := fleet.EvidenceKeyIn(leaf.URIs); err != nil || named != "" && named != evidence {
+			t.Fatalf("a certificate with the evidence key %q was taken", named)
 		}
 	})
 }

@@ -168,17 +168,19 @@ func (i *identity) key() (crypto.Signer, error) {
 	return k, err
 }
 
-// request asks for a certificate of a key.
-func (i *identity) request(k crypto.Signer) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}}, k)
+// request asks for a certificate of a key, which names the evidence key.
+func (i *identity) request(k crypto.Signer, evidence fleet.EvidenceKey) ([]byte, error) {
+	csr := x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}, URIs: evidence.URIs()}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &csr, k)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request: %w", err)
 	}
 	return der, nil
 }
 
-// ours returns a certificate's content if it is this machine's, for a key.
-func (i *identity) ours(c api.Certificate, k crypto.Signer) (*x509.Certificate, error) {
+// ours returns a certificate's content if it is this machine's, for a key, and names
+// no other evidence key. That of an older control plane names none.
+func (i *identity) ours(c api.Certificate, k crypto.Signer, evidence fleet.EvidenceKey) (*x509.Certificate, error) {
 	leaf, err := x509.ParseCertificate(c.Certificate)
 	if err != nil {
 		return nil, fleet.Errorf(fleet.Refused, "the control plane sent no certificate: %w", err)
@@ -186,6 +188,10 @@ func (i *identity) ours(c api.Certificate, k crypto.Signer) (*x509.Certificate, 
 	type publicKey interface{ Equal(crypto.PublicKey) bool }
 	if p, ok := leaf.PublicKey.(publicKey); !ok || !p.Equal(k.Public()) || leaf.Subject.CommonName != string(i.cfg.MachineID) {
 		return nil, fleet.Errorf(fleet.Refused, "the control plane sent the certificate of another machine")
+	}
+	if named, err := fleet.EvidenceKeyIn(leaf.URIs); err != nil || named != "" && named != evidence {
+		return nil, fleet.Errorf(fleet.Refused, "the control plane sent a certificate that names another evidence key").
+			WithHint("enrol the machine with a new token: nixfleet machine token %s --replace", i.cfg.MachineID)
 	}
 	return leaf, nil
 }
@@ -253,7 +259,15 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	csr, err := i.request(k)
+	have, err := i.certificate(nil)
+	if err != nil {
+		return err
+	}
+	evidence, err := i.evidence(have.Leaf)
+	if err != nil { // the certificate matters more: it is renewed without
+		evidence = ""
+	}
+	csr, err := i.request(k, evidence)
 	if err != nil {
 		return err
 	}
@@ -261,11 +275,11 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	next, err := i.ours(cert, k)
+	next, err := i.ours(cert, k, evidence)
 	if err != nil {
 		return err
 	}
-	if have, err := i.certificate(nil); err == nil && !better(next, have.Leaf, time.Now()) {
+	if !better(next, have.Leaf, time.Now()) {
 		return fleet.Errorf(fleet.Refused, "the control plane sent a certificate that is no better than the present one: good from %s to %s",
 			next.NotBefore.UTC().Format(time.RFC3339), next.NotAfter.UTC().Format(time.RFC3339)).WithHint("are the clocks of this machine and of the control plane right?")
 	}

@@ -34,20 +34,23 @@ import (
 
 // authority is a control plane that enrols and renews, and nothing else.
 type authority struct {
-	t      *testing.T
-	key    *ecdsa.PrivateKey
-	cert   *x509.Certificate
-	pool   *x509.CertPool
-	url    string
-	life   time.Duration
-	name   string // common name to issue instead of the one asked for
-	ca     []byte // the CA to send instead of its own
-	raw    []byte // what to send for a certificate
-	status int    // how to refuse instead
-	mu     sync.Mutex
-	issued int
-	tokens []string   // that enrolments sent
-	shown  []*big.Int // serial numbers of the certificates that callers showed
+	t        *testing.T
+	key      *ecdsa.PrivateKey
+	cert     *x509.Certificate
+	pool     *x509.CertPool
+	url      string
+	life     time.Duration
+	name     string // common name to issue instead of the one asked for
+	ca       []byte // the CA to send instead of its own
+	raw      []byte // what to send for a certificate
+	status   int    // how to refuse instead
+	mu       sync.Mutex
+	issued   int
+	tokens   []string            // that enrolments sent
+	shown    []*big.Int          // serial numbers of the certificates that callers showed
+	evidence []fleet.EvidenceKey // that the requests named
+	old      bool                // it puts none into its certificates
+	names    fleet.EvidenceKey   // it puts this one
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -125,7 +128,19 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(a.status)
 		return
 	}
-	der := a.sign(&x509.Certificate{Subject: subject}, req.PublicKey, a.life)
+	named, err := fleet.EvidenceKeyIn(req.URIs)
+	if err != nil {
+		a.t.Error(err)
+	}
+	a.evidence = append(a.evidence, named)
+	leaf := &x509.Certificate{Subject: subject, URIs: req.URIs}
+	switch {
+	case a.old:
+		leaf.URIs = nil
+	case a.names != "":
+		leaf.URIs = a.names.URIs()
+	}
+	der := a.sign(leaf, req.PublicKey, a.life)
 	if a.raw != nil {
 		der = a.raw
 	}

@@ -53,6 +53,8 @@ type Link struct {
 	last    api.Orders
 	given   bool // last was received
 	contact Contact
+
+	evidence fleet.EvidenceKey // of the machine; "" before it is enrolled
 }
 
 // Contact counts check-ins.
@@ -82,6 +84,7 @@ func (l *Link) Run(ctx context.Context) {
 		return
 	}
 	defer c.Close()
+	l.setEvidence(id)
 	l.connected(c)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.poll(ctx, c) })
@@ -111,6 +114,18 @@ func (l *Link) connect(ctx context.Context, id *identity) *api.AgentClient {
 // backOff are the waits after failures of what is otherwise done at this interval.
 func backOff(every time.Duration) *wait.Growing {
 	return wait.BackOff(min(every, time.Second), min(max(5*every, time.Second), 5*time.Minute))
+}
+
+// setEvidence reads the evidence key that check-ins name.
+func (l *Link) setEvidence(id *identity) {
+	cert, err := id.certificate(nil)
+	if err == nil {
+		l.evidence, err = id.evidence(cert.Leaf)
+	}
+	if err != nil {
+		l.evidence = ""
+		l.Log.Error("the machine cannot sign evidence", "error", err, "hint", fleet.ErrorHint(err))
+	}
 }
 
 func (l *Link) connected(p controlPlane) {

@@ -166,19 +166,16 @@ in
       pollSeconds = 300;
     };
   };
-  "the service gets its own certificate as a credential and the token by its path" = {
+  "the agent reads certificate, key and token in place, so that it sees what is renewed" = {
     expr = {
-      inherit (full.config.systemd.services.nixfleet-agent.serviceConfig) LoadCredential;
+      copies = full.config.systemd.services.nixfleet-agent.serviceConfig ? LoadCredential;
       inherit (full.config.services.nixfleet-agent.settings) identity;
     };
     expected = {
-      LoadCredential = [
-        "cert:/run/secrets/cert.pem"
-        "key:/run/secrets/key.pem"
-      ];
+      copies = false;
       identity = {
-        certFile = "/run/credentials/nixfleet-agent.service/cert";
-        keyFile = "/run/credentials/nixfleet-agent.service/key";
+        certFile = "/run/secrets/cert.pem";
+        keyFile = "/run/secrets/key.pem";
         tokenFile = "/run/secrets/token";
       };
     };

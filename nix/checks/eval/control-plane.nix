@@ -79,18 +79,41 @@ in
   "the service gets secrets as credentials" = {
     expr = {
       inherit (service full) LoadCredential;
-      inherit ((settings full).tls) certFile keyFile;
       inherit ((settings full).bootstrap) secretFile;
     };
     expected = {
-      LoadCredential = [
-        "tls-cert:/run/secrets/cert.pem"
-        "tls-key:/run/secrets/key.pem"
-        "bootstrap-secret:/run/secrets/bootstrap"
-      ];
-      certFile = "/run/credentials/nixfleet-control-plane.service/tls-cert";
-      keyFile = "/run/credentials/nixfleet-control-plane.service/tls-key";
+      LoadCredential = [ "bootstrap-secret:/run/secrets/bootstrap" ];
       secretFile = "/run/credentials/nixfleet-control-plane.service/bootstrap-secret";
+    };
+  };
+  "its own certificate is copied to its runtime directory, again whenever it changes" = {
+    expr =
+      let
+        unit = "nixfleet-control-plane-tls";
+        byRoot = map (lib.hasPrefix "+/nix/store/");
+      in
+      {
+        inherit ((settings full).tls) certFile keyFile;
+        inherit (service full) RuntimeDirectory RuntimeDirectoryMode;
+        start = byRoot (service full).ExecStartPre;
+        reload = (service full).ExecReload == (service full).ExecStartPre;
+        inherit (full.config.systemd.paths.${unit}.pathConfig) PathChanged;
+        reloads = lib.hasSuffix "try-reload-or-restart nixfleet-control-plane.service" full.config.systemd.services.${unit}.serviceConfig.ExecStart;
+        without = bare.config.systemd.paths ? ${unit} || service bare ? ExecStartPre;
+      };
+    expected = {
+      certFile = "/run/nixfleet-control-plane/cert";
+      keyFile = "/run/nixfleet-control-plane/key";
+      RuntimeDirectory = "nixfleet-control-plane";
+      RuntimeDirectoryMode = "0700";
+      start = [ true ];
+      reload = true;
+      PathChanged = [
+        "/run/secrets/cert.pem"
+        "/run/secrets/key.pem"
+      ];
+      reloads = true;
+      without = false;
     };
   };
   "the firewall is opened only by option, and never for metrics" = {

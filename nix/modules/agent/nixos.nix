@@ -11,7 +11,6 @@ let
   cfg = config.services.nixfleet-agent;
   inherit (import ../../lib/priorities.nix lib) suggest suggestSettings;
   program = lib.getExe cfg.package;
-  credential = name: "/run/credentials/nixfleet-agent.service/${name}";
   ownCertificate = cfg.identity.certFile != null && cfg.identity.keyFile != null;
 
   # A switch does not restart the agent's unit. After its own switch, the agent restarts itself into
@@ -49,11 +48,12 @@ in
 
   config = lib.mkIf cfg.enable {
     services.nixfleet-agent.settings.identity = lib.mkMerge [
+      # Not credentials: those are copied when the unit starts, and a renewed certificate is used
+      # without a restart. The token's file may be deleted after enrolment.
       (lib.mkIf ownCertificate {
-        certFile = lib.mkDefault (credential "cert");
-        keyFile = lib.mkDefault (credential "key");
+        certFile = lib.mkDefault cfg.identity.certFile;
+        keyFile = lib.mkDefault cfg.identity.keyFile;
       })
-      # Not a credential: a credential must exist, and the file may be deleted after enrolment.
       (lib.mkIf (cfg.identity.tokenFile != null) { tokenFile = lib.mkDefault cfg.identity.tokenFile; })
     ];
 
@@ -85,10 +85,6 @@ in
         Restart = "always";
         RestartSec = 5;
         OOMScoreAdjust = -500;
-        LoadCredential = lib.optionals ownCertificate [
-          "cert:${cfg.identity.certFile}"
-          "key:${cfg.identity.keyFile}"
-        ];
         CacheDirectory = "nixfleet-agent";
         RuntimeDirectory = "nixfleet";
         RuntimeDirectoryPreserve = true; # holds and the release's data survive a restart

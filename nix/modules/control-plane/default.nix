@@ -24,6 +24,21 @@ let
   hostOf = address: lib.removeSuffix ":${toString (portOf address)}" address;
   loopback = address: lib.elem (hostOf address) [ "127.0.0.1" "[::1]" "localhost" ];
 
+  # Its own user cannot read the files of a certificate of one's own, and a credential is copied only
+  # when the unit starts. So root copies them to the runtime directory, at the start and at a reload.
+  ownCertificate = cfg.tls.certFile != null && cfg.tls.keyFile != null;
+  tlsUnit = "${unit}-tls";
+  runtime = name: "/run/${unit}/${name}";
+  copyTls = pkgs.writeShellApplication {
+    name = tlsUnit;
+    runtimeInputs = [ pkgs.coreutils ];
+    runtimeEnv = {
+      TLS_CERT = cfg.tls.certFile;
+      TLS_KEY = cfg.tls.keyFile;
+    };
+    text = builtins.readFile ./tls.sh;
+  };
+
   privileged = lib.any (address: portOf address < 1024) (lib.attrValues cfg.listen);
 
   # What both services are confined to: their own state, and no privilege.
@@ -58,8 +73,8 @@ in
         inherit (cfg) listen;
         tls = {
           inherit (cfg.tls) names;
-          certFile = secret "tls-cert" cfg.tls.certFile;
-          keyFile = secret "tls-key" cfg.tls.keyFile;
+          certFile = if ownCertificate then runtime "cert" else null;
+          keyFile = if ownCertificate then runtime "key" else null;
           clientCaFile = file cfg.tls.clientCaFile;
         };
         database = { inherit (cfg.database) url; };
@@ -86,10 +101,14 @@ in
         RestartSec = 2;
         StateDirectory = "nixfleet/control-plane";
         StateDirectoryMode = "0700";
-        LoadCredential =
-          lib.optional (cfg.tls.certFile != null) "tls-cert:${cfg.tls.certFile}"
-          ++ lib.optional (cfg.tls.keyFile != null) "tls-key:${cfg.tls.keyFile}"
-          ++ lib.optional (cfg.bootstrap.secretFile != null) "bootstrap-secret:${cfg.bootstrap.secretFile}";
+        LoadCredential = lib.optional (
+          cfg.bootstrap.secretFile != null
+        ) "bootstrap-secret:${cfg.bootstrap.secretFile}";
+        RuntimeDirectory = unit;
+        RuntimeDirectoryMode = "0700";
+        # As root: see copyTls. The control plane sees by itself that the files have changed.
+        ExecStartPre = lib.mkIf ownCertificate [ "+${lib.getExe copyTls}" ];
+        ExecReload = lib.mkIf ownCertificate [ "+${lib.getExe copyTls}" ];
         LimitNOFILE = 524288; # a connection for each agent
         AmbientCapabilities = lib.optional privileged "CAP_NET_BIND_SERVICE";
         CapabilityBoundingSet = if privileged then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
@@ -100,6 +119,24 @@ in
           "AF_INET6"
         ];
       });
+    };
+
+    # A certificate that is renewed by whatever means is copied at once.
+    systemd.paths.${tlsUnit} = lib.mkIf ownCertificate {
+      description = "Certificate of the NixFleet control plane";
+      wantedBy = [ "multi-user.target" ];
+      pathConfig.PathChanged = [
+        cfg.tls.certFile
+        cfg.tls.keyFile
+      ];
+    };
+    systemd.services.${tlsUnit} = lib.mkIf ownCertificate {
+      description = "Reload the certificate of the NixFleet control plane";
+      unitConfig.StartLimitIntervalSec = 0; # cert and key may change one after the other
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${config.systemd.package}/bin/systemctl try-reload-or-restart ${unit}.service";
+      };
     };
 
     systemd.services.${backupUnit} = lib.mkIf (cfg.backup.passphraseFile != null) {
