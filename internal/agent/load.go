@@ -27,17 +27,22 @@ type knowledge struct {
 // that the floor is nowhere below its second copy, which is beside the GC roots. It
 // changes no file but a journal that cannot be read.
 func load(cfg config.Agent, rootsDir string) (knowledge, error) {
-	k := knowledge{
+	k, unpinned, err := look(cfg, rootsDir)
+	return k, errors.Join(err, unpinned)
+}
+
+// look is load for what a person asks on the machine, which is answered although
+// the root document cannot be read: unpinned says why. The second copy of the floor,
+// which is bound to it, counts for nothing then.
+func look(cfg config.Agent, rootsDir string) (k knowledge, unpinned, err error) {
+	k = knowledge{
 		files: disk.Dir(cfg.StateDir),
 		copy:  disk.FloorCopy{File: filepath.Join(rootsDir, "floor.json"), Machine: cfg.MachineID},
 	}
-	var err error
 	if k.journal, k.lost, err = k.files.Journal().Load(); err != nil {
-		return k, err
+		return k, nil, err
 	}
-	if k.journal, err = withRoot(cfg, k.journal); err != nil {
-		return k, err
-	}
+	k.journal, unpinned = withRoot(cfg, k.journal)
 	kept, ok, err := k.copy.Read(k.journal.Trust.Root)
 	if err != nil {
 		k.damaged = err
@@ -45,7 +50,7 @@ func load(cfg config.Agent, rootsDir string) (knowledge, error) {
 	if ok && err == nil {
 		k.journal = join(k.journal, kept)
 	}
-	return k, nil
+	return k, unpinned, nil
 }
 
 // join raises a journal to what the second copy says.
