@@ -67,10 +67,10 @@ var Operations = [...]Operation{
 
 	{"getRoot", http.MethodGet, "/api/v1/trust/root", Scoped, readers, 200, "The root document that releases are checked against"},
 	{"putRoot", http.MethodPut, "/api/v1/trust/root", FleetWide, admins, 200, "Pin the first root document, or its successor"},
-	{"getRevocations", http.MethodGet, "/api/v1/trust/revocations", Scoped, readers, 200, "The newest revocation list, also one by keys that have lost the role"},
 	{"putRevocations", http.MethodPut, "/api/v1/trust/revocations", FleetWide, admins, 200, "Newer revocation list, signed by the revoker role"},
-	{"getTimestamp", http.MethodGet, "/api/v1/trust/timestamp", Scoped, readers, 200, "The current timestamp"},
+	{"getRevocations", http.MethodGet, "/api/v1/trust/revocations", Scoped, readers, 200, "The newest revocation list, also one by keys that have lost the role"},
 	{"putTimestamp", http.MethodPut, "/api/v1/trust/timestamp", FleetWide, deployers, 200, "Newer timestamp, signed by the timestamp role"},
+	{"getTimestamp", http.MethodGet, "/api/v1/trust/timestamp", Scoped, readers, 200, "The current timestamp"},
 	{"putGrant", http.MethodPut, "/api/v1/trust/grants", FleetWide, deployers, 200, "Grant of at most 24 hours, signed by the operator role"},
 
 	{"listReleases", http.MethodGet, "/api/v1/releases", Scoped, readers, 200, "Releases, newest first"},
