@@ -117,6 +117,11 @@ func (l *lab) run(ctx context.Context, p *program, id string, limit time.Duratio
 		l.store.Lock()
 		defer l.store.Unlock()
 	}
+	// A property that fails leaves a file beside its test; that of a mutant is not kept.
+	left := filepath.Join(l.m.dir, p.suite.Dir, "testdata", "rapid")
+	if _, err := os.Stat(left); err != nil {
+		defer os.RemoveAll(left)
+	}
 	args := []string{"-test.failfast", "-test.timeout", limit.String()}
 	if p.suite.Run != "" {
 		args = append(args, "-test.run", p.suite.Run)
