@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim fuzz bench-trust bench-house bench-plane lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim hostile mutants fuzz bench-trust bench-house bench-plane lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -48,6 +48,16 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
 	cat "$$result"; exit $$code
+
+hostile: test-deps build ## attacks on real agents and control planes, then mutants of what refuses them; MUTANTS=200 or all, SEED=n; the last line is JSON
+	@CGO_ENABLED=0 go build -o bin/mutants ./test/mutants
+	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
+	NIXFLEET_HOSTILE_RESULT="$$result" go test -count=1 -timeout 20m -run Attacks ./test/hostile >&2 || code=$$?; \
+	bin/mutants -count '$(or $(MUTANTS),160)' -seed '$(or $(SEED),0)' -attacks "$$result" || code=$$?; exit $$code
+
+mutants: test-deps ## a sample of the mutants of the trust rules; MUTANTS=60, SEED=n
+	@CGO_ENABLED=0 go build -o bin/mutants ./test/mutants
+	@bin/mutants -count '$(or $(MUTANTS),60)' -seed '$(or $(SEED),0)' -only internal/trust/
 
 fuzz: ## every fuzz target, one after another: FUZZTIME=60s each [ONLY=PATTERN]; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/fuzz ./test/fuzz

@@ -42,6 +42,7 @@ func TestEnroll_LeavesNothingWhenItIsRefused(t *testing.T) {
 		{"no https", func(_ *authority, i *identity) {
 			i.cfg.ControlPlane.URL = strings.Replace(i.cfg.ControlPlane.URL, "https", "http", 1)
 		}, fleet.Invalid, "not the address", false},
+		{"no address", func(_ *authority, i *identity) { i.cfg.ControlPlane.URL = "https://%zz" }, fleet.Invalid, "controlPlane.url", false},
 		{"a damaged key", func(_ *authority, i *identity) { write(t, i.cfg.Identity.KeyFile, []byte("damaged")) }, fleet.Invalid, "no key", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,6 +92,9 @@ func TestReadKey_NamesWhatIsNoKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
+	a.status = http.StatusUnauthorized
+	says(t, "a renewal that is refused", id.renewOnce(t.Context(), client), fleet.Unauthenticated, "")
+	a.shown, a.status = nil, 0
 	for want, text := range map[string][]byte{
 		"contains no key": []byte("text"),
 		"read key":        pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("no DER")}),
