@@ -34,7 +34,7 @@ demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON
 
 test: test-deps build ## every test this machine can run; SKIPPED=FILE writes what it skipped, as JSON
 	@CGO_ENABLED=0 go build -o bin/house ./test/house
-	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/packages/vendor-hash.sh --check; $(NIX_TREES) nix/checks/eval/run.sh; \
+	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/checks/real/alert-rules.sh; nix/packages/vendor-hash.sh --check; $(NIX_TREES) nix/checks/eval/run.sh; \
 	  go test -json -race -timeout 20m ./...; } | bin/house $(if $(SKIPPED),-skipped $(SKIPPED))
 
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often

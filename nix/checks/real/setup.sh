@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
 # Sourced by the scripts of this folder: what they need, the generated texts, and the results.
-# A script first says what it `needs`; if something is missing, the script is skipped and says so.
+# A script first says what there must be (`has`, `needs`); if something is missing, the script is skipped and says so.
 real=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$real/../../.." && pwd)
 name=$(basename "$0" .sh)
@@ -15,15 +15,20 @@ skip() {
   exit 0
 }
 
-# needs PROGRAM...: skip unless all are installed, and NIXPKGS names a tree.
-needs() {
+# has PROGRAM...: skip unless all are installed.
+has() {
   local program
-  [ -n "${NIXPKGS:-}" ] || skip "NIXPKGS names no Nixpkgs"
   for program in "$@"; do
     command -v "$program" >/dev/null || skip "no $program here"
   done
   # shellcheck disable=SC2034 # each script uses and removes it
   work=$(mktemp -d)
+}
+
+# needs PROGRAM...: skip unless all are installed, and NIXPKGS names a tree.
+needs() {
+  [ -n "${NIXPKGS:-}" ] || skip "NIXPKGS names no Nixpkgs"
+  has "$@"
   arguments=$("$root/nix/checks/eval/harness/arguments.sh") || exit 2
 }
 

@@ -174,6 +174,4 @@ in
       backups.systemd.units // wiped.boot.initrd.systemd.units
     )
   );
-
-  alerts = builtins.toJSON (import (root + "/nix/scopes/monitoring-server/alerts.nix"));
 }
