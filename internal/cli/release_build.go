@@ -16,6 +16,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // work is one run of `release create`.
@@ -38,9 +39,9 @@ func (w *work) step(name, what string, f func() error) error {
 	return err
 }
 
-func (w *work) entries(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
+func (w *work) entries(ctx context.Context, c *api.Client, root fleet.Root) ([]fleet.Entry, fleet.Source, error) {
 	if w.o.from != "" {
-		return w.entriesFrom(ctx, c)
+		return w.entriesFrom(ctx, c, root)
 	}
 	flake := w.o.nixFlake()
 	hosts, source, err := w.hosts(ctx, flake)
@@ -105,16 +106,19 @@ func (w *work) hosts(ctx context.Context, flake nix.Flake) (hosts []nix.FlakeHos
 	return hosts, source, err
 }
 
-// entriesFrom returns the entries of an older release, for --from.
-func (w *work) entriesFrom(ctx context.Context, c *api.Client) ([]fleet.Entry, fleet.Source, error) {
-	d, err := w.findRelease(ctx, c, w.o.from)
+// entriesFrom returns the entries of an older release, for --from: those that its
+// header covers, which root's keys have signed. It may have expired.
+func (w *work) entriesFrom(ctx context.Context, c *api.Client, root fleet.Root) ([]fleet.Entry, fleet.Source, error) {
+	d, err := w.documents().Verified(ctx, c, w.o.from, root)
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
-	old, err := releaseEntries(ctx, c, d.Digest)
+	checked, err := trust.CheckRelease(d.Envelope, d.Entries, nil, d.Header.CreatedAt)
 	if err != nil {
-		return nil, fleet.Source{}, err
+		return nil, fleet.Source{}, fleet.Errorf(fleet.Refused, "release %s: %w", d.Digest.Short(), err).
+			WithHint("an API key that is limited to tags is not shown all entries, which --from needs")
 	}
+	old := checked.Entries
 	keep, err := pick(w.o.on, old, func(e fleet.Entry) (fleet.MachineID, []fleet.Tag) { return e.ID, e.Tags })
 	if err != nil {
 		return nil, fleet.Source{}, err

@@ -189,7 +189,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		return err
 	}
 	w := &work{app: a, o: o, spent: map[string]int64{}}
-	entries, source, err := w.entries(ctx, client)
+	entries, source, err := w.entries(ctx, client, root)
 	if err != nil {
 		return err
 	}
