@@ -244,13 +244,19 @@ func TestTrustDocuments_NeverGoBelowWhatWasSeen(t *testing.T) {
 	write(t, "root.json", string(read(t, "root-2.json")))
 	u.env["HOME"] = t.TempDir() // another operator, who has seen nothing
 	u.mustRun(command.ExitError, "trust", "timestamp", "--sign-key", "keys/timestamp.sec")
-	r := u.mustRun(command.ExitDone, "trust", "revoke", "--again", "--sign-key", "keys/new.sec")
+	again := []string{"trust", "revoke", "--again", "--sign-key", "keys/new.sec"}
+	u.mustRun(command.ExitError, "trust", "revoke", "--certificate", "0b", "--sign-key", "keys/new.sec") // it may be anybody's list
+	r := u.mustRun(command.ExitError, again...)                                                          // no answer
+	if !strings.Contains(r.stderr, "below sequence 5") || !strings.Contains(r.stderr, "nothing was signed") {
+		t.Errorf("by new keys, before the answer: %s", r.stderr)
+	}
+	u.mustRun(command.ExitDone, append(again, "--yes")...)
 	next, err := trust.PinRoot(p.documents["root"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if list, _, err = trust.ParseRevocations(p.documents["revocations"], next); err != nil || list.MinSequence["main"] != 5 || !strings.Contains(r.stderr, "what it revokes stays revoked") {
-		t.Errorf("by new keys: %+v, %v, %s", list, err, r.stderr)
+	if list, _, err = trust.ParseRevocations(p.documents["revocations"], next); err != nil || list.MinSequence["main"] != 5 {
+		t.Errorf("by new keys: %+v, %v", list, err)
 	}
 	u.mustRun(command.ExitDone, "trust", "timestamp", "--sign-key", "keys/timestamp.sec")
 	p.releases = nil
@@ -263,8 +269,12 @@ func TestTrustDocuments_NeverGoBelowWhatWasSeen(t *testing.T) {
 func TestTrustGrant_IsForADayAndByTheOperatorRole(t *testing.T) {
 	p := newPlane(t)
 	u, f := operator(t, p)
-	made := twoSigned(t, f, f.Header(2))
-	p.releases = []fleet.Release{{Digest: made.Digest, Header: made.Header}}
+	h := f.Header(2)
+	h.Name = "two"
+	made := twoSigned(t, f, h)
+	lie := made.Header
+	lie.Name = "three"
+	p.releases = []fleet.Release{{Digest: made.Digest, Header: lie}}
 	p.envelopes = map[fleet.Digest][]byte{made.Digest: made.Envelope}
 	grant := func(code int, args ...string) result {
 		return u.mustRun(code, append([]string{"trust", "grant"}, args...)...)
@@ -276,6 +286,9 @@ func TestTrustGrant_IsForADayAndByTheOperatorRole(t *testing.T) {
 	grant(command.ExitUsage, "downgrade", "--release", short, "--on", "web-01", "--for", "25h")
 	grant(command.ExitError, "downgrade", "--release", short, "--on", "web-01", "--sign-key", "keys/release.sec")
 	grant(command.ExitError, "downgrade", "--release", short, "--on", "web-01") // nobody signs
+	if r := grant(command.ExitError, "downgrade", "--release", "three", "--on", "web-01", "--sign-key", "keys/operator.sec"); !strings.Contains(r.stderr, `name "two") as "three"`) {
+		t.Errorf("another release under a name: %s", r.stderr)
+	}
 	if p.documents["grants"] != nil {
 		t.Fatal("a grant was handed in")
 	}
@@ -292,6 +305,46 @@ func TestTrustGrant_IsForADayAndByTheOperatorRole(t *testing.T) {
 			t.Errorf("%s: a grant was handed in", name)
 		}
 	}
+}
+
+// What --from signs again is what was signed, whatever the control plane shows.
+func TestReleaseCreate_FromTakesSignedEntriesOnly(t *testing.T) {
+	p := newPlane(t)
+	u, f := operator(t, p)
+	h := f.Header(2)
+	h.Name = "two"
+	made := twoSigned(t, f, h)
+	p.releases = []fleet.Release{{Digest: made.Digest, Header: made.Header}}
+	p.envelopes = map[fleet.Digest][]byte{made.Digest: made.Envelope}
+	create := []string{
+		"release", "create", "--from", "two", "--dry-run", "--cache", "https://cache.example.org",
+		"--cache-key", trusttest.Key("cache").PublicKey().String(), "--sign-key", "keys/release.sec", "--sign-key", "keys/release2.sec",
+	}
+	evil, err := json.Marshal(trusttest.Entry("web-01", "evil"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.entries = map[fleet.Digest][][]byte{made.Digest: {evil}}
+	if r := u.mustRun(command.ExitError, create...); !strings.Contains(r.stderr, "the entries have the root") {
+		t.Errorf("other entries: %s", r.stderr)
+	}
+	p.entries[made.Digest] = made.Raw
+	if r := u.mustRun(command.ExitDone, create...); !strings.Contains(r.out, "would be release 3 of line main, with 1 machines") {
+		t.Errorf("its own entries: %s", r.out)
+	}
+	p.envelopes[made.Digest] = f.Sign(fleet.TypeRelease, payloadOf(t, made.Envelope), "acme-release", "mallory")
+	if r := u.mustRun(command.ExitError, create...); !strings.Contains(r.stderr, "threshold-not-met") {
+		t.Errorf("signed by one of two: %s", r.stderr)
+	}
+}
+
+func payloadOf(t *testing.T, envelope []byte) []byte {
+	t.Helper()
+	e, err := trust.ParseEnvelope(envelope, fleet.TypeRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Payload
 }
 
 // Half and three quarters of a life are warned of.

@@ -52,9 +52,9 @@ type plane struct {
 	machines    []fleet.Machine
 	releases    []fleet.Release
 	envelopes   map[fleet.Digest][]byte // of the releases
-	entries     [][]byte                // of every release
-	token       string                  // that it makes
-	documents   map[string][]byte       // by the end of their path: root, timestamp, revocations, grants
+	entries     map[fleet.Digest][][]byte
+	token       string            // that it makes
+	documents   map[string][]byte // by the end of their path: root, timestamp, revocations, grants
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -172,7 +172,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "releases" && len(words) == 2:
 		for _, re := range p.releases {
 			if string(re.Digest) == words[1] {
-				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: append([][]byte{}, p.entries...)})
+				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: append([][]byte{}, p.entries[re.Digest]...)})
 				return
 			}
 		}

@@ -108,21 +108,17 @@ func (w *work) hosts(ctx context.Context, flake nix.Flake) (hosts []nix.FlakeHos
 
 // entriesFrom returns the entries of an older release, for --from. They are signed
 // again, so they count only as they were signed before: what the control plane
-// says of them is no system that a release signer chose.
+// says of them is no system that a release signer chose. It may have expired.
 func (w *work) entriesFrom(ctx context.Context, c *api.Client, root fleet.Root) ([]fleet.Entry, fleet.Source, error) {
 	if w.o.root == "" {
 		return nil, fleet.Source{}, fleet.Errorf(fleet.Refused, "--from signs an older release again, and without the fleet's root document nothing shows who signed it").
 			WithHint("give --root FILE, or set root in %s", projectFile)
 	}
-	d, err := w.findRelease(ctx, c, w.o.from)
+	d, err := w.documents().Verified(ctx, c, w.o.from, root)
 	if err != nil {
 		return nil, fleet.Source{}, err
 	}
-	detail, err := c.Release(ctx, d.Digest)
-	if err != nil {
-		return nil, fleet.Source{}, err
-	}
-	old, err := trust.CheckAgain(detail.Envelope, detail.Entries, root, d.Digest)
+	old, err := trust.CheckAgain(d.Envelope, d.Entries, root, d.Digest)
 	if err != nil {
 		return nil, fleet.Source{}, fleet.Errorf(fleet.Refused, "release %s, as the control plane sent it, is not what was signed: %w", d.Digest.Short(), err).
 			WithHint("a key that is limited to tags gets a part of it only, which proves nothing; or build the systems again, from the older revision of the flake")

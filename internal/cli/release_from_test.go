@@ -36,11 +36,11 @@ func TestReleaseCreate_SignsAgainOnlyWhatWasSigned(t *testing.T) {
 		"another system":              {envelope: good.Envelope, entries: evil.Raw, want: "is not what was signed"},
 		"one machine more":            {envelope: good.Envelope, entries: slices.Concat(good.Raw, evil.Raw), want: "is not what was signed"},
 		"no entries":                  {envelope: good.Envelope, want: "is not what was signed"},
-		"another release of ours":     {envelope: evil.Envelope, entries: evil.Raw, want: "is not what was signed"},
-		"signed by a stranger":        {envelope: forged, entries: forgedRaw, want: "is not what was signed"},
+		"another release of ours":     {envelope: evil.Envelope, entries: evil.Raw, want: "the control plane shows release"},
+		"signed by a stranger":        {envelope: forged, entries: forgedRaw, want: "unknown-key"},
 		"without a root of one's own": {envelope: good.Envelope, entries: good.Raw, flags: []string{"--root", ""}, want: "nothing shows who signed it"},
 	} {
-		p.envelopes, p.entries = map[fleet.Digest][]byte{good.Digest: tc.envelope}, tc.entries
+		p.envelopes, p.entries = map[fleet.Digest][]byte{good.Digest: tc.envelope}, map[fleet.Digest][][]byte{good.Digest: tc.entries}
 		p.documents = map[string][]byte{"root": f.RootEnvelope}
 		code := command.ExitDone
 		if tc.want != "" {

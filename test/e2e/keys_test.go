@@ -302,7 +302,7 @@ func (d *drill) rootKeys(carol, stamp string, release func(string, ...string) []
 	d.run(true, "trust", "rotate", "--replace", "demo-root-1="+rootPub, "--sign-key", spare, "--out", "root-6.json")
 	d.run(true, "trust", "submit", "root-6.json")
 	d.replaceRoot("root-6.json")
-	d.run(true, "trust", "revoke", "--again", "--sign-key", root)
+	d.run(true, "trust", "revoke", "--again", "--yes", "--sign-key", root)
 	d.run(true, "trust", "timestamp", "--sign-key", stamp)
 	d.live("nine", d.release("nine", release("nine", carol)))
 

@@ -68,8 +68,8 @@ func (h Host) Root(ctx context.Context, file string) (fleet.Root, error) {
 		if envelope, err = h.Read(file, 1<<20); err == nil {
 			root, err = trust.PinRoot(envelope)
 		}
-	} else {
-		root, err = h.pinned(ctx)
+	} else if root, err = h.pinned(ctx); err == nil {
+		h.Say("warning: no root document is named, so the control plane's counts: give --root, or set root in nixfleet.toml")
 	}
 	if err != nil {
 		return root, err

@@ -140,45 +140,46 @@ func (h Host) timestamp(ctx context.Context, c *api.Client, root fleet.Root) (*f
 
 // revocations are what the control plane's list revokes, and what was seen revoked
 // before; digest is that of the control plane's list, if the root document's keys
-// have signed it. It must not be older than one seen before. Of a list by keys that
-// have lost the role the entries are taken over.
-func (h Host) revocations(ctx context.Context, c *api.Client, root fleet.Root) (all fleet.Revocations, digest fleet.Digest, err error) {
+// have signed it. It must not be older than one seen before. What it revokes is
+// there too if others have signed it, such as keys that have lost the role;
+// unverified says so.
+func (h Host) revocations(ctx context.Context, c *api.Client, root fleet.Root) (all fleet.Revocations, digest fleet.Digest, unverified bool, err error) {
 	at, err := h.Seen()
 	if err != nil {
-		return all, "", err
+		return all, "", false, err
 	}
 	if all, err = at.Revocations(); err != nil {
-		return all, "", err
+		return all, "", false, err
 	}
 	doc, err := c.Revocations(ctx)
 	if fleet.ErrorCode(err) == fleet.NotFound {
 		if len(all.Releases)+len(all.MinSequence)+len(all.Certificates) > 0 {
 			h.Say("warning: the control plane has no revocation list, and one was seen before")
 		}
-		return all, "", nil
+		return all, "", false, nil
 	}
 	if err != nil {
-		return all, "", err
+		return all, "", false, err
 	}
 	r, digest, err := trust.ParseRevocations(doc.Envelope, root)
 	if err == nil {
 		if err := at.Saw(root, fleet.TrustRoleRevoker, r.Version); err != nil {
-			return all, "", err
+			return all, "", false, err
 		}
-		return trust.MergeRevocations(all, r), digest, at.KeepRevocations(r)
+		return trust.MergeRevocations(all, r), digest, false, at.KeepRevocations(r)
 	}
 	d, derr := trust.ParseDraft(doc.Envelope)
 	if derr != nil || d.Revocations == nil || d.FleetID() != root.FleetID {
-		return all, "", err
+		return all, "", false, err
 	}
-	h.Say("warning: the revocation list is not signed as root version %d asks (%v); what it revokes stays revoked", root.Version, err)
-	return trust.MergeRevocations(all, *d.Revocations), "", nil
+	h.Say("warning: the revocation list is not signed as root version %d asks: %v", root.Version, err)
+	return trust.MergeRevocations(all, *d.Revocations), "", true, nil
 }
 
 // revocation are the options of `trust revoke`.
 type revocation struct {
 	releases, minimum, certificates []string
-	again                           bool
+	again, yes                      bool
 	output
 }
 
@@ -191,7 +192,7 @@ func (h Host) revokeCmd() *cobra.Command {
 
 It adds to the control plane's list and to what was seen revoked before; nothing is taken off it. A machine that runs a
 revoked release keeps it until it gets another one. When the keys of the role revoker have changed, --again has the new
-ones sign the list; a timestamp that names it comes next.`,
+ones sign the list, after a yes, since only you can tell whether it is the old one; a timestamp that names it comes next.`,
 		Example: "  nixfleet trust revoke --release 4f2a --sign-key root.sec\n  nixfleet trust revoke --min-sequence main=42 --sign-key root.sec",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -205,7 +206,8 @@ ones sign the list; a timestamp that names it comes next.`,
 	f.StringArrayVar(&o.releases, "release", nil, "a release: a digest, the first digits of one, a name or latest")
 	f.StringArrayVar(&o.minimum, "min-sequence", nil, "LINE=N: every release of a line below sequence N")
 	f.StringArrayVar(&o.certificates, "certificate", nil, "serial number of a machine's certificate, lower-case hex")
-	f.BoolVar(&o.again, "again", false, "sign the list again, with nothing new")
+	f.BoolVar(&o.again, "again", false, "sign the list again, with nothing new, also one that others have signed")
+	f.BoolVar(&o.yes, "yes", false, "with --again: sign what others have signed without asking")
 	o.register(f)
 	return c
 }
@@ -219,9 +221,14 @@ func (h Host) revoke(ctx context.Context, o revocation) error {
 	if err != nil {
 		return err
 	}
-	r, _, err := h.revocations(ctx, c, root)
+	r, _, unverified, err := h.revocations(ctx, c, root)
 	if err != nil {
 		return err
+	}
+	if unverified {
+		if err := h.takeOver(r, o); err != nil {
+			return err
+		}
 	}
 	at, err := h.Seen()
 	if err != nil {
@@ -240,6 +247,21 @@ func (h Host) revoke(ctx context.Context, o revocation) error {
 		return err
 	}
 	return h.finish(ctx, fleet.TypeRevocations, payload, root, o.output)
+}
+
+// takeOver asks before a list is signed that may be anybody's.
+func (h Host) takeOver(r fleet.Revocations, o revocation) error {
+	if !o.again {
+		return fleet.Errorf(fleet.Refused, "the control plane's revocation list is signed by others").
+			WithHint("if the keys of the role revoker have changed, nixfleet trust revoke --again shows the list and signs it anew")
+	}
+	for _, line := range describeRevocations(r) {
+		h.Say("%s", line)
+	}
+	if !o.yes && !h.confirm() {
+		return fleet.Errorf(fleet.Invalid, "nothing was signed").WithHint("answer yes, or give --yes")
+	}
+	return nil
 }
 
 // extend adds what the options name to a list.
@@ -274,96 +296,6 @@ func (h Host) extend(ctx context.Context, c *api.Client, o revocation, r *fleet.
 		}
 	}
 	return nil
-}
-
-// grantOptions are the options of `trust grant`.
-type grantOptions struct {
-	release string
-	on      []string
-	life    time.Duration
-	output
-}
-
-func (h Host) grantCmd() *cobra.Command {
-	var o grantOptions
-	c := &cobra.Command{
-		Use:   "grant KIND",
-		Short: "Let machines accept one release for at most a day: downgrade or stale",
-		Long: `Let machines accept one release for at most a day.
-
-downgrade: although the release is below the machine's floor. stale: although the release, or the fleet's timestamp, has
-expired. The machine's floor stays where it is. An older system on purpose needs no grant: release create --from.`,
-		Example: "  nixfleet trust grant downgrade --release 4f2a --on web-01 --sign-key release.sec",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, argv []string) error {
-			return h.grant(cmd.Context(), fleet.GrantKind(argv[0]), o)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&o.release, "release", "", "the release: a digest, the first digits of one, a name or latest")
-	f.StringSliceVar(&o.on, "on", nil, "the machines, by name")
-	f.DurationVar(&o.life, "for", 24*time.Hour, "how long it is valid, at most 24h")
-	o.register(f)
-	return c
-}
-
-func (h Host) grant(ctx context.Context, kind fleet.GrantKind, o grantOptions) error {
-	now := time.Now()
-	switch {
-	case !kind.Valid():
-		return command.Usagef("%q is not a kind of grant: downgrade or stale", string(kind))
-	case o.release == "" || len(o.on) == 0:
-		return command.Usagef("--release and --on are needed")
-	case o.life < time.Minute || o.life.Milliseconds() > trust.MaxGrantLifeMs:
-		return command.Usagef("--for %s must be between 1m and 24h", o.life)
-	}
-	g := fleet.Grant{Kind: kind, SignedAt: now.UnixMilli(), Expires: now.Add(o.life).UnixMilli()}
-	for _, m := range o.on {
-		if !fleet.MachineID(m).Valid() {
-			return command.Usagef("--on %q is not a machine's name; a grant names each machine", m)
-		}
-		g.Machines = append(g.Machines, fleet.MachineID(m))
-	}
-	root, err := h.Root(ctx, o.root)
-	if err != nil {
-		return err
-	}
-	c, err := h.Client()
-	if err != nil {
-		return err
-	}
-	header, digest, err := h.verifiedRelease(ctx, c, o.release, root)
-	if err != nil {
-		return err
-	}
-	h.Say("release %d of line %s, made %s", header.Sequence, header.Line, time.UnixMilli(header.CreatedAt).Format(time.DateTime))
-	g.FleetID, g.Digest = root.FleetID, digest
-	payload, err := trust.NewGrant(g)
-	if err != nil {
-		return err
-	}
-	return h.finish(ctx, fleet.TypeGrant, payload, root, o.output)
-}
-
-// verifiedRelease finds a release and verifies its header with root: a grant is for
-// what was signed, whatever the control plane says that word is.
-func (h Host) verifiedRelease(ctx context.Context, c *api.Client, word string, root fleet.Root) (fleet.Header, fleet.Digest, error) {
-	found, err := h.Release(ctx, c, word)
-	if err != nil {
-		return fleet.Header{}, "", err
-	}
-	full, err := c.Release(ctx, found.Digest)
-	if err != nil {
-		return fleet.Header{}, "", err
-	}
-	header, digest, err := trust.CheckHeader(full.Envelope, &root)
-	if err == nil && digest != found.Digest {
-		err = fleet.Errorf(fleet.Refused, "it sent release %s", digest.Short())
-	}
-	if err != nil {
-		return header, digest, fleet.Errorf(fleet.Refused, "release %s, as the control plane sent it: %w", found.Digest.Short(), err)
-	}
-	return header, digest, nil
 }
 
 // stamp are the options of `trust timestamp`.
@@ -413,7 +345,7 @@ func (h Host) makeTimestamp(ctx context.Context, o stamp) error {
 	if err != nil {
 		return err
 	}
-	list, revocations, err := h.revocations(ctx, c, root)
+	list, revocations, _, err := h.revocations(ctx, c, root)
 	if err != nil {
 		return err
 	}
