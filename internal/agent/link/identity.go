@@ -286,6 +286,9 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err := i.writeCertificate(cert); err != nil {
 		return err
 	}
+	i.mu.Lock()
+	i.at = time.Time{} // the file may have the same time as the one before
+	i.mu.Unlock()
 	_, err = i.certificate(nil)
 	c.Close()
 	return err
