@@ -245,8 +245,8 @@ func TestTrustDocuments_NeverGoBelowWhatWasSeen(t *testing.T) {
 	u.env["HOME"] = t.TempDir() // another operator, who has seen nothing
 	u.mustRun(command.ExitError, "trust", "timestamp", "--sign-key", "keys/timestamp.sec")
 	again := []string{"trust", "revoke", "--again", "--sign-key", "keys/new.sec"}
-	u.mustRun(command.ExitError, "trust", "revoke", "--certificate", "0b", "--sign-key", "keys/new.sec") // it may be anybody's list
-	r := u.mustRun(command.ExitError, again...)                                                          // no answer
+	u.mustRun(command.ExitError, "trust", "revoke", "--certificate", "0b", "--yes", "--sign-key", "keys/new.sec") // it may be anybody's list
+	r := u.mustRun(command.ExitError, again...)                                                                   // no answer
 	if !strings.Contains(r.stderr, "below sequence 5") || !strings.Contains(r.stderr, "nothing was signed") {
 		t.Errorf("by new keys, before the answer: %s", r.stderr)
 	}
