@@ -51,15 +51,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
-		current, changed := p.loop.Presence.Current(machine)
-		m, ok := p.loop.Inventory.Machine(machine)
-		if !ok {
-			return api.Orders{}, loop.NoMachine(machine)
-		}
-		if err := enrolment.CheckContact(m); err != nil {
-			return api.Orders{}, err
-		}
-		o, err := p.ordersFor(m, current)
+		o, changed, err := p.ordersNow(machine)
 		if err != nil || o.Etag != have || wait <= 0 {
 			return o, err
 		}
@@ -76,6 +68,24 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 			wait = 0
 		}
 	}
+}
+
+// ordersNow is what a machine may do now, and a channel that is closed when that may
+// have changed. It stands apart from hold for the size of the stack on which ten
+// thousand check-ins wait.
+//
+//go:noinline
+func (p *Plane) ordersNow(machine fleet.MachineID) (api.Orders, <-chan struct{}, error) {
+	current, changed := p.loop.Presence.Current(machine)
+	m, ok := p.loop.Inventory.Machine(machine)
+	if !ok {
+		return api.Orders{}, nil, loop.NoMachine(machine)
+	}
+	if err := enrolment.CheckContact(m); err != nil {
+		return api.Orders{}, nil, err
+	}
+	o, err := p.ordersFor(m, current)
+	return o, changed, err
 }
 
 // ordersFor is what a machine may do now. One that takes no part in rollouts

@@ -70,11 +70,14 @@ func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
 	return p
 }
 
+// lookEvery is how often until looks: to ask costs the control plane, too.
+const lookEvery = 20 * time.Millisecond
+
 // until waits for a condition.
 func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {

@@ -16,10 +16,18 @@ import (
 // of garbage would do nothing but its work.
 const leastMemory = 64 << 20
 
+// garbagePercent is by how much the heap may grow before garbage is collected. Most
+// of it is what held check-ins need, which lives for long: with Go's own 100, as
+// much again would be garbage.
+const garbagePercent = 40
+
 // limitMemory tells the runtime how much memory the program should stay within:
 // near to it, it collects garbage more often, so that a rush does not end in a
-// kill. GOMEMLIMIT in the environment is obeyed by the runtime itself.
+// kill. GOMEMLIMIT and GOGC in the environment are obeyed by the runtime itself.
 func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}

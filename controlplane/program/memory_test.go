@@ -45,13 +45,20 @@ func TestMemoryLimit_IsThreeQuartersOfTheLeast(t *testing.T) {
 func TestLimitMemory_LeavesTheEnvironmentsAlone(t *testing.T) {
 	before := debug.SetMemoryLimit(-1)
 	defer debug.SetMemoryLimit(before)
+	percent := debug.SetGCPercent(77)
+	defer debug.SetGCPercent(percent)
 	t.Setenv("GOMEMLIMIT", "512MiB")
+	t.Setenv("GOGC", "77")
 	limitMemory()
-	if got := debug.SetMemoryLimit(-1); got != before {
-		t.Errorf("the limit became %d", got)
+	if got, gc := debug.SetMemoryLimit(-1), debug.SetGCPercent(77); got != before || gc != 77 {
+		t.Errorf("the limit became %d, the percentage %d", got, gc)
 	}
 	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("GOGC", "")
 	limitMemory()
+	if gc := debug.SetGCPercent(garbagePercent); gc != garbagePercent {
+		t.Errorf("the percentage is %d, want %d", gc, garbagePercent)
+	}
 	if got := debug.SetMemoryLimit(-1); machineMemory() > 0 && (got == before || got > int64(machineMemory())) {
 		t.Errorf("the limit is %d on a machine with %d", got, machineMemory())
 	}
