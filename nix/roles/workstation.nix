@@ -8,8 +8,11 @@
   ...
 }:
 let
-  # networkd and wpa_supplicant serve a network that the host has declared.
-  hasNetwork = config.networking.useNetworkd || config.networking.wireless.networks != { };
+  # A network that the host has declared is served without NetworkManager.
+  hasNetwork =
+    config.networking.useNetworkd
+    || config.networking.wireless.networks != { }
+    || config.networking.defaultGateway != null;
   inherit (import ../lib/priorities.nix lib) suggest;
 in
 {
