@@ -52,7 +52,7 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 	if err != nil {
 		return err
 	}
-	k, err := load(cfg, nix.RootsDir)
+	k, _, err := look(cfg, nix.RootsDir)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func ReadStatus(o Options) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	k, err := load(cfg, nix.RootsDir)
+	k, _, err := look(cfg, nix.RootsDir)
 	if err != nil {
 		return Status{}, err
 	}

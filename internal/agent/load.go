@@ -27,16 +27,23 @@ type knowledge struct {
 // that the floor is nowhere below its second copy, which is beside the GC roots. It
 // changes no file but a journal that cannot be read.
 func load(cfg config.Agent, rootsDir string) (knowledge, error) {
-	k := knowledge{
-		files: disk.Dir(cfg.StateDir),
-		copy:  disk.FloorCopy{File: filepath.Join(rootsDir, "floor.json"), Machine: cfg.MachineID},
+	k, noRoot, err := look(cfg, rootsDir)
+	if err == nil {
+		err = noRoot
 	}
-	var err error
-	if k.journal, k.lost, err = k.files.Journal().Load(); err != nil {
-		return k, err
+	return k, err
+}
+
+// look is load for who only looks: that the root document cannot be read, or is
+// invalid, is told apart as noRoot.
+func look(cfg config.Agent, rootsDir string) (k knowledge, noRoot, err error) {
+	k, err = knowledgeOf(cfg, rootsDir)
+	if err != nil {
+		return k, nil, err
 	}
-	if k.journal, err = withRoot(cfg, k.journal); err != nil {
-		return k, err
+	j, noRoot := withRoot(cfg, k.journal)
+	if noRoot == nil {
+		k.journal = j
 	}
 	kept, ok, err := k.copy.Read(k.journal.Trust.Root)
 	if err != nil {
@@ -45,7 +52,17 @@ func load(cfg config.Agent, rootsDir string) (knowledge, error) {
 	if ok && err == nil {
 		k.journal = join(k.journal, kept)
 	}
-	return k, nil
+	return k, noRoot, nil
+}
+
+func knowledgeOf(cfg config.Agent, rootsDir string) (knowledge, error) {
+	k := knowledge{
+		files: disk.Dir(cfg.StateDir),
+		copy:  disk.FloorCopy{File: filepath.Join(rootsDir, "floor.json"), Machine: cfg.MachineID},
+	}
+	var err error
+	k.journal, k.lost, err = k.files.Journal().Load()
+	return k, err
 }
 
 // join raises a journal to what the second copy says.
