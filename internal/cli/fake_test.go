@@ -52,7 +52,10 @@ type plane struct {
 	machines    []fleet.Machine
 	releases    []fleet.Release
 	envelopes   map[fleet.Digest][]byte // of the releases
-	token       string                  // that it makes
+	entries     map[fleet.Digest][][]byte
+	root        []byte              // its root document
+	made        *api.ReleaseRequest // the last release that was registered
+	token       string              // that it makes
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -119,6 +122,13 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case rest == "machines":
 		page(w, r, p.machines)
+	case rest == "releases" && r.Method == http.MethodPost:
+		p.made = &api.ReleaseRequest{}
+		if err := json.NewDecoder(r.Body).Decode(p.made); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+		reply(w, fleet.Release{})
 	case rest == "releases":
 		page(w, r, p.releases)
 	case rest == "rollouts" && r.Method == http.MethodPost:
@@ -156,7 +166,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "keys" && r.Method == http.MethodPost:
 		reply(w, api.NewKey{Key: fleet.Key{ID: "kaaaaaaaaa", Owner: "alice", Role: fleet.RoleAdmin}, Secret: madeKey})
 	case words[0] == "trust":
-		reply(w, api.Document{})
+		reply(w, api.Document{Envelope: p.root})
 	case rest == "audit":
 		page(w, r, p.audit)
 	case rest == "events":
@@ -164,7 +174,7 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	case words[0] == "releases" && len(words) == 2:
 		for _, re := range p.releases {
 			if string(re.Digest) == words[1] {
-				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: [][]byte{}})
+				reply(w, api.ReleaseDetail{Release: re, Envelope: p.envelopes[re.Digest], Entries: append([][]byte{}, p.entries[re.Digest]...)})
 				return
 			}
 		}

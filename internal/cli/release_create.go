@@ -11,6 +11,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/undo"
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -169,17 +170,12 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	w := &work{app: a, o: o, spent: map[string]int64{}}
+	w := &work{app: a, o: o, root: o.rootFor(root, signers), spent: map[string]int64{}}
 	entries, source, err := w.entries(ctx, client)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	h := fleet.Header{
-		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
-		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
-		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
-	}
+	h := o.header(root, source, caches)
 	out := created{Name: o.name, Line: h.Line, Machines: map[fleet.MachineID]fleet.StorePath{}, DurationMs: w.spent}
 	for _, e := range entries {
 		out.Machines[e.ID] = e.StorePath
@@ -197,6 +193,25 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		}
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
+}
+
+// header is that of a new release, the first of its line.
+func (o createOptions) header(root fleet.Root, source fleet.Source, caches []fleet.Cache) fleet.Header {
+	now := time.Now()
+	return fleet.Header{
+		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
+		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
+		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
+	}
+}
+
+// rootFor returns the root document by which older releases count: the local one.
+// Without one, only the keys that sign now count.
+func (o createOptions) rootFor(root fleet.Root, signers []trust.Signer) fleet.Root {
+	if o.root != "" {
+		return root
+	}
+	return undo.RootOf(root, signers)
 }
 
 func (o createOptions) nixFlake() nix.Flake {

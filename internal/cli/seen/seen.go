@@ -36,18 +36,18 @@ func At(env func(string) string, url string) (Place, error) {
 	return Place{filepath.Join(dir, "nixfleet"), strings.TrimPrefix(string(fleet.SHA256([]byte(url))), "sha256:")[:16] + ".json"}, nil
 }
 
-// AuditFile holds the audit checkpoint.
-func (p Place) AuditFile() string { return filepath.Join(p.dir, "audit-"+p.name) }
+// auditFile holds the audit checkpoint.
+func (p Place) auditFile() string { return filepath.Join(p.dir, "audit-"+p.name) }
 
 // Audit returns the audit head that was last seen, or nil.
 func (p Place) Audit() (*fleet.AuditHead, error) {
 	var h *fleet.AuditHead
-	err := read(p.AuditFile(), &h)
+	err := read(p.auditFile(), &h)
 	return h, err
 }
 
-// SaveAudit keeps an audit head.
-func (p Place) SaveAudit(h fleet.AuditHead) error { return write(p.AuditFile(), h) }
+// saveAudit keeps an audit head.
+func (p Place) saveAudit(h fleet.AuditHead) error { return write(p.auditFile(), h) }
 
 func (p Place) epochFile() string { return filepath.Join(p.dir, "epoch-"+p.name) }
 
