@@ -53,8 +53,9 @@ type plane struct {
 	releases    []fleet.Release
 	envelopes   map[fleet.Digest][]byte // of the releases
 	entries     map[fleet.Digest][][]byte
-	token       string            // that it makes
-	documents   map[string][]byte // by the end of their path: root, timestamp, revocations, grants
+	made        *api.ReleaseRequest // the last release that was registered
+	token       string              // that it makes
+	documents   map[string][]byte   // by the end of their path: root, timestamp, revocations, grants
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
 	audit       []fleet.AuditEntry
@@ -121,6 +122,13 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case rest == "machines":
 		page(w, r, p.machines)
+	case rest == "releases" && r.Method == http.MethodPost:
+		p.made = &api.ReleaseRequest{}
+		if err := json.NewDecoder(r.Body).Decode(p.made); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+		reply(w, fleet.Release{})
 	case rest == "releases":
 		page(w, r, p.releases)
 	case rest == "rollouts" && r.Method == http.MethodPost:

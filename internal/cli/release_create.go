@@ -228,6 +228,16 @@ func (o createOptions) header(root fleet.Root, source fleet.Source, caches []fle
 	}
 }
 
+// needsRoot refuses to sign an older release again without a local root document:
+// that of the control plane could name keys of its own.
+func (o createOptions) needsRoot(what string) error {
+	if o.root != "" {
+		return nil
+	}
+	return fleet.Errorf(fleet.Refused, "%s signs an older release again, and without the fleet's root document nothing shows who signed it", what).
+		WithHint("give --root FILE, or set root in %s", projectFile)
+}
+
 func (o createOptions) nixFlake() nix.Flake {
 	return nix.Flake{Ref: o.flake, Options: o.nixArgs, Workers: o.jobs}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/options"
 	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
@@ -23,7 +24,7 @@ func (a *app) rolloutCmd() *cobra.Command {
 		Use: "rollout", Short: "Bring machines to a release, batch by batch",
 		Example: "  nixfleet rollout create --strategy canary --wait\n  nixfleet rollout watch",
 	}
-	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd(), a.rolloutDeleteCmd())
+	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd(), a.rolloutUndoCmd(), a.rolloutDeleteCmd())
 	for _, v := range []struct {
 		verb    api.Verb
 		short   string
@@ -42,24 +43,16 @@ func (a *app) rolloutCmd() *cobra.Command {
 	return c
 }
 
-// rolloutOptions are the options of `rollout create`.
-type rolloutOptions struct {
-	spec     fleet.RolloutSpec
-	release  string
-	strategy string
-	batches  []string
-	maxFail  string
-	maxTotal string
-	onFail   string
-	offline  string
-	times    map[string]*time.Duration
-	dryRun   bool
-	wait     bool
-	timeout  time.Duration
+// createRolloutOptions are the options of `rollout create`.
+type createRolloutOptions struct {
+	options.Rollout
+	dryRun  bool
+	wait    bool
+	timeout time.Duration
 }
 
 func (a *app) rolloutCreateCmd() *cobra.Command {
-	var o rolloutOptions
+	var o createRolloutOptions
 	c := &cobra.Command{
 		Use: "create", Short: "Start a rollout",
 		Long: `Start a rollout.
@@ -73,79 +66,15 @@ are cumulative: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRollout(cmd.Context(), o) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.release, "release", "latest", "digest, first digits, name, or latest")
-	f.StringVar(&o.spec.Name, "name", "", "a name for this rollout")
-	f.StringSliceVar(&o.spec.Select, "on", nil, "machines: web-01,web-*,@tag,!web-3 (default: all of the release)")
-	f.StringVar(&o.strategy, "strategy", "", "canary, staged or all-at-once (default canary; staged with --batches)")
-	f.StringSliceVar(&o.batches, "batches", nil, "sizes of staged batches: 1,50%,100%")
-	f.StringSliceVar(&o.spec.Canaries, "canary", nil, "machines of the first batch, with strategy canary")
-	f.StringVar(&o.maxFail, "max-failures", "0", "failures tolerated in a batch: a count or a percentage")
-	f.StringVar(&o.maxTotal, "max-failures-total", "", "failures tolerated in all")
-	f.StringVar(&o.onFail, "on-failure", "pause", "pause, revert-batch or revert-all")
-	f.StringVar(&o.offline, "offline", "wait", "what to do with offline machines: wait, skip or fail")
-	f.IntVar(&o.spec.MaxParallel, "max-parallel", 0, "how many machines work at the same time (default: the whole batch)")
-	f.BoolVar(&o.spec.Approve, "approve", false, "each batch waits for nixfleet rollout approve")
-	f.BoolVar(&o.spec.ApproveByOther, "approve-by-other", false, "each batch waits for the approval of another owner than yours")
-	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
-	o.times = map[string]*time.Duration{}
-	for _, t := range []struct {
-		name string
-		def  time.Duration
-		help string
-	}{
-		{"min-healthy", 10 * time.Second, "how long checks must pass"},
-		{"healthy-deadline", 15 * time.Minute, "from offered to healthy"},
-		{"progress-deadline", 0, "longest time in which no machine becomes healthy"},
-		{"soak", 0, "how long to watch a batch before the next one opens"},
-		{"straggler", 0, "start the soak at the latest this long after the batch opened"},
-		{"offline-after", 5 * time.Minute, "how long a machine may be offline before --offline applies"},
-	} {
-		o.times[t.name] = f.Duration(t.name, t.def, t.help)
-	}
+	o.Register(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "show batches, and who is left out and why; change nothing")
 	f.BoolVar(&o.wait, "wait", false, "follow the rollout to its end")
 	f.DurationVar(&o.timeout, "timeout", 0, "with --wait: stop following after this time")
 	return c
 }
 
-// fill returns the spec that the options describe.
-func (o rolloutOptions) fill() (fleet.RolloutSpec, error) {
-	s := o.spec
-	var err error
-	s.Strategy, s.OnFailure, s.Offline = fleet.Strategy(o.strategy), fleet.OnFailure(o.onFail), fleet.OfflinePolicy(o.offline)
-	if s.Strategy == "" && len(o.batches) > 0 {
-		s.Strategy = fleet.Staged
-	}
-	for _, b := range o.batches {
-		n, err := fleet.ParseAmount(strings.TrimSpace(b))
-		if err != nil {
-			return s, command.Exit(command.ExitUsage, err)
-		}
-		s.Batches = append(s.Batches, n)
-	}
-	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
-		return s, command.Exit(command.ExitUsage, err)
-	}
-	if o.maxTotal != "" {
-		n, err := fleet.ParseAmount(o.maxTotal)
-		if err != nil {
-			return s, command.Exit(command.ExitUsage, err)
-		}
-		s.MaxFailuresTotal = &n
-	}
-	for _, name := range []string{"min-healthy", "healthy-deadline", "offline-after"} {
-		if *o.times[name] < time.Millisecond { // 0 would mean the default
-			return s, command.Usagef("--%s %s must be above 0", name, *o.times[name])
-		}
-	}
-	ms := func(name string) int64 { return o.times[name].Milliseconds() }
-	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
-	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
-	return s, nil
-}
-
-func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
-	spec, err := o.fill()
+func (a *app) createRollout(ctx context.Context, o createRolloutOptions) error {
+	spec, err := o.Fill()
 	if err != nil {
 		return err
 	}
@@ -153,7 +82,7 @@ func (a *app) createRollout(ctx context.Context, o rolloutOptions) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.findRelease(ctx, c, o.release)
+	r, err := a.findRelease(ctx, c, o.Release)
 	if err != nil {
 		return err
 	}
@@ -383,7 +312,7 @@ func (a *app) beforeVerb(ctx context.Context, c *api.Client, id fleet.RolloutID,
 	return func() {
 		if len(names) > 0 {
 			a.Say("%s: reverted from this release before, and will not be reverted from it again by order; "+
-				"to leave it once more, make a new release of older systems: nixfleet release create --from RELEASE", shorten(names))
+				"to leave it once more, when the rollout has ended: nixfleet rollout undo %s", shorten(names), id)
 		}
 	}, nil
 }
