@@ -109,6 +109,9 @@ func TestMachines_RefuseWhatIsInvalid(t *testing.T) {
 		_, err := p.SetTags(ctx, c, id, in)
 		return err
 	}
+	came := quiet(w, "web-01").checkIn()
+	came.WaitMs = 0
+	must[api.Orders](t)(p.CheckIn(ctx, "web-01", came))
 	state := func() (all []fleet.Machine, audit int64) {
 		page := must[api.Page[fleet.Machine]](t)(p.Machines(ctx, alice, fleet.MachineFilter{}, fleet.PageRequest{}))
 		return page.Items, must[fleet.AuditHead](t)(p.History.AuditHead(ctx)).Size
@@ -156,8 +159,10 @@ func TestCreateRelease_TakesTheNextPlaceOnly(t *testing.T) {
 	w := newWorld(t)
 	w.pin()
 	w.register("web-01")
+	second := w.register("web-01")
 	head := w.register("web-01")
-	for name, sequence := range map[string]uint64{"the same place, after the newest": 2, "beyond what the database counts": math.MaxInt64 + 1} {
+	must[fleet.Release](t)(w.plane().DeleteRelease(t.Context(), alice, second))
+	for name, sequence := range map[string]uint64{"a place that is free again, after the newest": 2, "beyond what the database counts": math.MaxInt64 + 1} {
 		w.sequence["main"], w.heads["main"] = sequence-1, head
 		if _, err := w.plane().CreateRelease(t.Context(), alice, w.newRelease("web-01", "web-02")); err == nil {
 			t.Errorf("%s: registered", name)
