@@ -34,7 +34,8 @@ demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON
 
 test: test-deps build ## every test this machine can run; SKIPPED=FILE writes what it skipped, as JSON
 	@CGO_ENABLED=0 go build -o bin/house ./test/house
-	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/checks/real/alert-rules.sh; nix/packages/vendor-hash.sh --check; $(NIX_TREES) nix/checks/eval/run.sh; \
+	@{ nix/checks/parse.sh; nix/checks/vm-apps.sh; nix/checks/real/alert-rules.sh; nix/packages/vendor-hash.sh --check; \
+	  $(NIX_TREES) nix/checks/eval/run.sh; nix/checks/hosts-matrix/run.sh --tables; \
 	  go test -json -race -timeout 20m ./...; } | bin/house $(if $(SKIPPED),-skipped $(SKIPPED))
 
 e2e: deps build ## end-to-end tests on real hosts; CHAOS=20 kills agent or control plane that often
@@ -100,7 +101,7 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: trees nix-docs nix-docs-check nix-real nix-parse eval nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+.PHONY: trees nix-docs nix-docs-check nix-real nix-parse eval hosts-matrix nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
 trees: ## which trees the tests of the Nix files need, which are there, and how to get the others
 	@$(NIX_TREES) nix/checks/trees.sh
 
@@ -109,6 +110,9 @@ nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
 
 eval: ## evaluation tests: NIXPKGS=TREE [NIX_DARWIN=TREE INPUTS=FOLDER TESTS="name ..."]
 	@$(NIX_TREES) nix/checks/eval/run.sh $(TESTS)
+
+hosts-matrix: ## each scope and role on hosts of twenty shapes: NIXPKGS=TREE NIX_DARWIN=TREE INPUTS=FOLDER [SHAPES="name ..." CELLS="name ..." UPDATE=1]; the last line is JSON
+	@$(NIX_TREES) SHAPES='$(SHAPES)' CELLS='$(CELLS)' nix/checks/hosts-matrix/run.sh $(if $(UPDATE),--update)
 
 nix-units: ## systemd's own checks of our units: NIXPKGS=TREE
 	@$(NIX_TREES) nix/checks/units.sh

@@ -117,7 +117,7 @@ in
 
   rollback = builtins.readFile (root + "/nix/scopes/impermanence/rollback.sh");
 
-  # What activation does before secrets are decrypted.
+  # What makes the key before secrets are decrypted, in a unit or in activation.
   hostKey =
     (host [
       scopes.nixosModules.secrets
@@ -127,7 +127,7 @@ in
           hostKeyPath = "/@work@/a folder/ssh_host_ed25519_key";
         };
       }
-    ]).system.activationScripts.nixfleetHostKey.text;
+    ]).systemd.services.nixfleet-host-key.script;
 
   # The commands of restic's unit in their order, as one script.
   backup = ''
