@@ -101,9 +101,12 @@ help: ## this list
 # --- Nix ---
 NIX_TREES = NIXPKGS='$(NIXPKGS)' NIX_DARWIN='$(NIX_DARWIN)' NIX_DARWIN_LIB='$(NIX_DARWIN_LIB)' INPUTS='$(INPUTS)'
 
-.PHONY: trees nix-docs nix-docs-check nix-real nix-parse eval hosts-matrix nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
+.PHONY: trees upstream nix-docs nix-docs-check nix-real nix-parse eval hosts-matrix nix-units nix-flake vm-apps bench-nix vendor-hash vendor-hash-check
 trees: ## which trees the tests of the Nix files need, which are there, and how to get the others
 	@$(NIX_TREES) nix/checks/trees.sh
+
+upstream: ## list names and types of the options that we set, as a release of NixOS has them: NIXPKGS=TREE INPUTS=FOLDER [REFERENCE=TREE]
+	@$(NIX_TREES) nix/checks/upstream/list.sh $(REFERENCE)
 
 nix-parse: ## every .nix file parses; shellcheck of the scripts beside them
 	@nix/checks/parse.sh
