@@ -82,6 +82,7 @@ func (c *conns) severMostCrowded() {
 		conn := e.Value.(net.Conn)
 		if p := c.peers[conn]; c.from[p.address] == most {
 			c.identified(p) // closing takes a moment, in which it does not count
+			p.served = true // that it made no request is our doing: many machines may be online again at once
 			sever(conn)
 			return
 		}

@@ -63,12 +63,19 @@ func TestOperators_NoticeARestoredDatabase(t *testing.T) {
 			if (fleet.ErrorCode(err) == fleet.Unauthenticated) != forgotten || mode() != "restored" {
 				t.Errorf("an operator's echo: the mode is %s: %v", mode(), err)
 			}
+			paused := 0
 			for r, err := range api.All(t.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
 				return s.operator(s.secretOfAdmin).Rollouts(ctx, fleet.RolloutFilter{}, p)
 			}) {
-				if err != nil || r.State != fleet.RolloutPaused {
+				if err != nil || !r.State.Final() && r.State != fleet.RolloutPaused {
 					t.Errorf("rollout %s is %s: %v", r.ID, r.State, err)
 				}
+				if r.State == fleet.RolloutPaused {
+					paused++
+				}
+			}
+			if paused == 0 {
+				t.Error("no rollout is paused")
 			}
 		})
 	}
