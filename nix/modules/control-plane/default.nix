@@ -9,7 +9,7 @@
 }:
 let
   cfg = config.services.nixfleet-control-plane;
-  inherit (import ../../lib/priorities.nix lib) suggestSettings;
+  inherit (import ../../lib/priorities.nix lib) suggest suggestSettings;
   unit = "nixfleet-control-plane";
   backupUnit = "${unit}-backup";
   credential = name: "/run/credentials/${unit}.service/${name}";
@@ -106,9 +106,6 @@ in
         ) "bootstrap-secret:${cfg.bootstrap.secretFile}";
         RuntimeDirectory = unit;
         RuntimeDirectoryMode = "0700";
-        # As root: see copyTls. The control plane sees by itself that the files have changed.
-        ExecStartPre = lib.mkIf ownCertificate [ "+${lib.getExe copyTls}" ];
-        ExecReload = lib.mkIf ownCertificate [ "+${lib.getExe copyTls}" ];
         LimitNOFILE = 524288; # a connection for each agent
         AmbientCapabilities = lib.optional privileged "CAP_NET_BIND_SERVICE";
         CapabilityBoundingSet = if privileged then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
@@ -118,12 +115,16 @@ in
           "AF_INET"
           "AF_INET6"
         ];
+      } // lib.optionalAttrs ownCertificate {
+        # As root: see copyTls. The control plane sees by itself that the files have changed.
+        ExecStartPre = [ "+${lib.getExe copyTls}" ];
+        ExecReload = [ "+${lib.getExe copyTls}" ];
       });
     };
 
     # A certificate that is renewed by whatever means is copied at once.
     systemd.paths.${tlsUnit} = lib.mkIf ownCertificate {
-      description = "Certificate of the NixFleet control plane";
+      description = suggest "Certificate of the NixFleet control plane";
       wantedBy = [ "multi-user.target" ];
       pathConfig.PathChanged = [
         cfg.tls.certFile
@@ -131,9 +132,9 @@ in
       ];
     };
     systemd.services.${tlsUnit} = lib.mkIf ownCertificate {
-      description = "Reload the certificate of the NixFleet control plane";
-      unitConfig.StartLimitIntervalSec = 0; # cert and key may change one after the other
-      serviceConfig = {
+      description = suggest "Reload the certificate of the NixFleet control plane";
+      unitConfig.StartLimitIntervalSec = suggest 0; # cert and key may change one after the other
+      serviceConfig = suggestSettings {
         Type = "oneshot";
         ExecStart = "${config.systemd.package}/bin/systemctl try-reload-or-restart ${unit}.service";
       };
