@@ -30,7 +30,7 @@ import (
 type fakePlane struct {
 	mu      sync.Mutex
 	times   []time.Time
-	checkIn func(n int, c api.CheckIn) (api.Orders, error)
+	checkIn func(n int, c api.CheckIn) (api.Orders, error) // called by one at a time; a newer check-in begins before the older has ended
 	reports func([]fleet.Report) (api.ReportsReply, error)
 	roots   map[uint64][]byte
 }
@@ -38,9 +38,8 @@ type fakePlane struct {
 func (p *fakePlane) CheckIn(ctx context.Context, c api.CheckIn) (api.Orders, error) {
 	p.mu.Lock()
 	p.times = append(p.times, time.Now())
-	n := len(p.times)
+	o, err := p.checkIn(len(p.times), c)
 	p.mu.Unlock()
-	o, err := p.checkIn(n, c)
 	if err == nil && o.Etag == c.Have && c.WaitMs > 0 && o.Etag != "" {
 		if !wait.For(ctx, time.Duration(c.WaitMs)*time.Millisecond) {
 			return api.Orders{}, ctx.Err()
