@@ -61,14 +61,13 @@ func TestAgentAttacks(t *testing.T) {
 			do: func(t *testing.T) string { return string(v.give(t, sixth, true, 20*time.Second).Reason) }},
 		attack{holder: controlPlane, entry: "order", name: "E04 to apply the last good release, after a revert to it", want: "revert-repeated",
 			do: func(t *testing.T) string { return string(v.give(t, v.offer(t, five), false, 20*time.Second).Reason) }},
-		attack{holder: controlPlane, entry: "order", name: "A17 an older release after the machine lost its state", want: "waits for its floor",
-			prepare: func(t *testing.T) {
-				v.sh(t, "systemctl stop nixfleet-agent; rm -f /var/lib/nixfleet/agent/journal.json*; systemctl start nixfleet-agent")
-				r := v.give(t, v.offer(t, v.bundle(v.fleet, v.header(v.fleet, 8), []fleet.Entry{v.entry(third)}, "mallory")), false, 20*time.Second)
-				if r.Reason != fleet.ReasonUnknownKey {
-					t.Fatalf("after the loss an order ended %s: %s", r.Reason, r.Message)
-				}
-			},
+		attack{holder: controlPlane, entry: "order", name: "A17 an older release after the machine lost its state", want: "below-floor",
+			prepare: func(t *testing.T) { v.lose(t, third, "") },
+			do: func(t *testing.T) string {
+				return string(v.give(t, v.offer(t, release(4, third)), false, 20*time.Second).Reason)
+			}},
+		attack{holder: controlPlane, entry: "order", name: "A17 an older release after the machine lost its state and the copy of its floor", want: "waits for its floor",
+			prepare: func(t *testing.T) { v.lose(t, third, "/nix/var/nix/gcroots/nixfleet/floor.json") },
 			do: func(t *testing.T) string {
 				v.ordered(v.offer(t, release(4, third)), false, 20*time.Second)
 				v.liar.await(t, "the agent says that it waits", func() bool { return strings.Contains(v.liar.seen.Waiting, "floor") })
@@ -76,6 +75,17 @@ func TestAgentAttacks(t *testing.T) {
 			}},
 	)
 	play(t, s, rows)
+}
+
+// lose takes the agent's state away, and one more file. It returns when the agent
+// that comes next is at work: it refuses what no signer signed.
+func (v *victim) lose(t *testing.T, path, more string) {
+	t.Helper()
+	v.sh(t, "systemctl stop nixfleet-agent; rm -f /var/lib/nixfleet/agent/journal.json* "+more+"; systemctl start nixfleet-agent")
+	forged := v.bundle(v.fleet, v.header(v.fleet, 8), []fleet.Entry{v.entry(path)}, "mallory")
+	if r := v.give(t, v.offer(t, forged), false, 20*time.Second); r.Reason != fleet.ReasonUnknownKey {
+		t.Fatalf("after the loss an order ended %s: %s", r.Reason, r.Message)
+	}
 }
 
 // lies are releases that nobody signed for this machine, or that are too old.
