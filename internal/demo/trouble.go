@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -107,18 +108,12 @@ func (t *trouble) slow(ctx context.Context) error {
 // strike starts the fault that belongs to a line of progress.
 func (t *trouble) strike(ctx context.Context, line string) {
 	words := strings.Fields(line)
-	has := func(w string) bool {
-		for _, x := range words {
-			if x == w {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(w string) bool { return slices.Contains(words, w) }
 	switch {
 	case has(string(t.killed)) && has(string(fleet.AssignApplying)):
 		t.once(0, func() error { return t.killAgent(ctx) })
-	case has(fmt.Sprint(t.batch)) && has(string(fleet.AssignOffered)):
+	// What is offered may be fetched before anyone looks.
+	case has(fmt.Sprint(t.batch)) && (has(string(fleet.AssignOffered)) || has(string(fleet.AssignFetching))):
 		t.once(1, func() error {
 			t.more("  the control plane is killed with -9, and starts again")
 			return t.RestartControlPlane(ctx)
