@@ -50,7 +50,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := key.Fits(cfg.BaseURL, cfg.CAPem); err != nil {
+	if err = key.Fits(cfg.BaseURL, cfg.CAPem); err != nil {
 		return nil, err
 	}
 	conf := cfg.TLS.Clone()

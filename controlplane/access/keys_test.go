@@ -136,10 +136,11 @@ func TestRevoke_LeavesAnAdminOfTheWholeFleet(t *testing.T) {
 	_, err := k.Revoke(t.Context(), root, root.KeyID)
 	refused(t, "revoke the last", err, fleet.Conflict)
 	second := callerWith(t, k, created(t, k, root, api.KeyRequest{Owner: "alice", Role: fleet.RoleAdmin}))
-	if _, err := k.Revoke(t.Context(), root, root.KeyID); err != nil {
+	if _, err = k.Revoke(t.Context(), root, root.KeyID); err != nil {
 		t.Error(err)
 	}
-	if has, err := k.HasAdmin(t.Context()); err != nil || !has {
+	has, err := k.HasAdmin(t.Context())
+	if err != nil || !has {
 		t.Errorf("there is an admin: %t, %v", has, err)
 	}
 	_, err = k.Revoke(t.Context(), second, second.KeyID)

@@ -40,8 +40,8 @@ func TestWhile_EndsWithTheKey(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer func() {
-					if err := s.Close(); err != nil {
-						t.Error(err)
+					if cerr := s.Close(); cerr != nil {
+						t.Error(cerr)
 					}
 				}()
 				k := NewKeys(s, nil)

@@ -159,7 +159,7 @@ func pack(ctx context.Context, m Manifest, paths []string, to io.Writer) error {
 			return err
 		}
 		_, err = io.Copy(w, in)
-		if err := errors.Join(err, in.Close()); err != nil {
+		if err = errors.Join(err, in.Close()); err != nil {
 			return err
 		}
 	}

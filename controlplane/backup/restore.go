@@ -50,7 +50,7 @@ func Restore(ctx context.Context, file string, t Target) (Manifest, error) {
 		return Manifest{}, fleet.Errorf(fleet.NotFound, "open backup: %w", err)
 	}
 	defer in.Close()
-	if err := os.MkdirAll(t.StateDir, 0o700); err != nil {
+	if err = os.MkdirAll(t.StateDir, 0o700); err != nil {
 		return Manifest{}, fleet.Errorf(fleet.Unavailable, "make state directory: %w", err)
 	}
 	// Beside the database, so that a link can put it in its place.

@@ -76,14 +76,17 @@ func (k *Keeper) load(ctx context.Context) error {
 			return fmt.Errorf("read root version %d: %w", root.Version, err)
 		}
 		c.Root, c.Digests.Root = &pinned, root.Digest
-		if d, ok, err := r.CurrentDocument(ctx, store.Revocations); err != nil {
+		d, ok, err := r.CurrentDocument(ctx, store.Revocations)
+		if err != nil {
 			return err
-		} else if v, digest, err := trust.ParseRevocations(d.Envelope, pinned); ok && err == nil {
+		}
+		if v, digest, unfit := trust.ParseRevocations(d.Envelope, pinned); ok && unfit == nil {
 			c.Revocations, c.Digests.Revocations = &v, digest
 		}
-		if d, ok, err := r.CurrentDocument(ctx, store.Timestamp); err != nil {
+		if d, ok, err = r.CurrentDocument(ctx, store.Timestamp); err != nil {
 			return err
-		} else if v, err := trust.ParseTimestamp(d.Envelope, pinned); ok && err == nil {
+		}
+		if v, unfit := trust.ParseTimestamp(d.Envelope, pinned); ok && unfit == nil {
 			c.Timestamp, c.Digests.Timestamp = &v, d.Digest
 		}
 		g, err = readGrants(ctx, r, pinned, k.loop.Clock.UnixMilli())

@@ -143,8 +143,8 @@ func (r *Registrar) acceptShown(ctx context.Context, c store.Shown) error {
 	if !kept {
 		err = r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
 			m, _ := p.Machine(c.Machine)
-			if err := CheckContact(m); err != nil {
-				return err
+			if refused := CheckContact(m); refused != nil {
+				return refused
 			}
 			return p.Tx.AddShown(ctx, c, p.Now)
 		})
@@ -166,18 +166,18 @@ func (r *Registrar) acceptShown(ctx context.Context, c store.Shown) error {
 // The evidence key, where the request names one, is that of the row; a machine that
 // has none yet gets it.
 func (r *Registrar) Renew(ctx context.Context, shown Certificate, keys Keys, issue Issue) (der []byte, err error) {
-	if err := r.TakeEvidence(ctx, shown, keys.Evidence); err != nil {
+	if err = r.TakeEvidence(ctx, shown, keys.Evidence); err != nil {
 		return nil, err
 	}
 	key := keys.Certificate
-	err = r.loop.Store.Write(ctx, func(tx *store.Tx) error {
+	err = r.loop.Store.Write(ctx, func(tx *store.Tx) (err error) {
 		now := r.loop.Clock.UnixMilli()
 		m, err := tx.Machine(ctx, shown.Machine)
 		if err != nil {
 			return err
 		}
 		for _, c := range []Certificate{shown, {Key: key}} {
-			if err := countsFor(m, c); err != nil {
+			if err = countsFor(m, c); err != nil {
 				return err
 			}
 		}

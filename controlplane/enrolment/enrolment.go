@@ -126,7 +126,7 @@ func mayHaveToken(c access.Caller, m fleet.Machine, replace bool) error {
 // for a token that is unknown or expired, Conflict for one that another key used
 // (E08), and for a key that was a machine's before.
 func (r *Registrar) RedeemToken(ctx context.Context, token string, keys Keys, issue Issue) (der []byte, machine fleet.MachineID, err error) {
-	err = r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
+	err = r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) (err error) {
 		row, ok, err := p.Tx.Token(ctx, fleet.SHA256([]byte(token)))
 		switch {
 		case err != nil:

@@ -142,7 +142,7 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	for _, line := range broken {
 		found = append(found, Finding{"error", "database", line, "stop the control plane and put a backup of the database and its keys in place of these files"})
 	}
-	if _, err := i.loop.Store.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
+	if _, err = i.loop.Store.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
 		found = append(found, Finding{"error", "audit", err.Error(), "someone wrote to the database by hand; compare with the checkpoints that operators keep"})
 	} else if err != nil {
 		return nil, err

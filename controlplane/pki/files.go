@@ -114,21 +114,21 @@ func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
 // loadAuthority reads a CA, or makes it.
 func loadAuthority(file, name string, now time.Time) (Authority, error) {
 	cert, key, err := readPair(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		a, err := NewAuthority(name, now)
-		if err != nil {
-			return Authority{}, err
-		}
-		b, err := encodePair(a.Cert, a.Key)
-		if err != nil {
-			return Authority{}, err
-		}
-		if err := create(file, b); err != nil {
-			return Authority{}, err
-		}
-		cert, key, err = readPair(file) // another process may have been first
+	if !errors.Is(err, fs.ErrNotExist) {
 		return Authority{Cert: cert, Key: key}, err
 	}
+	a, err := NewAuthority(name, now)
+	if err != nil {
+		return Authority{}, err
+	}
+	b, err := encodePair(a.Cert, a.Key)
+	if err != nil {
+		return Authority{}, err
+	}
+	if err = create(file, b); err != nil {
+		return Authority{}, err
+	}
+	cert, key, err = readPair(file) // another process may have been first
 	return Authority{Cert: cert, Key: key}, err
 }
 
@@ -137,7 +137,7 @@ func loadSecret(file string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		b = make([]byte, 32)
 		_, _ = rand.Read(b) // it never fails
-		if err := create(file, b); err != nil {
+		if err = create(file, b); err != nil {
 			return nil, err
 		}
 		b, err = readPrivate(file)

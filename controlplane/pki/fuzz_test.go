@@ -41,8 +41,8 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, der []byte, name string) {
 		signed, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
 		if err == nil {
-			if r, err := pki.ParseRequest(signed); (err == nil) != fleet.MachineID(name).Valid() || err == nil && string(r.Machine) != name {
-				t.Fatalf("a request for %q is %+v, %v", name, r, err)
+			if r, refused := pki.ParseRequest(signed); (refused == nil) != fleet.MachineID(name).Valid() || refused == nil && string(r.Machine) != name {
+				t.Fatalf("a request for %q is %+v, %v", name, r, refused)
 			}
 		}
 		r, err := pki.ParseRequest(der)

@@ -110,7 +110,7 @@ func ParseRequest(der []byte) (Request, error) {
 	if err != nil {
 		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: %w", err)
 	}
-	if err := csr.CheckSignature(); err != nil {
+	if err = csr.CheckSignature(); err != nil {
 		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request is not signed by its own key: %w", err)
 	}
 	m := fleet.MachineID(csr.Subject.CommonName)

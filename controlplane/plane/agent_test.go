@@ -222,17 +222,17 @@ func TestRedeemToken_OneKeyOneMachineOneDay(t *testing.T) {
 		rest(25 * time.Hour)
 		_, _, err = w.plane().Enrolment.RedeemToken(ctx, late, enrolment.Keys{Certificate: keyB}, issue)
 		wantCode(t, err, fleet.Unauthenticated)
-		if err := accept("01", keyA); err != nil {
+		if err = accept("01", keyA); err != nil {
 			t.Fatalf("a token that expired ended the certificate: %v", err)
 		}
 		replace := must[string](t)(token(true))
-		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, replace, enrolment.Keys{Certificate: keyB}, issue); err != nil {
+		if _, _, err = w.plane().Enrolment.RedeemToken(ctx, replace, enrolment.Keys{Certificate: keyB}, issue); err != nil {
 			t.Fatal(err)
 		}
 		wantCode(t, accept("01", keyA), fleet.Forbidden)
 		w.restart()
 		wantCode(t, accept("01", keyA), fleet.Forbidden)
-		if err := accept("02", keyB); err != nil {
+		if err = accept("02", keyB); err != nil {
 			t.Fatal(err)
 		}
 		must[fleet.Machine](t)(w.plane().SetLifecycle(ctx, alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))

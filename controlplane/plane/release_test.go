@@ -114,7 +114,7 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		wantCode(t, err, fleet.Refused)
 		must[api.Document](t)(w.plane().Documents.PutRoot(ctx, alice, api.Document{Envelope: w.rootDocument(2, w.root)}))
 		for version := range uint64(3) {
-			_, err := w.plane().Documents.RootVersion(ctx, version)
+			_, err = w.plane().Documents.RootVersion(ctx, version)
 			if (version == 0) != (err != nil) {
 				t.Errorf("root version %d: %v", version, err)
 			}
@@ -142,7 +142,7 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		listed := enrolment.Certificate{Machine: "web-02", Serial: "0a", Key: fleet.SHA256([]byte("key"))}
 		wantCode(t, w.plane().Enrolment.Accept(ctx, listed), fleet.Forbidden)
 		listed.Serial = "0b"
-		if err := w.plane().Enrolment.Accept(ctx, listed); err != nil {
+		if err = w.plane().Enrolment.Accept(ctx, listed); err != nil {
 			t.Errorf("a certificate that is not listed: %v", err)
 		}
 		tok := must[api.Token](t)(w.plane().Enrolment.CreateToken(ctx, alice, "web-03", api.TokenRequest{}, api.CAHash(nil)))
@@ -150,7 +150,7 @@ func TestTrustDocuments_OnlyMoveForwardAndReachTheAgents(t *testing.T) {
 		issue := func(fleet.MachineID) (string, []byte, int64, error) {
 			return serial, []byte(serial), time.Now().Add(time.Hour).UnixMilli(), nil
 		}
-		if _, _, err := w.plane().Enrolment.RedeemToken(ctx, tok.Token, enrolment.Keys{Certificate: listed.Key}, issue); err != nil {
+		if _, _, err = w.plane().Enrolment.RedeemToken(ctx, tok.Token, enrolment.Keys{Certificate: listed.Key}, issue); err != nil {
 			t.Fatal(err)
 		}
 		serial = "0c"
@@ -189,7 +189,7 @@ func TestKeys_EndWhenTheyAreToldTo(t *testing.T) {
 		_, err = boot("a secret of some length")
 		wantCode(t, err, fleet.Unauthenticated)
 		w.restart()
-		if err := w.plane().Keys.SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
+		if err = w.plane().Keys.SetBootstrapSecret(ctx, "a secret of some length"); err != nil {
 			t.Fatal(err)
 		}
 		_, err = boot("a secret of some length")

@@ -35,11 +35,11 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 	if checked.Header.Sequence > math.MaxInt64 {
 		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
 	}
-	if err := mayTouchEach(c, p.loop.Inventory.Machine, machinesOf(checked)); err != nil {
+	if err = mayTouchEach(c, p.loop.Inventory.Machine, machinesOf(checked)); err != nil {
 		return fleet.Release{}, err
 	}
 	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
-	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+	err = p.loop.Store.Write(ctx, func(tx *store.Tx) (err error) {
 		have, err := tx.Release(ctx, checked.Digest)
 		if err == nil {
 			release = have
@@ -143,7 +143,7 @@ func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet
 	if err != nil {
 		return gone, err
 	}
-	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) (err error) {
 		r, err := pass.Tx.Release(ctx, digest)
 		if err != nil {
 			return err

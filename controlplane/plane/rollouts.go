@@ -30,25 +30,10 @@ func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.Rollo
 		return api.RolloutDetail{}, err
 	}
 	if in.DryRun {
-		s, plan, err := p.plan(ctx, c, in.Spec, release)
-		if err != nil {
-			return api.RolloutDetail{}, err
-		}
-		claims, err := p.loop.Store.Claims(ctx)
-		if err != nil {
-			return api.RolloutDetail{}, err
-		}
-		if err := loop.CheckClaims(s, claims); err != nil {
-			return api.RolloutDetail{}, err
-		}
-		s.Rollout.ID = ""
-		for i := range s.Batches {
-			s.Batches[i].Rollout = ""
-		}
-		return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
+		return p.dryRun(ctx, c, in.Spec, release)
 	}
 	var out api.RolloutDetail
-	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) (err error) {
 		s, plan, err := p.plan(ctx, c, in.Spec, release)
 		if err != nil {
 			return err
@@ -60,6 +45,26 @@ func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.Rollo
 		return nil
 	})
 	return out, err
+}
+
+// dryRun returns what a creation would do, without an ID.
+func (p *Plane) dryRun(ctx context.Context, c access.Caller, spec fleet.RolloutSpec, release *trust.Release) (api.RolloutDetail, error) {
+	s, plan, err := p.plan(ctx, c, spec, release)
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	claims, err := p.loop.Store.Claims(ctx)
+	if err != nil {
+		return api.RolloutDetail{}, err
+	}
+	if err := loop.CheckClaims(s, claims); err != nil {
+		return api.RolloutDetail{}, err
+	}
+	s.Rollout.ID = ""
+	for i := range s.Batches {
+		s.Batches[i].Rollout = ""
+	}
+	return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
 }
 
 // plan judges a request as it is now. The dry run and the creation use it.
@@ -144,7 +149,7 @@ func (p *Plane) Rollouts(ctx context.Context, c access.Caller, f fleet.RolloutFi
 	}
 	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
 		parts := map[fleet.RolloutID]part{}
-		out, err = paging.Keep(page, store.RolloutOf, func(v fleet.Rollout) (bool, error) {
+		out, err = paging.Keep(page, store.RolloutOf, func(v fleet.Rollout) (_ bool, err error) {
 			seen, err := p.readPart(ctx, r, c, v.ID)
 			if fleet.ErrorCode(err) == fleet.Forbidden {
 				return false, nil
@@ -165,7 +170,8 @@ func (p *Plane) Rollout(ctx context.Context, c access.Caller, id fleet.RolloutID
 	var d api.RolloutDetail
 	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if c.Limited() {
-			s, err := p.readState(ctx, r, c, id)
+			var s rollout.State
+			s, err = p.readState(ctx, r, c, id)
 			d.Rollout, d.Batches = s.Rollout, s.Batches
 			return err
 		}
@@ -200,11 +206,11 @@ func (p *Plane) readState(ctx context.Context, r store.Reader, c access.Caller, 
 
 // Assignments returns a rollout's machines by id, to a limited key its own.
 func (p *Plane) Assignments(ctx context.Context, c access.Caller, id fleet.RolloutID, f fleet.AssignmentFilter, page fleet.PageRequest) (out api.Page[fleet.Assignment], err error) {
-	err = p.loop.Store.Read(ctx, func(r store.Reader) error {
-		if _, err := r.Rollout(ctx, id); err != nil {
+	err = p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+		if _, err = r.Rollout(ctx, id); err != nil {
 			return unseen(c, id, err)
 		}
-		if _, err := p.readPart(ctx, r, c, id); err != nil {
+		if _, err = p.readPart(ctx, r, c, id); err != nil {
 			return err
 		}
 		read := func(page fleet.PageRequest) (api.Page[fleet.Assignment], error) {

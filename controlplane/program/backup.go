@@ -93,7 +93,8 @@ func (p *program) backup(ctx context.Context, s backup.Source, database, dest st
 		return r, fleet.Errorf(fleet.Invalid, "%w", err)
 	}
 	folder := ""
-	if info, err := os.Stat(r.File); err == nil && info.IsDir() {
+	info, err := os.Stat(r.File)
+	if err == nil && info.IsDir() {
 		folder = r.File
 		r.File = filepath.Join(folder, backupStem+s.Now.UTC().Format(backupTime)+backupSuffix)
 	} else if keep > 0 {

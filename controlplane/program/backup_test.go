@@ -56,7 +56,8 @@ func TestBackup_MakesTheSameControlPlaneElsewhere(t *testing.T) {
 		t.Fatalf("restore: code %d, %s", code, stderr)
 	}
 	stop = p.up()
-	if again, err := os.ReadFile(filepath.Join(p.dir, "ca.pem")); err != nil || string(again) != string(ca) {
+	again, err := os.ReadFile(filepath.Join(p.dir, "ca.pem"))
+	if err != nil || string(again) != string(ca) {
 		t.Errorf("the CA is another one: %v", err)
 	}
 	page, err := p.client(key).Machines(t.Context(), fleet.MachineFilter{}, fleet.PageRequest{})

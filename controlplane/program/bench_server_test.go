@@ -207,7 +207,7 @@ func newPlayers(t *testing.T, n int) *players {
 			t.Fatal(err)
 		}
 		addr := l.Addr().String()
-		if err := l.Close(); err != nil {
+		if err = l.Close(); err != nil {
 			t.Fatal(err)
 		}
 		r, w, err := os.Pipe() // its end is the generators' end

@@ -35,7 +35,7 @@ func (p *program) doctorCommand() *cobra.Command {
 				return err
 			}
 			if accept {
-				if err := acceptRestored(c.Context(), conf); err != nil {
+				if err = acceptRestored(c.Context(), conf); err != nil {
 					return err
 				}
 			}

@@ -134,7 +134,7 @@ func TestRun_ExchangesTheBootstrapSecretAndKeepsTheKey(t *testing.T) {
 	}
 
 	stop = p.up()
-	if _, err := p.client(key.Secret).Whoami(t.Context()); err != nil {
+	if _, err = p.client(key.Secret).Whoami(t.Context()); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
 	_, err = p.client("").BootstrapKey(t.Context(), api.BootstrapRequest{Secret: strings.TrimSpace(string(secret)), Owner: "eve"})

@@ -74,7 +74,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	if err != nil {
 		return err
 	}
-	if err := armBootstrap(ctx, p, conf.Bootstrap.SecretFile, log); err != nil {
+	if err = armBootstrap(ctx, p, conf.Bootstrap.SecretFile, log); err != nil {
 		return errors.Join(err, p.Close())
 	}
 	srv, err := server.New(server.Options{Plane: p, Identity: identity, Log: log})
@@ -86,11 +86,11 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		// It outlives ctx: calls that finish may need it.
-		if err := p.Run(context.WithoutCancel(ctx)); err != nil {
-			cancel(fmt.Errorf("run the engine: %w", err))
+		if cause := p.Run(context.WithoutCancel(ctx)); cause != nil {
+			cancel(fmt.Errorf("run the engine: %w", cause))
 		}
 	})
-	if err := pinRoot(ctx, p, conf.Trust.RootFile, log); err != nil {
+	if err = pinRoot(ctx, p, conf.Trust.RootFile, log); err != nil {
 		err = errors.Join(err, p.Close())
 		wg.Wait()
 		return err

@@ -80,7 +80,7 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 			s.pause(r.Context()) // else it would connect as fast as connections are closed
 			s.conns.thin(c.Machine)
 		}
-		if err := s.budgets.call(c.Machine, name, r.ContentLength, s.clock.Now()); err != nil {
+		if err = s.budgets.call(c.Machine, name, r.ContentLength, s.clock.Now()); err != nil {
 			s.pause(r.Context())
 			s.answer(w, rec, nil, err)
 			return
@@ -149,10 +149,10 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Cer
 	if err != nil {
 		return nil, err
 	}
-	if err := own(m, ci.Machine); err != nil {
+	if err = own(m, ci.Machine); err != nil {
 		return nil, err
 	}
-	if err := s.takeEvidence(r.Context(), c, ci.EvidenceKey); err != nil {
+	if err = s.takeEvidence(r.Context(), c, ci.EvidenceKey); err != nil {
 		return nil, err
 	}
 	rec := recordOf(r.Context())
@@ -269,7 +269,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certi
 	if err != nil {
 		return nil, err
 	}
-	if err := own(c.Machine, req.Machine); err != nil {
+	if err = own(c.Machine, req.Machine); err != nil {
 		return nil, err
 	}
 	der, err := s.plane.Enrolment.Renew(r.Context(), c, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence}, s.issuer(req))

@@ -311,7 +311,7 @@ func TestRenew_ThatBeganBeforeReplaceEndsWithIt(t *testing.T) {
 	next := must[api.Certificate](t)(w.machine(nil, nil).Enroll(t.Context(), api.EnrollRequest{Token: tok.Token, CSR: csr(t, "web-01", key)}))
 	_, _ = rest.Write(renewal[10:])
 	_ = rest.Close()
-	if err := <-answer; err == nil {
+	if err = <-answer; err == nil {
 		t.Error("the renewal was answered")
 	}
 	_, err = w.machine(cert.Certificate, stolen).Renew(t.Context(), api.RenewRequest{CSR: csr(t, "web-01", stolen)})

@@ -236,7 +236,7 @@ func TestConns_TellMachinesByTheirCertificate(t *testing.T) {
 			begin := now()
 			client := tls.Client(near, &tls.Config{InsecureSkipVerify: true, Certificates: tt.certs}) // what is tested is the other end
 			rest(5 * time.Second)
-			if _, err := client.Write([]byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
+			if _, err = client.Write([]byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
 			buf := make([]byte, 4096)
@@ -246,7 +246,6 @@ func TestConns_TellMachinesByTheirCertificate(t *testing.T) {
 			if lived := now().Sub(begin); lived != tt.lives {
 				t.Errorf("%s: the connection lived for %s, want %s", tt.name, lived, tt.lives)
 			}
-			err = nil
 			_ = near.Close()
 		}
 	})

@@ -137,7 +137,7 @@ func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([
 			return nil, b.err(err)
 		}
 		if field != "reports" {
-			if err := b.value(&ignored{}); err != nil {
+			if err = b.value(&ignored{}); err != nil {
 				return nil, err
 			}
 			continue

@@ -158,12 +158,13 @@ func TestOperators_RefuseKeysThatEnded(t *testing.T) {
 	next := must[api.NewKey](t)(admin.RotateKey(t.Context(), key.ID))
 	_, err = rotated.Whoami(t.Context())
 	wantCode(t, "the old secret of a rotated key", err, fleet.Unauthenticated)
-	if got, err := w.operator(next.Secret).Whoami(t.Context()); err != nil || got.ID != key.ID {
+	got, err := w.operator(next.Secret).Whoami(t.Context())
+	if err != nil || got.ID != key.ID {
 		t.Errorf("the new secret: got %+v, %v", got, err)
 	}
 
 	brief := must[api.NewKey](t)(admin.CreateKey(t.Context(), api.KeyRequest{Owner: "brief", Role: fleet.RoleReadonly, ExpiresAt: w.now().Add(time.Hour).UnixMilli()}))
-	if _, err := w.operator(brief.Secret).Whoami(t.Context()); err != nil {
+	if _, err = w.operator(brief.Secret).Whoami(t.Context()); err != nil {
 		t.Error(err)
 	}
 	w.advance(2 * time.Hour)

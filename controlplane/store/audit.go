@@ -82,8 +82,8 @@ func (r Reader) auditBounds(ctx context.Context, f fleet.AuditFilter, after int6
 		return 0, 0, err
 	}
 	if f.Since > 0 {
-		seq, _, err := first(ctx, r.q, column[int64], `SELECT seq FROM audit WHERE at < $1 ORDER BY at DESC LIMIT 1`, f.Since-back)
-		if err != nil {
+		var seq int64
+		if seq, _, err = first(ctx, r.q, column[int64], `SELECT seq FROM audit WHERE at < $1 ORDER BY at DESC LIMIT 1`, f.Since-back); err != nil {
 			return 0, 0, err
 		}
 		after = max(after, seq)

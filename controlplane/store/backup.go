@@ -55,10 +55,10 @@ func (r Reader) Integrity(ctx context.Context) ([]string, error) {
 	if len(found) == 1 && found[0] == "ok" {
 		found = nil
 	}
-	orphans, err := list(ctx, r.q, func(r row) (string, error) {
+	orphans, err := list(ctx, r.q, func(r row) (_ string, err error) {
 		var table, parent string
 		var id, key any
-		err := r.Scan(&table, &id, &parent, &key)
+		err = r.Scan(&table, &id, &parent, &key)
 		return fmt.Sprintf("a row of %s refers to a row of %s that is not there", table, parent), err
 	}, `PRAGMA foreign_key_check`)
 	if err != nil {

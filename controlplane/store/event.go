@@ -33,7 +33,7 @@ func (r Reader) Events(ctx context.Context, after int64, f fleet.EventFilter, li
 func scanEvent(r row) (e api.Event, err error) {
 	var body string
 	var id, at int64
-	if err := r.Scan(&id, &at, &body); err != nil {
+	if err = r.Scan(&id, &at, &body); err != nil {
 		return e, err
 	}
 	err = parse(jsonColumn{body, &e})

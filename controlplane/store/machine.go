@@ -64,7 +64,7 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	var operator, claimed, checks, entry string
 	var contact int64
 	var rest fleet.Desired
-	if err := r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
+	if err = r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
 		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &contact,
 		&rest.Digest, &rest.StorePath, &rest.Rollout, &entry); err != nil {

@@ -87,8 +87,8 @@ func TestMigrate_RenamesWhatTheVersionBeforeWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range rows {
-		m, err := s.Machine(t.Context(), a.Machine)
-		if err != nil {
+		var m fleet.Machine
+		if m, err = s.Machine(t.Context(), a.Machine); err != nil {
 			t.Fatal(err)
 		}
 		got[a.Machine] = [3]string{string(a.State) + " " + string(a.Outcome) + " " + string(a.Reason), string(m.Health), string(m.State)}

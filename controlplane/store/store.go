@@ -77,10 +77,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, o Options) (err error) {
 	if o.ReadOnly {
-		if _, err := os.Stat(o.Path); errors.Is(err, fs.ErrNotExist) {
+		if _, err = os.Stat(o.Path); errors.Is(err, fs.ErrNotExist) {
 			return fleet.Errorf(fleet.NotFound, "there is no such file")
 		}
-	} else if err := s.openWriter(ctx, o.Path); err != nil {
+	} else if err = s.openWriter(ctx, o.Path); err != nil {
 		return err
 	}
 	if s.reads, err = sql.Open("sqlite", dsn(o.Path, "query_only(1)")); err != nil {
@@ -90,7 +90,7 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
 	s.Reader = Reader{q: s.reads}
-	if err := s.reads.PingContext(ctx); err != nil || o.ReadOnly {
+	if err = s.reads.PingContext(ctx); err != nil || o.ReadOnly {
 		return err
 	}
 	head, err := s.AuditHead(ctx)
@@ -107,14 +107,14 @@ func (s *Store) openWriter(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
+	if err = errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
 		return err
 	}
 	if s.writes, err = sql.Open("sqlite", dsn(path)); err != nil {
 		return err
 	}
 	s.writes.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.writes); err != nil {
+	if err = migrate(ctx, s.writes); err != nil {
 		return err
 	}
 	conn, err := s.writes.Conn(ctx)

@@ -208,7 +208,7 @@ func TestOpen_RefusesAFileInUseANewerSchemaAndAMissingFileToRead(t *testing.T) {
 		t.Fatalf("a second reader is refused: %v", err)
 	}
 	wantCode(t, look.Write(t.Context(), func(*Tx) error { return nil }), fleet.Unavailable)
-	if err := errors.Join(look.Close(), s.Close()); err != nil {
+	if err = errors.Join(look.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, s.Write(t.Context(), func(*Tx) error { return nil }), fleet.Unavailable)
@@ -336,7 +336,7 @@ func TestReports_AreKeptOnceAndAppliedOnce(t *testing.T) {
 		t.Fatalf("inbox %+v %v", waiting, err)
 	}
 	write(t, s, func(tx *Tx) error { return tx.MarkApplied(ctx, waiting[0].Seq) })
-	if err := s.Write(ctx, func(tx *Tx) error { return tx.MarkApplied(ctx, waiting[0].Seq) }); err == nil {
+	if err = s.Write(ctx, func(tx *Tx) error { return tx.MarkApplied(ctx, waiting[0].Seq) }); err == nil {
 		t.Fatal("a report was applied twice")
 	}
 	write(t, s, func(tx *Tx) error { return tx.DeleteReportsBefore(ctx, 1000) })
@@ -417,7 +417,7 @@ func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	}
 	rest1, err1 := s.LastHealthyIn(ctx, "r1")
 	rest2, err2 := s.LastHealthyIn(ctx, "r2")
-	if err := errors.Join(err1, err2); err != nil || len(rest1) != 0 || !slices.Equal(rest2, []fleet.MachineID{"web-01"}) {
+	if err = errors.Join(err1, err2); err != nil || len(rest1) != 0 || !slices.Equal(rest2, []fleet.MachineID{"web-01"}) {
 		t.Fatalf("machines that rest on r1: %v, on r2: %v (%v)", rest1, rest2, err)
 	}
 	users, err := s.ReleaseUsers(ctx, digestA)

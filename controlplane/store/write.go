@@ -123,7 +123,7 @@ type writer struct {
 
 // transact returns the head of the audit trail that it has committed.
 func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHead, err error) {
-	if _, err := w.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err = w.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return head, fmt.Errorf("begin transaction: %w", err)
 	}
 	defer func() {
@@ -136,14 +136,14 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 		if !j.taken.CompareAndSwap(false, true) {
 			continue
 		}
-		if err := w.runSaved(ctx, j); err != nil {
+		if err = w.runSaved(ctx, j); err != nil {
 			return head, err
 		}
 	}
 	if head, err = (Reader{q: w}).AuditHead(ctx); err != nil {
 		return head, err
 	}
-	if _, err := w.ExecContext(ctx, "COMMIT"); err != nil {
+	if _, err = w.ExecContext(ctx, "COMMIT"); err != nil {
 		return head, fmt.Errorf("commit transaction: %w", err)
 	}
 	return head, nil

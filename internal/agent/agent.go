@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
+	if err = os.MkdirAll(cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
 	k, err := load(cfg, nix.RootsDir)
@@ -143,7 +143,7 @@ func withRoot(cfg config.Agent, j states.Journal) (states.Journal, error) {
 
 // lockState prevents two agents from using one state directory.
 func lockState(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err = os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)

@@ -244,11 +244,11 @@ func (s *site) serve() (key, cert []byte) {
 	s.ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(s.ca))
-	issue := func(c *x509.Certificate) (*ecdsa.PrivateKey, []byte) {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	issue := func(c *x509.Certificate) (k *ecdsa.PrivateKey, d []byte) {
+		k, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		check(t, err)
 		c.NotBefore, c.NotAfter, c.SerialNumber = ca.NotBefore, ca.NotAfter, big.NewInt(time.Now().UnixNano())
-		d, err := x509.CreateCertificate(rand.Reader, c, ca, k.Public(), caKey)
+		d, err = x509.CreateCertificate(rand.Reader, c, ca, k.Public(), caKey)
 		check(t, err)
 		return k, d
 	}

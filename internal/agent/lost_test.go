@@ -177,9 +177,9 @@ func TestLoad_NeverLowersTheFloor(t *testing.T) {
 		h.Policy.RevertWindowMs = trusttest.Day
 		releases = append(releases, with.Release(h, trusttest.Entry("web-01", []string{"a", "b"}[n%2]))) // many have the same system
 	}
-	dir := t.TempDir()
+	parent := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(dir, "")
+		dir, err := os.MkdirTemp(parent, "")
 		if err != nil {
 			t.Fatal(err)
 		}

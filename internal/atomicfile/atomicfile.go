@@ -51,7 +51,7 @@ func Publish(temp, name string) error {
 	if err == nil {
 		err = os.Link(temp, name) // unlike a rename, it replaces nothing
 	}
-	if err := errors.Join(err, os.Remove(temp)); err != nil {
+	if err = errors.Join(err, os.Remove(temp)); err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
 	return syncFolder(name)

@@ -231,7 +231,7 @@ func TestTrustDocuments_NeverGoBelowWhatWasSeen(t *testing.T) {
 	delete(p.documents, "revocations") // lost: the next one revokes all the same
 	u.mustRun(command.ExitError, "trust", "timestamp", "--sign-key", "keys/timestamp.sec")
 	revoke(command.ExitDone, "--again")
-	if list, digest, err = trust.ParseRevocations(p.documents["revocations"], f.Root); err != nil || list.Version != 3 || len(list.Releases) != 1 || list.MinSequence["main"] != 5 || list.Certificates[0] != "0a" {
+	if list, _, err = trust.ParseRevocations(p.documents["revocations"], f.Root); err != nil || list.Version != 3 || len(list.Releases) != 1 || list.MinSequence["main"] != 5 || list.Certificates[0] != "0a" {
 		t.Errorf("after a loss: %+v, %v", list, err)
 	}
 	p.documents["revocations"] = kept

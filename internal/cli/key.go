@@ -53,7 +53,7 @@ The key is bound to this control plane, as nixfleet key create --help explains.`
 			if err != nil {
 				return err
 			}
-			if err := s.mayHaveSecret(); err != nil {
+			if err = s.mayHaveSecret(); err != nil {
 				return err
 			}
 			s.Key = ""

@@ -21,7 +21,6 @@ import (
 type work struct {
 	*app
 	o     createOptions
-	root  fleet.Root       // by which older releases count
 	spent map[string]int64 // by step, milliseconds
 }
 

@@ -164,7 +164,7 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		return err
 	}
 	if flake := o.nixFlake(); o.from == "" && flake.Local() {
-		if err := refuseSecretKeys(ctx, flake); err != nil {
+		if err = refuseSecretKeys(ctx, flake); err != nil {
 			return err
 		}
 	}

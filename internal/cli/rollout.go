@@ -88,7 +88,7 @@ func (a *app) createRollout(ctx context.Context, o createRolloutOptions) error {
 	}
 	spec.Release = r.Digest
 	spec = spec.Defaults()
-	if err := spec.Validate(); err != nil {
+	if err = spec.Validate(); err != nil {
 		return command.Exit(command.ExitUsage, err)
 	}
 	out, err := c.CreateRollout(ctx, api.RolloutRequest{Spec: spec, DryRun: o.dryRun})

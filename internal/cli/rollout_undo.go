@@ -65,7 +65,7 @@ func (a *app) undoRollout(ctx context.Context, argv []string, o undoOptions) err
 		return err
 	}
 	o.createOptions = filled
-	if err := o.needsRoot("rollout undo"); err != nil {
+	if err = o.needsRoot("rollout undo"); err != nil {
 		return err
 	}
 	signers, err := a.signers(ctx, o.createOptions)
@@ -102,7 +102,7 @@ func (a *app) undoRollout(ctx context.Context, argv []string, o undoOptions) err
 			undoText(w, out)
 		})
 	}
-	if err := a.mayUndo(out, o.yes); err != nil {
+	if err = a.mayUndo(out, o.yes); err != nil {
 		return err
 	}
 	o.name = cmp.Or(o.name, "undo of "+string(id))

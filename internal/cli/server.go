@@ -68,7 +68,7 @@ func (a *app) findServer() (server, error) {
 		return server{}, fleet.Errorf(fleet.Invalid, "control plane %q: want a URL that begins with https://", s.URL)
 	}
 	same := s.URL == c.Server
-	if err := a.findKey(&s, c, saved, same); err != nil {
+	if err = a.findKey(&s, c, saved, same); err != nil {
 		return server{}, err
 	}
 	file = ""

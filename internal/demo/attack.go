@@ -32,7 +32,7 @@ func (s *story) attack(ctx context.Context, name string, r Made) error {
 		return err
 	}
 	e, err := s.runRollout(ctx, name+", tampered with, all at once", r, fleet.RolloutFailed, "--strategy", "all-at-once", "--max-failures", "100%")
-	if err := errors.Join(err, restore()); err != nil {
+	if err = errors.Join(err, restore()); err != nil {
 		return err
 	}
 	for _, a := range e.Assignments {
@@ -62,7 +62,7 @@ func (s *Scene) takeOver(ctx context.Context, rewrite func(string, []byte) []byt
 	}
 	// The control plane knows the agents' keys and the proxy has none of them: with
 	// its CA in clientCaFile the control plane compares no keys.
-	if err := s.moveAgents(ctx, behindPort, fmt.Sprintf("clientCaFile = %q\n", s.cpFile("agent-ca.key.pem"))); err != nil {
+	if err = s.moveAgents(ctx, behindPort, fmt.Sprintf("clientCaFile = %q\n", s.cpFile("agent-ca.key.pem"))); err != nil {
 		return nil, err
 	}
 	l, err := s.TB.ListenHub(ctx, "tcp", fmt.Sprintf(":%d", agentsPort))

@@ -89,7 +89,7 @@ var programs = [...]string{"nixfleet", "nixfleet-agent", "nixfleet-control-plane
 // removed.
 func Run(ctx context.Context, c Config) (res Result, err error) {
 	for _, p := range programs {
-		if _, err := os.Stat(filepath.Join(c.Bin, p)); err != nil {
+		if _, err = os.Stat(filepath.Join(c.Bin, p)); err != nil {
 			return Result{}, fleet.Errorf(fleet.NotFound, "the program %s is not in %s, beside this one", p, c.Bin).WithHint("make build builds it")
 		}
 	}

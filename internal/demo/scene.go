@@ -175,7 +175,7 @@ func (s *Scene) writeFlake(ctx context.Context) error {
 	project := fmt.Sprintf("flake = %q\nroot = %q\n[cache]\nurl = %q\npublicKeys = [%q]\npush = %q\nsignKey = %q\n[release]\nconfirmWindow = \"8s\"\n",
 		"path:"+dir, filepath.Join(s.Dir, "trust", "root.json"), s.cacheURL(), s.cache.PublicKey(), s.cache.Store(), s.cache.SecretKeyFile())
 	programs := filepath.Join(s.Dir, "programs")
-	if err := os.MkdirAll(programs, 0o755); err != nil {
+	if err = os.MkdirAll(programs, 0o755); err != nil {
 		return fmt.Errorf("write flake: %w", err)
 	}
 	text = bytes.ReplaceAll(text, []byte("@programs@"), []byte(programs))
@@ -215,7 +215,7 @@ func copyFile(from, to string, mode os.FileMode, tail string) error {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	_, err = io.Copy(out, io.MultiReader(in, strings.NewReader(tail)))
-	if err := errors.Join(err, out.Close()); err != nil {
+	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	return nil

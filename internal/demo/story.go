@@ -28,17 +28,17 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.rollout(ctx, "release 1, in stages of 1, 50% and 100%", one, "--batches", "1,50%,100%", "--soak", "300ms"); err != nil {
+	if err = s.rollout(ctx, "release 1, in stages of 1, 50% and 100%", one, "--batches", "1,50%,100%", "--soak", "300ms"); err != nil {
 		return err
 	}
-	if err := s.badCanary(ctx); err != nil {
+	if err = s.badCanary(ctx); err != nil {
 		return err
 	}
 	two, err := s.troubled(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.specials(ctx); err != nil {
+	if err = s.specials(ctx); err != nil {
 		return err
 	}
 	four, err := s.release(ctx, "release 4", s.Systems("4", nil))
@@ -188,7 +188,7 @@ func (s *story) badCanary(ctx context.Context) error {
 		}
 	}
 	s.more("the other machines were not touched")
-	if err := s.compare(ctx); err != nil {
+	if err = s.compare(ctx); err != nil {
 		return err
 	}
 	_, err = s.Nixfleet(ctx, nil, "rollout", "cancel", string(e.ID), "--reason", "the service dies")

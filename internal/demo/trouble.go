@@ -32,17 +32,17 @@ func (s *story) troubled(ctx context.Context) (Made, error) {
 	s.say("%s", name)
 	var d api.RolloutDetail
 	words := append([]string{"rollout", "create", "--release", string(two.Digest), "--name", name, "--batches", "1,50%,100%"}, timing...)
-	if _, err := s.Nixfleet(ctx, &d, words...); err != nil {
+	if _, err = s.Nixfleet(ctx, &d, words...); err != nil {
 		return two, err
 	}
 	if d.Plan == nil || len(d.Plan.Batches) != 3 {
 		return two, fmt.Errorf("rollout %q has no plan of three batches", name)
 	}
 	t := &trouble{story: s, killed: d.Plan.Batches[1][0], unplugged: d.Plan.Batches[2][0], batch: 3}
-	if err := t.slow(ctx); err != nil {
+	if err = t.slow(ctx); err != nil {
 		return two, err
 	}
-	if err := s.pauseAndResume(ctx, d.ID); err != nil {
+	if err = s.pauseAndResume(ctx, d.ID); err != nil {
 		return two, err
 	}
 	// Machines of a batch fetch their systems while the batch before is at work.
@@ -52,7 +52,7 @@ func (s *story) troubled(ctx context.Context) (Made, error) {
 		Line: func(line string) { t.strike(ctx, line) },
 	})
 	t.wait.Wait()
-	if err := errors.Join(append(t.errs, err)...); err != nil {
+	if err = errors.Join(append(t.errs, err)...); err != nil {
 		return two, err
 	}
 	if t.strikes != 3 {
@@ -257,7 +257,7 @@ func (s *story) forge(ctx context.Context) error {
 	if bytes.Equal(forged, b) {
 		return errors.New("the copy of the database does not hold the reason of the cancelled rollout")
 	}
-	if err := os.WriteFile(db, forged, 0o600); err != nil {
+	if err = os.WriteFile(db, forged, 0o600); err != nil {
 		return fmt.Errorf("forge database: %w", err)
 	}
 	res, err := proc.Run(ctx, proc.Cmd{Path: program, Args: []string{"doctor", "--config", config}})

@@ -35,6 +35,14 @@ func newCache(t *testing.T, sign bool) cacheFixture {
 	t.Helper()
 	testbed.RequireNix(t)
 	dir := t.TempDir()
+	run := func(name string, args ...string) string {
+		t.Helper()
+		res, err := proc.Run(t.Context(), proc.Cmd{Path: name, Args: args})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(res.Stdout))
+	}
 	pub, sec, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -44,14 +52,6 @@ func newCache(t *testing.T, sign bool) cacheFixture {
 	writeFile(t, keyFile, "test-1:"+enc(sec))
 	content := filepath.Join(dir, "content")
 	writeFile(t, content, "content of "+dir)
-	run := func(name string, args ...string) string {
-		t.Helper()
-		res, err := proc.Run(t.Context(), proc.Cmd{Path: name, Args: args})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(res.Stdout))
-	}
 	path := run("nix-store", "--add-fixed", "sha256", content)
 	// A content-addressed path needs no signature: make one that does.
 	path = run("nix-build", "--no-out-link", "-E", `derivation { name = "fetched"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${`+path+`} > $out" ]; }`)

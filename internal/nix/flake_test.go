@@ -240,7 +240,7 @@ func TestPush_SignsEveryPathOfAClosureIntoACache(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "a & b+c=d%41#e?f")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err = os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	key := filepath.Join(dir, "key")
@@ -248,14 +248,14 @@ func TestPush_SignsEveryPathOfAClosureIntoACache(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	push := Push{To: "file://" + cache, SecretKeyFile: key}
 	for range 2 { // the second finds it all there
-		if err := push.Run(t.Context(), []fleet.StorePath{system}, func(string) {}); err != nil {
+		if err = push.Run(t.Context(), []fleet.StorePath{system}, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, p := range closure {
 		hash, _, _ := strings.Cut(p.Path.Base(), "-")
-		info, err := os.ReadFile(filepath.Join(cache, hash+".narinfo"))
-		if err != nil {
+		var info []byte
+		if info, err = os.ReadFile(filepath.Join(cache, hash+".narinfo")); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(string(info), "Sig: push-1:") || !strings.Contains(string(info), "Compression: zstd") || !strings.Contains(string(info), string(p.NarHash)) {
@@ -264,7 +264,7 @@ func TestPush_SignsEveryPathOfAClosureIntoACache(t *testing.T) {
 	}
 	// What was signed is what machines accept by the public key, and by no other.
 	fetch := Fetch{Path: system, Stall: 5 * time.Second, Caches: []fleet.Cache{{URL: "file://" + cache, PublicKeys: []string{"push-1:" + base64.StdEncoding.EncodeToString(pub)}}}}
-	if err := fetch.Run(t.Context()); err != nil {
+	if err = fetch.Run(t.Context()); err != nil {
 		t.Errorf("fetch what was pushed: %v", err)
 	}
 	err = Push{To: "file:///proc/nowhere", SecretKeyFile: key}.Run(t.Context(), []fleet.StorePath{system}, func(string) {})

@@ -44,7 +44,7 @@ func (f Fetch) replace(ctx context.Context, e fleet.Entry, d difference) (bool, 
 			return false, nil
 		}
 	}
-	if _, err := discard(ctx, loose); err != nil {
+	if _, err = discard(ctx, loose); err != nil {
 		return false, err
 	}
 	s, err := f.newScratch()

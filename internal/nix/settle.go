@@ -34,7 +34,7 @@ const (
 // one of the caches' keys. It may be another's, who fetched from the same caches.
 func (f Fetch) Settle(ctx context.Context, e fleet.Entry, since time.Time, final bool) (unknown int, err error) {
 	if final {
-		if _, err := f.dropRoots(); err != nil {
+		if _, err = f.dropRoots(); err != nil {
 			return 0, err
 		}
 	}
@@ -43,7 +43,7 @@ func (f Fetch) Settle(ctx context.Context, e fleet.Entry, since time.Time, final
 	if err != nil || len(have) == 0 {
 		return 0, err
 	}
-	if err := f.rehash(ctx, have, since); err != nil {
+	if err = f.rehash(ctx, have, since); err != nil {
 		return 0, err
 	}
 	asking, stop := context.WithTimeout(ctx, listLimit)
@@ -56,7 +56,7 @@ func (f Fetch) Settle(ctx context.Context, e fleet.Entry, since time.Time, final
 		if !final {
 			return len(have), nil
 		}
-		_, err := discard(ctx, paths(have))
+		_, err = discard(ctx, paths(have))
 		return len(have), err
 	}
 	bad := compare(have, signed).wrong()
@@ -80,7 +80,8 @@ func (f Fetch) brought(ctx context.Context, since time.Time) ([]fleet.ClosurePat
 		if !p.Valid() {
 			continue
 		}
-		at, err := changedAt(string(p))
+		var at time.Time
+		at, err = changedAt(string(p))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look for what was fetched: %w", err)
 		}
@@ -97,8 +98,8 @@ func (f Fetch) brought(ctx context.Context, since time.Time) ([]fleet.ClosurePat
 	for _, derivations := range []bool{false, true} {
 		of := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return strings.HasSuffix(n, ".drv") != derivations })
 		for portion := range slices.Chunk(of, maxPaths) {
-			some, err := f.signedByUs(ctx, portion, derivations)
-			if err != nil {
+			var some []string
+			if some, err = f.signedByUs(ctx, portion, derivations); err != nil {
 				return nil, err
 			}
 			from = append(from, some...)

@@ -44,8 +44,8 @@ func (f Flake) SearchSource(ctx context.Context, pattern string) (dir string, fo
 		return "", nil, err
 	}
 	if s.dir == "" {
-		m, err := f.metadata(ctx)
-		if err != nil {
+		var m metadata
+		if m, err = f.metadata(ctx); err != nil {
 			return "", nil, err
 		}
 		s.dir = m.Path
@@ -94,7 +94,8 @@ func (f Flake) source() (source, error) {
 	if err != nil {
 		return source{}, fleet.Errorf(fleet.Invalid, "flake %s: %w", f.Ref, err)
 	}
-	if target, err := filepath.EvalSymlinks(dir); err == nil { // else Nix says what is wrong
+	target, err := filepath.EvalSymlinks(dir)
+	if err == nil { // else Nix says what is wrong
 		dir = target
 	}
 	values, err := url.ParseQuery(query)
@@ -188,7 +189,8 @@ func (s source) searchAll(ctx context.Context, pattern string) ([]Match, error) 
 		case !d.Type().IsRegular():
 			return nil
 		}
-		if info, err := d.Info(); err != nil || info.Size() > maxSearched {
+		info, err := d.Info()
+		if err != nil || info.Size() > maxSearched {
 			return nil
 		}
 		text, err := os.ReadFile(file)

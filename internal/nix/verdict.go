@@ -32,7 +32,8 @@ func (f Fetch) CheckFetched(ctx context.Context, e fleet.Entry, since time.Time)
 	}
 	var forged error
 	if len(d.deviating) > 0 {
-		replaced, err := f.replace(ctx, e, d)
+		var replaced bool
+		replaced, err = f.replace(ctx, e, d)
 		switch {
 		case errors.Is(err, errForged):
 			forged = err

@@ -101,7 +101,7 @@ func (s inAgent) Name() string {
 func (s inAgent) Public() ed25519.PublicKey { return s.public }
 
 func (s inAgent) Sign(ctx context.Context, message []byte) (sig []byte, err error) {
-	err = ask(ctx, s.socket, func(c agent.ExtendedAgent) error {
+	err = ask(ctx, s.socket, func(c agent.ExtendedAgent) (err error) {
 		got, err := c.Sign(s.key, message)
 		if err != nil {
 			return err

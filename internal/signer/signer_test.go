@@ -59,32 +59,32 @@ func TestAgent_SignsTheBytesThemselves(t *testing.T) {
 	}
 	keys := []ed25519.PublicKey{alice}
 	for _, word := range []string{"alice@example.org", trust.KeyID(alice), ssh.FingerprintSHA256(wrapped)} {
-		s, err := Agent(t.Context(), socket, word)
-		if err != nil {
+		var s Signer
+		if s, err = Agent(t.Context(), socket, word); err != nil {
 			t.Fatalf("%s: %v", word, err)
 		}
-		e, err := Sign(t.Context(), envelope(), keys, s)
-		if err != nil {
+		var e trust.Envelope
+		if e, err = Sign(t.Context(), envelope(), keys, s); err != nil {
 			t.Fatalf("%s: %v", word, err)
 		}
-		if err := e.Verify(keys, 1); err != nil {
+		if err = e.Verify(keys, 1); err != nil {
 			t.Errorf("%s: %v", word, err)
 		}
 	}
-	if _, err := Agent(t.Context(), socket, "carol"); fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(fleet.ErrorHint(err), "bob@example.org") {
+	if _, err = Agent(t.Context(), socket, "carol"); fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(fleet.ErrorHint(err), "bob@example.org") {
 		t.Errorf("a key that it does not hold: %v (%s)", err, fleet.ErrorHint(err))
 	}
-	if _, err := Agent(t.Context(), "", "alice"); fleet.ErrorCode(err) != fleet.Invalid {
+	if _, err = Agent(t.Context(), "", "alice"); fleet.ErrorCode(err) != fleet.Invalid {
 		t.Errorf("no agent: %v", err)
 	}
-	if _, err := Agent(t.Context(), filepath.Join(t.TempDir(), "none"), "alice"); fleet.ErrorCode(err) != fleet.Unavailable {
+	if _, err = Agent(t.Context(), filepath.Join(t.TempDir(), "none"), "alice"); fleet.ErrorCode(err) != fleet.Unavailable {
 		t.Errorf("no socket: %v", err)
 	}
 	bob, err := Agent(t.Context(), socket, "bob@example.org")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Sign(t.Context(), envelope(), keys, bob); fleet.ErrorCode(err) != fleet.Refused {
+	if _, err = Sign(t.Context(), envelope(), keys, bob); fleet.ErrorCode(err) != fleet.Refused {
 		t.Errorf("a key without the role: %v", err)
 	}
 	parsed, err := ParseSSHKey(string(ssh.MarshalAuthorizedKey(wrapped)))
@@ -193,7 +193,7 @@ func TestCommand_IsVerifiedBeforeUse(t *testing.T) {
 			case tc.want == "" && err != nil:
 				t.Fatal(err)
 			case tc.want == "":
-				if err := e.Verify(keys, 1); err != nil {
+				if err = e.Verify(keys, 1); err != nil {
 					t.Error(err)
 				}
 			case err == nil || !strings.Contains(err.Error(), tc.want):

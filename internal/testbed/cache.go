@@ -30,7 +30,7 @@ func NewCache(dir, keyName string) (*Cache, error) {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
 	c := &Cache{dir: filepath.Join(dir, "cache"), secret: filepath.Join(dir, "secret-key")}
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+	if err = os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make cache: %w", err)
 	}
 	public, secret, err := ed25519.GenerateKey(rand.Reader)

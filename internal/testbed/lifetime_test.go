@@ -27,14 +27,14 @@ func TestDestroy_LeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tb.Create(ctx, testbed.Spec{Name: "a"}); err == nil {
+	if _, err = tb.Create(ctx, testbed.Spec{Name: "a"}); err == nil {
 		t.Error("a second host of the same name was made")
 	}
-	if _, err := tb.Create(ctx, testbed.Spec{Name: "../x"}); err == nil {
+	if _, err = tb.Create(ctx, testbed.Spec{Name: "../x"}); err == nil {
 		t.Error("a host with a path for a name was made")
 	}
 	pids := []int{a.PID(), b.PID()}
-	if err := b.Destroy(); err != nil {
+	if err = b.Destroy(); err != nil {
 		t.Error(err)
 	}
 	if hosts := tb.Hosts(); len(hosts) != 1 || hosts[0].Name() != "a" {

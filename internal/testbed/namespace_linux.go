@@ -32,7 +32,7 @@ func inNetwork(ns *os.File, f func() error) error {
 			return
 		}
 		defer own.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			runtime.UnlockOSThread()
 			errs <- fmt.Errorf("enter network: %w", err)
 			return

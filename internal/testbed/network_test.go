@@ -105,10 +105,11 @@ func TestNetwork_ReachesHubAndHostsAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if body, err := io.ReadAll(res.Body); err != nil || !strings.Contains(string(body), "sandbox = false") {
+	body, err := io.ReadAll(res.Body)
+	if err != nil || !strings.Contains(string(body), "sandbox = false") {
 		t.Errorf("body %q, error %v", body, err)
 	}
-	if _, err := tb.DialHub(ctx, "tcp", "nobody:80"); err == nil {
+	if _, err = tb.DialHub(ctx, "tcp", "nobody:80"); err == nil {
 		t.Error("a host that does not exist was dialled")
 	}
 	out, err := tb.Hub(ctx, proc.Cmd{Path: "ip", Args: []string{"-br", "addr", "show", "br0"}})

@@ -52,7 +52,7 @@ var nixWorks = sync.OnceValue(func() error {
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "probe")
-	if err := os.WriteFile(file, []byte(dir), 0o600); err != nil {
+	if err = os.WriteFile(file, []byte(dir), 0o600); err != nil {
 		return fmt.Errorf("try Nix: %w", err)
 	}
 	env := append(nixEnv(), "XDG_CACHE_HOME="+dir)

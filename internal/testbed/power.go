@@ -213,8 +213,11 @@ func (h *Host) ask(ctx context.Context, verb string) error {
 		boots = h.boots
 		return h.pid != 0 || h.power == nil, nil
 	})
-	for err == nil {
-		_, err := h.Exec(ctx, proc.Cmd{Path: "systemctl", Args: []string{verb}})
+	if err != nil {
+		return err
+	}
+	for {
+		_, err = h.Exec(ctx, proc.Cmd{Path: "systemctl", Args: []string{verb}})
 		h.mu.Lock()
 		changed, done := h.changed, err == nil || h.power == nil || h.pid == 0 || h.boots > boots
 		h.mu.Unlock()
@@ -228,7 +231,6 @@ func (h *Host) ask(ctx context.Context, verb string) error {
 			return fmt.Errorf("%s %s: %w (last: %v)", verb, h.name, context.Cause(ctx), err)
 		}
 	}
-	return err
 }
 
 // Reboot reboots the host properly and returns once its new PID 1 runs. Wait tells

@@ -129,17 +129,17 @@ func (tb *Testbed) claim(ctx context.Context, parent string) error {
 		return fmt.Errorf("open testbed folder: %w", err)
 	}
 	defer all.Close()
-	if err := syscall.Flock(int(all.Fd()), syscall.LOCK_EX); err != nil {
+	if err = syscall.Flock(int(all.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock testbed folder: %w", err)
 	}
-	if err := sweep(ctx, parent, tb.log); err != nil {
+	if err = sweep(ctx, parent, tb.log); err != nil {
 		return err
 	}
 	if tb.dir, err = os.MkdirTemp(parent, prefix); err != nil {
 		return fmt.Errorf("make testbed folder: %w", err)
 	}
 	tb.id = filepath.Base(tb.dir)
-	if err := os.Chmod(tb.dir, 0o755); err != nil {
+	if err = os.Chmod(tb.dir, 0o755); err != nil {
 		return fmt.Errorf("open up testbed folder: %w", err)
 	}
 	if tb.lock, err = lockFolder(tb.dir); err != nil {
@@ -249,7 +249,7 @@ func (tb *Testbed) start(ctx context.Context) error {
 	select {
 	case <-ready:
 	case <-tb.keeper.Done():
-		_, err := tb.keeper.Wait()
+		_, err = tb.keeper.Wait()
 		return fmt.Errorf("keeper ended: %w", err)
 	case <-ctx.Done():
 		return context.Cause(ctx)

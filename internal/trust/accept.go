@@ -53,7 +53,7 @@ func accept(s State, now int64, b Bundle) (Accepted, error) {
 	if h.Line != s.Line {
 		return Accepted{}, refuse(fleet.ReasonWrongLine, "a release of line %s, this machine is on %s", h.Line, s.Line)
 	}
-	if err := s.checkFresh(now, h, digest); err != nil {
+	if err = s.checkFresh(now, h, digest); err != nil {
 		return Accepted{}, err
 	}
 	e, err := s.openEntry(h, b)

@@ -63,7 +63,7 @@ func NewRelease(header fleet.Header, entries []fleet.Entry) (payload []byte, raw
 	for i := range sorted {
 		e := sorted[i]
 		e.Tags = slices.Compact(slices.Sorted(slices.Values(e.Tags)))
-		if err := e.Validate(); err != nil {
+		if err = e.Validate(); err != nil {
 			return nil, nil, err
 		}
 		if i > 0 && sorted[i-1].ID == e.ID {
@@ -77,7 +77,7 @@ func NewRelease(header fleet.Header, entries []fleet.Entry) (payload []byte, raw
 	if header.Caches == nil {
 		header.Caches = []fleet.Cache{}
 	}
-	if err := header.Validate(); err != nil {
+	if err = header.Validate(); err != nil {
 		return nil, nil, err
 	}
 	payload, err = encode(header, &fleet.Header{}, fleet.MaxHeaderBytes)

@@ -94,7 +94,7 @@ func TestVectors_AreWhatIsMadeToday(t *testing.T) {
 	}
 	got = append(got, '\n')
 	if *update {
-		if err := os.WriteFile(vectorsFile, got, 0o644); err != nil {
+		if err = os.WriteFile(vectorsFile, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestVectors_VerifyFromTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var v vectors
-	if err := json.Unmarshal(data, &v); err != nil {
+	if err = json.Unmarshal(data, &v); err != nil {
 		t.Fatal(err)
 	}
 	root, err := trust.PinRoot(v.Root)

@@ -142,7 +142,7 @@ func raise(t *testing.T, scenarios []scenario) []*machine {
 		machines[i] = &machine{stage: s, id: a.ID, host: scene.Host(a.ID), likes: scenarios[i%len(scenarios)]}
 		wg.Go(func() {
 			r, err := machines[i].lead(ctx, plain, nothing, point{})
-			if err := errors.Join(err, r.Stuck, r.Wrong); err != nil {
+			if err = errors.Join(err, r.Stuck, r.Wrong); err != nil {
 				t.Errorf("roll the first release out to %s: %v", a.ID, err)
 			}
 		})
@@ -206,7 +206,7 @@ func (b *bench) reference(m *machine, s scenario) result {
 	var both result
 	for i := range 2 {
 		r, err := m.run(b.Context(), s, nothing, point{})
-		if err := errors.Join(err, r.Stuck, r.Wrong); err != nil {
+		if err = errors.Join(err, r.Stuck, r.Wrong); err != nil {
 			b.Errorf("%s without a kill: %v\n%s", s, err, m.evidence(b.Context()))
 			return r
 		}

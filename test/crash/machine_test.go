@@ -203,7 +203,7 @@ func (m *machine) lead(ctx context.Context, target string, k kind, at point) (re
 	if err != nil {
 		return result{}, err
 	}
-	if err := m.forget(ctx, target); err != nil {
+	if err = m.forget(ctx, target); err != nil {
 		return result{}, err
 	}
 	s := &strike{kind: k, at: at, host: m.host, off: make(chan struct{}, 1), alive: map[point]bool{}}

@@ -40,17 +40,17 @@ func TestChaos_RolloutsSurviveKills(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Clean(context.Background()); err != nil {
-			t.Errorf("clean up: %v", err)
+		if cerr := s.Clean(context.Background()); cerr != nil {
+			t.Errorf("clean up: %v", cerr)
 		}
 	})
-	if err := s.Boot(ctx); err != nil {
+	if err = s.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
 	wrong, stuck := 0, 0
 	for i := range kills {
-		r, err := s.Release(ctx, fmt.Sprintf("release %d", i+1), s.Systems(strconv.Itoa(i+1), nil))
-		if err != nil {
+		var r demo.Made
+		if r, err = s.Release(ctx, fmt.Sprintf("release %d", i+1), s.Systems(strconv.Itoa(i+1), nil)); err != nil {
 			t.Fatal(err)
 		}
 		what := strike(t, s, random)
@@ -58,7 +58,7 @@ func TestChaos_RolloutsSurviveKills(t *testing.T) {
 			State fleet.RolloutState `json:"state"`
 			Why   string             `json:"why"`
 		}
-		if _, err := s.Nixfleet(ctx, &ended, "rollout", "create", "--release", string(r.Digest), "--strategy", "canary", "--wait", "--timeout", "90s", "--min-healthy", "300ms", "--healthy-deadline", "60s"); err != nil {
+		if _, err = s.Nixfleet(ctx, &ended, "rollout", "create", "--release", string(r.Digest), "--strategy", "canary", "--wait", "--timeout", "90s", "--min-healthy", "300ms", "--healthy-deadline", "60s"); err != nil {
 			stuck++
 			t.Errorf("kill %d: %v", i, err)
 		}
@@ -68,7 +68,7 @@ func TestChaos_RolloutsSurviveKills(t *testing.T) {
 			t.Errorf("kill %d (%s): rollout is %s: %s", i, told, ended.State, ended.Why)
 		}
 		s.Expect(r)
-		if err := s.Compare(ctx); err != nil {
+		if err = s.Compare(ctx); err != nil {
 			wrong++
 			t.Errorf("kill %d (%s): %v", i, told, err)
 		}

@@ -49,7 +49,7 @@ func leftovers(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	for _, p := range procs {
-		if b, err := os.ReadFile(p); err == nil {
+		if b, gone := os.ReadFile(p); gone == nil {
 			note(string(b))
 		}
 	}
@@ -217,7 +217,7 @@ func TestDemo_LeavesNothingAfterCtrlC(t *testing.T) {
 	case <-p.Done():
 	}
 	begin := time.Now()
-	if err := p.Signal(syscall.SIGINT); err != nil {
+	if err = p.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	res, err := p.Wait()

@@ -27,8 +27,8 @@ func TestFloor_ComesWithTheEnrolmentToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Clean(context.Background()); err != nil {
-			t.Errorf("clean up: %v", err)
+		if cerr := s.Clean(context.Background()); cerr != nil {
+			t.Errorf("clean up: %v", cerr)
 		}
 	})
 	made := map[string]demo.Made{}
@@ -37,11 +37,11 @@ func TestFloor_ComesWithTheEnrolmentToken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Boot(ctx); err != nil {
+	if err = s.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
 	want := trust.Mark{Line: "main", Sequence: 2, Digest: made["newest"].Digest}
-	err = s.Until(ctx, 20*time.Second, "web-01 has adopted its floor", func(ctx context.Context) error {
+	err = s.Until(ctx, 20*time.Second, "web-01 has adopted its floor", func(ctx context.Context) (err error) {
 		res, err := s.Host("web-01").Exec(ctx, proc.Cmd{Path: "/run/current-system/sw/bin/nixfleet-agent", Args: []string{"status", "--json"}})
 		if err != nil {
 			return err

@@ -21,11 +21,11 @@ func TestRolloutUndo_BringsMachinesToWhatTheyRanBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Clean(context.Background()); err != nil {
-			t.Errorf("clean up: %v", err)
+		if cerr := s.Clean(context.Background()); cerr != nil {
+			t.Errorf("clean up: %v", cerr)
 		}
 	})
-	if err := s.Boot(ctx); err != nil {
+	if err = s.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
 	made := map[string]demo.Made{}

@@ -195,8 +195,8 @@ func goFile(text string) []found {
 			}
 		case *ast.BasicLit:
 			if s, err := strconv.Unquote(n.Value); err == nil && n.Kind == token.STRING {
-				for i, l := range strings.Split(s, "\n") {
-					l, comment, _ := strings.Cut(l, " # ")
+				for i, whole := range strings.Split(s, "\n") {
+					l, comment, _ := strings.Cut(whole, " # ")
 					if n.Value[0] == '"' {
 						i = 0 // all on one line of the source
 					}

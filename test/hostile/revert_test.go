@@ -83,7 +83,7 @@ func TestAfterARevertTheFloorStaysAndTheReleaseMayBeTriedAgain(t *testing.T) {
 	if r := trust.Revert(st.Record(a, tt.Now).Activated(tt.Now).Became(a.Mark(), tt.Now), tt.Now, a.Digest); r == nil || r.Reason != fleet.ReasonRevertRepeated {
 		t.Errorf("reverted again: %v", r)
 	}
-	if _, refusal := trust.Accept(st, tt.Now+29*tt.Day, s.acme.Bundle(s.releases[5], "web-01")); refusal != nil {
+	if _, refusal = trust.Accept(st, tt.Now+29*tt.Day, s.acme.Bundle(s.releases[5], "web-01")); refusal != nil {
 		t.Errorf("the last good release: %v", refusal)
 	}
 	next := s.release(7, nil, nil)
@@ -108,7 +108,7 @@ func TestNextLineMovesAMachine(t *testing.T) {
 	}
 	st := s.state.Record(a, tt.Now).Activated(tt.Now)
 	st.Line = a.Line
-	if _, refusal := trust.Accept(st, tt.Now, s.offer(nil)); refusal == nil || refusal.Reason != "wrong-line" {
+	if _, refusal = trust.Accept(st, tt.Now, s.offer(nil)); refusal == nil || refusal.Reason != "wrong-line" {
 		t.Errorf("a release of the old line: got %v", refusal)
 	}
 	staged := s.release(2, func(h *fleet.Header) { h.Line = "staging" }, nil)

@@ -93,13 +93,13 @@ func (m *module) add(l listed, others types.Importer) error {
 	}
 	u := &unit{path: l.ImportPath, dir: filepath.ToSlash(rel), text: map[string][]byte{}}
 	for _, name := range l.GoFiles {
-		data, err := os.ReadFile(filepath.Join(l.Dir, name))
-		if err != nil {
+		var data []byte
+		if data, err = os.ReadFile(filepath.Join(l.Dir, name)); err != nil {
 			return err
 		}
 		name = u.dir + "/" + name
-		f, err := parser.ParseFile(m.fset, name, data, parser.SkipObjectResolution)
-		if err != nil {
+		var f *ast.File
+		if f, err = parser.ParseFile(m.fset, name, data, parser.SkipObjectResolution); err != nil {
 			return err
 		}
 		u.files, u.text[name] = append(u.files, f), data

@@ -108,7 +108,7 @@ func (o options) run(ctx context.Context, out, complain io.Writer) (result, erro
 	}
 	r := result{MutantsTotal: len(all), Equivalent: []equal{}, Seed: cmp.Or(o.seed, uint64(time.Now().Unix()))}
 	if o.attacks != "" {
-		if err := readAttacks(o.attacks, &r); err != nil {
+		if err = readAttacks(o.attacks, &r); err != nil {
 			return r, err
 		}
 	}

@@ -136,7 +136,7 @@ func hostile(ctx context.Context, program string, a attack, span time.Duration) 
 		return c, err
 	}
 	// 5 sets the highest memory (VmHWM) back to the present one (proc(5)).
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.pid), []byte("5"), 0); err != nil {
+	if err = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.pid), []byte("5"), 0); err != nil {
 		return c, err
 	}
 	before, err := s.cpu()

@@ -55,7 +55,7 @@ func start(ctx context.Context, program string) (*server, error) {
 	s.agents = addrs[1]
 	state, config := filepath.Join(dir, "state"), filepath.Join(dir, "control-plane.toml")
 	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = %q\nagents = %q\nmetrics = %q\n[tls]\nnames = [\"127.0.0.1\"]\n", state, addrs[0], addrs[1], addrs[2])
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	if err = os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := proc.Start(ctx, proc.Cmd{Path: program, Args: []string{"run", "--config", config}})
@@ -199,7 +199,7 @@ func (m *machine) post(ctx context.Context, c *tls.Conn, path string, body []byt
 		return 0, err
 	}
 	w := bufio.NewWriterSize(c, 32<<10)
-	if err := errors.Join(req.Write(w), w.Flush()); err != nil {
+	if err = errors.Join(req.Write(w), w.Flush()); err != nil {
 		return 0, err
 	}
 	res, err := http.ReadResponse(bufio.NewReader(c), req)
@@ -300,8 +300,8 @@ func handshakes(ctx context.Context, program string) (full, resumed float64, err
 				return 0, 0, err
 			}
 			for range batchCalls {
-				did, err := m.checkIn(ctx, kind.session)
-				if err != nil {
+				var did bool
+				if did, err = m.checkIn(ctx, kind.session); err != nil {
 					return 0, 0, err
 				}
 				if did != (kind.session != nil) {

@@ -99,19 +99,19 @@ func TestOutbox_KeepsOrderAcrossRestarts(t *testing.T) {
 	}
 	for i := range 12 {
 		for range 2 { // a repeat after a crash is not queued twice
-			if err := o.Put(report(i, fleet.ReportProgress)); err != nil {
+			if err = o.Put(report(i, fleet.ReportProgress)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := o.Sent("r0", "r3", "unknown"); err != nil {
+	if err = o.Sent("r0", "r3", "unknown"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
+	if err = os.WriteFile(filepath.Join(dir, "0000000000000005.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	torn := filepath.Join(dir, ".0000000000000013.json.42.tmp")
-	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
+	if err = os.WriteFile(torn, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if o, err = OpenOutbox(dir); err != nil {
@@ -138,7 +138,7 @@ func TestOutbox_IsBoundedAndKeepsOutcomes(t *testing.T) {
 	o.limit = 20
 	long := report(0, fleet.ReportOutcome)
 	long.Message = strings.Repeat("\xff\x00x", 1<<20)
-	if err := o.Put(long); err != nil {
+	if err = o.Put(long); err != nil {
 		t.Fatal(err)
 	}
 	for i := 1; i <= o.limit+3; i++ {
@@ -146,7 +146,7 @@ func TestOutbox_IsBoundedAndKeepsOutcomes(t *testing.T) {
 		if i%2 == 0 {
 			kind = fleet.ReportOutcome
 		}
-		if err := o.Put(report(i, kind)); err != nil {
+		if err = o.Put(report(i, kind)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -74,13 +74,13 @@ func (c FloorCopy) Read(root *fleet.Root) (Kept, bool, error) {
 	}
 	var s summed
 	var b bound
-	if err := json.Unmarshal(text, &s); err != nil {
+	if err = json.Unmarshal(text, &s); err != nil {
 		return Kept{}, false, fmt.Errorf("the second copy of the floor, %s, is damaged: %w", c.File, err)
 	}
 	if fleet.SHA256(s.Content) != s.Sum {
 		return Kept{}, false, fmt.Errorf("the second copy of the floor, %s, is damaged: its digest is another", c.File)
 	}
-	if err := json.Unmarshal(s.Content, &b); err != nil || b.Format != floorFormat {
+	if err = json.Unmarshal(s.Content, &b); err != nil || b.Format != floorFormat {
 		return Kept{}, false, fmt.Errorf("the second copy of the floor, %s, has the format %d: %w", c.File, b.Format, errors.Join(err, errors.ErrUnsupported))
 	}
 	mine, err := c.bind(Kept{}, root)

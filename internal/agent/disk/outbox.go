@@ -60,7 +60,7 @@ func OpenOutbox(dir string) (*Outbox, error) {
 		o.next = max(o.next, seq+1)
 		r, err := o.read(seq)
 		if err != nil { // it could not be sent
-			if err := o.setAside(seq, err.Error()); err != nil {
+			if err = o.setAside(seq, err.Error()); err != nil {
 				return nil, err
 			}
 			continue
@@ -127,7 +127,7 @@ func (o *Outbox) Put(r fleet.Report) error {
 		}
 	}
 	for len(o.items) >= o.limit {
-		if err := o.drop(); err != nil {
+		if err = o.drop(); err != nil {
 			return err
 		}
 	}
@@ -177,7 +177,7 @@ func (o *Outbox) Batch(n int) ([]fleet.Report, error) {
 			i++
 			continue
 		}
-		if err := o.setAside(q.seq, err.Error()); err != nil {
+		if err = o.setAside(q.seq, err.Error()); err != nil {
 			return nil, err
 		}
 		o.items = slices.Delete(slices.Clone(o.items), i, i+1)

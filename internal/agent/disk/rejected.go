@@ -86,7 +86,7 @@ func (r rejected) add(raw []byte, reason string) error {
 	if err != nil {
 		return fmt.Errorf("set report aside: %w", err)
 	}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+	if err = os.MkdirAll(r.dir, 0o700); err != nil {
 		return fmt.Errorf("set report aside: %w", err)
 	}
 	n, err := r.numbers()

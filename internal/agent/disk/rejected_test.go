@@ -21,14 +21,15 @@ func TestOutbox_SetsAsideWhatIsRejected(t *testing.T) {
 	}
 	for i := range maxRejected + 5 {
 		id := fmt.Sprint("r", i)
-		if err := o.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
+		if err = o.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
 			t.Fatal(err)
 		}
-		if err := o.Reject(map[string]string{id: "reason " + id, "another": "x"}); err != nil {
+		if err = o.Reject(map[string]string{id: "reason " + id, "another": "x"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := d.Rejected(); n != (SetAside{maxRejected, maxRejected + 5}) || err != nil || o.Len() != 0 {
+	n, err := d.Rejected()
+	if n != (SetAside{maxRejected, maxRejected + 5}) || err != nil || o.Len() != 0 {
 		t.Errorf("%+v, %v, %d queued", n, err, o.Len())
 	}
 	b, err := os.ReadFile((rejected{o.Rejected()}).file(maxRejected + 5))
@@ -48,17 +49,18 @@ func TestOutbox_SetsAsideWhatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"a", "b", "c"} {
-		if err := o.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
+		if err = o.Put(fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportProgress}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	spoil := func(seq uint64) {
-		if err := os.WriteFile(o.file(seq), []byte("{damaged"), 0o600); err != nil {
-			t.Fatal(err)
+		if werr := os.WriteFile(o.file(seq), []byte("{damaged"), 0o600); werr != nil {
+			t.Fatal(werr)
 		}
 	}
 	spoil(1)
-	if all, err := o.Batch(2); err != nil || len(all) != 2 || all[0].ID != "b" || all[1].ID != "c" {
+	all, err := o.Batch(2)
+	if err != nil || len(all) != 2 || all[0].ID != "b" || all[1].ID != "c" {
 		t.Errorf("%+v, %v", all, err)
 	}
 	spoil(2)

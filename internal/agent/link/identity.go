@@ -283,7 +283,7 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 		return fleet.Errorf(fleet.Refused, "the control plane sent a certificate that is no better than the present one: good from %s to %s",
 			next.NotBefore.UTC().Format(time.RFC3339), next.NotAfter.UTC().Format(time.RFC3339)).WithHint("are the clocks of this machine and of the control plane right?")
 	}
-	if err := i.writeCertificate(cert); err != nil {
+	if err = i.writeCertificate(cert); err != nil {
 		return err
 	}
 	i.mu.Lock()

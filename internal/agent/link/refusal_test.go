@@ -84,7 +84,7 @@ func TestReadKey_NamesWhatIsNoKey(t *testing.T) {
 	}
 	a := newAuthority(t)
 	id := &identity{cfg: a.config(t)}
-	if err := id.enroll(t.Context(), a.token("web-01")); err != nil {
+	if err = id.enroll(t.Context(), a.token("web-01")); err != nil {
 		t.Fatal(err)
 	}
 	client, err := id.client("1")
@@ -127,7 +127,7 @@ func TestClient_TrustsTheFileAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connected.Close()
-	if err := os.Remove(caFile(id.cfg)); err != nil {
+	if err = os.Remove(caFile(id.cfg)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = connected.Renew(t.Context(), api.RenewRequest{})

@@ -81,8 +81,8 @@ func (m *Machine) reach(ctx context.Context, name string) error {
 	}
 	if u.Scheme == "tcp" {
 		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", u.Host)
-		if err != nil {
+		var conn net.Conn
+		if conn, err = d.DialContext(ctx, "tcp", u.Host); err != nil {
 			return err
 		}
 		return conn.Close()

@@ -67,7 +67,7 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 	if err != nil {
 		return fetchFailed(err)
 	}
-	if err := nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
+	if err = nix.SetRoot(nix.RootsDir, root, e.StorePath); err != nil {
 		return states.Failed{Reason: fleet.ReasonDiskFull, Message: err.Error()}
 	}
 	// A root is made before its fetch begins, and stays when a fetch is interrupted.
@@ -82,7 +82,7 @@ func (m *Machine) fetchClosure(ctx context.Context, a trust.Accepted, root strin
 		if in := room(ctx, f, e.ClosureSize); in != nil {
 			return in
 		}
-		if err := f.Run(ctx); err != nil {
+		if err = f.Run(ctx); err != nil {
 			return fetchFailed(err)
 		}
 	}

@@ -113,7 +113,7 @@ func (m *Machine) learnGrants(ctx context.Context, j states.Journal, grants []fl
 // refusal reports a document that was refused outside an attempt.
 func (m *Machine) refusal(j states.Journal, d fleet.Digest, err error) {
 	m.log.Warn("a trust document is refused", "digest", d, "error", err)
-	if err := m.Outbox.Put(m.Seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
+	if err = m.Outbox.Put(m.Seen().Refusal(j, d, trust.ReasonOf(err), err.Error())); err != nil {
 		m.log.Warn("a report cannot be queued", "error", err)
 	}
 }

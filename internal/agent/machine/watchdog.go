@@ -30,7 +30,7 @@ func Watchdog(ctx context.Context, dir disk.Dir, log *slog.Logger) error {
 		return err
 	}
 	order.Fired, order.Tries = true, order.Tries+1
-	if err := file.Write(order); err != nil {
+	if err = file.Write(order); err != nil {
 		log.Error("the watchdog's state cannot be written", "error", err) // it rolls back nevertheless
 	}
 	log.Warn("the new system was not confirmed in time: rolling back", "system", order.Previous, "try", order.Tries)

@@ -122,7 +122,7 @@ func (h Host) ReadFile(name string, now time.Time) (File, error) {
 		return File{}, err
 	}
 	var r api.ReleaseRequest
-	if err := json.Unmarshal(b, &r); err != nil {
+	if err = json.Unmarshal(b, &r); err != nil {
 		return File{}, fleet.Errorf(fleet.Invalid, "%s is not a signed document: %w", name, err)
 	}
 	f := File{Entries: r.Entries}

@@ -163,7 +163,7 @@ func (h Host) revocations(ctx context.Context, c *api.Client, root fleet.Root) (
 	}
 	r, digest, err := trust.ParseRevocations(doc.Envelope, root)
 	if err == nil {
-		if err := at.Saw(root, fleet.TrustRoleRevoker, r.Version); err != nil {
+		if err = at.Saw(root, fleet.TrustRoleRevoker, r.Version); err != nil {
 			return all, "", false, err
 		}
 		return trust.MergeRevocations(all, r), digest, false, at.KeepRevocations(r)
@@ -226,7 +226,7 @@ func (h Host) revoke(ctx context.Context, o revocation) error {
 		return err
 	}
 	if unverified {
-		if err := h.takeOver(r, o); err != nil {
+		if err = h.takeOver(r, o); err != nil {
 			return err
 		}
 	}
@@ -234,7 +234,7 @@ func (h Host) revoke(ctx context.Context, o revocation) error {
 	if err != nil {
 		return err
 	}
-	if err := h.extend(ctx, c, o, &r); err != nil {
+	if err = h.extend(ctx, c, o, &r); err != nil {
 		return err
 	}
 	was, err := at.Version(root, fleet.TrustRoleRevoker)

@@ -122,7 +122,7 @@ func (h Host) sign(ctx context.Context, name, rootFile string, keys Keys, yes bo
 	if err != nil {
 		return err
 	}
-	if err := signer.Check(allowed, signers...); err != nil {
+	if err = signer.Check(allowed, signers...); err != nil {
 		return err
 	}
 	for _, line := range f.Describe(root) {

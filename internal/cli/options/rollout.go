@@ -64,7 +64,6 @@ func (o *Rollout) Register(f *pflag.FlagSet) {
 // Fill returns the spec that the options describe. An error is one of usage.
 func (o *Rollout) Fill() (fleet.RolloutSpec, error) {
 	s := o.spec
-	var err error
 	s.Strategy, s.OnFailure, s.Offline = fleet.Strategy(o.strategy), fleet.OnFailure(o.onFail), fleet.OfflinePolicy(o.offline)
 	if s.Strategy == "" && len(o.batches) > 0 {
 		s.Strategy = fleet.Staged
@@ -76,6 +75,7 @@ func (o *Rollout) Fill() (fleet.RolloutSpec, error) {
 		}
 		s.Batches = append(s.Batches, n)
 	}
+	var err error
 	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
 		return s, command.Exit(command.ExitUsage, err)
 	}
