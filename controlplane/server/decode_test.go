@@ -151,6 +151,11 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"no JSON", `reports`, fleet.Invalid, "request"},
 		{"nothing", ``, fleet.Invalid, "not whole"},
 		{"two values", `{"reports":[]}{}`, fleet.Invalid, "after"},
+		{"as many fields as may be", `{` + strings.TrimSuffix(strings.Repeat(`"x":0,`, maxFields), ",") + `}`, "", ""},
+		{"a field more", `{` + strings.Repeat(`"x":0,`, maxFields) + `"x":0}`, fleet.TooLarge, "more than 64 fields"},
+		{"a field without a name", `{"reports":[],7:0}`, fleet.Invalid, "request"},
+		{"a field without an end", `{"reports":[],"x":[}`, fleet.Invalid, "request"},
+		{"a list without an end", `{"reports":[` + own + `}`, fleet.Invalid, "request"},
 		{"none", `{}`, "", ""},
 		{"null", `{"reports":null}`, "", ""},
 	} {
