@@ -323,3 +323,18 @@ func TestFingerprints_FailIfTheyCannotBeRead(t *testing.T) {
 		t.Errorf("parameters without end: %v", err)
 	}
 }
+
+// How much a fetch needs is what Nix says, in the units that it has.
+func TestMissing_IsWhatNixSays(t *testing.T) {
+	newFlake(t, "")
+	for text, want := range map[string]int64{
+		"(0.00 MiB download, 1.50 MiB unpacked)": 3 << 19, "(1 B download, 2.0 KiB unpacked)": 2 << 10,
+		"(0.1 GiB download, 3.0 GiB unpacked)": 3 << 30, "(0.1 TiB download, 2.0 TiB unpacked)": 2 << 40,
+		"nothing to do": -1, "(0 download, 1.2.3 MiB unpacked)": -1,
+	} {
+		broken(t, "--dry-run", "echo '"+text+"' >&2; exit 0")
+		if got := (Fetch{Path: "/nix/store/00000000000000000000000000000000-a"}).Missing(t.Context()); got != want {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
+	}
+}
