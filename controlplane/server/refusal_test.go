@@ -182,7 +182,12 @@ func TestNewIdentity_RefusesFilesThatAreNone(t *testing.T) {
 			f.put("fullchain.pem", append(must[[]byte](t)(os.ReadFile(c.CertFile)), bad...))
 			return c
 		}, "tls.certFile"},
-		"no file of clients' CAs": {func(f *ownFiles) config.TLS { return config.TLS{ClientCAFile: f.dir + "/none"} }, "tls.clientCaFile"},
+		"no file of roots": {func(f *ownFiles) config.TLS {
+			c := f.write(signServer(t, time.Time{}, root), root)
+			c.CAFile = f.dir + "/none"
+			return c
+		}, "read tls.caFile"},
+		"no file of clients' CAs": {func(f *ownFiles) config.TLS { return config.TLS{ClientCAFile: f.dir + "/none"} }, "read tls.clientCaFile"},
 		"clients' CAs with one that is none": {func(f *ownFiles) config.TLS {
 			return config.TLS{ClientCAFile: f.put("ca.pem", slices.Concat(pemOf(root), bad))}
 		}, "tls.clientCaFile"},

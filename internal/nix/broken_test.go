@@ -212,6 +212,15 @@ func TestClosureOf_RefusesWhatIsNoClosure(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
+	system, _ := built(t)
+	broken(t, "--size", "exit 0")
+	if got, err := Closure(t.Context(), system); err == nil {
+		t.Errorf("a closure without sizes: %v", got)
+	}
+	broken(t, "--requisites", "exit 0")
+	if got, err := Closure(t.Context(), a); fleet.ErrorCode(err) != fleet.NotFound {
+		t.Errorf("a closure without paths: %v, %v", got, err)
+	}
 }
 
 // A flake is read as Nix prints it, or not at all.
