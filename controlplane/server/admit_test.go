@@ -48,3 +48,15 @@ func TestAdmit_RefusesWhatHasNoRow(t *testing.T) {
 		})
 	}
 }
+
+// Nor does it start with a row that nothing serves.
+func TestComplete_NamesTheRowWithoutAHandler(t *testing.T) {
+	o := &operators{Server: &Server{}, done: map[string]bool{}}
+	for _, op := range api.Operations {
+		o.done[op.ID] = op.ID != "revokeKey"
+	}
+	o.huma = humago.New(http.NewServeMux(), humaConfig())
+	if err := o.complete(); err == nil || !strings.Contains(err.Error(), "revokeKey has no handler") {
+		t.Errorf("got %v", err)
+	}
+}

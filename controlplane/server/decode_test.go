@@ -147,10 +147,17 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"another machine", `{"reports":[{"machine":"db-01"}]}`, fleet.Forbidden, "web-01"}, // E07
 		{"cut short", `{"reports":[` + own, fleet.Invalid, "not whole"},
 		{"no list", `{"reports":7}`, fleet.Invalid, "list"},
-		{"a list", `[]`, fleet.Invalid, "expected"},
+		{"a list", `[]`, fleet.Invalid, `expected "{"`},
 		{"no JSON", `reports`, fleet.Invalid, "request"},
 		{"nothing", ``, fleet.Invalid, "not whole"},
 		{"two values", `{"reports":[]}{}`, fleet.Invalid, "after"},
+		{"a value and what is none", `{"reports":[]}x`, fleet.Invalid, "request"},
+		{"as many fields as may be", `{` + strings.TrimSuffix(strings.Repeat(`"x":0,`, maxFields), ",") + `}`, "", ""},
+		{"a field more", `{` + strings.Repeat(`"x":0,`, maxFields) + `"x":0}`, fleet.TooLarge, "more than 64 fields"},
+		{"a field without a name", `{"reports":[],7:0}`, fleet.Invalid, "request"},
+		{"a field without an end", `{"reports":[],"x":[}`, fleet.Invalid, "request"},
+		{"a field without a bottom", `{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`, fleet.Invalid, "max depth"},
+		{"a list without an end", `{"reports":[` + own + `}`, fleet.Invalid, "request"},
 		{"none", `{}`, "", ""},
 		{"null", `{"reports":null}`, "", ""},
 	} {

@@ -84,3 +84,20 @@ func TestEvidenceKey_ComesOnceWithACheckIn(t *testing.T) {
 		t.Errorf("the row has %q, want %q", got.EvidenceKey, first)
 	}
 }
+
+// E07: a check-in for another machine brings no key, neither to it nor to the caller.
+func TestEvidenceKey_OfAnotherMachineIsNotTaken(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	m := w.enrolled(admin, "web-01")
+	w.enrolled(admin, "db-01")
+	ci := checkIn("db-01")
+	ci.EvidenceKey = evidenceKey(t)
+	_, err := m.CheckIn(t.Context(), ci)
+	wantCode(t, "a check-in for another machine", err, fleet.Forbidden)
+	for _, id := range []fleet.MachineID{"web-01", "db-01"} {
+		if got := must[fleet.Machine](t)(admin.Machine(t.Context(), id)); got.EvidenceKey != "" {
+			t.Errorf("%s has the evidence key %q", id, got.EvidenceKey)
+		}
+	}
+}

@@ -375,4 +375,6 @@ func TestListen_NamesThePortInUse(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "listen.operators") || fleet.ErrorHint(err) == "" {
 		t.Errorf("got %v, want it to name listen.operators, with a hint", err)
 	}
+	_, err = server.Listen(t.Context(), config.Listen{Operators: "127.0.0.1:0", Agents: "127.0.0.1:99999", Metrics: "127.0.0.1:0"})
+	wantCode(t, "no port", err, fleet.Invalid)
 }

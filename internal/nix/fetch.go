@@ -219,11 +219,11 @@ func (f Fetch) Missing(ctx context.Context) int64 {
 		return -1
 	}
 	n, err := strconv.ParseFloat(string(m[1]), 64)
-	unit := map[string]float64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[string(m[2])]
+	unit := map[string]float64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}[string(m[2])]
 	if err != nil || unit == 0 {
 		return -1
 	}
 	return int64(n * unit)
 }
 
-var unpacked = regexp.MustCompile(`([0-9.]+) ([KMG]iB) unpacked`)
+var unpacked = regexp.MustCompile(`([0-9.]+) ([KMGT]iB) unpacked`)

@@ -41,6 +41,7 @@ func TestSearchSource_FindsWhatNixWouldCopy(t *testing.T) {
 		}
 	}
 	git("init", "-q", "-b", "main")
+	put(t, filepath.Join(repo, ".git", "description"), "SECRET-0")
 	git("add", "flake.nix", "committed", "hosts")
 	git("commit", "-q", "-m", "one")
 	git("rm", "-q", "hosts/removed")

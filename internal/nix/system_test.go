@@ -86,7 +86,7 @@ func TestFingerprints_AreKernelInitrdParametersAndInhibitors(t *testing.T) {
 func TestSystemPlatform_IsOneThatNixFleetManages(t *testing.T) {
 	root := t.TempDir()
 	const system = fleet.StorePath("/nix/store/00000000000000000000000000000000-system")
-	if _, err := SystemPlatform(filepath.Join(root, string(system))); fleet.ErrorCode(err) != fleet.Invalid {
+	if _, err := SystemPlatform(filepath.Join(root, string(system))); fleet.ErrorCode(err) != fleet.Invalid || !strings.Contains(err.Error(), "is not a NixOS or nix-darwin system") {
 		t.Errorf("nothing there: %v", err)
 	}
 	if err := os.MkdirAll(root+string(system), 0o755); err != nil {
