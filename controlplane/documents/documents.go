@@ -28,6 +28,10 @@ type Current struct {
 	Revocations *fleet.Revocations
 	Timestamp   *fleet.Timestamp
 	Digests     fleet.DocumentDigests
+
+	// InForce is the newest revocation list, also one by keys that have lost the
+	// role since: what it revokes stays so until the new keys have signed a list.
+	InForce *fleet.Revocations
 }
 
 // Keeper keeps the trust documents.
@@ -36,7 +40,7 @@ type Keeper struct {
 
 	mu      sync.RWMutex
 	current Current
-	serials map[string]bool // of the certificates that the last revocations list
+	serials map[string]bool // of the certificates that the list in force revokes
 	grants  grants
 }
 
@@ -62,7 +66,8 @@ func (k *Keeper) Revoked(serial string) bool {
 }
 
 // load reads the current documents. One that the root's keys no longer vouch
-// for is not handed on.
+// for is not handed on. One that the keys of its time do not vouch for is damaged:
+// an error, never none.
 func (k *Keeper) load(ctx context.Context) error {
 	var c Current
 	var g grants
@@ -80,8 +85,13 @@ func (k *Keeper) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if v, digest, unfit := trust.ParseRevocations(d.Envelope, pinned); ok && unfit == nil {
-			c.Revocations, c.Digests.Revocations = &v, digest
+		if ok {
+			if c.InForce, err = inForce(ctx, r, d); err != nil {
+				return fmt.Errorf("read revocations version %d: %w", d.Version, err)
+			}
+			if v, digest, unfit := trust.ParseRevocations(d.Envelope, pinned); unfit == nil {
+				c.Revocations, c.Digests.Revocations = &v, digest
+			}
 		}
 		if d, ok, err = r.CurrentDocument(ctx, store.Timestamp); err != nil {
 			return err
@@ -98,13 +108,30 @@ func (k *Keeper) load(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.current, k.grants = c, g
-	if c.Revocations != nil {
+	if c.InForce != nil {
 		k.serials = map[string]bool{}
-		for _, s := range c.Revocations.Certificates {
+		for _, s := range c.InForce.Certificates {
 			k.serials[s] = true
 		}
 	}
 	return nil
+}
+
+// inForce reads a revocation list by the root document that it was taken under.
+func inForce(ctx context.Context, r store.Reader, d store.Document) (*fleet.Revocations, error) {
+	of, ok, err := r.RootVersion(ctx, d.RootVersion)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fleet.Errorf(fleet.Invalid, "there is no root version %d", d.RootVersion).WithHint("put a backup of the database in its place")
+	}
+	root, err := trust.PinRoot(of.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	v, _, err := trust.ParseRevocations(d.Envelope, root)
+	return &v, err
 }
 
 // Revocations returns the newest revocation list, also one by keys that have lost the

@@ -105,7 +105,7 @@ func (p *Plane) mayRollOut(r *trust.Release, now int64) error {
 		return epoch.ErrRestored()
 	case r.Header.Expires <= now:
 		return fleet.Errorf(fleet.Refused, "release %s has expired", r.Digest.Short()).WithHint("make it anew: nixfleet release create --from %s", r.Digest.Short())
-	case have.Revocations != nil && trust.Revoked(*have.Revocations, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
+	case have.InForce != nil && trust.Revoked(*have.InForce, trust.Mark{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest}):
 		return fleet.Errorf(fleet.Refused, "release %s is revoked", r.Digest.Short())
 	}
 	return nil

@@ -158,6 +158,12 @@ func (w *world) pin() {
 
 func (w *world) rootDocument(version uint64, signers ...trust.Signer) []byte {
 	w.tb.Helper()
+	return w.rootWith(version, nil, signers...)
+}
+
+// rootWith is a root document with a change.
+func (w *world) rootWith(version uint64, change func(*fleet.Root), signers ...trust.Signer) []byte {
+	w.tb.Helper()
 	root := fleet.Root{
 		FleetID: "acme", Version: version, Expires: time.Now().Add(365 * 24 * time.Hour).UnixMilli(),
 		Keys:  map[string]fleet.TrustKey{"r": w.root.PublicKey().Trust(), "s": w.release.PublicKey().Trust()},
@@ -165,6 +171,9 @@ func (w *world) rootDocument(version uint64, signers ...trust.Signer) []byte {
 	}
 	for role, key := range map[fleet.TrustRole]string{fleet.TrustRoleRoot: "r", fleet.TrustRoleRelease: "s", fleet.TrustRoleRevoker: "r", fleet.TrustRoleTimestamp: "r", fleet.TrustRoleOperator: "r"} {
 		root.Roles[role] = fleet.KeyQuota{Keys: []string{key}, Threshold: 1}
+	}
+	if change != nil {
+		change(&root)
 	}
 	return w.sign(fleet.TypeRoot, must[[]byte](w.tb)(trust.NewRoot(root)), signers...)
 }
