@@ -53,16 +53,26 @@ func TestDocuments_ThatAreInvalidAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text := []byte(strings.Replace(tc.text, tc.old, tc.new, 1))
 			var err error
+			var envelope []byte
 			switch tc.text {
 			case stamp:
-				_, err = trust.ParseTimestamp(f.Sign(fleet.TypeTimestamp, text, "acme-timestamp"), f.Root)
+				envelope = f.Sign(fleet.TypeTimestamp, text, "acme-timestamp")
+				_, err = trust.ParseTimestamp(envelope, f.Root)
 			case list:
-				_, _, err = trust.ParseRevocations(f.Sign(fleet.TypeRevocations, text, "acme-revoker"), f.Root)
+				envelope = f.Sign(fleet.TypeRevocations, text, "acme-revoker")
+				_, _, err = trust.ParseRevocations(envelope, f.Root)
 			case grant:
-				_, err = trust.ParseGrant(f.Sign(fleet.TypeGrant, text, "acme-operator"), f.Root)
+				envelope = f.Sign(fleet.TypeGrant, text, "acme-operator")
+				_, err = trust.ParseGrant(envelope, f.Root)
 			}
 			if trust.ReasonOf(err) != tc.want || (err == nil) != (tc.want == "") {
 				t.Errorf("got %v, want %q", err, tc.want)
+			}
+			if tc.want == fleet.ReasonWrongFleet {
+				tc.want = "" // a draft's fleet is judged with its signatures
+			}
+			if _, err = trust.ParseDraft(envelope); trust.ReasonOf(err) != tc.want || (err == nil) != (tc.want == "") {
+				t.Errorf("as a draft: %v, want %q", err, tc.want)
 			}
 		})
 	}

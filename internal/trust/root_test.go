@@ -33,17 +33,19 @@ func signRoot(t *testing.T, f *trusttest.Fleet, r fleet.Root, labels ...string) 
 func TestValidateRoot_NamesTheFirstFault(t *testing.T) {
 	f := trusttest.New(t, "acme", nil)
 	for want, edit := range map[string]func(*fleet.Root){
-		"fleet id":             func(r *fleet.Root) { r.FleetID = "a/b" },
-		"version":              func(r *fleet.Root) { r.Version = 0 },
-		"expires":              func(r *fleet.Root) { r.Expires = 0 },
-		"32 bytes":             func(r *fleet.Root) { r.Keys["x"] = fleet.TrustKey{Public: "AAAA"} },
-		"are the same":         func(r *fleet.Root) { r.Keys["x"] = trusttest.Key("acme-root").PublicKey().Trust() },
-		"not listed":           func(r *fleet.Root) { r.Roles["root"] = fleet.KeyQuota{Keys: []string{"x"}, Threshold: 1} },
-		"threshold of 0":       func(r *fleet.Root) { r.Roles["root"] = fleet.KeyQuota{Keys: r.Roles["root"].Keys} },
-		"threshold of 3":       func(r *fleet.Root) { r.Roles["release"] = fleet.KeyQuota{Keys: r.Roles["release"].Keys, Threshold: 3} },
-		"threshold of 1 and 0": func(r *fleet.Root) { r.Roles["timestamp"] = fleet.KeyQuota{Threshold: 1} },
-		"no role release":      func(r *fleet.Root) { delete(r.Roles, "release") },
-		"no role root":         func(r *fleet.Root) { delete(r.Roles, "root") },
+		"fleet id":              func(r *fleet.Root) { r.FleetID = "a/b" },
+		"version":               func(r *fleet.Root) { r.Version = 0 },
+		"Unix milliseconds":     func(r *fleet.Root) { r.Expires = 0 },
+		"expires must be later": func(r *fleet.Root) { r.SignedAt = r.Expires },
+		"later than signedAt":   func(r *fleet.Root) { r.SignedAt = -1 },
+		"32 bytes":              func(r *fleet.Root) { r.Keys["x"] = fleet.TrustKey{Public: "AAAA"} },
+		"are the same":          func(r *fleet.Root) { r.Keys["x"] = trusttest.Key("acme-root").PublicKey().Trust() },
+		"not listed":            func(r *fleet.Root) { r.Roles["root"] = fleet.KeyQuota{Keys: []string{"x"}, Threshold: 1} },
+		"threshold of 0":        func(r *fleet.Root) { r.Roles["root"] = fleet.KeyQuota{Keys: r.Roles["root"].Keys} },
+		"threshold of 3":        func(r *fleet.Root) { r.Roles["release"] = fleet.KeyQuota{Keys: r.Roles["release"].Keys, Threshold: 3} },
+		"threshold of 1 and 0":  func(r *fleet.Root) { r.Roles["timestamp"] = fleet.KeyQuota{Threshold: 1} },
+		"no role release":       func(r *fleet.Root) { delete(r.Roles, "release") },
+		"no role root":          func(r *fleet.Root) { delete(r.Roles, "root") },
 		"twice": func(r *fleet.Root) {
 			k := r.Roles["root"].Keys[0]
 			r.Roles["root"] = fleet.KeyQuota{Keys: []string{k, k}, Threshold: 2}

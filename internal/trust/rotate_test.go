@@ -107,23 +107,40 @@ func enough(root fleet.Root, labels []string) bool {
 }
 
 func TestNextRoot_RefusesWhatCannotBeMeant(t *testing.T) {
-	f := trusttest.New(t, "acme", nil)
-	alice := trusttest.Key("alice").PublicKey()
+	alice, carol := trusttest.Key("alice").PublicKey(), trusttest.Key("carol").PublicKey()
+	f := trusttest.New(t, "acme", func(r *fleet.Root) {
+		trusttest.AddKey(r, fleet.TrustRoleRelease, "bob")
+		trusttest.AddKey(r, fleet.TrustRoleRelease, "dave")
+		for _, id := range r.Roles[fleet.TrustRoleRelease].Keys[1:] { // persons of one name
+			k := r.Keys[id]
+			k.Name = "twin"
+			r.Keys[id] = k
+		}
+		// A key id is only a word: this one looks like that of another key.
+		q := r.Roles[fleet.TrustRoleOperator]
+		r.Keys[trust.KeyID(carol.Key)] = trusttest.Key("erin").PublicKey().Trust()
+		r.Roles[fleet.TrustRoleOperator] = fleet.KeyQuota{Keys: append(q.Keys, trust.KeyID(carol.Key)), Threshold: 1}
+	})
 	for name, tc := range map[string]struct {
 		change trust.RootChange
 		want   string
 	}{
-		"nothing":          {trust.RootChange{}, "nothing changes"},
-		"the same again":   {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRoot: 1}}, "nothing changes"},
-		"no such key":      {trust.RootChange{Remove: []trust.KeyRef{{Key: "bob"}}}, `no key "bob"`},
-		"key without role": {trust.RootChange{Remove: []trust.KeyRef{{Role: fleet.TrustRoleRoot, Key: "acme-release"}}}, "does not have the role root"},
-		"twice in a role":  {trust.RootChange{Add: []trust.RoleKey{{Role: fleet.TrustRoleRoot, Key: alice}, {Role: fleet.TrustRoleRoot, Key: alice}}}, "twice"},
-		"no root key":      {trust.RootChange{Remove: []trust.KeyRef{{Key: "acme-root"}}}, "threshold of 1 and 0 keys"},
-		"no release role":  {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRelease: 0}}, "no role release"},
-		"too many needed":  {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRoot: 2}}, "threshold of 2 and 1 keys"},
-		"expired":          {trust.RootChange{Expires: trusttest.Now}, "expired already"},
-		"no such role":     {trust.RootChange{Add: []trust.RoleKey{{Role: "king", Key: alice}}}, "not a role"},
-		"role has no key":  {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleTimestamp: 1}}, "has no key"},
+		"nothing":                {trust.RootChange{}, "nothing changes"},
+		"the same again":         {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRoot: 1}}, "nothing changes"},
+		"no such key":            {trust.RootChange{Remove: []trust.KeyRef{{Key: "bob"}}}, `no key "bob"`},
+		"key without role":       {trust.RootChange{Remove: []trust.KeyRef{{Role: fleet.TrustRoleRoot, Key: "acme-release"}}}, "does not have the role root"},
+		"twice in a role":        {trust.RootChange{Add: []trust.RoleKey{{Role: fleet.TrustRoleRoot, Key: alice}, {Role: fleet.TrustRoleRoot, Key: alice}}}, "twice"},
+		"no root key":            {trust.RootChange{Remove: []trust.KeyRef{{Key: "acme-root"}}}, "threshold of 1 and 0 keys"},
+		"no release role":        {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRelease: 0}}, "no role release"},
+		"too many needed":        {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleRoot: 2}}, "threshold of 2 and 1 keys"},
+		"expired":                {trust.RootChange{Expires: trusttest.Now}, "expired already"},
+		"no such role":           {trust.RootChange{Add: []trust.RoleKey{{Role: "king", Key: alice}}}, "not a role"},
+		"replaces nobody":        {trust.RootChange{Replace: []trust.Replacement{{Old: "nobody", New: alice}}}, `no key "nobody"`},
+		"replaces by a taken id": {trust.RootChange{Replace: []trust.Replacement{{Old: "acme-root", New: carol}}}, "belongs to another key"},
+		"adds a taken id":        {trust.RootChange{Add: []trust.RoleKey{{Role: fleet.TrustRoleRoot, Key: carol}}}, "belongs to another key"},
+		"one of many":            {trust.RootChange{Remove: []trust.KeyRef{{Key: "twin"}}}, "3 keys are called"},
+		"no name":                {trust.RootChange{Remove: []trust.KeyRef{{Key: ""}}}, `no key ""`},
+		"role has no key":        {trust.RootChange{Thresholds: map[fleet.TrustRole]int{fleet.TrustRoleTimestamp: 1}}, "has no key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := trust.NextRoot(f.Root, tc.change, trusttest.Now)
@@ -135,6 +152,10 @@ func TestNextRoot_RefusesWhatCannotBeMeant(t *testing.T) {
 	next, err := trust.NextRoot(f.Root, trust.RootChange{Replace: []trust.Replacement{{Old: "acme-release", New: alice}}}, trusttest.Now)
 	if err != nil || len(next.Keys) != len(f.Root.Keys) || next.Roles[fleet.TrustRoleRelease].Keys[0] != trust.KeyID(alice.Key) {
 		t.Errorf("replaced: %+v, %v", next, err)
+	}
+	next, err = trust.NextRoot(f.Root, trust.RootChange{Add: []trust.RoleKey{{Role: fleet.TrustRoleTimestamp, Key: alice}}}, trusttest.Now)
+	if keys, need := trust.RoleKeys(next, fleet.TrustRoleTimestamp); err != nil || need != 1 || !trust.HasKey(keys, alice.Key) {
+		t.Errorf("with a new role: %+v, %v", next, err)
 	}
 }
 
@@ -219,6 +240,23 @@ func TestNewDocuments_AreReadAgain(t *testing.T) {
 	}
 	if _, err := trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: []string{"0A"}}); err == nil {
 		t.Error("a serial number in upper case was taken")
+	}
+	// What no machine would read is not made.
+	lines, serials, machines := map[fleet.Line]fleet.Sequence{}, []string{}, []fleet.MachineID{}
+	for i := range 40_000 {
+		lines[fleet.Line(fmt.Sprint("line-", i))] = 1
+		serials = append(serials, fmt.Sprintf("%040x", i))
+		machines = append(machines, fleet.MachineID(fmt.Sprint("web-", i)))
+	}
+	crowd := good
+	crowd.Machines = machines
+	_, err = trust.NewTimestamp(fleet.Timestamp{FleetID: "acme", Version: 1, SignedAt: now, Expires: now + 1, Lines: lines})
+	_, rerr := trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: serials})
+	_, gerr := trust.NewGrant(crowd)
+	for what, err := range map[string]error{"timestamp": err, "revocations": rerr, "grant": gerr} {
+		if trust.ReasonOf(err) != fleet.ReasonTooLarge {
+			t.Errorf("a %s that is too large: %v", what, err)
+		}
 	}
 }
 
