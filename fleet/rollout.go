@@ -365,6 +365,13 @@ func (s AssignmentState) Final() bool {
 
 // Rollout is one try to bring selected machines to a release. Times are Unix
 // milliseconds of the control plane, 0 for not yet.
+//
+// What is said of times here holds for Batch and Assignment too. A moment that
+// has been is kept as the wall clock had it. A moment that is waited for, such as
+// WakeAt, is running time in the store and in the engine, and on the wire the
+// wall clock's time at which it is expected: running time counts the milliseconds
+// in which the control plane ran, and no setting of a clock moves it. Fields
+// whose names end in Run are running time, and are not on the wire.
 type Rollout struct {
 	ID        RolloutID    `json:"id"`
 	Spec      RolloutSpec  `json:"spec"`
@@ -377,10 +384,11 @@ type Rollout struct {
 	StartedAt int64        `json:"startedAt"`
 	EndedAt   int64        `json:"endedAt"`
 	// ProgressAt is when a machine last became healthy (progressDeadline).
-	ProgressAt int64 `json:"progressAt"`
+	ProgressAt  int64 `json:"progressAt"`
+	ProgressRun int64 `json:"-"`
 	// Acknowledged failures no longer count: resume sets it to those present.
 	Acknowledged int   `json:"acknowledged"`
-	WakeAt       int64 `json:"wakeAt"` // when the engine looks again by itself; 0: never
+	WakeAt       int64 `json:"wakeAt"` // when the engine looks again by itself, about; 0: never
 	Version      int64 `json:"version"`
 }
 
@@ -393,7 +401,8 @@ type Batch struct {
 	Size       int        `json:"size"`
 	Counts     Counts     `json:"counts"`
 	OpenedAt   int64      `json:"openedAt"`
-	SoakUntil  int64      `json:"soakUntil"`
+	OpenedRun  int64      `json:"-"`
+	SoakUntil  int64      `json:"soakUntil"` // about
 	EndedAt    int64      `json:"endedAt"`
 	Approved   bool       `json:"approved"`
 	ApprovedBy string     `json:"approvedBy,omitempty"`
@@ -451,10 +460,12 @@ type Assignment struct {
 	Message string              `json:"message,omitempty"`
 	Checks  []HealthCheckResult `json:"checks"`
 
-	OfferedAt int64 `json:"offeredAt"`
-	Deadline  int64 `json:"deadline"` // of the present state; 0: none
-	HealthyAt int64 `json:"healthyAt"`
-	EndedAt   int64 `json:"endedAt"`
+	OfferedAt  int64 `json:"offeredAt"`
+	OfferedRun int64 `json:"-"`
+	Deadline   int64 `json:"deadline"` // of the present state, about; 0: none
+	HealthyAt  int64 `json:"healthyAt"`
+	HealthyRun int64 `json:"-"` // orders a machine's healthy assignments
+	EndedAt    int64 `json:"endedAt"`
 	// EverOffered is set once the machine may have switched in this rollout.
 	EverOffered bool `json:"everOffered"`
 }

@@ -66,11 +66,15 @@ type Loop struct {
 	Events    *Notifier // events were added to the log
 
 	version string
-	started int64 // Unix milliseconds
+	running *runningTime
+	started int64 // running time
 	flushes []func(context.Context) error
 
-	// Of the loop's goroutine: rollouts at work, nil to load them anew, and their
+	// Of the loop's goroutine: what both clocks said at the last beat, the running
+	// time that the store has, rollouts at work, nil to load them anew, and their
 	// outcomes that are audited since the start.
+	seen   rollout.Moment
+	kept   int64
 	active map[fleet.RolloutID]*rollout.State
 	told   map[told]bool
 	failed bool // the last try did
@@ -82,7 +86,7 @@ type Loop struct {
 	stopped     chan struct{} // closed when Run has returned
 	once        sync.Once
 	runMu       sync.Mutex // held where running begins or closing ends it
-	running     sync.WaitGroup
+	working     sync.WaitGroup
 }
 
 // command is a change that the loop makes for a caller.
@@ -98,8 +102,13 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	running, kept, err := openRunningTime(ctx, c.Store, c.Clock.UnixMilli())
+	if err != nil {
+		return nil, err
+	}
 	l := &Loop{
-		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, started: c.Clock.UnixMilli(),
+		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, running: running, started: kept.Run,
+		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
 		Inventory: newInventory(machines, c.OfflineAfter.Milliseconds()), Presence: newPresence(), Events: newNotifier(),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
@@ -121,10 +130,10 @@ func (l *Loop) Close() error {
 		l.runMu.Lock()
 		close(l.closing)
 		l.runMu.Unlock()
-		l.running.Wait()
+		l.working.Wait()
 		// No caller's context: the process is about to end.
 		ctx := context.Background()
-		err = errors.Join(l.flushContacts(ctx), l.flush(ctx))
+		err = errors.Join(l.flushContacts(ctx), l.flush(ctx), l.keepRunning(ctx))
 	})
 	return err
 }
@@ -179,11 +188,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	if !l.mayRun() {
 		return nil
 	}
-	defer l.running.Done()
+	defer l.working.Done()
 	defer close(l.stopped)
 	if err := l.noteStart(ctx); err != nil {
 		return err
 	}
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
 	flush, contacts, sweep := time.NewTicker(flushEvery), time.NewTicker(contactsEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
 	defer contacts.Stop()
@@ -206,6 +217,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			if l.failed || l.due() {
 				again = l.try(ctx, "look at rollouts", l.drain)
 			}
+		case <-beat.C:
+			again = l.try(ctx, "compare the clocks", l.beat)
 		case <-flush.C:
 			again = l.try(ctx, "write the use of keys", l.flush)
 		case <-contacts.C:
@@ -228,7 +241,7 @@ func (l *Loop) mayRun() bool {
 	case <-l.closing:
 		return false
 	default:
-		l.running.Add(1)
+		l.working.Add(1)
 		return true
 	}
 }
@@ -237,6 +250,10 @@ func (l *Loop) mayRun() bool {
 func (l *Loop) noteStart(ctx context.Context) error {
 	return l.pass(ctx, func(_ context.Context, p *Pass) error {
 		p.note(rollout.EngineActor, fleet.ActionControlPlaneStart, rollout.EngineActor, map[string]string{"version": l.version})
+		if by := p.Now - l.seen.Wall; by < -clockStepMs {
+			p.noteClockStep(p.Now, by, "it is behind what it was when the control plane last ran")
+		}
+		l.seen = rollout.Moment{Wall: p.Now, Run: p.Run}
 		return nil
 	})
 }
@@ -272,12 +289,12 @@ func (l *Loop) untilNextWake() time.Duration {
 	if wake == 0 {
 		return sweepEvery
 	}
-	return max(time.Duration(wake-l.Clock.UnixMilli())*time.Millisecond, shortestWait)
+	return max(time.Duration(wake-l.running.now())*time.Millisecond, shortestWait)
 }
 
 // due reports whether a rollout wants to be looked at.
 func (l *Loop) due() bool {
-	now := l.Clock.UnixMilli()
+	now := l.running.now()
 	for _, s := range l.active {
 		if w := s.Rollout.WakeAt; w > 0 && w <= now {
 			return true

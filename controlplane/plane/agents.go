@@ -93,7 +93,7 @@ func (p *Plane) ordersNow(machine fleet.MachineID) (api.Orders, <-chan struct{},
 func (p *Plane) ordersFor(m fleet.Machine, current loop.CurrentAssignment) (api.Orders, error) {
 	var o api.Orders
 	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.Epoch.Mode() != epoch.Restored {
-		o = current.Orders(p.now())
+		o = current.Orders(p.loop.Moment().Run)
 	}
 	o.Documents = p.Documents.Current().Digests
 	o.Grants = p.Documents.Grants(m.ID, p.now())

@@ -19,6 +19,7 @@ type Input struct {
 	Spec fleet.RolloutSpec
 	By   string // actor
 	Now  int64  // Unix milliseconds
+	Run  int64  // running time
 
 	Entries  []fleet.Entry   // of Spec.Release
 	Machines []fleet.Machine // every machine known
@@ -52,7 +53,7 @@ func Build(in Input) (State, api.Plan, error) {
 	state := State{
 		Rollout: fleet.Rollout{
 			ID: in.ID, Spec: in.Spec, State: fleet.RolloutScheduled, Machines: len(members),
-			CreatedAt: in.Now, CreatedBy: in.By, WakeAt: in.Now,
+			CreatedAt: in.Now, CreatedBy: in.By, WakeAt: in.Run,
 		},
 		Assignments: make(map[fleet.MachineID]fleet.Assignment, len(members)),
 	}

@@ -168,7 +168,8 @@ func (st *step) targets(c Command) []fleet.MachineID {
 
 // resume goes on; failures up to now no longer count.
 func (st *step) resume(c Command) {
-	st.rollout.State, st.rollout.Why, st.rollout.ProgressAt = fleet.RolloutRunning, "", st.now
+	st.rollout.State, st.rollout.Why = fleet.RolloutRunning, ""
+	st.progressed()
 	if st.rollout.StartedAt == 0 {
 		st.rollout.State = fleet.RolloutScheduled
 	}
@@ -191,7 +192,7 @@ func (st *step) retry(id fleet.MachineID) {
 	if a.State.Failure() {
 		st.acknowledgeOne(a.Batch)
 	}
-	a.State, a.Why, a.EndedAt, a.Deadline, a.OfferedAt = fleet.AssignPending, "", 0, 0, 0
+	a.State, a.Why, a.EndedAt, a.Deadline, a.OfferedAt, a.OfferedRun = fleet.AssignPending, "", 0, 0, 0, 0
 	st.put(a)
 	if b := &st.batches[a.Batch]; b.State == fleet.BatchSoaking || b.State == fleet.BatchGated {
 		b.State, b.SoakUntil, b.Why, b.Approved, b.ApprovedBy = fleet.BatchOpen, 0, "", false, ""

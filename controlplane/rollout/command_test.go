@@ -185,7 +185,7 @@ func TestExplain_NamesWhatWaits(t *testing.T) {
 	m := newSim(t, 4, s)
 	m.settle()
 	m.changed(m.at(0, 1), offline)
-	until := "until " + "2027-01-15 08:10:00 UTC"
+	until := "until about 2027-01-15 08:10:00 UTC"
 	want := []api.Waiting{
 		{Batch: -1, State: "running", Why: "batch 1 is at work", Deadline: m.state.Rollout.WakeAt},
 		{Batch: 0, State: "open", Why: "2 pending, 1 at work, 0 rolling back"},

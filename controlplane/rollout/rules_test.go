@@ -25,8 +25,8 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 		m.t.Fatalf("rollout %s ended at %d, why %q", r.State, r.EndedAt, r.Why)
 	}
 	tick := ev.Report == nil && ev.Command == nil && ev.Superseded == nil && ev.Changed == ""
-	if tick && r.WakeAt != 0 && r.WakeAt <= m.now {
-		m.t.Fatalf("a tick at %d asks for another at %d", m.now, r.WakeAt)
+	if tick && r.WakeAt != 0 && r.WakeAt <= m.run() {
+		m.t.Fatalf("a tick at %d asks for another at %d", m.run(), r.WakeAt)
 	}
 	m.checkWaiting(after)
 }
@@ -147,7 +147,7 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 		}
 	}
 	// H18: what is served follows from the row alone.
-	o := rollout.OrdersFor(a, m.state.Rollout, m.now)
+	o := rollout.OrdersFor(a, m.state.Rollout, m.run())
 	switch {
 	case o.Apply != nil && !a.State.InFlight(), o.Revert != nil && a.State != fleet.AssignReverting, o.Apply != nil && o.Revert != nil:
 		m.t.Fatalf("%s is served %+v", a, o)

@@ -20,7 +20,7 @@ const (
 	COALESCE(c.at, 0), COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}')`
 	machineRows = ` FROM machine AS m LEFT JOIN machine_contact AS c ON c.machine_id = m.id` + healthyRows
 	healthyRows = ` LEFT JOIN assignment AS h ON h.machine_id = m.id AND h.rollout_id = (
-		SELECT rollout_id FROM assignment WHERE machine_id = m.id AND state = 'healthy' ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1)
+		SELECT rollout_id FROM assignment WHERE machine_id = m.id AND state = 'healthy' ORDER BY healthy_run DESC, rollout_id DESC LIMIT 1)
 		LEFT JOIN release_entry AS e ON e.machine_id = m.id AND e.release_digest = h.digest`
 )
 
