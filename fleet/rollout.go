@@ -136,6 +136,12 @@ func (p OfflinePolicy) Valid() bool {
 
 // RolloutSpec is what an operator asks for. It is validated at creation and
 // frozen. Durations are in milliseconds.
+//
+// Shares are those of the frozen plan. A percentage in Batches is of all machines
+// of the plan, one in MaxFailures of all machines of the batch. A machine that
+// leaves, or is skipped, keeps its place: it counts in the size of its batch and
+// of the rollout, no other machine moves up, and as many failures are tolerated
+// as before. A batch that is left without a healthy machine waits for an approval.
 type RolloutSpec struct {
 	Name     string   `json:"name,omitempty"`
 	Release  Digest   `json:"release"`
@@ -150,7 +156,7 @@ type RolloutSpec struct {
 	MaxParallel      int           `json:"maxParallel,omitempty"` // machines at work at once; 0: the whole batch
 	Offline          OfflinePolicy `json:"offline"`
 	OfflineAfterMs   int64         `json:"offlineAfterMs"`           // how long a machine may be offline before Offline applies
-	Approve          bool          `json:"approve,omitempty"`        // each batch but the last waits for an approval
+	Approve          bool          `json:"approve,omitempty"`        // each batch, the first too, waits for an approval before it opens
 	ApproveByOther   bool          `json:"approveByOther,omitempty"` // by another owner than the rollout's author; implies Approve
 
 	MinHealthyMs       int64 `json:"minHealthyMs"`       // how long the required checks have to pass
@@ -250,7 +256,7 @@ type RolloutState string
 
 // The states of a rollout; the last four are final.
 const (
-	RolloutScheduled  RolloutState = "scheduled"  // created; the engine has not begun
+	RolloutScheduled  RolloutState = "scheduled"  // created; no batch has opened yet
 	RolloutRunning    RolloutState = "running"    // batches open and pass
 	RolloutPaused     RolloutState = "paused"     // offers nothing more until an operator resumes or ends it; running work ends
 	RolloutReverting  RolloutState = "reverting"  // switched machines are reverted
@@ -387,9 +393,13 @@ type Rollout struct {
 	ProgressAt  int64 `json:"progressAt"`
 	ProgressRun int64 `json:"-"`
 	// Acknowledged failures no longer count: resume sets it to those present.
-	Acknowledged int   `json:"acknowledged"`
-	WakeAt       int64 `json:"wakeAt"` // when the engine looks again by itself, about; 0: never
-	Version      int64 `json:"version"`
+	Acknowledged int `json:"acknowledged"`
+	// Approved lets the first batch open, if the spec asks for approvals; those of
+	// the others are Batch.Approved of the batch before.
+	Approved   bool   `json:"approved"`
+	ApprovedBy string `json:"approvedBy,omitempty"`
+	WakeAt     int64  `json:"wakeAt"` // when the engine looks again by itself, about; 0: never
+	Version    int64  `json:"version"`
 }
 
 // Batch is a group of machines that go together.
@@ -398,7 +408,7 @@ type Batch struct {
 	Index      int        `json:"index"` // from 0
 	State      BatchState `json:"state"`
 	Why        string     `json:"why,omitempty"`
-	Size       int        `json:"size"`
+	Size       int        `json:"size"` // of the frozen plan; those that left or were skipped count
 	Counts     Counts     `json:"counts"`
 	OpenedAt   int64      `json:"openedAt"`
 	OpenedRun  int64      `json:"-"`

@@ -37,7 +37,7 @@ func Check(state State, c Command) error {
 		}
 	case api.VerbCancel:
 	case api.VerbApprove:
-		if b := state.Batches[r.Batch]; b.State != fleet.BatchGated || b.Approved {
+		if b := state.Batches[r.Batch]; !wantsFirstApproval(r) && (b.State != fleet.BatchGated || b.Approved) {
 			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
 		}
 		if r.Spec.ApproveByOther && sameOwner(c.Actor, r.CreatedBy) {
@@ -119,9 +119,7 @@ func (st *step) command(c Command) {
 	case api.VerbCancel:
 		st.finish(fleet.RolloutCancelled, fleet.ActionRolloutCancel, c.Actor, orElse(c.Reason, "by "+c.Actor))
 	case api.VerbApprove:
-		b := &st.batches[st.rollout.Batch]
-		b.Approved, b.ApprovedBy = true, c.Actor
-		st.logCommand(fleet.ActionRolloutApprove, c, nil)
+		st.approve(c)
 	case api.VerbRetry:
 		ids := st.targets(c)
 		for _, id := range ids {

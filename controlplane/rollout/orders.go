@@ -88,7 +88,11 @@ func whyBatch(b fleet.Batch, at Moment) string {
 		}
 		return fmt.Sprintf("waits for batch %d to pass", b.Index)
 	case fleet.BatchOpen, fleet.BatchReverting:
-		return fmt.Sprintf("%d pending, %d at work, %d rolling back", b.Counts.Pending, b.Counts.InFlight, b.Counts.RollingBack)
+		why := fmt.Sprintf("%d pending, %d at work, %d rolling back", b.Counts.Pending, b.Counts.InFlight, b.Counts.RollingBack)
+		if n := b.Counts.Skipped; n > 0 {
+			why += fmt.Sprintf("; %d of %d left or were skipped, and keep their place", n, b.Size)
+		}
+		return why
 	case fleet.BatchSoaking:
 		return "soaks until about " + date(at.Expect(b.SoakUntil))
 	case fleet.BatchGated, fleet.BatchPassed, fleet.BatchFailed:

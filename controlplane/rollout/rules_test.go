@@ -59,6 +59,9 @@ func (m *sim) checkCounts(s rollout.State) {
 func (m *sim) checkBatches(before, after rollout.State) {
 	m.t.Helper()
 	for i, b := range after.Batches {
+		if b.Size != before.Batches[i].Size {
+			m.t.Fatalf("batch %d had %d machines and has %d", i, before.Batches[i].Size, b.Size)
+		}
 		if before.Batches[i].State == fleet.BatchPassed && b.State != fleet.BatchPassed {
 			m.t.Fatalf("batch %d had passed and is %s", i, b.State)
 		}
@@ -128,6 +131,9 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 	}
 	if (a.State.InFlight() || a.State.RollingBack()) && a.Deadline == 0 {
 		m.t.Fatalf("%s has no deadline", a)
+	}
+	if a.Batch != old.Batch {
+		m.t.Fatalf("%s moved from batch %d to %d", a.Machine, old.Batch, a.Batch)
 	}
 	if old.State == fleet.AssignSuperseded && a.State != old.State {
 		m.t.Fatalf("%s belongs to another rollout and became %s", a.Machine, a.State)

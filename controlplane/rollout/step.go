@@ -104,7 +104,7 @@ func (st *step) result() Result {
 // version is the store's.
 func rolloutChanged(a, b fleet.Rollout) bool {
 	return a.State != b.State || a.Why != b.Why || a.Batch != b.Batch || a.StartedAt != b.StartedAt ||
-		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.ProgressRun != b.ProgressRun || a.Acknowledged != b.Acknowledged || a.WakeAt != b.WakeAt
+		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.ProgressRun != b.ProgressRun || a.Acknowledged != b.Acknowledged || a.Approved != b.Approved || a.WakeAt != b.WakeAt
 }
 
 func (st *step) spec() fleet.RolloutSpec { return st.rollout.Spec }

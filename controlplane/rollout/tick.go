@@ -14,8 +14,7 @@ import (
 // says when to look again.
 func (st *step) tick() {
 	if st.rollout.State == fleet.RolloutScheduled {
-		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
-		st.open(0)
+		st.start()
 	}
 	for _, a := range st.atWork() {
 		st.expire(a)

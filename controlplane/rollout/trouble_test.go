@@ -333,11 +333,27 @@ func TestStep_CancelLeavesMachinesInTheMiddleOfASwitchTheirEnd(t *testing.T) {
 	}
 }
 
-func TestStep_ApprovalStandsBetweenBatches(t *testing.T) {
+// Approvals stand before each batch, the first too, also across a pause and a
+// restart.
+func TestStep_ApprovalStandsBeforeEachBatch(t *testing.T) {
 	s := spec("1", "100%")
 	s.Approve = true
 	m := newSim(t, 2, s)
 	m.settle()
+	m.sleepTo(m.now + 24*60*minute)
+	m.wantStates("scheduled = waiting: pending | waiting: pending")
+	if want := "waits for approval before batch 1 opens"; m.state.Rollout.Why != want || m.state.Rollout.WakeAt != 0 || rollout.Explain(m.state, m.world(), m.now)[0].Why != want {
+		t.Errorf("why %q, wakes at %d", m.state.Rollout.Why, m.state.Rollout.WakeAt)
+	}
+	m.verb(api.VerbPause)
+	m.verb(api.VerbResume)
+	m.restart()
+	m.tick()
+	m.wantStates("scheduled = waiting: pending | waiting: pending")
+	m.verb(api.VerbApprove)
+	if by := m.state.Rollout.ApprovedBy; by != "key:bob" {
+		t.Errorf("approved by %q", by)
+	}
 	m.live(m.at(0, 0))
 	m.wantStates("running = gated: healthy | waiting: pending")
 	if want := "batch 1 waits for approval before batch 2 opens"; m.state.Rollout.Why != want || m.state.Rollout.WakeAt != 0 {

@@ -31,7 +31,7 @@ var reads = map[string]string{
 	"SELECT m.id, m.lifecycle,":                "a row a machine, at the start",
 	"SELECT id, owner, role,":                  "operators' keys are few",
 	"SELECT machine_id, rollout_id FROM claim": "a row a claimed machine, when a rollout begins",
-	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run " +
+	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by " +
 		"FROM rollout WHERE state IN ('scheduled', 'running', 'paused', 'reverting') OR id IN": "a row a claimed machine, at the start",
 	"SELECT state, COUNT(*) FROM rollout":                                           "a row of an index for each rollout that is kept",
 	"SELECT machine_id, MAX(not_after) FROM certificate":                            "a few rows a machine",

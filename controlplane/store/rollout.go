@@ -11,7 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-const rolloutColumns = `id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run`
+const rolloutColumns = `id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by`
 
 // Rollouts returns a page of rollouts, newest first.
 func (r Reader) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
@@ -68,7 +68,7 @@ func (r Reader) Rollout(ctx context.Context, id fleet.RolloutID) (fleet.Rollout,
 func scanRollout(r row) (v fleet.Rollout, err error) {
 	var spec string
 	if err := r.Scan(&v.ID, &spec, &v.State, &v.Why, &v.Batch, &v.Machines, &v.CreatedAt, &v.CreatedBy, &v.StartedAt, &v.EndedAt,
-		&v.ProgressAt, &v.Acknowledged, &v.WakeAt, &v.Version, &v.ProgressRun); err != nil {
+		&v.ProgressAt, &v.Acknowledged, &v.WakeAt, &v.Version, &v.ProgressRun, &v.Approved, &v.ApprovedBy); err != nil {
 		return v, err
 	}
 	v.ProgressRun = measured(v.ProgressRun, v.ProgressAt)
@@ -83,9 +83,10 @@ func (t *Tx) AddRollout(ctx context.Context, v fleet.Rollout) error {
 		return err
 	}
 	n, err := t.exec(ctx, `INSERT INTO rollout (release_digest, `+rolloutColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (id) DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (id) DO NOTHING`,
 		string(v.Spec.Release), string(v.ID), spec, string(v.State), v.Why, v.Batch, v.Machines, v.CreatedAt, v.CreatedBy,
-		v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version, v.ProgressRun)
+		v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version, v.ProgressRun,
+		bit(v.Approved), v.ApprovedBy)
 	if err != nil {
 		return fmt.Errorf("write rollout %s: %w", v.ID, err)
 	}
@@ -99,9 +100,10 @@ func (t *Tx) AddRollout(ctx context.Context, v fleet.Rollout) error {
 // was made from. The error's code is Conflict if the row has another (H07).
 func (t *Tx) UpdateRollout(ctx context.Context, v fleet.Rollout, from int64) error {
 	n, err := t.exec(ctx, `UPDATE rollout SET state = $1, why = $2, batch = $3, machines = $4, started_at = $5, ended_at = $6,
-		progress_at = $7, acknowledged = $8, wake_at = $9, version = $10, progress_run = $11 WHERE id = $12 AND version = $13`,
+		progress_at = $7, acknowledged = $8, wake_at = $9, version = $10, progress_run = $11, approved = $12, approved_by = $13
+		WHERE id = $14 AND version = $15`,
 		string(v.State), v.Why, v.Batch, v.Machines, v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version,
-		v.ProgressRun, string(v.ID), from)
+		v.ProgressRun, bit(v.Approved), v.ApprovedBy, string(v.ID), from)
 	if err != nil {
 		return fmt.Errorf("write rollout %s: %w", v.ID, err)
 	}
