@@ -117,8 +117,8 @@ func (f OnFailure) Valid() bool {
 // OfflinePolicy says what to do with a machine that does not answer.
 type OfflinePolicy string
 
-// The offline policies. Offline means three missed polls; an offline machine
-// holds no slot.
+// The offline policies. Machine.Offline says what offline means; an offline
+// machine holds no slot.
 const (
 	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
 	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is online again

@@ -63,18 +63,19 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	if m.Lives, err = i.lives(ctx); err != nil {
 		return m, err
 	}
-	now := i.loop.Clock.UnixMilli()
+	now := i.loop.Moment()
 	for _, v := range i.loop.Inventory.Machines() {
+		v = i.loop.Inventory.Shown(v, now.Run)
 		m.Machines[v.Lifecycle]++
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
 			for _, d := range Silences() {
-				if v.LastContact > 0 && now-v.LastContact > d.Milliseconds() {
+				if v.LastContact > 0 && now.Wall-v.LastContact > d.Milliseconds() {
 					m.Silent[d]++
 				}
 			}
 		}
-		if i.loop.Inventory.Online(v, now) {
+		if !v.Offline {
 			m.Online++
 		}
 		if v.Drift {

@@ -51,8 +51,6 @@ type Config struct {
 	Log     *slog.Logger
 	Clock   clock.Clock
 	Version string // of the program, for the audit trail
-	// OfflineAfter is how long after its last contact a machine is offline.
-	OfflineAfter time.Duration
 }
 
 // Loop is the state of a control plane at work. Its methods may be called by
@@ -109,7 +107,7 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 	l := &Loop{
 		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, running: running, started: kept.Run,
 		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
-		Inventory: newInventory(machines, c.OfflineAfter.Milliseconds()), Presence: newPresence(), Events: newNotifier(),
+		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	return l, l.loadActive(ctx)
@@ -351,9 +349,12 @@ func (r *reconnected) take() []fleet.MachineID {
 	return ids
 }
 
-// Reconnected lets the rollouts of a machine know that it is online again. It
-// is a hint: the engine looks again by itself.
+// Reconnected lets the rollout of a machine know that it is online again. It is a
+// hint: the engine looks again by itself.
 func (l *Loop) Reconnected(id fleet.MachineID) {
+	if l.Presence.assignment(id).assignment.Rollout == "" {
+		return
+	}
 	l.reconnected.mu.Lock()
 	if l.reconnected.ids == nil {
 		l.reconnected.ids = map[fleet.MachineID]bool{}

@@ -233,8 +233,9 @@ func (l *Loop) world(now rollout.Moment, machine func(fleet.MachineID) (fleet.Ma
 		if !ok {
 			return rollout.Facts{}, false
 		}
+		online, seen := l.Inventory.Online(id, now.Run)
 		return rollout.Facts{
-			Lifecycle: m.Lifecycle, LastContact: m.LastContact, Online: l.Inventory.Online(m, now.Wall),
+			Lifecycle: m.Lifecycle, LastContact: m.LastContact, Online: online, SeenRun: seen,
 			Running: m.Running, RunsRelease: m.RunsRelease,
 		}, true
 	}}
@@ -351,6 +352,7 @@ func (p *Pass) Register(ctx context.Context, m fleet.Machine, actor string, deta
 // Changed takes in a machine's new row, which is written already.
 func (p *Pass) Changed(m fleet.Machine) {
 	p.machines[m.ID] = m
+	m = p.loop.Inventory.Shown(m, p.Run)
 	p.events = append(p.events, api.Event{At: p.Now, Machine: &m})
 }
 

@@ -69,7 +69,7 @@ type Facts struct {
 	Lifecycle   fleet.Lifecycle
 	LastContact int64 // Unix milliseconds; 0: never
 	SeenRun     int64 // running time of the last contact; 0: not since the control plane's start
-	Online      bool  // not three polls missed
+	Online      bool  // see fleet.Machine.Offline
 	Running     fleet.StorePath
 	RunsRelease fleet.Digest
 }
