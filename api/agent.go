@@ -37,6 +37,8 @@ type CheckIn struct {
 	Epoch        string                    `json:"epoch,omitempty"`       // of the last reply, echoed
 	Have         string                    `json:"have,omitempty"`        // etag of the orders it knows
 	WaitMs       int64                     `json:"waitMs"`                // hold the reply until there are other orders; 0: answer now
+	PollMs       int64                     `json:"pollMs,omitempty"`      // until the next check-in at the latest, if this one is not held
+	NeedsReboot  bool                      `json:"needsReboot,omitempty"` // the boot default runs whole only after a reboot
 	fleet.Generations
 }
 

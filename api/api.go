@@ -129,8 +129,11 @@ type RolloutRequest struct {
 // why (H11).
 type Plan struct {
 	Batches [][]fleet.MachineID `json:"batches"`
-	LeftOut []LeftOut           `json:"leftOut"`
-	Changes fleet.PlanSummary   `json:"changes"`
+	// Tolerated is how many failures each batch tolerates. Like the batches it is
+	// frozen: machines that leave or are skipped change neither.
+	Tolerated []int             `json:"tolerated"`
+	LeftOut   []LeftOut         `json:"leftOut"`
+	Changes   fleet.PlanSummary `json:"changes"`
 }
 
 // LeftOut is a machine that takes no part in a rollout.

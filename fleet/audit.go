@@ -55,6 +55,9 @@ const (
 	ActionBatchPass         = "batch.pass"
 	ActionBatchFail         = "batch.fail"
 	ActionControlPlaneStart = "control-plane.start"
+	// The wall clock moved by more than 30 seconds against the time in which the
+	// control plane ran (H20).
+	ActionControlPlaneClock = "control-plane.clock"
 	// The database was found older than what the fleet has seen (E12), and an
 	// operator went on with it.
 	ActionControlPlaneRestored = "control-plane.restored"

@@ -125,9 +125,14 @@ type Machine struct {
 	BootID      string              `json:"bootId,omitempty"`
 	State       AgentState          `json:"state,omitempty"`
 	Waiting     string              `json:"waiting,omitempty"` // why the agent waits
-	Health      Health              `json:"health,omitempty"`
+	Health      Health              `json:"health,omitempty"`  // pending, not healthy, while it is offline
 	Checks      []HealthCheckResult `json:"checks"`
-	Drift       bool                `json:"drift"` // runs something else than the agent activated
+	Drift       bool                `json:"drift"`       // runs something else than the agent activated
+	NeedsReboot bool                `json:"needsReboot"` // its boot default runs whole only after a reboot
+	// Offline: it is not there. It is while its check-in is held and for 20 seconds
+	// after; one that holds none, until 2.5 of the intervals that it announces have
+	// passed. Of an offline machine it is not known whether it is healthy still.
+	Offline bool `json:"offline"`
 
 	AgentVersion string `json:"agentVersion,omitempty"`
 	Key          Digest `json:"key,omitempty"` // of its public key; a certificate of the control plane's CA counts only with it

@@ -117,8 +117,8 @@ func (f OnFailure) Valid() bool {
 // OfflinePolicy says what to do with a machine that does not answer.
 type OfflinePolicy string
 
-// The offline policies. Offline means three missed polls; an offline machine
-// holds no slot.
+// The offline policies. Machine.Offline says what offline means; an offline
+// machine holds no slot.
 const (
 	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
 	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is online again
@@ -136,6 +136,12 @@ func (p OfflinePolicy) Valid() bool {
 
 // RolloutSpec is what an operator asks for. It is validated at creation and
 // frozen. Durations are in milliseconds.
+//
+// Shares are those of the frozen plan. A percentage in Batches is of all machines
+// of the plan, one in MaxFailures of all machines of the batch. A machine that
+// leaves, or is skipped, keeps its place: it counts in the size of its batch and
+// of the rollout, no other machine moves up, and as many failures are tolerated
+// as before. A batch that is left without a healthy machine waits for an approval.
 type RolloutSpec struct {
 	Name     string   `json:"name,omitempty"`
 	Release  Digest   `json:"release"`
@@ -150,7 +156,7 @@ type RolloutSpec struct {
 	MaxParallel      int           `json:"maxParallel,omitempty"` // machines at work at once; 0: the whole batch
 	Offline          OfflinePolicy `json:"offline"`
 	OfflineAfterMs   int64         `json:"offlineAfterMs"`           // how long a machine may be offline before Offline applies
-	Approve          bool          `json:"approve,omitempty"`        // each batch but the last waits for an approval
+	Approve          bool          `json:"approve,omitempty"`        // each batch, the first too, waits for an approval before it opens
 	ApproveByOther   bool          `json:"approveByOther,omitempty"` // by another owner than the rollout's author; implies Approve
 
 	MinHealthyMs       int64 `json:"minHealthyMs"`       // how long the required checks have to pass
@@ -250,7 +256,7 @@ type RolloutState string
 
 // The states of a rollout; the last four are final.
 const (
-	RolloutScheduled  RolloutState = "scheduled"  // created; the engine has not begun
+	RolloutScheduled  RolloutState = "scheduled"  // created; no batch has opened yet
 	RolloutRunning    RolloutState = "running"    // batches open and pass
 	RolloutPaused     RolloutState = "paused"     // offers nothing more until an operator resumes or ends it; running work ends
 	RolloutReverting  RolloutState = "reverting"  // switched machines are reverted
@@ -365,6 +371,13 @@ func (s AssignmentState) Final() bool {
 
 // Rollout is one try to bring selected machines to a release. Times are Unix
 // milliseconds of the control plane, 0 for not yet.
+//
+// What is said of times here holds for Batch and Assignment too. A moment that
+// has been is kept as the wall clock had it. A moment that is waited for, such as
+// WakeAt, is running time in the store and in the engine, and on the wire the
+// wall clock's time at which it is expected: running time counts the milliseconds
+// in which the control plane ran, and no setting of a clock moves it. Fields
+// whose names end in Run are running time, and are not on the wire.
 type Rollout struct {
 	ID        RolloutID    `json:"id"`
 	Spec      RolloutSpec  `json:"spec"`
@@ -377,11 +390,16 @@ type Rollout struct {
 	StartedAt int64        `json:"startedAt"`
 	EndedAt   int64        `json:"endedAt"`
 	// ProgressAt is when a machine last became healthy (progressDeadline).
-	ProgressAt int64 `json:"progressAt"`
+	ProgressAt  int64 `json:"progressAt"`
+	ProgressRun int64 `json:"-"`
 	// Acknowledged failures no longer count: resume sets it to those present.
-	Acknowledged int   `json:"acknowledged"`
-	WakeAt       int64 `json:"wakeAt"` // when the engine looks again by itself; 0: never
-	Version      int64 `json:"version"`
+	Acknowledged int `json:"acknowledged"`
+	// Approved lets the first batch open, if the spec asks for approvals; those of
+	// the others are Batch.Approved of the batch before.
+	Approved   bool   `json:"approved"`
+	ApprovedBy string `json:"approvedBy,omitempty"`
+	WakeAt     int64  `json:"wakeAt"` // when the engine looks again by itself, about; 0: never
+	Version    int64  `json:"version"`
 }
 
 // Batch is a group of machines that go together.
@@ -390,10 +408,11 @@ type Batch struct {
 	Index      int        `json:"index"` // from 0
 	State      BatchState `json:"state"`
 	Why        string     `json:"why,omitempty"`
-	Size       int        `json:"size"`
+	Size       int        `json:"size"` // of the frozen plan; those that left or were skipped count
 	Counts     Counts     `json:"counts"`
 	OpenedAt   int64      `json:"openedAt"`
-	SoakUntil  int64      `json:"soakUntil"`
+	OpenedRun  int64      `json:"-"`
+	SoakUntil  int64      `json:"soakUntil"` // about
 	EndedAt    int64      `json:"endedAt"`
 	Approved   bool       `json:"approved"`
 	ApprovedBy string     `json:"approvedBy,omitempty"`
@@ -451,10 +470,12 @@ type Assignment struct {
 	Message string              `json:"message,omitempty"`
 	Checks  []HealthCheckResult `json:"checks"`
 
-	OfferedAt int64 `json:"offeredAt"`
-	Deadline  int64 `json:"deadline"` // of the present state; 0: none
-	HealthyAt int64 `json:"healthyAt"`
-	EndedAt   int64 `json:"endedAt"`
+	OfferedAt  int64 `json:"offeredAt"`
+	OfferedRun int64 `json:"-"`
+	Deadline   int64 `json:"deadline"` // of the present state, about; 0: none
+	HealthyAt  int64 `json:"healthyAt"`
+	HealthyRun int64 `json:"-"` // orders a machine's healthy assignments
+	EndedAt    int64 `json:"endedAt"`
 	// EverOffered is set once the machine may have switched in this rollout.
 	EverOffered bool `json:"everOffered"`
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -62,18 +63,19 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	if m.Lives, err = i.lives(ctx); err != nil {
 		return m, err
 	}
-	now := i.loop.Clock.UnixMilli()
+	now := i.loop.Moment()
 	for _, v := range i.loop.Inventory.Machines() {
+		v = i.loop.Inventory.Shown(v, now.Run)
 		m.Machines[v.Lifecycle]++
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
 			for _, d := range Silences() {
-				if v.LastContact > 0 && now-v.LastContact > d.Milliseconds() {
+				if v.LastContact > 0 && now.Wall-v.LastContact > d.Milliseconds() {
 					m.Silent[d]++
 				}
 			}
 		}
-		if i.loop.Inventory.Online(v, now) {
+		if !v.Offline {
 			m.Online++
 		}
 		if v.Drift {
@@ -131,7 +133,7 @@ type Finding struct {
 }
 
 // Doctor looks for what is wrong: a damaged file, an altered audit trail, a
-// database older than the fleet, trust documents that end soon, machines that can
+// database older than the fleet, a wall clock that was set, trust documents that end soon, machines that can
 // soon renew no more, reports that wait, rollouts that are late. No finding means that all is well.
 func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	found := []Finding{}
@@ -159,6 +161,11 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	found = append(found, lives...)
+	clock, err := i.clockFindings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, clock...)
 	certificates, err := i.certificateFindings(ctx)
 	if err != nil {
 		return nil, err
@@ -201,9 +208,13 @@ func (i *Inspector) workFindings(ctx context.Context) ([]Finding, error) {
 		if err != nil {
 			return err
 		}
-		late := i.loop.Clock.UnixMilli() - 60_000
+		kept, _, err := r.RunningTime(ctx)
+		if err != nil {
+			return err
+		}
+		late, last := i.loop.Clock.UnixMilli()-60_000, rollout.Moment{Wall: kept.Wall, Run: kept.Run}
 		for _, v := range active {
-			if v.WakeAt > 0 && v.WakeAt < late {
+			if v.WakeAt > 0 && last.Expect(v.WakeAt) < late {
 				found = append(found, Finding{"warning", "rollout:" + string(v.ID), "was due to be looked at more than a minute ago", "is the control plane running?"})
 			}
 		}

@@ -97,11 +97,11 @@ func (p *Pass) announced() []api.Event {
 	for _, id := range slices.Sorted(maps.Keys(p.changes)) {
 		c := p.changes[id]
 		for _, i := range slices.Sorted(maps.Keys(c.announceBatches)) {
-			b := c.state.Batches[i]
+			b := p.Moment().Batch(c.state.Batches[i])
 			events = append(events, api.Event{At: p.Now, Batch: &b})
 		}
 		if c.announceRow {
-			r := c.state.Rollout
+			r := p.Moment().Rollout(c.state.Rollout)
 			events = append(events, api.Event{At: p.Now, Rollout: &r})
 		}
 	}
@@ -126,9 +126,10 @@ func (p *Pass) announce(c *changes, res rollout.Result, before fleet.Rollout) {
 	for _, a := range res.Assignments {
 		p.touched[a.Machine] = true
 		// That a batch has opened says that its machines are offered the release.
-		if a.State == fleet.AssignOffered && a.Attempt == 1 && c.state.Batches[a.Batch].OpenedAt == p.Now {
+		if a.State == fleet.AssignOffered && a.Attempt == 1 && c.state.Batches[a.Batch].OpenedRun == p.Run {
 			continue
 		}
+		a = p.Moment().Assignment(a)
 		p.events = append(p.events, api.Event{At: p.Now, Assignment: &a})
 	}
 	for _, ids := range [][]fleet.MachineID{res.Wake, res.EndClaims} {

@@ -6,14 +6,13 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // Inventory has every machine's row in memory, with the last contact that may
 // not be written yet. A row is taken in after its write was committed.
 type Inventory struct {
-	offlineAfterMs int64
-
 	mu       sync.RWMutex
 	machines map[fleet.MachineID]fleet.Machine
 	ids      []fleet.MachineID // sorted
@@ -21,13 +20,20 @@ type Inventory struct {
 	rests map[fleet.MachineID]*fleet.Desired
 	// contacts are the last contacts that are not in the store yet.
 	contacts map[fleet.MachineID]int64
+	// here says of the machines that were heard of since the start whether they are
+	// there.
+	here map[fleet.MachineID]contact
+	// began is what both clocks said when the control plane last ran before.
+	began rollout.Moment
 }
 
-func newInventory(machines []fleet.Machine, offlineAfterMs int64) *Inventory {
+// newInventory takes in the machines of the store; began is what both clocks said
+// when the control plane last ran.
+func newInventory(machines []fleet.Machine, began rollout.Moment) *Inventory {
 	v := &Inventory{
-		offlineAfterMs: offlineAfterMs,
-		machines:       make(map[fleet.MachineID]fleet.Machine, len(machines)), contacts: map[fleet.MachineID]int64{},
-		rests: map[fleet.MachineID]*fleet.Desired{},
+		began:    began,
+		machines: make(map[fleet.MachineID]fleet.Machine, len(machines)), contacts: map[fleet.MachineID]int64{},
+		rests: map[fleet.MachineID]*fleet.Desired{}, here: map[fleet.MachineID]contact{},
 	}
 	for _, m := range machines {
 		v.rest(m.ID, m.Desired)
@@ -97,26 +103,6 @@ func (v *Inventory) PutStatus(m fleet.Machine) {
 	v.machines[m.ID] = m
 }
 
-// Touch notes a contact. It returns the machine, and whether it was offline
-// until now; false for a machine that is not known.
-func (v *Inventory) Touch(id fleet.MachineID, at int64) (m fleet.Machine, wasOffline, known bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if m, known = v.machines[id]; !known {
-		return m, false, false
-	}
-	before := m.LastContact
-	m.LastContact = max(at, before)
-	v.machines[id] = m
-	v.contacts[id] = m.LastContact
-	return m, before > 0 && at-before > v.offlineAfterMs, true
-}
-
-// Online reports whether a machine is there: it has not missed three polls.
-func (v *Inventory) Online(m fleet.Machine, now int64) bool {
-	return m.LastContact > 0 && now-m.LastContact <= v.offlineAfterMs
-}
-
 // takeContacts hands over the contacts to write. Those that could not be written
 // are for keepContacts.
 func (v *Inventory) takeContacts() map[fleet.MachineID]int64 {
@@ -137,7 +123,7 @@ func (v *Inventory) keepContacts(c map[fleet.MachineID]int64) {
 	}
 }
 
-// Machines returns every machine by id.
+// Machines returns every machine by id, without Desired and Offline.
 func (v *Inventory) Machines() []fleet.Machine {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -148,8 +134,9 @@ func (v *Inventory) Machines() []fleet.Machine {
 	return out
 }
 
-// Select returns at most limit machines after an id that match, by id.
-func (v *Inventory) Select(after fleet.MachineID, limit int, match func(fleet.Machine) bool) []fleet.Machine {
+// Select returns at most limit machines after an id that match, by id, as Shown has
+// them.
+func (v *Inventory) Select(after fleet.MachineID, limit int, run int64, match func(fleet.Machine) bool) []fleet.Machine {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	out := []fleet.Machine{}
@@ -158,7 +145,7 @@ func (v *Inventory) Select(after fleet.MachineID, limit int, match func(fleet.Ma
 		i++
 	}
 	for ; i < len(v.ids) && len(out) < limit; i++ {
-		if m := v.machines[v.ids[i]]; match(m) {
+		if m := v.shown(v.machines[v.ids[i]], run); match(m) {
 			out = append(out, m)
 		}
 	}

@@ -51,8 +51,6 @@ type Config struct {
 	Log     *slog.Logger
 	Clock   clock.Clock
 	Version string // of the program, for the audit trail
-	// OfflineAfter is how long after its last contact a machine is offline.
-	OfflineAfter time.Duration
 }
 
 // Loop is the state of a control plane at work. Its methods may be called by
@@ -66,11 +64,15 @@ type Loop struct {
 	Events    *Notifier // events were added to the log
 
 	version string
-	started int64 // Unix milliseconds
+	running *runningTime
+	started int64 // running time
 	flushes []func(context.Context) error
 
-	// Of the loop's goroutine: rollouts at work, nil to load them anew, and their
+	// Of the loop's goroutine: what both clocks said at the last beat, the running
+	// time that the store has, rollouts at work, nil to load them anew, and their
 	// outcomes that are audited since the start.
+	seen   rollout.Moment
+	kept   int64
 	active map[fleet.RolloutID]*rollout.State
 	told   map[told]bool
 	failed bool // the last try did
@@ -82,7 +84,7 @@ type Loop struct {
 	stopped     chan struct{} // closed when Run has returned
 	once        sync.Once
 	runMu       sync.Mutex // held where running begins or closing ends it
-	running     sync.WaitGroup
+	working     sync.WaitGroup
 }
 
 // command is a change that the loop makes for a caller.
@@ -98,9 +100,14 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	running, kept, err := openRunningTime(ctx, c.Store, c.Clock.UnixMilli())
+	if err != nil {
+		return nil, err
+	}
 	l := &Loop{
-		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, started: c.Clock.UnixMilli(),
-		Inventory: newInventory(machines, c.OfflineAfter.Milliseconds()), Presence: newPresence(), Events: newNotifier(),
+		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, running: running, started: kept.Run,
+		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
+		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	return l, l.loadActive(ctx)
@@ -121,10 +128,10 @@ func (l *Loop) Close() error {
 		l.runMu.Lock()
 		close(l.closing)
 		l.runMu.Unlock()
-		l.running.Wait()
+		l.working.Wait()
 		// No caller's context: the process is about to end.
 		ctx := context.Background()
-		err = errors.Join(l.flushContacts(ctx), l.flush(ctx))
+		err = errors.Join(l.flushContacts(ctx), l.flush(ctx), l.keepRunning(ctx))
 	})
 	return err
 }
@@ -179,11 +186,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	if !l.mayRun() {
 		return nil
 	}
-	defer l.running.Done()
+	defer l.working.Done()
 	defer close(l.stopped)
 	if err := l.noteStart(ctx); err != nil {
 		return err
 	}
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
 	flush, contacts, sweep := time.NewTicker(flushEvery), time.NewTicker(contactsEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
 	defer contacts.Stop()
@@ -206,6 +215,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			if l.failed || l.due() {
 				again = l.try(ctx, "look at rollouts", l.drain)
 			}
+		case <-beat.C:
+			again = l.try(ctx, "compare the clocks", l.beat)
 		case <-flush.C:
 			again = l.try(ctx, "write the use of keys", l.flush)
 		case <-contacts.C:
@@ -228,7 +239,7 @@ func (l *Loop) mayRun() bool {
 	case <-l.closing:
 		return false
 	default:
-		l.running.Add(1)
+		l.working.Add(1)
 		return true
 	}
 }
@@ -237,6 +248,10 @@ func (l *Loop) mayRun() bool {
 func (l *Loop) noteStart(ctx context.Context) error {
 	return l.pass(ctx, func(_ context.Context, p *Pass) error {
 		p.note(rollout.EngineActor, fleet.ActionControlPlaneStart, rollout.EngineActor, map[string]string{"version": l.version})
+		if by := p.Now - l.seen.Wall; by < -clockStepMs {
+			p.noteClockStep(p.Now, by, "it is behind what it was when the control plane last ran")
+		}
+		l.seen = rollout.Moment{Wall: p.Now, Run: p.Run}
 		return nil
 	})
 }
@@ -272,12 +287,12 @@ func (l *Loop) untilNextWake() time.Duration {
 	if wake == 0 {
 		return sweepEvery
 	}
-	return max(time.Duration(wake-l.Clock.UnixMilli())*time.Millisecond, shortestWait)
+	return max(time.Duration(wake-l.running.now())*time.Millisecond, shortestWait)
 }
 
 // due reports whether a rollout wants to be looked at.
 func (l *Loop) due() bool {
-	now := l.Clock.UnixMilli()
+	now := l.running.now()
 	for _, s := range l.active {
 		if w := s.Rollout.WakeAt; w > 0 && w <= now {
 			return true
@@ -334,9 +349,12 @@ func (r *reconnected) take() []fleet.MachineID {
 	return ids
 }
 
-// Reconnected lets the rollouts of a machine know that it is online again. It
-// is a hint: the engine looks again by itself.
+// Reconnected lets the rollout of a machine know that it is online again. It is a
+// hint: the engine looks again by itself.
 func (l *Loop) Reconnected(id fleet.MachineID) {
+	if l.Presence.assignment(id).assignment.Rollout == "" {
+		return
+	}
 	l.reconnected.mu.Lock()
 	if l.reconnected.ids == nil {
 		l.reconnected.ids = map[fleet.MachineID]bool{}

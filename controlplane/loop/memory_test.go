@@ -5,33 +5,69 @@ package loop
 import (
 	"testing"
 
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-func TestInventory_TellsWhichMachineWasOffline(t *testing.T) {
-	v := newInventory([]fleet.Machine{{ID: "web-01", LastContact: 1000}, {ID: "web-02"}}, 500)
-	for _, tt := range []struct {
-		id                fleet.MachineID
-		at                int64
-		wasOffline, known bool
+// A machine is there while its check-in is held and for 20 seconds after; one that
+// holds none, until 2.5 of the intervals that it announces have passed. What the
+// wall clock says meanwhile counts for nothing (H20).
+func TestInventory_TellsWhoIsThere(t *testing.T) {
+	at := func(run int64) rollout.Moment { return rollout.Moment{Wall: 10 * dayMs, Run: run} }
+	const begin = 5 * dayMs
+	for name, tt := range map[string]struct {
+		wait, poll int64
+		grace      int64
 	}{
-		{"web-01", 1500, false, true},
-		{"web-01", 2001, true, true},
-		{"web-02", 2001, false, true}, // its first contact
-		{"web-03", 2001, false, false},
+		"held":                         {wait: 55_000, poll: 30_000, grace: 20_000},
+		"plain":                        {poll: 40_000, grace: 100_000},
+		"plain, of the version before": {grace: 150_000},
+		"plain, quick":                 {poll: 50, grace: 20_000},
+		"plain, for ever":              {poll: 1 << 60, grace: 60 * hourMs},
 	} {
-		if _, wasOffline, known := v.Touch(tt.id, tt.at); wasOffline != tt.wasOffline || known != tt.known {
-			t.Errorf("%s at %d: was offline %t, known %t", tt.id, tt.at, wasOffline, known)
+		v := newInventory([]fleet.Machine{{ID: "web-01", LastContact: 1000}}, rollout.Moment{})
+		if online, seen := v.Online("web-01", begin); online || seen != 0 {
+			t.Errorf("%s: there before it was heard of since the start", name)
+		}
+		if _, wasOffline, known := v.CheckedIn("web-01", at(begin), tt.wait, tt.poll); !wasOffline || !known {
+			t.Errorf("%s: was offline %t, known %t", name, wasOffline, known)
+		}
+		for _, run := range []int64{begin, begin + tt.grace} {
+			if online, _ := v.Online("web-01", run); !online {
+				t.Errorf("%s: not there after %d ms", name, run-begin)
+			}
+		}
+		if online, seen := v.Online("web-01", begin+tt.grace+1); online || seen != begin {
+			t.Errorf("%s: there after %d ms, seen %d", name, tt.grace+1, seen-begin)
+		}
+		if _, wasOffline, _ := v.CheckedIn("web-01", at(begin+tt.grace), tt.wait, tt.poll); wasOffline {
+			t.Errorf("%s: was offline after %d ms", name, tt.grace)
+		}
+		v.Hold("web-01", at(begin+tt.grace), 1)
+		v.Hold("web-01", at(begin+tt.grace), 1) // a newer one
+		v.Hold("web-01", at(begin+dayMs), -1)
+		if online, _ := v.Online("web-01", begin+2*dayMs); !online {
+			t.Errorf("%s: not there while its check-in is held", name)
+		}
+		v.Hold("web-01", at(begin+2*dayMs), -1)
+		if online, _ := v.Online("web-01", begin+2*dayMs+tt.grace+1); online {
+			t.Errorf("%s: there for too long after its check-in was held", name)
 		}
 	}
-	m, _ := v.Machine("web-01")
-	if m.LastContact != 2001 || !v.Online(m, 2501) || v.Online(m, 2502) {
-		t.Errorf("last contact %d", m.LastContact)
+}
+
+func TestInventory_KeepsContactsToWrite(t *testing.T) {
+	at := func(wall int64) rollout.Moment { return rollout.Moment{Wall: wall, Run: wall} }
+	v := newInventory([]fleet.Machine{{ID: "web-01", LastContact: 1000}, {ID: "web-02"}}, rollout.Moment{})
+	v.CheckedIn("web-01", at(2001), 0, 0)
+	v.CheckedIn("web-02", at(2001), 0, 0)
+	if _, _, known := v.CheckedIn("web-03", at(2001), 0, 0); known {
+		t.Error("web-03 is known")
 	}
 	if c := v.takeContacts(); len(c) != 2 || c["web-01"] != 2001 || len(v.takeContacts()) != 0 {
 		t.Errorf("contacts to write: %v", c)
 	}
-	v.Touch("web-01", 3000)
+	v.Heard("web-01", at(3000))
 	v.keepContacts(map[fleet.MachineID]int64{"web-01": 2001, "web-02": 2001}) // they could not be written
 	if c := v.takeContacts(); c["web-01"] != 3000 || c["web-02"] != 2001 {
 		t.Errorf("contacts to write again: %v", c)
@@ -39,7 +75,7 @@ func TestInventory_TellsWhichMachineWasOffline(t *testing.T) {
 }
 
 func TestInventory_KeepsWhatOperatorsAndAgentsSetApart(t *testing.T) {
-	v := newInventory([]fleet.Machine{{ID: "web-01", Lifecycle: fleet.Pending, Version: 1}}, 500)
+	v := newInventory([]fleet.Machine{{ID: "web-01", Lifecycle: fleet.Pending, Version: 1}}, rollout.Moment{})
 	v.PutStatus(fleet.Machine{ID: "web-01", BootID: "b", ClaimedTags: []fleet.Tag{"claimed"}, Tags: fleet.NewTags([]fleet.Tag{"claimed"}, nil)})
 	v.put(fleet.Machine{ID: "web-01", Lifecycle: fleet.Active, Version: 2, Tags: fleet.NewTags([]fleet.Tag{"signed"}, []fleet.Tag{"set"})})
 	v.PutStatus(fleet.Machine{ID: "web-01", BootID: "b", ClaimedTags: []fleet.Tag{"claimed"}})

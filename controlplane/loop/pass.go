@@ -4,6 +4,7 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -18,6 +19,7 @@ import (
 type Pass struct {
 	Tx  *store.Tx
 	Now int64 // Unix milliseconds
+	Run int64 // running time
 
 	loop *Loop
 	// machines are rows that this pass wrote; the engine sees them already.
@@ -43,8 +45,9 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 			return err
 		}
 	}
+	now := l.Moment()
 	p := &Pass{
-		loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
+		loop: l, Now: now.Wall, Run: now.Run, machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 		rests: map[fleet.MachineID]*fleet.Desired{},
 	}
@@ -57,7 +60,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 			return err
 		}
 		p.events = p.announced()
-		return tx.AddEvents(ctx, p.events)
+		return errors.Join(tx.AddEvents(ctx, p.events), tx.SetRunningTime(ctx, store.RunningTime{Run: p.Run, Wall: p.Now}))
 	})
 	if err != nil {
 		if p.dirty {
@@ -222,22 +225,26 @@ func (p *Pass) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 }
 
 // World is what the engine may know of the fleet.
-func (l *Loop) World(now int64) rollout.World { return l.world(now, l.Inventory.Machine) }
+func (l *Loop) World(now rollout.Moment) rollout.World { return l.world(now, l.Inventory.Machine) }
 
-func (l *Loop) world(now int64, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
-	return rollout.World{Since: l.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+func (l *Loop) world(now rollout.Moment, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
+	return rollout.World{Run: now.Run, Since: l.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		m, ok := machine(id)
 		if !ok {
 			return rollout.Facts{}, false
 		}
+		online, seen := l.Inventory.Online(id, now.Run)
 		return rollout.Facts{
-			Lifecycle: m.Lifecycle, LastContact: m.LastContact, Online: l.Inventory.Online(m, now),
+			Lifecycle: m.Lifecycle, LastContact: m.LastContact, Online: online, SeenRun: seen,
 			Running: m.Running, RunsRelease: m.RunsRelease,
 		}, true
 	}}
 }
 
-func (p *Pass) world() rollout.World { return p.loop.world(p.Now, p.Machine) }
+func (p *Pass) world() rollout.World { return p.loop.world(p.Moment(), p.Machine) }
+
+// Moment is when the pass began.
+func (p *Pass) Moment() rollout.Moment { return rollout.Moment{Wall: p.Now, Run: p.Run} }
 
 // Step lets the engine decide about an event, and writes the result: what is
 // read in Tx afterwards has it.
@@ -326,7 +333,7 @@ func unfinished(s *rollout.State) bool {
 // tickDue looks at the rollouts whose time has come, in order of their ids.
 func (p *Pass) tickDue() {
 	for _, s := range p.Active() {
-		if w := s.Rollout.WakeAt; w == 0 || w > p.Now {
+		if w := s.Rollout.WakeAt; w == 0 || w > p.Run {
 			continue
 		}
 		p.step(s, rollout.Event{})
@@ -345,6 +352,7 @@ func (p *Pass) Register(ctx context.Context, m fleet.Machine, actor string, deta
 // Changed takes in a machine's new row, which is written already.
 func (p *Pass) Changed(m fleet.Machine) {
 	p.machines[m.ID] = m
+	m = p.loop.Inventory.Shown(m, p.Run)
 	p.events = append(p.events, api.Event{At: p.Now, Machine: &m})
 }
 

@@ -50,6 +50,10 @@ func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.Che
 func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, wait time.Duration) (api.Orders, error) {
 	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
+	if wait > 0 {
+		p.loop.Inventory.Hold(machine, p.loop.Moment(), 1)
+		defer func() { p.loop.Inventory.Hold(machine, p.loop.Moment(), -1) }()
+	}
 	for {
 		o, changed, err := p.ordersNow(machine)
 		if err != nil || o.Etag != have || wait <= 0 {
@@ -93,7 +97,7 @@ func (p *Plane) ordersNow(machine fleet.MachineID) (api.Orders, <-chan struct{},
 func (p *Plane) ordersFor(m fleet.Machine, current loop.CurrentAssignment) (api.Orders, error) {
 	var o api.Orders
 	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.Epoch.Mode() != epoch.Restored {
-		o = current.Orders(p.now())
+		o = current.Orders(p.loop.Moment().Run)
 	}
 	o.Documents = p.Documents.Current().Digests
 	o.Grants = p.Documents.Grants(m.ID, p.now())
@@ -137,8 +141,8 @@ const maxEcho = 300
 
 // takeIn notes the contact, and writes what is new.
 func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
-	now := p.now()
-	have, wasOffline, known := p.loop.Inventory.Touch(machine, now)
+	now := p.loop.Moment()
+	have, wasOffline, known := p.loop.Inventory.CheckedIn(machine, now, in.WaitMs, in.PollMs)
 	if !known {
 		return loop.NoMachine(machine)
 	}
@@ -157,7 +161,7 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 		if !tell {
 			return nil
 		}
-		return tx.AddEvents(ctx, []api.Event{{At: now, Machine: &m}})
+		return tx.AddEvents(ctx, []api.Event{{At: now.Wall, Machine: &m}})
 	})
 	if err != nil {
 		return err
@@ -172,6 +176,7 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
 	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
+	m.NeedsReboot = in.NeedsReboot
 	m.ClaimedTags = in.Tags
 	m.Checks = slices.Clone(in.Checks)
 	m.CleanStatus()
@@ -200,7 +205,7 @@ func sameStatus(a, b fleet.Machine) bool {
 // notable reports whether operators want to hear of the difference.
 func notable(a, b fleet.Machine) bool {
 	return a.System != b.System || a.Line != b.Line || a.State != b.State || a.Generations != b.Generations ||
-		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || !slices.Equal(a.ClaimedTags, b.ClaimedTags)
+		a.RunsRelease != b.RunsRelease || a.Health != b.Health || a.Drift != b.Drift || a.NeedsReboot != b.NeedsReboot || !slices.Equal(a.ClaimedTags, b.ClaimedTags)
 }
 
 // MaxReports bounds how many reports come at once; an agent sends the rest
@@ -255,7 +260,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 	if err != nil {
 		return api.ReportsReply{}, err
 	}
-	p.loop.Inventory.Touch(machine, now)
+	p.loop.Inventory.Heard(machine, p.loop.Moment())
 	p.loop.Wake()
 	return reply, nil
 }

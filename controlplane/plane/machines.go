@@ -20,11 +20,10 @@ func (p *Plane) Machines(ctx context.Context, c access.Caller, f fleet.MachineFi
 	if err != nil {
 		return api.Page[fleet.Machine]{}, err
 	}
-	now := p.now()
-	items := p.loop.Inventory.Select(after, page.Size()+1, func(m fleet.Machine) bool {
+	items := p.loop.Inventory.Select(after, page.Size()+1, p.loop.Moment().Run, func(m fleet.Machine) bool {
 		return c.Reaches(m) && (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
 			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
-			(!f.Drift || m.Drift) && (!f.Offline || !p.loop.Inventory.Online(m, now))
+			(!f.Drift || m.Drift) && (!f.Offline || m.Offline)
 	})
 	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
 	for i := range out.Items {
@@ -39,6 +38,7 @@ func (p *Plane) Machine(ctx context.Context, c access.Caller, id fleet.MachineID
 	if err != nil {
 		return fleet.Machine{}, err
 	}
+	m = p.loop.Inventory.Shown(m, p.loop.Moment().Run)
 	m.Desired = p.loop.Desired(id)
 	return m, nil
 }
@@ -134,7 +134,7 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 				return err
 			}
 		}
-		out = m
+		out = p.loop.Inventory.Shown(m, pass.Run)
 		out.Desired = pass.Desired(id)
 		return nil
 	})

@@ -13,7 +13,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
@@ -78,7 +77,6 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	l, err := loop.Open(ctx, loop.Config{
 		Store: c.Store, Log: c.Log, Clock: c.Now, Version: c.Version,
-		OfflineAfter: 3 * time.Duration(max(c.PollSeconds, c.WaitSeconds)) * time.Second, // three polls missed
 	})
 	if err != nil {
 		return nil, err

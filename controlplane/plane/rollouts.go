@@ -41,7 +41,8 @@ func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.Rollo
 		if err := pass.Begin(ctx, &s); err != nil {
 			return err
 		}
-		out = api.RolloutDetail{Rollout: s.Rollout, Batches: slices.Clone(s.Batches), Plan: &plan}
+		now := pass.Moment()
+		out = api.RolloutDetail{Rollout: now.Rollout(s.Rollout), Batches: now.Batches(s.Batches), Plan: &plan}
 		return nil
 	})
 	return out, err
@@ -64,12 +65,14 @@ func (p *Plane) dryRun(ctx context.Context, c access.Caller, spec fleet.RolloutS
 	for i := range s.Batches {
 		s.Batches[i].Rollout = ""
 	}
-	return api.RolloutDetail{Rollout: s.Rollout, Batches: s.Batches, Plan: &plan}, nil
+	now := p.loop.Moment()
+	return api.RolloutDetail{Rollout: now.Rollout(s.Rollout), Batches: now.Batches(s.Batches), Plan: &plan}, nil
 }
 
 // plan judges a request as it is now. The dry run and the creation use it.
 func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpec, release *trust.Release) (rollout.State, api.Plan, error) {
-	now := p.now()
+	at := p.loop.Moment()
+	now := at.Wall
 	if err := p.mayRollOut(release, now); err != nil {
 		return rollout.State{}, api.Plan{}, err
 	}
@@ -87,7 +90,7 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 		return rollout.State{}, api.Plan{}, fmt.Errorf("name rollout: %w", err)
 	}
 	s, plan, err := rollout.Build(rollout.Input{
-		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.Actor(), Now: now,
+		ID: fleet.RolloutID(id.String()), Spec: spec, By: c.Actor(), Now: now, Run: at.Run,
 		Entries: entries, Machines: machines, Current: current,
 	})
 	if err != nil {
@@ -144,6 +147,12 @@ func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (m
 // Rollouts returns rollouts, newest first, to a limited key its part of those
 // that have one of its machines.
 func (p *Plane) Rollouts(ctx context.Context, c access.Caller, f fleet.RolloutFilter, page fleet.PageRequest) (out api.Page[fleet.Rollout], err error) {
+	defer func() {
+		now := p.loop.Moment()
+		for i, v := range out.Items {
+			out.Items[i] = now.Rollout(v)
+		}
+	}()
 	if !c.Limited() {
 		return p.loop.Store.Rollouts(ctx, f, page)
 	}
@@ -184,6 +193,8 @@ func (p *Plane) Rollout(ctx context.Context, c access.Caller, id fleet.RolloutID
 	if err != nil {
 		return api.RolloutDetail{}, err
 	}
+	now := p.loop.Moment()
+	d.Rollout, d.Batches = now.Rollout(d.Rollout), now.Batches(d.Batches)
 	return d, nil
 }
 
@@ -223,6 +234,10 @@ func (p *Plane) Assignments(ctx context.Context, c access.Caller, id fleet.Rollo
 		out, err = paging.Keep(page, store.AssignmentOf, func(a fleet.Assignment) (bool, error) { return p.reaches(c, a.Machine), nil }, read)
 		return err
 	})
+	now := p.loop.Moment()
+	for i, a := range out.Items {
+		out.Items[i] = now.Assignment(a)
+	}
 	return out, err
 }
 
@@ -256,8 +271,8 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 		if err := pass.Step(ctx, s, rollout.Event{Command: &v}); err != nil {
 			return err
 		}
-		after := seen.state(*s)
-		out = api.RolloutDetail{Rollout: after.Rollout, Batches: slices.Clone(after.Batches)}
+		after, now := seen.state(*s), pass.Moment()
+		out = api.RolloutDetail{Rollout: now.Rollout(after.Rollout), Batches: now.Batches(after.Batches)}
 		return nil
 	})
 	return out, err
@@ -287,8 +302,8 @@ func (p *Plane) Explain(ctx context.Context, c access.Caller, id fleet.RolloutID
 	if err != nil {
 		return nil, err
 	}
-	now := p.now()
-	return rollout.Explain(s, p.loop.World(now), now), nil
+	now := p.loop.Moment()
+	return rollout.Explain(s, p.loop.World(now), now.Wall), nil
 }
 
 // DeleteRollout forgets a rollout that has ended. The error's code is Conflict

@@ -167,18 +167,21 @@ func TestRolloutVerb_WantsAnotherOwnersApproval(t *testing.T) {
 		_, stop := w.agents("web-01", "web-02")
 		defer stop()
 		id := w.rollOut(w.register("web-01", "web-02"), func(s *fleet.RolloutSpec) { s.ApproveByOther = true })
-		for must[api.RolloutDetail](t)(w.plane().Rollout(ctx, alice, id)).Batches[0].State != fleet.BatchGated {
-			rest(time.Second)
-		}
 		approve := func(c access.Caller) error {
 			_, err := w.plane().RolloutVerb(ctx, c, id, api.VerbApprove, api.VerbRequest{})
 			return err
 		}
-		if err := approve(access.Caller{Owner: "alice", KeyID: "k2", Role: fleet.RoleDeploy}); fleet.ErrorCode(err) != fleet.Forbidden {
-			t.Errorf("approved by another key of the author: %v", err)
-		}
-		if err := approve(access.Caller{Owner: "bob", KeyID: "k3", Role: fleet.RoleDeploy}); err != nil {
-			t.Errorf("approved by bob: %v", err)
+		for i := range 2 { // before each of its batches
+			rest(time.Minute)
+			if d := must[api.RolloutDetail](t)(w.plane().Rollout(ctx, alice, id)); d.Batches[i].State != fleet.BatchWaiting {
+				t.Fatalf("batch %d is %s: %s", i+1, d.Batches[i].State, d.Why)
+			}
+			if err := approve(access.Caller{Owner: "alice", KeyID: "k2", Role: fleet.RoleDeploy}); fleet.ErrorCode(err) != fleet.Forbidden {
+				t.Errorf("approved by another key of the author: %v", err)
+			}
+			if err := approve(access.Caller{Owner: "bob", KeyID: "k3", Role: fleet.RoleDeploy}); err != nil {
+				t.Errorf("approved by bob: %v", err)
+			}
 		}
 		w.until(id, fleet.RolloutCompleted)
 	})

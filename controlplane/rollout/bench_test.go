@@ -22,7 +22,7 @@ func newBigFleet(b *testing.B, n, parallel int) *bigFleet {
 	b.Helper()
 	s := spec("1%", "10%", "100%")
 	s.MaxParallel = parallel
-	in := rollout.Input{ID: "r1", Spec: s, Now: start}
+	in := rollout.Input{ID: "r1", Spec: s, Now: start, Run: start}
 	for i := range n {
 		id := fleet.MachineID(fmt.Sprintf("m-%06d", i))
 		in.Entries = append(in.Entries, fleet.Entry{ID: id, StorePath: target("m")})
@@ -40,6 +40,7 @@ func newBigFleet(b *testing.B, n, parallel int) *bigFleet {
 }
 
 func (f *bigFleet) step(ev rollout.Event) {
+	f.world.Run = f.now
 	res := rollout.Step(f.state, ev, f.world, f.now)
 	f.state.Apply(res)
 	f.offered = append(f.offered, res.Wake...)

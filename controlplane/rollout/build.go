@@ -19,6 +19,7 @@ type Input struct {
 	Spec fleet.RolloutSpec
 	By   string // actor
 	Now  int64  // Unix milliseconds
+	Run  int64  // running time
 
 	Entries  []fleet.Entry   // of Spec.Release
 	Machines []fleet.Machine // every machine known
@@ -45,18 +46,14 @@ func Build(in Input) (State, api.Plan, error) {
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
-	if in.Spec.ApproveByOther && len(batches) < 2 {
-		return State{}, api.Plan{}, fleet.Errorf(fleet.Invalid, "rollout: it has one batch, so another owner's approval would hold up nothing").
-			WithHint("approvals are between batches: choose strategy canary or staged, and two machines or more")
-	}
 	state := State{
 		Rollout: fleet.Rollout{
 			ID: in.ID, Spec: in.Spec, State: fleet.RolloutScheduled, Machines: len(members),
-			CreatedAt: in.Now, CreatedBy: in.By, WakeAt: in.Now,
+			CreatedAt: in.Now, CreatedBy: in.By, WakeAt: in.Run,
 		},
 		Assignments: make(map[fleet.MachineID]fleet.Assignment, len(members)),
 	}
-	plan := api.Plan{LeftOut: leftOut, Changes: summarize(members, in.Current)}
+	plan := api.Plan{LeftOut: leftOut, Tolerated: []int{}, Changes: summarize(members, in.Current)}
 	for i, batch := range batches {
 		ids := make([]fleet.MachineID, len(batch))
 		for j, m := range batch {
@@ -67,6 +64,7 @@ func Build(in Input) (State, api.Plan, error) {
 			}
 		}
 		plan.Batches = append(plan.Batches, ids)
+		plan.Tolerated = append(plan.Tolerated, in.Spec.MaxFailures.Tolerates(len(ids)))
 		state.Batches = append(state.Batches, fleet.Batch{
 			Rollout: in.ID, Index: i, State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
 		})
@@ -216,7 +214,8 @@ func fill(spec fleet.RolloutSpec, members []member) ([][]member, error) {
 
 // split cuts members into batches: a count adds that many; a percentage is the
 // cumulative share, rounded up, less what earlier batches hold; empty batches
-// vanish; what is left makes a last batch.
+// vanish; what is left makes a last batch. Machines that leave later change no
+// batch (RolloutSpec).
 func split(amounts []fleet.Amount, members []member) [][]member {
 	var batches [][]member
 	n, taken := len(members), 0

@@ -188,3 +188,29 @@ func TestBuild_CanariesDifferByRelease(t *testing.T) {
 		t.Errorf("20 releases had %d different canaries", len(canaries))
 	}
 }
+
+// Shares are of the frozen plan: whoever leaves or is skipped keeps its place, no
+// machine moves up, and a batch tolerates what it tolerated (H14, H19).
+func TestStep_SharesStayWhenMachinesLeave(t *testing.T) {
+	s := spec("50%", "100%")
+	s.MaxFailures, s.Offline = fleet.Amount{N: 25, Percent: true}, fleet.OfflineSkip
+	m := newSim(t, 8, s)
+	if d := cmp.Diff([]int{1, 1}, m.plan.Tolerated); d != "" {
+		t.Errorf("tolerated failures of the plan:\n%s", d)
+	}
+	m.settle()
+	m.changed(m.at(0, 0), as(fleet.Decommissioned))
+	m.verb(api.VerbSkip, m.at(0, 1))
+	m.wantStates("running = open: skipped skipped offered offered | waiting: pending pending pending pending")
+	if why := rollout.Explain(m.state, m.world(), m.now)[1].Why; why != "0 pending, 2 at work, 0 rolling back; 2 of 4 left or were skipped, and keep their place" {
+		t.Errorf("explained as %q", why)
+	}
+	m.back(m.at(0, 2), fleet.ReasonCheckFailed) // one of the two that are left, one of the four of the plan
+	m.live(m.at(0, 3))
+	m.wantStates("running = passed: skipped skipped rolled-back healthy | open: offered offered offered offered")
+	m.back(m.at(1, 0), fleet.ReasonCheckFailed)
+	m.back(m.at(1, 1), fleet.ReasonCheckFailed)
+	if want := "batch 2: 2 of 4 machines failed, 1 tolerated"; !strings.HasPrefix(m.state.Rollout.Why, want) {
+		t.Errorf("why %q, want %q", m.state.Rollout.Why, want)
+	}
+}

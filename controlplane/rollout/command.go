@@ -37,7 +37,7 @@ func Check(state State, c Command) error {
 		}
 	case api.VerbCancel:
 	case api.VerbApprove:
-		if b := state.Batches[r.Batch]; b.State != fleet.BatchGated || b.Approved {
+		if b := state.Batches[r.Batch]; !wantsFirstApproval(r) && (b.State != fleet.BatchGated || b.Approved) {
 			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
 		}
 		if r.Spec.ApproveByOther && sameOwner(c.Actor, r.CreatedBy) {
@@ -119,9 +119,7 @@ func (st *step) command(c Command) {
 	case api.VerbCancel:
 		st.finish(fleet.RolloutCancelled, fleet.ActionRolloutCancel, c.Actor, orElse(c.Reason, "by "+c.Actor))
 	case api.VerbApprove:
-		b := &st.batches[st.rollout.Batch]
-		b.Approved, b.ApprovedBy = true, c.Actor
-		st.logCommand(fleet.ActionRolloutApprove, c, nil)
+		st.approve(c)
 	case api.VerbRetry:
 		ids := st.targets(c)
 		for _, id := range ids {
@@ -168,7 +166,8 @@ func (st *step) targets(c Command) []fleet.MachineID {
 
 // resume goes on; failures up to now no longer count.
 func (st *step) resume(c Command) {
-	st.rollout.State, st.rollout.Why, st.rollout.ProgressAt = fleet.RolloutRunning, "", st.now
+	st.rollout.State, st.rollout.Why = fleet.RolloutRunning, ""
+	st.progressed()
 	if st.rollout.StartedAt == 0 {
 		st.rollout.State = fleet.RolloutScheduled
 	}
@@ -191,7 +190,7 @@ func (st *step) retry(id fleet.MachineID) {
 	if a.State.Failure() {
 		st.acknowledgeOne(a.Batch)
 	}
-	a.State, a.Why, a.EndedAt, a.Deadline, a.OfferedAt = fleet.AssignPending, "", 0, 0, 0
+	a.State, a.Why, a.EndedAt, a.Deadline, a.OfferedAt, a.OfferedRun = fleet.AssignPending, "", 0, 0, 0, 0
 	st.put(a)
 	if b := &st.batches[a.Batch]; b.State == fleet.BatchSoaking || b.State == fleet.BatchGated {
 		b.State, b.SoakUntil, b.Why, b.Approved, b.ApprovedBy = fleet.BatchOpen, 0, "", false, ""

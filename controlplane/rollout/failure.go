@@ -36,7 +36,7 @@ func (st *step) judgeProgress() {
 	if st.rollout.State != fleet.RolloutRunning || p == 0 || b.State != fleet.BatchOpen || unfinished(b.Counts) == 0 {
 		return
 	}
-	if st.now >= max(st.rollout.ProgressAt, st.world.Since)+p {
+	if st.run >= st.progressDue() {
 		st.failBatch(b.Index, fmt.Sprintf("batch %d: %s: no machine became healthy for %s", b.Index+1, fleet.ReasonProgressDeadline, span(p)))
 	}
 }
@@ -77,11 +77,11 @@ func (st *step) failBatch(batch int, why string) {
 		for _, id := range st.members(batch) {
 			st.orderRevert(id)
 		}
-		st.wakeBy(st.now)
+		st.wakeBy(st.run)
 		return
 	case fleet.RevertAll:
 		st.revertAll(EngineActor, why)
-		st.wakeBy(st.now)
+		st.wakeBy(st.run)
 		return
 	case fleet.Pause:
 	}
@@ -131,7 +131,7 @@ func (st *step) orderRevert(id fleet.MachineID) bool {
 		st.acknowledgeOne(a.Batch)
 	}
 	a.State, a.Reason, a.Message, a.Why = fleet.AssignReverting, fleet.ReasonRevertOrdered, "", ""
-	a.Deadline, a.EndedAt = st.now+st.spec().HealthyDeadlineMs, 0
+	a.Deadline, a.EndedAt = st.run+st.spec().HealthyDeadlineMs, 0
 	st.put(a)
 	st.wake[id] = true
 	return true

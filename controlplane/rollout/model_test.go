@@ -54,7 +54,7 @@ func TestStep_SmallRolloutsExhaustively(t *testing.T) {
 func moves() []func(*sim) {
 	list := []func(*sim){
 		func(m *sim) { m.tick() },
-		func(m *sim) { m.sleepTo(max(m.now, m.state.Rollout.WakeAt)) },
+		func(m *sim) { m.sleepTo(max(m.now, m.state.Rollout.WakeAt+m.ahead)) },
 	}
 	for _, v := range []api.Verb{api.VerbPause, api.VerbResume, api.VerbCancel, api.VerbApprove, api.VerbRetry, api.VerbRevert} {
 		list = append(list, func(m *sim) { m.step(rollout.Event{Command: &rollout.Command{Verb: v, Actor: "key:bob"}}) })
@@ -88,7 +88,7 @@ func (m *sim) fork() *sim {
 func (m *sim) key() string {
 	r := m.state.Rollout
 	ahead := func(t int64) int64 { // in minutes from now
-		return max(0, (t-m.now+minute-1)/minute)
+		return max(0, (t-m.run()+minute-1)/minute)
 	}
 	k := fmt.Sprint(r.State, r.Batch, r.Acknowledged, ahead(r.WakeAt), r.StartedAt != 0)
 	for _, b := range m.state.Batches {

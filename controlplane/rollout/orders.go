@@ -12,17 +12,17 @@ import (
 // OrdersFor is what a machine's agent may do now for the rollout that claims
 // it: prefetch, apply or revert, or nothing. It only follows what Step decided,
 // and check-ins are answered with it alone, so an agent never gets what the plan
-// refuses (H18).
-func OrdersFor(a fleet.Assignment, r fleet.Rollout, now int64) api.Orders {
+// refuses (H18). Run is the running time now.
+func OrdersFor(a fleet.Assignment, r fleet.Rollout, run int64) api.Orders {
 	var o api.Orders
 	switch {
 	case a.Rollout != r.ID:
 	case a.State == fleet.AssignReverting:
 		o.Revert = &fleet.Order{Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt}
-	case a.State.InFlight() && now < a.Deadline:
+	case a.State.InFlight() && run < a.Deadline:
 		o.Apply = &fleet.Order{
 			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
-			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - now,
+			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - run,
 		}
 	case a.State == fleet.AssignPending && r.State == fleet.RolloutRunning && a.Batch <= r.Batch+1:
 		// The next batch may fetch; those behind it would load caches and
@@ -46,19 +46,19 @@ func Desired(claim, healthy *fleet.Assignment) *fleet.Desired {
 	return &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
 }
 
-// Explain says why a rollout has not ended, and by when it must: the rollout,
-// then its opened batches, each with its machines. Machines of batches that are
-// not open share their batch's line.
+// Explain says why a rollout has not ended, and by when it must, about: the
+// rollout, then its opened batches, each with its machines. Machines of batches
+// that are not open share their batch's line.
 func Explain(state State, w World, now int64) []api.Waiting {
-	r := state.Rollout
+	r, at := state.Rollout, Moment{Wall: now, Run: w.Run}
 	lines := []api.Waiting{}
 	if !r.State.Final() {
-		lines = append(lines, api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: r.WakeAt})
+		lines = append(lines, api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: at.Expect(r.WakeAt)})
 	}
 	order := state.indexed().order
 	for i, b := range state.Batches {
 		if !r.State.Final() && b.State != fleet.BatchPassed {
-			lines = append(lines, api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b)), Deadline: b.SoakUntil})
+			lines = append(lines, api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b, at)), Deadline: at.Expect(b.SoakUntil)})
 		}
 		if b.State == fleet.BatchWaiting {
 			continue
@@ -66,7 +66,7 @@ func Explain(state State, w World, now int64) []api.Waiting {
 		for _, id := range order[i] {
 			a := state.Assignments[id]
 			if why := Why(a, state, w, now); why != "" {
-				lines = append(lines, api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: a.Deadline})
+				lines = append(lines, api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: at.Expect(a.Deadline)})
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func whyRollout(r fleet.Rollout) string {
 	return fmt.Sprintf("batch %d is at work", r.Batch+1)
 }
 
-func whyBatch(b fleet.Batch) string {
+func whyBatch(b fleet.Batch, at Moment) string {
 	switch b.State {
 	case fleet.BatchWaiting:
 		if b.Index == 0 {
@@ -88,9 +88,13 @@ func whyBatch(b fleet.Batch) string {
 		}
 		return fmt.Sprintf("waits for batch %d to pass", b.Index)
 	case fleet.BatchOpen, fleet.BatchReverting:
-		return fmt.Sprintf("%d pending, %d at work, %d rolling back", b.Counts.Pending, b.Counts.InFlight, b.Counts.RollingBack)
+		why := fmt.Sprintf("%d pending, %d at work, %d rolling back", b.Counts.Pending, b.Counts.InFlight, b.Counts.RollingBack)
+		if n := b.Counts.Skipped; n > 0 {
+			why += fmt.Sprintf("; %d of %d left or were skipped, and keep their place", n, b.Size)
+		}
+		return why
 	case fleet.BatchSoaking:
-		return "soaks until " + date(b.SoakUntil)
+		return "soaks until about " + date(at.Expect(b.SoakUntil))
 	case fleet.BatchGated, fleet.BatchPassed, fleet.BatchFailed:
 	}
 	return string(b.State)
@@ -99,15 +103,15 @@ func whyBatch(b fleet.Batch) string {
 // Why says why an assignment has not ended, "" if it has. What is in it is
 // true at now, and is not kept in the row.
 func Why(a fleet.Assignment, state State, w World, now int64) string {
-	left := ""
+	left, at := "", Moment{Wall: now, Run: w.Run}
 	if a.Deadline != 0 {
-		left = "until " + date(a.Deadline)
+		left = "until about " + date(at.Expect(a.Deadline))
 	}
 	switch {
 	case a.State.Final():
 		return ""
 	case a.State == fleet.AssignPending || a.State == fleet.AssignHeld:
-		return whyPending(a, state, w)
+		return whyPending(a, state, w, at)
 	case a.State == fleet.AssignReverting:
 		return "was ordered to roll back, has " + left
 	case a.State == fleet.AssignRollingBack:
@@ -119,7 +123,7 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 	} else if a.State == fleet.AssignOffered {
 		why = "offered, has not begun; has " + left
 	}
-	if now >= a.Deadline {
+	if w.Run >= a.Deadline {
 		why += ", which is over"
 	}
 	if a.Why != "" {
@@ -128,14 +132,14 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 	return why
 }
 
-func whyPending(a fleet.Assignment, state State, w World) string {
+func whyPending(a fleet.Assignment, state State, w World, at Moment) string {
 	r, b := state.Rollout, state.Batches[a.Batch]
 	f, known := w.Machine(a.Machine)
 	switch {
 	case r.State != fleet.RolloutRunning:
 		return "the rollout is " + string(r.State)
 	case b.State == fleet.BatchWaiting:
-		return whyBatch(b)
+		return whyBatch(b, at)
 	case !known || f.Lifecycle != fleet.Active:
 		return "its lifecycle is " + lifecycle(f, known)
 	case !f.Online:

@@ -120,7 +120,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 			}
 		},
 		"restart": func(*rapid.T) {
-			d.state, d.since = clone(d.state), d.now
+			d.restart()
 		},
 	}
 }
@@ -186,7 +186,7 @@ func (m *sim) obey() {
 		ordered := false
 		for i := range m.state.Rollout.Machines {
 			id := machineID(i)
-			orders := rollout.OrdersFor(m.a(id), m.state.Rollout, m.now)
+			orders := rollout.OrdersFor(m.a(id), m.state.Rollout, m.run())
 			ordered = ordered || orders.Apply != nil || orders.Revert != nil
 			if orders.Apply != nil {
 				m.live(id)
@@ -199,7 +199,7 @@ func (m *sim) obey() {
 			return
 		}
 		if !ordered && w != 0 {
-			m.sleepTo(w)
+			m.sleepTo(w + m.ahead)
 		}
 	}
 	m.t.Fatalf("does not end: %+v\n%+v", m.state.Rollout, rollout.Explain(m.state, m.world(), m.now))

@@ -70,7 +70,7 @@ func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 	}
 	a.State, a.Why = r.Phase, r.Message
 	if a.Deadline == 0 {
-		a.Deadline = a.OfferedAt + st.spec().HealthyDeadlineMs
+		a.Deadline = a.OfferedRun + st.spec().HealthyDeadlineMs
 	}
 	if len(r.Checks) > 0 {
 		a.Checks = slices.Clone(r.Checks)
@@ -84,25 +84,25 @@ func (st *step) succeeded(a fleet.Assignment, r fleet.Report) {
 		return // it leaves the release
 	}
 	a.Checks = slices.Clone(r.Checks)
-	if why := unproven(a, r, st.spec(), st.now); why != "" {
+	if why := unproven(a, r, st.spec(), st.run); why != "" {
 		a.State, a.Why = fleet.AssignVerifying, why
 		if a.Deadline == 0 {
-			a.Deadline = a.OfferedAt + st.spec().HealthyDeadlineMs
+			a.Deadline = a.OfferedRun + st.spec().HealthyDeadlineMs
 		}
 		st.put(a)
 		st.wakeBy(a.Deadline)
 		return
 	}
-	a.Outcome, a.HealthyAt = r.Outcome, st.now
+	a.Outcome, a.HealthyAt, a.HealthyRun = r.Outcome, st.now, st.run
 	st.end(a, fleet.AssignHealthy, r.Reason, r.Message)
 	if !st.rollout.State.Final() {
-		st.rollout.ProgressAt = st.now
+		st.progressed()
 	}
 }
 
 // unproven says why a report of success does not make the machine healthy, ""
 // if it does. No data is not healthy (H05).
-func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now int64) string {
+func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, run int64) string {
 	if r.BootDefault != a.StorePath {
 		return "reported " + string(r.Outcome) + ", but the boot default is not the release's system"
 	}
@@ -112,7 +112,7 @@ func unproven(a fleet.Assignment, r fleet.Report, spec fleet.RolloutSpec, now in
 	switch {
 	case r.Running != a.StorePath:
 		return "reported " + string(r.Outcome) + ", but another system runs"
-	case now-a.OfferedAt < spec.MinHealthyMs-spec.MinHealthyMs/10: // a tenth for clocks that run apart
+	case run-a.OfferedRun < spec.MinHealthyMs-spec.MinHealthyMs/10: // a tenth for clocks that run apart
 		return "reported " + string(r.Outcome) + " sooner than minHealthy after the offer"
 	}
 	declared := slices.ContainsFunc(r.Checks, func(c fleet.HealthCheckResult) bool { return c.Required })

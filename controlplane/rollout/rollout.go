@@ -4,8 +4,9 @@
 // release, when, and what happens when one fails.
 //
 // It is pure: no clock, no I/O, no randomness. Time comes in as Unix
-// milliseconds, what the fleet looks like as World, and what is to be done goes
-// out as Result. The caller keeps State durable and calls again at WakeAt.
+// milliseconds, for records, and as running time, for deadlines; what the fleet
+// looks like comes in as World, and what is to be done goes out as Result. The
+// caller keeps State durable and calls again at WakeAt.
 package rollout
 
 import (
@@ -53,9 +54,13 @@ type World struct {
 	// Machine returns the facts about a machine; false if it is not known (it
 	// was deleted, H10).
 	Machine func(fleet.MachineID) (Facts, bool)
-	// Since is when the control plane began to listen, Unix milliseconds.
-	// Deadlines that passed while it was down count only once machines had time
-	// to reconnect and report.
+	// Run is the running time now, in milliseconds: what deadlines, soaks and
+	// minHealthy count in. It rises only while the control plane runs, whatever is
+	// done to the wall clock, goes on over restarts, and has no fixed beginning.
+	Run int64
+	// Since is the running time at which the control plane began to listen.
+	// Deadlines that are near then count only once machines had time to reconnect
+	// and report.
 	Since int64
 }
 
@@ -63,7 +68,8 @@ type World struct {
 type Facts struct {
 	Lifecycle   fleet.Lifecycle
 	LastContact int64 // Unix milliseconds; 0: never
-	Online      bool  // not three polls missed
+	SeenRun     int64 // running time of the last contact; 0: not since the control plane's start
+	Online      bool  // see fleet.Machine.Offline
 	Running     fleet.StorePath
 	RunsRelease fleet.Digest
 }

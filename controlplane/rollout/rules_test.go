@@ -25,8 +25,8 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 		m.t.Fatalf("rollout %s ended at %d, why %q", r.State, r.EndedAt, r.Why)
 	}
 	tick := ev.Report == nil && ev.Command == nil && ev.Superseded == nil && ev.Changed == ""
-	if tick && r.WakeAt != 0 && r.WakeAt <= m.now {
-		m.t.Fatalf("a tick at %d asks for another at %d", m.now, r.WakeAt)
+	if tick && r.WakeAt != 0 && r.WakeAt <= m.run() {
+		m.t.Fatalf("a tick at %d asks for another at %d", m.run(), r.WakeAt)
 	}
 	m.checkWaiting(after)
 }
@@ -59,6 +59,9 @@ func (m *sim) checkCounts(s rollout.State) {
 func (m *sim) checkBatches(before, after rollout.State) {
 	m.t.Helper()
 	for i, b := range after.Batches {
+		if b.Size != before.Batches[i].Size {
+			m.t.Fatalf("batch %d had %d machines and has %d", i, before.Batches[i].Size, b.Size)
+		}
 		if before.Batches[i].State == fleet.BatchPassed && b.State != fleet.BatchPassed {
 			m.t.Fatalf("batch %d had passed and is %s", i, b.State)
 		}
@@ -129,6 +132,9 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 	if (a.State.InFlight() || a.State.RollingBack()) && a.Deadline == 0 {
 		m.t.Fatalf("%s has no deadline", a)
 	}
+	if a.Batch != old.Batch {
+		m.t.Fatalf("%s moved from batch %d to %d", a.Machine, old.Batch, a.Batch)
+	}
 	if old.State == fleet.AssignSuperseded && a.State != old.State {
 		m.t.Fatalf("%s belongs to another rollout and became %s", a.Machine, a.State)
 	}
@@ -147,7 +153,7 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 		}
 	}
 	// H18: what is served follows from the row alone.
-	o := rollout.OrdersFor(a, m.state.Rollout, m.now)
+	o := rollout.OrdersFor(a, m.state.Rollout, m.run())
 	switch {
 	case o.Apply != nil && !a.State.InFlight(), o.Revert != nil && a.State != fleet.AssignReverting, o.Apply != nil && o.Revert != nil:
 		m.t.Fatalf("%s is served %+v", a, o)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -35,8 +36,9 @@ type sim struct {
 	state    rollout.State
 	plan     api.Plan
 	facts    map[fleet.MachineID]rollout.Facts
-	since    int64
+	since    int64 // running time of the control plane's start
 	now      int64
+	ahead    int64 // of the wall clock, before running time
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -73,7 +75,7 @@ func machineID(i int) fleet.MachineID { return fleet.MachineID(fmt.Sprintf("m-%0
 
 // input has n active machines, each with a system in the release.
 func input(n int, s fleet.RolloutSpec) rollout.Input {
-	in := rollout.Input{ID: "r1", Spec: s, By: "key:alice", Now: start}
+	in := rollout.Input{ID: "r1", Spec: s, By: "key:alice", Now: start, Run: start}
 	for i := range n {
 		id := machineID(i)
 		in.Entries = append(in.Entries, fleet.Entry{ID: id, StorePath: target(id), ClosureSize: 10})
@@ -101,11 +103,24 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Since: m.since, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Run: m.run(), Since: m.since, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
+		if f.SeenRun == 0 {
+			f.SeenRun = max(0, f.LastContact-m.ahead)
+		}
 		return f, ok
 	}}
 }
+
+// run is the running time now.
+func (m *sim) run() int64 { return m.now - m.ahead }
+
+// restart starts the control plane anew: rows are as the store has them.
+func (m *sim) restart() { m.state, m.since = clone(m.state), m.run() }
+
+// wall lets the wall clock move by itself: it is set, or the control plane is
+// down meanwhile.
+func (m *sim) wall(by int64) { m.now, m.ahead = m.now+by, m.ahead+by }
 
 // step feeds one event and checks what came of it.
 func (m *sim) step(ev rollout.Event) rollout.Result {
@@ -156,7 +171,7 @@ func (m *sim) tick() {
 func (m *sim) settle() {
 	m.t.Helper()
 	for range 3 {
-		if w := m.state.Rollout.WakeAt; w == 0 || w > m.now {
+		if w := m.state.Rollout.WakeAt; w == 0 || w > m.run() {
 			return
 		}
 		m.tick()
@@ -167,8 +182,8 @@ func (m *sim) settle() {
 // sleepTo lets time pass until now is at least t, waking as asked.
 func (m *sim) sleepTo(t int64) {
 	m.t.Helper()
-	for w := m.state.Rollout.WakeAt; w != 0 && w <= t; w = m.state.Rollout.WakeAt {
-		m.now = max(m.now, w)
+	for w := m.state.Rollout.WakeAt; w != 0 && w+m.ahead <= t; w = m.state.Rollout.WakeAt {
+		m.now = max(m.now, w+m.ahead)
 		m.tick()
 	}
 	m.now = t
@@ -295,3 +310,5 @@ func (m *sim) actions() string {
 	}
 	return strings.Join(s, " ")
 }
+
+func utc(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -25,7 +25,8 @@ const (
 
 // Step decides what an event means for a rollout. It is pure: state is not
 // modified, and the same arguments give the same result. A verb that Check
-// refuses changes nothing.
+// refuses changes nothing. What now says is noted and decides nothing: a wall
+// clock that is set moves no deadline (H20).
 //
 // A report costs the same whatever the size of the rollout: machines that a
 // freed slot lets go are offered by the tick that WakeAt asks for. The caller
@@ -33,7 +34,7 @@ const (
 // reports at hand; a tick never asks for another one at the same moment.
 func Step(state State, ev Event, w World, now int64) Result {
 	st := &step{
-		state: state, world: w, now: now,
+		state: state, world: w, now: now, run: w.Run,
 		rollout: state.Rollout, batches: slices.Clone(state.Batches),
 		changed: map[fleet.MachineID]fleet.Assignment{}, wake: map[fleet.MachineID]bool{},
 	}
@@ -61,7 +62,8 @@ func Step(state State, ev Event, w World, now int64) Result {
 type step struct {
 	state State
 	world World
-	now   int64
+	now   int64 // wall clock, for records only
+	run   int64 // running time, for what is waited for
 
 	rollout fleet.Rollout
 	batches []fleet.Batch
@@ -69,7 +71,7 @@ type step struct {
 	index   *index
 	// requeued is set once a machine became pending in this step.
 	requeued bool
-	// recheckAt is when to look at pending machines again that are not there now.
+	// recheckAt is the running time at which to look at pending machines again that are not there now.
 	recheckAt int64
 
 	audit      []fleet.AuditEvent
@@ -102,7 +104,7 @@ func (st *step) result() Result {
 // version is the store's.
 func rolloutChanged(a, b fleet.Rollout) bool {
 	return a.State != b.State || a.Why != b.Why || a.Batch != b.Batch || a.StartedAt != b.StartedAt ||
-		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.Acknowledged != b.Acknowledged || a.WakeAt != b.WakeAt
+		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.ProgressRun != b.ProgressRun || a.Acknowledged != b.Acknowledged || a.Approved != b.Approved || a.WakeAt != b.WakeAt
 }
 
 func (st *step) spec() fleet.RolloutSpec { return st.rollout.Spec }
@@ -184,7 +186,7 @@ func (st *step) logBatch(action string, i int, why string) {
 	st.log(EngineActor, action, d)
 }
 
-// wakeBy asks for a tick at t or before.
+// wakeBy asks for a tick at t, in running time, or before.
 func (st *step) wakeBy(t int64) {
 	if st.rollout.WakeAt == 0 || t < st.rollout.WakeAt {
 		st.rollout.WakeAt = t
@@ -202,13 +204,13 @@ func (st *step) wakeIfDue() {
 	case b.Counts.InFlight+b.Counts.RollingBack == 0, // done, or only offline ones are left
 		b.State == fleet.BatchOpen && st.drained(&b),
 		st.rollout.State == fleet.RolloutReverting && t.RollingBack == 0:
-		st.wakeBy(st.now)
+		st.wakeBy(st.run)
 	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
-		st.wakeBy(st.now) // there may be a slot
+		st.wakeBy(st.run) // there may be a slot
 	}
 }
 
-// date is how messages name a moment.
+// date is how messages name a moment of the wall clock.
 func date(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // span is how messages name a duration.

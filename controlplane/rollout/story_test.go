@@ -206,7 +206,7 @@ func TestStep_RecordsThePreviousSystemOnce(t *testing.T) {
 	m.live(good)
 	m.back(bad, fleet.ReasonCheckFailed)
 	m.wantStates("reverting = reverting: rolled-back reverting")
-	o := rollout.OrdersFor(m.a(good), m.state.Rollout, m.now)
+	o := rollout.OrdersFor(m.a(good), m.state.Rollout, m.run())
 	if d := cmp.Diff(&fleet.Order{Digest: digest("release-2"), Rollout: "r1", Attempt: 1}, o.Revert); d != "" || o.Apply != nil {
 		t.Fatalf("orders of the failing batch's healthy machine: %s %+v", d, o.Apply)
 	}

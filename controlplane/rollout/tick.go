@@ -14,14 +14,13 @@ import (
 // says when to look again.
 func (st *step) tick() {
 	if st.rollout.State == fleet.RolloutScheduled {
-		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
-		st.open(0)
+		st.start()
 	}
 	for _, a := range st.atWork() {
 		st.expire(a)
 	}
 	if st.rollout.State == fleet.RolloutRunning {
-		st.run()
+		st.proceed()
 	}
 	if st.rollout.State == fleet.RolloutReverting {
 		st.endReverting()
@@ -29,8 +28,8 @@ func (st *step) tick() {
 	st.rollout.WakeAt = st.nextWake()
 }
 
-// run carries a running rollout as far as it can go now.
-func (st *step) run() {
+// proceed carries a running rollout as far as it can go now.
+func (st *step) proceed() {
 	for {
 		for _, a := range st.readmittable() {
 			st.readmit(a)
@@ -53,8 +52,9 @@ func (st *step) run() {
 // open lets a batch begin.
 func (st *step) open(i int) {
 	b := &st.batches[i]
-	b.State, b.Why, b.OpenedAt = fleet.BatchOpen, "", st.now
-	st.rollout.Batch, st.rollout.ProgressAt = i, st.now
+	b.State, b.Why, b.OpenedAt, b.OpenedRun = fleet.BatchOpen, "", st.now, st.run
+	st.rollout.Batch = i
+	st.progressed()
 	st.logBatch(fleet.ActionBatchOpen, i, "")
 }
 
@@ -66,7 +66,7 @@ func (st *step) expire(a fleet.Assignment) {
 	}
 	f, known := st.world.Machine(a.Machine)
 	begun := a.State != fleet.AssignOffered && a.State != fleet.AssignFetching
-	late := st.now >= st.due(a)
+	late := st.run >= st.due(a)
 	switch {
 	case gone(f, known):
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "the machine was "+lifecycle(f, known))
@@ -86,10 +86,23 @@ func (st *step) expire(a fleet.Assignment) {
 	}
 }
 
+// progressed notes that the open batch made progress.
+func (st *step) progressed() { st.rollout.ProgressAt, st.rollout.ProgressRun = st.now, st.run }
+
+// progressDue is when the progress deadline counts. Like an assignment's, it
+// leaves machines time to report after a start.
+func (st *step) progressDue() int64 {
+	due := st.rollout.ProgressRun + st.spec().ProgressDeadlineMs
+	if st.rollout.ProgressRun < st.world.Since {
+		return max(due, st.world.Since+reportGrace)
+	}
+	return due
+}
+
 // due is when an assignment's deadline counts: one from before the control
 // plane's last start leaves machines time to report.
 func (st *step) due(a fleet.Assignment) int64 {
-	if a.OfferedAt < st.world.Since {
+	if a.OfferedRun < st.world.Since {
 		return max(a.Deadline, st.world.Since+reportGrace)
 	}
 	return a.Deadline
@@ -143,8 +156,8 @@ func (st *step) admit(a fleet.Assignment) bool {
 		st.end(a, fleet.AssignSkipped, fleet.ReasonLifecycle, "its lifecycle is "+lifecycle(f, known))
 	case f.Online:
 		return true
-	case policy == fleet.OfflineWait || st.now < st.offlineDeadline(f):
-		at := st.now + recheck
+	case policy == fleet.OfflineWait || st.run < st.offlineDeadline(f):
+		at := st.run + recheck
 		if p := st.offlineDeadline(f); policy != fleet.OfflineWait {
 			at = min(at, p)
 		}
@@ -166,13 +179,15 @@ func (st *step) readmit(a fleet.Assignment) {
 	if !readmittable(a) || !known || f.Lifecycle != fleet.Active || !f.Online {
 		return
 	}
-	a.State, a.Reason, a.Message, a.EndedAt, a.OfferedAt = fleet.AssignPending, "", "", 0, 0
+	a.State, a.Reason, a.Message, a.EndedAt = fleet.AssignPending, "", "", 0
+	a.OfferedAt, a.OfferedRun = 0, 0
 	st.put(a)
 }
 
-// offlineDeadline is until when an offline machine is waited for, whatever the policy.
+// offlineDeadline is until when an offline machine is waited for, whatever the
+// policy. After a start all machines get the time to reconnect.
 func (st *step) offlineDeadline(f Facts) int64 {
-	return max(f.LastContact, st.world.Since) + st.spec().OfflineAfterMs
+	return max(f.SeenRun+st.spec().OfflineAfterMs, st.world.Since+max(st.spec().OfflineAfterMs, reportGrace))
 }
 
 func sinceContact(f Facts) string {
@@ -189,8 +204,8 @@ func (st *step) offer(a fleet.Assignment) {
 		a.PreviousDigest, a.PreviousPath = f.RunsRelease, f.Running // once, and never again (H06)
 	}
 	a.State, a.Attempt, a.EverOffered = fleet.AssignOffered, a.Attempt+1, true
-	a.OfferedAt, a.Deadline = st.now, st.now+st.spec().HealthyDeadlineMs
-	a.Outcome, a.Reason, a.Message, a.Why, a.HealthyAt, a.EndedAt = "", "", "", "", 0, 0
+	a.OfferedAt, a.OfferedRun, a.Deadline = st.now, st.run, st.run+st.spec().HealthyDeadlineMs
+	a.Outcome, a.Reason, a.Message, a.Why, a.HealthyAt, a.HealthyRun, a.EndedAt = "", "", "", "", 0, 0, 0
 	a.Checks = []fleet.HealthCheckResult{}
 	st.put(a)
 	st.wake[a.Machine] = true
@@ -201,9 +216,9 @@ func (st *step) advance() bool {
 	i := st.rollout.Batch
 	b := &st.batches[i]
 	if b.State == fleet.BatchOpen && st.drained(b) {
-		b.State, b.SoakUntil, b.Why = fleet.BatchSoaking, st.now+st.spec().SoakMs, ""
+		b.State, b.SoakUntil, b.Why = fleet.BatchSoaking, st.run+st.spec().SoakMs, ""
 	}
-	if b.State == fleet.BatchSoaking && st.now >= b.SoakUntil {
+	if b.State == fleet.BatchSoaking && st.run >= b.SoakUntil {
 		b.State = fleet.BatchGated
 	}
 	if b.State == fleet.BatchGated {
@@ -238,7 +253,7 @@ func (st *step) drained(b *fleet.Batch) bool {
 		return true
 	}
 	s := st.spec().StragglerMs
-	return s > 0 && st.now >= b.OpenedAt+s && b.Counts.Healthy > 0
+	return s > 0 && st.run >= b.OpenedRun+s && b.Counts.Healthy > 0
 }
 
 // absent names the machines that an open batch waits for when none is at work:
@@ -324,12 +339,12 @@ func (st *step) finish(state fleet.RolloutState, action, actor, why string) {
 	st.log(actor, action, map[string]string{"why": why})
 }
 
-// nextWake is the earliest moment after now at which a tick can change
+// nextWake is the earliest running time after now at which a tick can change
 // something, 0 for never.
 func (st *step) nextWake() int64 {
 	next := int64(0)
 	at := func(t int64) {
-		if t = max(t, st.now+1); next == 0 || t < next {
+		if t = max(t, st.run+1); next == 0 || t < next {
 			next = t
 		}
 	}
@@ -343,18 +358,18 @@ func (st *step) nextWake() int64 {
 		at(st.recheckAt)
 	}
 	if len(st.readmittable()) > 0 {
-		at(st.now + recheck)
+		at(st.run + recheck)
 	}
 	b := st.batches[st.rollout.Batch]
 	switch b.State {
 	case fleet.BatchSoaking:
 		at(b.SoakUntil)
 	case fleet.BatchOpen:
-		if t := b.OpenedAt + st.spec().StragglerMs; st.spec().StragglerMs > 0 && t > st.now {
+		if t := b.OpenedRun + st.spec().StragglerMs; st.spec().StragglerMs > 0 && t > st.run {
 			at(t)
 		}
-		if p := st.spec().ProgressDeadlineMs; p > 0 {
-			at(max(st.rollout.ProgressAt, st.world.Since) + p)
+		if st.spec().ProgressDeadlineMs > 0 {
+			at(st.progressDue())
 		}
 	default:
 	}
@@ -378,7 +393,7 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	}
 	st.judge()
 	if a, _ = st.assignment(id); a.State == fleet.AssignPending && st.rollout.State == fleet.RolloutRunning {
-		st.wakeBy(st.now)
+		st.wakeBy(st.run)
 	}
 	st.wakeIfDue()
 }

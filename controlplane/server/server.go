@@ -30,6 +30,10 @@ import (
 // Long polls and event streams end at once.
 const drainLimit = 10 * time.Second
 
+// keepAlive is how long a connection may be silent until it is probed: a machine
+// that lost its power, or its network, is noticed within twice that.
+const keepAlive = 15 * time.Second
+
 // Options is what a Server is made of.
 type Options struct {
 	Plane    *plane.Plane
@@ -71,7 +75,7 @@ func Listen(ctx context.Context, c config.Listen) (Listeners, error) {
 		name, addr string
 		to         *net.Listener
 	}{{"operators", c.Operators, &l.Operators}, {"agents", c.Agents, &l.Agents}, {"metrics", c.Metrics, &l.Metrics}} {
-		var lc net.ListenConfig
+		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive / 3, Count: 3}}
 		got, err := lc.Listen(ctx, "tcp", s.addr)
 		if err != nil {
 			l.Close()

@@ -12,7 +12,7 @@ import (
 )
 
 const assignmentColumns = `rollout_id, machine_id, batch, state, why, attempt, digest, store_path, previous_digest, previous_path,
-	outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered`
+	outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered, offered_run, healthy_run`
 
 // Assignments returns a page of a rollout's assignments by machine id.
 func (r Reader) Assignments(ctx context.Context, id fleet.RolloutID, f fleet.AssignmentFilter, p fleet.PageRequest) (api.Page[fleet.Assignment], error) {
@@ -62,7 +62,7 @@ func (r Reader) RolloutMachines(ctx context.Context, id fleet.RolloutID) ([]flee
 func (r Reader) LastHealthyIn(ctx context.Context, id fleet.RolloutID) ([]fleet.MachineID, error) {
 	machines, err := list(ctx, r.q, column[fleet.MachineID], `SELECT machine_id FROM assignment AS a WHERE rollout_id = $1 AND state = 'healthy'
 		AND NOT EXISTS (SELECT 1 FROM assignment AS b WHERE b.machine_id = a.machine_id AND b.state = 'healthy' AND b.rollout_id <> a.rollout_id
-			AND (b.healthy_at > a.healthy_at OR b.healthy_at = a.healthy_at AND b.rollout_id > a.rollout_id))
+			AND (b.healthy_run > a.healthy_run OR b.healthy_run = a.healthy_run AND b.rollout_id > a.rollout_id))
 		ORDER BY machine_id LIMIT 10`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("read machines that rest on %s: %w", id, err)
@@ -73,10 +73,29 @@ func (r Reader) LastHealthyIn(ctx context.Context, id fleet.RolloutID) ([]fleet.
 func scanAssignment(r row) (a fleet.Assignment, err error) {
 	var checks string
 	if err := r.Scan(&a.Rollout, &a.Machine, &a.Batch, &a.State, &a.Why, &a.Attempt, &a.Digest, &a.StorePath, &a.PreviousDigest, &a.PreviousPath,
-		&a.Outcome, &a.Reason, &a.Message, &checks, &a.OfferedAt, &a.Deadline, &a.HealthyAt, &a.EndedAt, &a.EverOffered); err != nil {
+		&a.Outcome, &a.Reason, &a.Message, &checks, &a.OfferedAt, &a.Deadline, &a.HealthyAt, &a.EndedAt, &a.EverOffered, &a.OfferedRun, &a.HealthyRun); err != nil {
 		return a, err
 	}
+	a.OfferedRun, a.HealthyRun = measured(a.OfferedRun, a.OfferedAt), measured(a.HealthyRun, a.HealthyAt)
 	return a, parse(jsonColumn{checks, &a.Checks})
+}
+
+// measured is the running time of something that a program of the version before
+// may have written, which measured none: its wall clock's time then.
+func measured(run, at int64) int64 {
+	if run == 0 {
+		return at
+	}
+	return run
+}
+
+// measureHealthy gives running times to what a program of the version before has
+// written to this file since the schema has them.
+func (t *Tx) measureHealthy(ctx context.Context) error {
+	if _, err := t.exec(ctx, `UPDATE assignment SET healthy_run = healthy_at WHERE healthy_run = 0 AND healthy_at > 0`); err != nil {
+		return fmt.Errorf("measure what became healthy: %w", err)
+	}
+	return nil
 }
 
 // PutAssignment writes an assignment's row, new or not.
@@ -89,15 +108,16 @@ func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
 		return err
 	}
 	if _, err := t.exec(ctx, `INSERT INTO assignment (`+assignmentColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 		ON CONFLICT (rollout_id, machine_id) DO UPDATE SET batch = excluded.batch, state = excluded.state, why = excluded.why,
 		attempt = excluded.attempt, digest = excluded.digest, store_path = excluded.store_path,
 		previous_digest = excluded.previous_digest, previous_path = excluded.previous_path, outcome = excluded.outcome,
 		reason = excluded.reason, message = excluded.message, checks = excluded.checks, offered_at = excluded.offered_at,
-		deadline = excluded.deadline, healthy_at = excluded.healthy_at, ended_at = excluded.ended_at, ever_offered = excluded.ever_offered`,
+		deadline = excluded.deadline, healthy_at = excluded.healthy_at, ended_at = excluded.ended_at, ever_offered = excluded.ever_offered,
+		offered_run = excluded.offered_run, healthy_run = excluded.healthy_run`,
 		string(a.Rollout), string(a.Machine), a.Batch, string(a.State), a.Why, a.Attempt, string(a.Digest), string(a.StorePath),
 		string(a.PreviousDigest), string(a.PreviousPath), string(a.Outcome), string(a.Reason), a.Message, checks,
-		a.OfferedAt, a.Deadline, a.HealthyAt, a.EndedAt, bit(a.EverOffered)); err != nil {
+		a.OfferedAt, a.Deadline, a.HealthyAt, a.EndedAt, bit(a.EverOffered), a.OfferedRun, a.HealthyRun); err != nil {
 		return fmt.Errorf("write assignment of %s in %s: %w", a.Machine, a.Rollout, err)
 	}
 	return nil

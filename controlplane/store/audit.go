@@ -103,6 +103,16 @@ func (r Reader) AuditEntry(ctx context.Context, seq int64) (fleet.AuditEntry, bo
 	return e, ok, nil
 }
 
+// LastAudit returns the newest event of an action; false if there is none.
+func (r Reader) LastAudit(ctx context.Context, action string) (fleet.AuditEvent, bool, error) {
+	e, ok, err := first(ctx, r.q, scanAudit, `SELECT seq, body, hash FROM audit WHERE action = $1 ORDER BY seq DESC LIMIT 1`, action)
+	if err != nil || !ok {
+		return fleet.AuditEvent{}, false, err
+	}
+	event, err := e.Event()
+	return event, err == nil, err
+}
+
 func scanAudit(r row) (e fleet.AuditEntry, err error) {
 	return e, r.Scan(&e.Seq, &e.Body, &e.Hash)
 }

@@ -16,11 +16,11 @@ import (
 // system, the rollout, and the signed entry.
 const (
 	machineColumns = `m.id, m.lifecycle, m.operator_tags, m.created_at, m.enrolled_at, m.version, m.system, m.line, m.claimed_tags, m.running, m.booted,
-	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash, m.evidence_key,
+	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash, m.evidence_key, m.needs_reboot,
 	COALESCE(c.at, 0), COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}')`
 	machineRows = ` FROM machine AS m LEFT JOIN machine_contact AS c ON c.machine_id = m.id` + healthyRows
 	healthyRows = ` LEFT JOIN assignment AS h ON h.machine_id = m.id AND h.rollout_id = (
-		SELECT rollout_id FROM assignment WHERE machine_id = m.id AND state = 'healthy' ORDER BY healthy_at DESC, rollout_id DESC LIMIT 1)
+		SELECT rollout_id FROM assignment WHERE machine_id = m.id AND state = 'healthy' ORDER BY healthy_run DESC, rollout_id DESC LIMIT 1)
 		LEFT JOIN release_entry AS e ON e.machine_id = m.id AND e.release_digest = h.digest`
 )
 
@@ -66,7 +66,7 @@ func scanMachine(r row) (m fleet.Machine, err error) {
 	var rest fleet.Desired
 	if err = r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &contact,
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &m.NeedsReboot, &contact,
 		&rest.Digest, &rest.StorePath, &rest.Rollout, &entry); err != nil {
 		return m, err
 	}
@@ -157,10 +157,10 @@ func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
 	}
 	if _, err := t.exec(ctx, `UPDATE machine SET system = $1, line = $2, claimed_tags = $3, running = $4, booted = $5, boot_default = $6,
 		runs_release = $7, boot_id = $8, agent_state = $9, waiting = $10, health = $11, checks = $12, drift = $13, agent_version = $14,
-		last_contact = $15 WHERE id = $16`,
+		last_contact = $15, needs_reboot = $16 WHERE id = $17`,
 		string(m.System), string(m.Line), tags, string(m.Running), string(m.Booted), string(m.BootDefault),
 		string(m.RunsRelease), m.BootID, string(m.State), m.Waiting, string(m.Health), checks, bit(m.Drift), m.AgentVersion,
-		m.LastContact, string(m.ID)); err != nil {
+		m.LastContact, bit(m.NeedsReboot), string(m.ID)); err != nil {
 		return fmt.Errorf("write status of %s: %w", m.ID, err)
 	}
 	return nil

@@ -199,3 +199,52 @@ func TestMigrate_KeepsRolesAndTakesSaidTagsAsClaims(t *testing.T) {
 		t.Errorf("the machine is %+v, %v", m, err)
 	}
 }
+
+// H20, O11: what is left of the deadlines of the version before is left of them
+// after the change to running time, which begins where that version's clock was
+// last noted. What it writes to the file later is found by its wall clock.
+func TestMigrate_DeadlinesKeepWhatIsLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	openAt(t, path, 27,
+		`INSERT INTO release (digest, line, sequence, envelope, header, registered_at, registered_by) VALUES ('d', 'main', 1, '{}', '{}', 1, 'key:alice')`,
+		`INSERT INTO machine (id, lifecycle, operator_tags, created_at) VALUES ('web-01', 'active', '[]', 1), ('web-02', 'active', '[]', 1)`,
+		`INSERT INTO rollout (id, release_digest, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version)
+			VALUES ('r1', 'd', '{}', 'running', '', 0, 2, 1000, 'key:alice', 1000, 0, 1200, 0, 1900, 1)`,
+		`INSERT INTO batch (rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at, approved, approved_by, acknowledged)
+			VALUES ('r1', 0, 'open', '', 2, '{}', 1000, 0, 0, 0, '', 0)`,
+		`INSERT INTO assignment (rollout_id, machine_id, batch, state, why, attempt, digest, store_path, previous_digest, previous_path,
+			outcome, reason, message, checks, offered_at, deadline, healthy_at, ended_at, ever_offered)
+			VALUES ('r1', 'web-01', 0, 'healthy', '', 1, 'd', 'p', '', '', 'live', '', '', '[]', 1000, 0, 1200, 1200, 1),
+			('r1', 'web-02', 0, 'offered', '', 1, 'd', 'p', '', '', '', '', '', '[]', 1000, 1900, 0, 0, 1)`,
+		`INSERT INTO audit (seq, at, actor, action, subject, body, hash) VALUES (1, 9000, 'a', 'b', 'c', '{}', ''), (2, 1300, 'a', 'b', 'c', '{}', '')`, // its clock was ahead, once
+		`INSERT INTO event (id, at, rollout_id, machine_id, body) VALUES (1, 1250, '', '', '{}')`,
+	)
+	s := open(t, path)
+	run, ok, err := s.RunningTime(t.Context())
+	if want := (RunningTime{Run: 1300, Wall: 1300}); run != want || !ok || err != nil {
+		t.Errorf("running time begins at %+v, %t, %v", run, ok, err)
+	}
+	r, err := s.Rollout(t.Context(), "r1")
+	if err != nil || r.ProgressRun != 1200 || r.WakeAt != 1900 {
+		t.Errorf("rollout %+v, %v", r, err)
+	}
+	b, err := s.Batches(t.Context(), "r1")
+	if err != nil || b[0].OpenedRun != 1000 {
+		t.Errorf("batches %+v, %v", b, err)
+	}
+	a, err := s.AllAssignments(t.Context(), "r1")
+	if err != nil || a[0].HealthyRun != 1200 || a[1].OfferedRun != 1000 || a[1].Deadline != 1900 {
+		t.Errorf("assignments %+v, %v", a, err)
+	}
+	write(t, s, func(tx *Tx) error {
+		_, err := tx.exec(t.Context(), `UPDATE assignment SET healthy_at = 1500, healthy_run = 0 WHERE machine_id = 'web-01'`)
+		return err
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	healthy, err := list(t.Context(), open(t, path).q, column[int64], `SELECT healthy_run FROM assignment WHERE machine_id = 'web-01'`)
+	if err != nil || !slices.Equal(healthy, []int64{1500}) {
+		t.Errorf("what the version before wrote is measured as %v, %v", healthy, err)
+	}
+}

@@ -31,7 +31,7 @@ var reads = map[string]string{
 	"SELECT m.id, m.lifecycle,":                "a row a machine, at the start",
 	"SELECT id, owner, role,":                  "operators' keys are few",
 	"SELECT machine_id, rollout_id FROM claim": "a row a claimed machine, when a rollout begins",
-	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version " +
+	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by " +
 		"FROM rollout WHERE state IN ('scheduled', 'running', 'paused', 'reverting') OR id IN": "a row a claimed machine, at the start",
 	"SELECT state, COUNT(*) FROM rollout":                                           "a row of an index for each rollout that is kept",
 	"SELECT machine_id, MAX(not_after) FROM certificate":                            "a few rows a machine",
@@ -41,6 +41,7 @@ var reads = map[string]string{
 	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND at + 0 >":                                                      "from the time that is asked for on",
 	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND seq < $2 AND at + 0":                                           "between the times that are asked for",
 	"SELECT seq, body FROM machine_report WHERE applied = 0":                                                             "the index has only those that wait",
+	"UPDATE assignment SET healthy_run":                                                                                  "the index has only what it changes",
 	"DELETE FROM event WHERE at <":                                                                                       "what it deletes",
 	"DELETE FROM machine_report WHERE received_at <":                                                                     "what it deletes, and reports that wait",
 	"DELETE FROM certificate WHERE not_after <":                                                                          "what it deletes, and a row a machine",
@@ -91,6 +92,12 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 				t.Fatalf("%s: %v", kind.Method(i).Name, err)
 			}
 		}
+	}
+	if err := s.Write(t.Context(), func(tx *Tx) error { // its own statement, at the start
+		rec.querier, tx.q = tx.q, rec
+		return errors.Join(tx.measureHealthy(t.Context()), undo)
+	}); !errors.Is(err, undo) {
+		t.Fatal(err)
 	}
 	unused := maps.Clone(reads)
 	for query, args := range rec.seen {

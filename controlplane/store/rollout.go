@@ -11,7 +11,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-const rolloutColumns = `id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version`
+const rolloutColumns = `id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by`
 
 // Rollouts returns a page of rollouts, newest first.
 func (r Reader) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.PageRequest) (api.Page[fleet.Rollout], error) {
@@ -68,9 +68,10 @@ func (r Reader) Rollout(ctx context.Context, id fleet.RolloutID) (fleet.Rollout,
 func scanRollout(r row) (v fleet.Rollout, err error) {
 	var spec string
 	if err := r.Scan(&v.ID, &spec, &v.State, &v.Why, &v.Batch, &v.Machines, &v.CreatedAt, &v.CreatedBy, &v.StartedAt, &v.EndedAt,
-		&v.ProgressAt, &v.Acknowledged, &v.WakeAt, &v.Version); err != nil {
+		&v.ProgressAt, &v.Acknowledged, &v.WakeAt, &v.Version, &v.ProgressRun, &v.Approved, &v.ApprovedBy); err != nil {
 		return v, err
 	}
+	v.ProgressRun = measured(v.ProgressRun, v.ProgressAt)
 	return v, parse(jsonColumn{spec, &v.Spec})
 }
 
@@ -82,9 +83,10 @@ func (t *Tx) AddRollout(ctx context.Context, v fleet.Rollout) error {
 		return err
 	}
 	n, err := t.exec(ctx, `INSERT INTO rollout (release_digest, `+rolloutColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (id) DO NOTHING`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (id) DO NOTHING`,
 		string(v.Spec.Release), string(v.ID), spec, string(v.State), v.Why, v.Batch, v.Machines, v.CreatedAt, v.CreatedBy,
-		v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version)
+		v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version, v.ProgressRun,
+		bit(v.Approved), v.ApprovedBy)
 	if err != nil {
 		return fmt.Errorf("write rollout %s: %w", v.ID, err)
 	}
@@ -98,9 +100,10 @@ func (t *Tx) AddRollout(ctx context.Context, v fleet.Rollout) error {
 // was made from. The error's code is Conflict if the row has another (H07).
 func (t *Tx) UpdateRollout(ctx context.Context, v fleet.Rollout, from int64) error {
 	n, err := t.exec(ctx, `UPDATE rollout SET state = $1, why = $2, batch = $3, machines = $4, started_at = $5, ended_at = $6,
-		progress_at = $7, acknowledged = $8, wake_at = $9, version = $10 WHERE id = $11 AND version = $12`,
+		progress_at = $7, acknowledged = $8, wake_at = $9, version = $10, progress_run = $11, approved = $12, approved_by = $13
+		WHERE id = $14 AND version = $15`,
 		string(v.State), v.Why, v.Batch, v.Machines, v.StartedAt, v.EndedAt, v.ProgressAt, v.Acknowledged, v.WakeAt, v.Version,
-		string(v.ID), from)
+		v.ProgressRun, bit(v.Approved), v.ApprovedBy, string(v.ID), from)
 	if err != nil {
 		return fmt.Errorf("write rollout %s: %w", v.ID, err)
 	}
@@ -125,7 +128,7 @@ func (t *Tx) DeleteRollout(ctx context.Context, id fleet.RolloutID) error {
 // Batches returns a rollout's batches in order.
 func (r Reader) Batches(ctx context.Context, id fleet.RolloutID) ([]fleet.Batch, error) {
 	batches, err := list(ctx, r.q, scanBatch, `SELECT rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at,
-		approved, approved_by, acknowledged FROM batch WHERE rollout_id = $1 ORDER BY position`, string(id))
+		approved, approved_by, acknowledged, opened_run FROM batch WHERE rollout_id = $1 ORDER BY position`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("read batches of %s: %w", id, err)
 	}
@@ -135,9 +138,10 @@ func (r Reader) Batches(ctx context.Context, id fleet.RolloutID) ([]fleet.Batch,
 func scanBatch(r row) (b fleet.Batch, err error) {
 	var counts string
 	if err := r.Scan(&b.Rollout, &b.Index, &b.State, &b.Why, &b.Size, &counts, &b.OpenedAt, &b.SoakUntil, &b.EndedAt,
-		&b.Approved, &b.ApprovedBy, &b.Acknowledged); err != nil {
+		&b.Approved, &b.ApprovedBy, &b.Acknowledged, &b.OpenedRun); err != nil {
 		return b, err
 	}
+	b.OpenedRun = measured(b.OpenedRun, b.OpenedAt)
 	return b, parse(jsonColumn{counts, &b.Counts})
 }
 
@@ -148,12 +152,12 @@ func (t *Tx) PutBatch(ctx context.Context, b fleet.Batch) error {
 		return err
 	}
 	if _, err := t.exec(ctx, `INSERT INTO batch (rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at,
-		approved, approved_by, acknowledged) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		approved, approved_by, acknowledged, opened_run) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (rollout_id, position) DO UPDATE SET state = excluded.state, why = excluded.why, size = excluded.size,
 		counts = excluded.counts, opened_at = excluded.opened_at, soak_until = excluded.soak_until, ended_at = excluded.ended_at,
-		approved = excluded.approved, approved_by = excluded.approved_by, acknowledged = excluded.acknowledged`,
+		approved = excluded.approved, approved_by = excluded.approved_by, acknowledged = excluded.acknowledged, opened_run = excluded.opened_run`,
 		string(b.Rollout), b.Index, string(b.State), b.Why, b.Size, counts, b.OpenedAt, b.SoakUntil, b.EndedAt,
-		bit(b.Approved), b.ApprovedBy, b.Acknowledged); err != nil {
+		bit(b.Approved), b.ApprovedBy, b.Acknowledged, b.OpenedRun); err != nil {
 		return fmt.Errorf("write batch %d of %s: %w", b.Index, b.Rollout, err)
 	}
 	return nil

@@ -72,6 +72,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return s, nil
 	}
 	go s.serve()
+	if err := s.Write(ctx, func(tx *Tx) error { return tx.measureHealthy(ctx) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Path, err), s.Close())
+	}
 	return s, nil
 }
 

@@ -391,14 +391,14 @@ func TestBackup_IsAWholeStore(t *testing.T) {
 func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx, "r1", "r2") })
-	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, Approved: true, ApprovedBy: "key:bob"}
+	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, OpenedRun: 2, Approved: true, ApprovedBy: "key:bob"}
 	a := fleet.Assignment{
 		Rollout: "r1", Machine: "web-01", Batch: 1, State: fleet.AssignHealthy, Attempt: 2, Digest: digestA, StorePath: "/nix/store/p",
-		PreviousDigest: digestB, Outcome: fleet.OutcomeLive, Checks: []fleet.HealthCheckResult{{Name: "app"}}, HealthyAt: 50, EverOffered: true,
+		PreviousDigest: digestB, Outcome: fleet.OutcomeLive, Checks: []fleet.HealthCheckResult{{Name: "app"}}, HealthyAt: 50, HealthyRun: 5, OfferedAt: 40, OfferedRun: 4, EverOffered: true,
 	}
 	b := a
-	b.Rollout, b.HealthyAt = "r2", 60
-	for range 2 { // new, then changed
+	b.Rollout, b.HealthyAt, b.HealthyRun = "r2", 30, 6 // the wall clock was set in between
+	for range 2 {                                      // new, then changed
 		write(t, s, func(tx *Tx) error {
 			return errors.Join(tx.PutBatch(ctx, batch), tx.PutAssignment(ctx, a), tx.PutAssignment(ctx, b))
 		})

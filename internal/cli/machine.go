@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,12 +26,13 @@ func (a *app) machineCmd() *cobra.Command {
 
 func (a *app) machineListCmd() *cobra.Command {
 	var tag, lifecycle string
+	var f fleet.MachineFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List machines: what they should run, what they run, their health",
 		Example: "  nixfleet machine list --tag web",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f := fleet.MachineFilter{Tag: fleet.Tag(tag), Lifecycle: fleet.Lifecycle(lifecycle)}
+			f.Tag, f.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
 			if lifecycle != "" && !f.Lifecycle.Valid() {
 				return command.Usagef("--lifecycle %q is not pending, provisioning, active, maintenance or decommissioned", lifecycle)
 			}
@@ -53,16 +55,32 @@ func (a *app) machineListCmd() *cobra.Command {
 					}
 					rows[i] = []string{
 						string(m.ID), string(m.Lifecycle), view.Dash(string(m.State)), view.Dash(string(m.Health)), desired,
-						view.Dash(m.RunsRelease.Short()), since(m.LastContact), tagList(m.Tags.Effective),
+						view.Dash(m.RunsRelease.Short()), since(m.LastContact), view.Dash(notes(m)), tagList(m.Tags.Effective),
 					}
 				}
-				view.Table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN TAGS", rows)
+				view.Table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN NOTES TAGS", rows)
 			})
 		},
 	}
 	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
 	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this lifecycle state")
+	c.Flags().BoolVar(&f.Offline, "offline", false, "only machines that are offline")
+	c.Flags().BoolVar(&f.Drift, "drift", false, "only machines that run something else than was activated")
 	return c
+}
+
+// notes are what is out of the ordinary with a machine.
+func notes(m fleet.Machine) string {
+	var words []string
+	for _, n := range []struct {
+		is   bool
+		word string
+	}{{m.Offline, "offline"}, {m.Drift, "drift"}, {m.NeedsReboot, "needs-reboot"}} {
+		if n.is {
+			words = append(words, n.word)
+		}
+	}
+	return strings.Join(words, ",")
 }
 
 func (a *app) machineShowCmd() *cobra.Command {
@@ -91,6 +109,9 @@ func (a *app) machineShowCmd() *cobra.Command {
 				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", view.Dash(string(m.Running)), view.Dash(string(m.Booted)), view.Dash(string(m.BootDefault)))
 				if m.Desired != nil {
 					fmt.Fprintf(w, "  desired       %s (release %s, rollout %s)\n", m.Desired.StorePath, m.Desired.Digest.Short(), m.Desired.Rollout)
+				}
+				if n := notes(m); n != "" {
+					fmt.Fprintf(w, "  notes         %s\n", n)
 				}
 				fmt.Fprintf(w, "  tags          %s\n", tagList(m.Tags.Effective))
 				for _, ch := range m.Checks {

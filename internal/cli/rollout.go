@@ -113,6 +113,9 @@ func planText(w io.Writer, d api.RolloutDetail, dry bool) {
 	}
 	for i, b := range d.Plan.Batches {
 		fmt.Fprintf(w, "  batch %d: %s\n", i+1, machineNames(b))
+		if i < len(d.Plan.Tolerated) && d.Plan.Tolerated[i] > 0 {
+			fmt.Fprintf(w, "    tolerates %d of %d failed; machines that leave or are skipped change neither\n", d.Plan.Tolerated[i], len(b))
+		}
 	}
 	ch := d.Plan.Changes
 	fmt.Fprintf(w, "  %d machines: %d switch, %d run it already, %d need a reboot; %s of closures\n", ch.Machines, ch.Switch, ch.Converged, ch.Reboot, size(ch.Bytes))

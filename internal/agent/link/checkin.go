@@ -17,9 +17,13 @@ func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 		State: j.Step.State(), Waiting: fleet.CleanText(j.Waiting, 500), Tags: l.Agent.Tags,
 		Drift: j.Drifted(seen.Running), RunsRelease: j.RunsRelease(seen.Running), Checks: l.Machine.Checks(),
 		Documents:   fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
-		EvidenceKey: l.evidence, WaitMs: wait.Milliseconds(), Generations: seen.Generations,
+		EvidenceKey: l.evidence, WaitMs: wait.Milliseconds(), Generations: seen.Generations, NeedsReboot: seen.NeedsReboot,
+		PollMs: int64(l.Agent.ControlPlane.PollSeconds * 1000),
 	}
 	if v, given := l.reply(); given {
+		if v.PollAfterMs > 0 {
+			c.PollMs = v.PollAfterMs
+		}
 		c.Epoch = v.Epoch
 		if wait > 0 {
 			c.Have = v.Etag

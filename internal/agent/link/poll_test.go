@@ -219,15 +219,22 @@ func TestPoll_HoldsLongPollsAndDoesNotSpinWithoutThem(t *testing.T) {
 			}
 		}
 	}
-	plain := pollFor(t, 10*time.Minute, func(l *Link) { l.Agent.ControlPlane.LongPollSeconds = 0 }, func(_ int, c api.CheckIn) (api.Orders, error) {
-		if c.WaitMs != 0 {
-			t.Errorf("a plain poll asks to be held for %d ms", c.WaitMs)
-		}
-		return api.Orders{Etag: "1"}, nil
-	})
-	for _, d := range plain {
-		if d < 30*time.Second || d > time.Minute {
-			t.Errorf("plain polls %s apart", d)
+	// A plain poller announces its own interval, or the one that it was given.
+	for _, given := range []int64{0, 20_000} {
+		every := int64(60_000)
+		plain := pollFor(t, 10*time.Minute, func(l *Link) { l.Agent.ControlPlane.LongPollSeconds = 0 }, func(_ int, c api.CheckIn) (api.Orders, error) {
+			if c.WaitMs != 0 || c.PollMs != every {
+				t.Errorf("a plain poll asks to be held for %d ms and announces %d ms, want %d", c.WaitMs, c.PollMs, every)
+			}
+			if given > 0 {
+				every = given
+			}
+			return api.Orders{Etag: "1", PollAfterMs: given}, nil
+		})
+		for _, d := range plain {
+			if d < time.Duration(every/2)*time.Millisecond || d > time.Duration(every)*time.Millisecond {
+				t.Errorf("plain polls %s apart", d)
+			}
 		}
 	}
 }

@@ -23,6 +23,13 @@ type Snapshot struct {
 	mu      sync.Mutex
 	journal states.Journal
 	checks  []fleet.HealthCheckResult
+	reboot  rebootNeed
+}
+
+// rebootNeed is whether a machine with these systems needs a reboot.
+type rebootNeed struct {
+	of     fleet.Generations
+	needed bool
 }
 
 // NewSnapshot makes one with a journal and no results.
@@ -92,5 +99,22 @@ func (s *Snapshot) Now() states.Moment {
 
 // Seen is what a report contains now.
 func (s *Snapshot) Seen() states.Seen {
-	return states.Seen{Machine: s.machine, At: s.Now(), Generations: s.Generations()}
+	g := s.Generations()
+	return states.Seen{Machine: s.machine, At: s.Now(), Generations: g, NeedsReboot: s.needsReboot(g)}
+}
+
+// needsReboot reads again only after a change.
+func (s *Snapshot) needsReboot(g fleet.Generations) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g == s.reboot.of || g.BootDefault == "" {
+		return s.reboot.needed && g.BootDefault != ""
+	}
+	needed, err := needsReboot(string(g.BootDefault))
+	if err != nil {
+		s.log.Warn("whether a reboot is needed cannot be read", "error", err)
+		return false
+	}
+	s.reboot = rebootNeed{of: g, needed: needed}
+	return needed
 }

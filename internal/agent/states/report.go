@@ -16,6 +16,9 @@ type Seen struct {
 	Machine fleet.MachineID
 	At      Moment
 	fleet.Generations
+	// NeedsReboot: the boot default is a system that a switch alone does not bring
+	// to run whole.
+	NeedsReboot bool
 }
 
 // Transition returns the report of a change from one journal to the next, if

@@ -41,8 +41,8 @@ func (o *Rollout) Register(f *pflag.FlagSet) {
 	f.StringVar(&o.onFail, "on-failure", "pause", "pause, revert-batch or revert-all")
 	f.StringVar(&o.offline, "offline", "wait", "what to do with offline machines: wait, skip or fail")
 	f.IntVar(&o.spec.MaxParallel, "max-parallel", 0, "how many machines work at the same time (default: the whole batch)")
-	f.BoolVar(&o.spec.Approve, "approve", false, "each batch waits for nixfleet rollout approve")
-	f.BoolVar(&o.spec.ApproveByOther, "approve-by-other", false, "each batch waits for the approval of another owner than yours")
+	f.BoolVar(&o.spec.Approve, "approve", false, "each batch, the first too, waits for nixfleet rollout approve")
+	f.BoolVar(&o.spec.ApproveByOther, "approve-by-other", false, "each batch, the first too, waits for the approval of another owner than yours")
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	o.times = map[string]*time.Duration{}
 	for _, t := range []struct {
