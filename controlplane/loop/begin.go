@@ -78,10 +78,11 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 	p.dirty = true
 	res.Rollout, res.Batches = &s.Rollout, s.Batches
 	p.keep(c, res, before)
-	if err := p.write(ctx); err != nil {
+	// Before write, which ends the claims of a rollout that its first step has ended.
+	if err := p.Tx.Claim(ctx, s.Rollout.ID, ids...); err != nil {
 		return err
 	}
-	return p.Tx.Claim(ctx, s.Rollout.ID, ids...)
+	return p.write(ctx)
 }
 
 // supersede ends the claims of other rollouts on the machines of a new one

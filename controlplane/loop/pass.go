@@ -110,8 +110,8 @@ func (l *Loop) assign(id fleet.MachineID) {
 func (l *Loop) claimant(id fleet.MachineID) (c CurrentAssignment, found bool) {
 	for _, s := range l.active {
 		a, ok := s.Assignments[id]
-		// A machine that was taken over is in two; it has ended in one.
-		if ok && (!found || !a.State.Final()) {
+		// A machine that was taken over is in two, one of which it has left.
+		if ok && a.Reason != fleet.ReasonSuperseded && (!found || !a.State.Final()) {
 			c, found = CurrentAssignment{a, s.Rollout}, true
 		}
 	}
