@@ -63,7 +63,7 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 		return m, err
 	}
 	now := i.loop.Clock.UnixMilli()
-	for _, v := range i.loop.Inventory.Machines() {
+	i.loop.Inventory.Each(func(v fleet.Machine) {
 		m.Machines[v.Lifecycle]++
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
@@ -79,7 +79,7 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 		if v.Drift {
 			m.Drift++
 		}
-	}
+	})
 	err = i.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if m.Rollouts, err = r.CountRollouts(ctx); err != nil {
 			return err
@@ -106,9 +106,7 @@ func Silences() []time.Duration {
 // never.
 func (i *Inspector) LastContacts() map[fleet.MachineID]int64 {
 	last := map[fleet.MachineID]int64{}
-	for _, v := range i.loop.Inventory.Machines() {
-		last[v.ID] = v.LastContact
-	}
+	i.loop.Inventory.Each(func(v fleet.Machine) { last[v.ID] = v.LastContact })
 	return last
 }
 

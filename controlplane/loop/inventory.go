@@ -148,6 +148,16 @@ func (v *Inventory) Machines() []fleet.Machine {
 	return out
 }
 
+// Each calls f with every machine by id, without a copy of the list; f must not
+// use the inventory.
+func (v *Inventory) Each(f func(fleet.Machine)) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, id := range v.ids {
+		f(v.machines[id])
+	}
+}
+
 // Select returns at most limit machines after an id that match, by id.
 func (v *Inventory) Select(after fleet.MachineID, limit int, match func(fleet.Machine) bool) []fleet.Machine {
 	v.mu.RLock()

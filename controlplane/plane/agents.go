@@ -27,7 +27,7 @@ var ErrNewer = errors.New("the machine has made a newer call of this kind")
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
 	select {
-	case <-p.loop.Closing(): // else an agent would ask again at once
+	case <-p.loop.Ending(): // else an agent would ask again at once
 		return api.Orders{}, loop.ErrClosed()
 	default:
 	}
@@ -59,7 +59,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-changed:
 		case <-timeout.C:
 			wait = 0
-		case <-p.loop.Closing():
+		case <-p.loop.Ending():
 			return api.Orders{}, loop.ErrClosed()
 		case <-ctx.Done():
 			if !errors.Is(context.Cause(ctx), ErrNewer) {

@@ -105,6 +105,9 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 // once.
 func (p *Plane) Run(ctx context.Context) error { return p.loop.Run(ctx) }
 
+// EndPolls ends long polls and event streams, before Close ends the rest.
+func (p *Plane) EndPolls() { p.loop.EndPolls() }
+
 // Close ends long polls, event streams and Run, and waits for Run. What is in
 // memory only is written. The store stays open: it is the caller's.
 func (p *Plane) Close() error { return p.loop.Close() }
