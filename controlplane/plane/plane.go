@@ -24,6 +24,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/history"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
 )
 
@@ -57,6 +58,7 @@ type Plane struct {
 	loop     *loop.Loop
 	conf     Config
 	releases *releaseCache
+	kept     kept
 }
 
 // Open reads the state of the fleet from the store. The plane serves reads and
@@ -83,7 +85,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{loop: l, conf: c, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
+	p := &Plane{loop: l, conf: c, kept: kept{since: map[fleet.MachineID]int{}}, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
 	l.OnFlush(p.Keys.Flush)
 	if p.releases, err = newReleaseCache(c.Store); err != nil {
 		return nil, err
