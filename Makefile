@@ -79,9 +79,9 @@ bench-house: test-deps build ## the state of the house: words, hints, sizes, dea
 	bin/house -figures "$$out" || code=$$?; \
 	exit $$code
 
-bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m
+bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m ONLY=held,restart (some parts)
 	@CGO_ENABLED=0 go test -c -o bin/plane.test ./controlplane/program
-	@NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
+	@NIXFLEET_BENCH_ONLY=$(ONLY) NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

@@ -68,10 +68,10 @@ func (i *Inspector) certificates(ctx context.Context) (map[CertificateState][]fl
 	}
 	now, first := i.loop.Clock.Now(), time.Time{}
 	out := map[CertificateState][]fleet.MachineID{}
-	for _, m := range i.loop.Inventory.Machines() {
+	i.loop.Inventory.Each(i.loop.Moment().Run, func(m fleet.Machine) {
 		at, ok := ends[m.ID]
 		if !ok || m.Lifecycle != fleet.Active && m.Lifecycle != fleet.Maintenance {
-			continue
+			return
 		}
 		end := time.UnixMilli(at)
 		s := i.renewal.stateOf(end, now)
@@ -79,7 +79,7 @@ func (i *Inspector) certificates(ctx context.Context) (map[CertificateState][]fl
 		if last := end.Add(i.renewal.Late); s == CertificateEnding && (first.IsZero() || last.Before(first)) {
 			first = last
 		}
-	}
+	})
 	return out, first, nil
 }
 

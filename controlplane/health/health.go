@@ -64,8 +64,7 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 		return m, err
 	}
 	now := i.loop.Moment()
-	for _, v := range i.loop.Inventory.Machines() {
-		v = i.loop.Inventory.Shown(v, now.Run)
+	i.loop.Inventory.Each(now.Run, func(v fleet.Machine) {
 		m.Machines[v.Lifecycle]++
 		if v.Lifecycle == fleet.Active {
 			m.Health[v.Health]++
@@ -81,7 +80,7 @@ func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 		if v.Drift {
 			m.Drift++
 		}
-	}
+	})
 	err = i.loop.Store.Read(ctx, func(r store.Reader) (err error) {
 		if m.Rollouts, err = r.CountRollouts(ctx); err != nil {
 			return err
@@ -108,9 +107,7 @@ func Silences() []time.Duration {
 // never.
 func (i *Inspector) LastContacts() map[fleet.MachineID]int64 {
 	last := map[fleet.MachineID]int64{}
-	for _, v := range i.loop.Inventory.Machines() {
-		last[v.ID] = v.LastContact
-	}
+	i.loop.Inventory.Each(i.loop.Moment().Run, func(v fleet.Machine) { last[v.ID] = v.LastContact })
 	return last
 }
 

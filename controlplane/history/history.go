@@ -112,7 +112,7 @@ func (l *Log) wait(ctx context.Context, next <-chan struct{}, idle time.Duration
 		return true
 	case <-timeout:
 		return yield(api.Event{}, nil)
-	case <-l.loop.Closing():
+	case <-l.loop.Ending():
 		return false
 	case <-ctx.Done():
 		return false

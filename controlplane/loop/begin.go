@@ -96,10 +96,8 @@ func (p *Pass) supersede(ctx context.Context, claimed map[fleet.RolloutID][]flee
 		if err := p.Step(ctx, s, rollout.Event{Superseded: claimed[other]}); err != nil {
 			return err
 		}
-		for _, id := range claimed[other] {
-			if err := p.Tx.Unclaim(ctx, other, id); err != nil {
-				return err
-			}
+		if err := p.Tx.Unclaim(ctx, other, claimed[other]...); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -25,6 +25,7 @@ type changes struct {
 
 	announceRow     bool
 	announceBatches map[int]bool
+	announced       map[fleet.MachineID]int // the places of assignments in Pass.events
 }
 
 // changesOf returns what this pass has decided about a rollout so far. It must be
@@ -32,7 +33,7 @@ type changes struct {
 func (p *Pass) changesOf(s *rollout.State) *changes {
 	c, ok := p.changes[s.Rollout.ID]
 	if !ok {
-		c = &changes{from: s.Rollout.Version, batches: map[int]bool{}, assignments: map[fleet.MachineID]bool{}, announceBatches: map[int]bool{}}
+		c = &changes{from: s.Rollout.Version, batches: map[int]bool{}, assignments: map[fleet.MachineID]bool{}, announceBatches: map[int]bool{}, announced: map[fleet.MachineID]int{}}
 		p.changes[s.Rollout.ID] = c
 	}
 	c.state = s
@@ -50,10 +51,8 @@ func (p *Pass) write(ctx context.Context) error {
 		return err
 	}
 	p.applied = nil
-	for _, id := range slices.Sorted(maps.Keys(p.rested)) {
-		if err := p.takeRest(ctx, id); err != nil {
-			return err
-		}
+	if err := p.takeRests(ctx, slices.Sorted(maps.Keys(p.rested))); err != nil {
+		return err
 	}
 	clear(p.rested)
 	err := p.Tx.AddAudit(ctx, p.audit...)
@@ -74,15 +73,15 @@ func (c *changes) write(ctx context.Context, p *Pass) error {
 			return err
 		}
 	}
+	assignments := make([]fleet.Assignment, 0, len(c.assignments))
 	for _, id := range slices.Sorted(maps.Keys(c.assignments)) {
-		if err := p.Tx.PutAssignment(ctx, c.state.Assignments[id]); err != nil {
-			return err
-		}
+		assignments = append(assignments, c.state.Assignments[id])
 	}
-	for _, id := range c.endClaims {
-		if err := p.Tx.Unclaim(ctx, r.ID, id); err != nil {
-			return err
-		}
+	if err := p.Tx.PutAssignments(ctx, assignments...); err != nil {
+		return err
+	}
+	if err := p.Tx.Unclaim(ctx, r.ID, c.endClaims...); err != nil {
+		return err
 	}
 	clear(c.batches)
 	clear(c.assignments)
@@ -90,10 +89,10 @@ func (c *changes) write(ctx context.Context, p *Pass) error {
 	return nil
 }
 
-// announced are the events of a pass: of machines as they came, then of batches
-// and rollouts as they are at its end.
+// announced are the events of a pass: of machines as they came, of assignments as
+// they were last, then of batches and rollouts as they are at its end.
 func (p *Pass) announced() []api.Event {
-	events := p.events
+	events := slices.DeleteFunc(p.events, func(e api.Event) bool { return e == api.Event{} })
 	for _, id := range slices.Sorted(maps.Keys(p.changes)) {
 		c := p.changes[id]
 		for _, i := range slices.Sorted(maps.Keys(c.announceBatches)) {
@@ -129,6 +128,10 @@ func (p *Pass) announce(c *changes, res rollout.Result, before fleet.Rollout) {
 		if a.State == fleet.AssignOffered && a.Attempt == 1 && c.state.Batches[a.Batch].OpenedRun == p.Run {
 			continue
 		}
+		if i, ok := c.announced[a.Machine]; ok {
+			p.events[i] = api.Event{}
+		}
+		c.announced[a.Machine] = len(p.events)
 		a = p.Moment().Assignment(a)
 		p.events = append(p.events, api.Event{At: p.Now, Assignment: &a})
 	}

@@ -134,6 +134,16 @@ func (v *Inventory) Machines() []fleet.Machine {
 	return out
 }
 
+// Each calls f with every machine by id, as Shown has them, without a copy of the
+// list; f must not use the inventory.
+func (v *Inventory) Each(run int64, f func(fleet.Machine)) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, id := range v.ids {
+		f(v.shown(v.machines[id], run))
+	}
+}
+
 // Select returns at most limit machines after an id that match, by id, as Shown has
 // them.
 func (v *Inventory) Select(after fleet.MachineID, limit int, run int64, match func(fleet.Machine) bool) []fleet.Machine {

@@ -80,6 +80,8 @@ type Loop struct {
 	commands    chan command
 	inbox       chan struct{} // 1 buffered: there is work to do
 	reconnected reconnected
+	ending      chan struct{} // closed by EndPolls
+	endPolls    func()
 	closing     chan struct{}
 	stopped     chan struct{} // closed when Run has returned
 	once        sync.Once
@@ -109,7 +111,9 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
 		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
+		ending: make(chan struct{}),
 	}
+	l.endPolls = sync.OnceFunc(func() { close(l.ending) })
 	return l, l.loadActive(ctx)
 }
 
@@ -117,14 +121,18 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 // is kept in memory to spare the disk. It must be called before Run.
 func (l *Loop) OnFlush(flush func(context.Context) error) { l.flushes = append(l.flushes, flush) }
 
-// Closing is closed when long polls and event streams have to end.
-func (l *Loop) Closing() <-chan struct{} { return l.closing }
+// Ending is closed when long polls and event streams have to end.
+func (l *Loop) Ending() <-chan struct{} { return l.ending }
+
+// EndPolls ends long polls and event streams, before Close ends the rest.
+func (l *Loop) EndPolls() { l.endPolls() }
 
 // Close ends long polls, event streams and Run, and waits for Run. What is in
 // memory only is written. The store stays open: it is the caller's.
 func (l *Loop) Close() error {
 	var err error
 	l.once.Do(func() {
+		l.endPolls()
 		l.runMu.Lock()
 		close(l.closing)
 		l.runMu.Unlock()

@@ -279,18 +279,20 @@ func (p *Pass) step(s *rollout.State, ev rollout.Event) {
 	p.keep(c, res, before)
 }
 
-// takeRest reads where a machine rests anew: the release that it runs may have
+// takeRests reads where machines rest anew: the release that one runs may have
 // changed, and with it the tags of its signed entry.
-func (p *Pass) takeRest(ctx context.Context, id fleet.MachineID) error {
-	rest, err := p.Tx.Rest(ctx, id)
+func (p *Pass) takeRests(ctx context.Context, ids []fleet.MachineID) error {
+	rests, err := p.Tx.Rests(ctx, ids...)
 	if err != nil {
 		return err
 	}
-	p.rests[id] = rest.Desired
-	m, ok := p.Machine(id)
-	if tags := fleet.NewTags(rest.Tags, m.Tags.Operator); ok && !slices.Equal(tags.Signed, m.Tags.Signed) {
-		m.Tags = tags
-		p.Changed(m)
+	for _, id := range ids {
+		p.rests[id] = rests[id].Desired
+		m, ok := p.Machine(id)
+		if tags := fleet.NewTags(rests[id].Tags, m.Tags.Operator); ok && !slices.Equal(tags.Signed, m.Tags.Signed) {
+			m.Tags = tags
+			p.Changed(m)
+		}
 	}
 	return nil
 }

@@ -47,7 +47,12 @@ type Keys struct {
 
 	mu     sync.Mutex
 	server *tls.Certificate // guarded by mu
+	fits   time.Time        // when server was looked at last; guarded by mu
 }
+
+// lookEvery is how often the server's certificate is looked at: to verify it costs
+// as much as a good part of a handshake.
+const lookEvery = time.Minute
 
 // Load reads the keys below dir, and makes those that do not exist yet. A
 // crash in the middle leaves whole files or none. The error's code is Invalid
@@ -85,7 +90,11 @@ func Load(dir string, names []string, now time.Time) (*Keys, error) {
 func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if since := now.Sub(k.fits); k.server != nil && since >= 0 && since < lookEvery {
+		return k.server, nil
+	}
 	if k.server != nil && k.ServerCA.ServerFits(k.server.Leaf, k.names, now) {
+		k.fits = now
 		return k.server, nil
 	}
 	file := filepath.Join(k.dir, serverFile)
@@ -107,7 +116,7 @@ func (k *Keys) Server(now time.Time) (*tls.Certificate, error) {
 			return nil, err
 		}
 	}
-	k.server = &tls.Certificate{Certificate: [][]byte{cert.Raw, k.ServerCA.Cert.Raw}, PrivateKey: key, Leaf: cert}
+	k.server, k.fits = &tls.Certificate{Certificate: [][]byte{cert.Raw, k.ServerCA.Cert.Raw}, PrivateKey: key, Leaf: cert}, now
 	return k.server, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -27,7 +28,7 @@ var ErrNewer = errors.New("the machine has made a newer call of this kind")
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
 	select {
-	case <-p.loop.Closing(): // else an agent would ask again at once
+	case <-p.loop.Ending(): // else an agent would ask again at once
 		return api.Orders{}, loop.ErrClosed()
 	default:
 	}
@@ -63,7 +64,7 @@ func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-changed:
 		case <-timeout.C:
 			wait = 0
-		case <-p.loop.Closing():
+		case <-p.loop.Ending():
 			return api.Orders{}, loop.ErrClosed()
 		case <-ctx.Done():
 			if !errors.Is(context.Cause(ctx), ErrNewer) {
@@ -154,7 +155,7 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 		return nil
 	}
 	tell := notable(have, m)
-	err := p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+	err := p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
 		if err := tx.UpdateMachineStatus(ctx, m); err != nil {
 			return err
 		}
@@ -216,6 +217,30 @@ const MaxReports = 1000
 // no machine fills the disk.
 const keptReports = 2000
 
+// keptEvery is how many reports of a machine may come before those beyond are
+// deleted, which costs as much as to keep one.
+const keptEvery = 100
+
+// kept counts the machines' reports since their old ones were deleted.
+type kept struct {
+	mu    sync.Mutex
+	since map[fleet.MachineID]int
+}
+
+// due counts n more, and reports whether the old ones are to be deleted now: with
+// the first ones since the start, and then now and again.
+func (k *kept) due(m fleet.MachineID, n int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	have, known := k.since[m]
+	if known && have+n < keptEvery {
+		k.since[m] = have + n
+		return false
+	}
+	k.since[m] = 0
+	return true
+}
+
 // SubmitReports keeps a machine's reports and returns when they are durable.
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
@@ -249,11 +274,15 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 		return reply, nil
 	}
 	now := p.now()
-	err := p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+	tidy := p.kept.due(machine, len(good))
+	err := p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
 		for _, r := range good {
 			if _, err := tx.AddReport(ctx, r, now); err != nil {
 				return err
 			}
+		}
+		if !tidy {
+			return nil
 		}
 		return tx.DeleteReportsBeyond(ctx, machine, keptReports)
 	})

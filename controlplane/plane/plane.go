@@ -23,6 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/history"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
 )
 
@@ -56,6 +57,7 @@ type Plane struct {
 	loop     *loop.Loop
 	conf     Config
 	releases *releaseCache
+	kept     kept
 }
 
 // Open reads the state of the fleet from the store. The plane serves reads and
@@ -81,7 +83,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{loop: l, conf: c, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
+	p := &Plane{loop: l, conf: c, kept: kept{since: map[fleet.MachineID]int{}}, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
 	l.OnFlush(p.Keys.Flush)
 	if p.releases, err = newReleaseCache(c.Store); err != nil {
 		return nil, err
@@ -102,6 +104,9 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 // Run drives rollouts until ctx ends or Close is called. It must be called
 // once.
 func (p *Plane) Run(ctx context.Context) error { return p.loop.Run(ctx) }
+
+// EndPolls ends long polls and event streams, before Close ends the rest.
+func (p *Plane) EndPolls() { p.loop.EndPolls() }
 
 // Close ends long polls, event streams and Run, and waits for Run. What is in
 // memory only is written. The store stays open: it is the caller's.

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/agent/wait"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
@@ -63,10 +65,12 @@ type burst struct {
 type times struct {
 	Began, Ended int64
 	Each         []int64
+	Sum          int64 // of what was counted
 }
 
 type generator struct {
 	machines []*player
+	dials    atomic.Int64
 	manual   atomic.Bool // an order is noted, and ends the machine's polls
 	systems  sync.Map    // of string: what trusttest.Entry calls the systems of a release, by fleet.Digest
 	polls    sync.WaitGroup
@@ -101,6 +105,7 @@ func generate(addr string) error {
 	handle(mux, "/release", func(r releaseToPlay) (any, error) { g.systems.Store(r.Digest, r.System); return nil, nil })
 	handle(mux, "/ordered", g.ordered)
 	handle(mux, "/finish", g.finish)
+	handle(mux, "/dials", func(struct{}) (any, error) { return times{Sum: g.dials.Load()}, nil })
 	// It ends with the benchmark.
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -129,8 +134,12 @@ func handle[In any](mux *http.ServeMux, path string, do func(In) (any, error)) {
 func (g *generator) connect(f fleetToPlay) (any, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(f.CA)
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		g.dials.Add(1)
+		return (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext(ctx, network, addr)
+	}
 	for _, m := range f.Machines {
-		c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: f.Agents, TLS: &tls.Config{
+		c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: f.Agents, DialContext: dial, TLS: &tls.Config{
 			RootCAs: pool, Certificates: []tls.Certificate{{Certificate: [][]byte{m.Certificate}, PrivateKey: m.Key}},
 		}})
 		if err != nil {
@@ -271,17 +280,19 @@ func (p *player) checkIn(ctx context.Context, wait time.Duration) error {
 	return nil
 }
 
-// poll holds long polls. It connects again at once: a fleet's spread is not what
-// is measured.
+// poll holds long polls. It waits after failures as an agent does.
 func (p *player) poll(ctx context.Context) {
+	waits := wait.BackOff(time.Second, time.Minute)
 	for ctx.Err() == nil {
 		if err := p.checkIn(ctx, api.DefaultWaitMs*time.Millisecond); err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
+			d := waits.NextBackOff()
+			if after, ok := api.RetryAfter(err); ok {
+				d = wait.Asked(after)
 			}
+			wait.For(ctx, d)
 			continue
 		}
+		waits.Reset()
 		p.mu.Lock()
 		o := p.order
 		p.mu.Unlock()

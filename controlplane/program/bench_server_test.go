@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	_ "net/http/pprof" // on the default mux
 	"os"
 	"os/signal"
 	"strconv"
@@ -28,6 +29,10 @@ import (
 // serverEnv has the configuration of a control plane that this program is to be.
 const serverEnv = "NIXFLEET_BENCH_SERVER"
 
+// pprofEnv has an address at which net/http/pprof shows where the control plane's
+// time and memory go.
+const pprofEnv = "NIXFLEET_BENCH_PPROF"
+
 // TestMain makes this program the processes that the benchmark measures with.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv(generatorEnv); addr != "" {
@@ -37,6 +42,9 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(serverEnv); config != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
+		if addr := os.Getenv(pprofEnv); addr != "" {
+			go func() { fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, nil)) }()
+		}
 		os.Exit(program.Main(ctx, command.Invocation{
 			Version: "bench", Args: []string{"run", "--config", config}, Stdout: os.Stdout, Stderr: os.Stderr,
 		}))
@@ -70,14 +78,18 @@ func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
 	return p
 }
 
-// lookEvery is how often until looks: to ask costs the control plane, too.
-const lookEvery = 20 * time.Millisecond
+// How often until looks: to ask costs the control plane, too. To count the polls
+// that are held costs a look at every machine.
+const (
+	lookEvery = 20 * time.Millisecond
+	heldEvery = 200 * time.Millisecond
+)
 
 // until waits for a condition.
-func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
+func until(t *testing.T, limit, every time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
@@ -98,7 +110,7 @@ func (c *control) start() time.Duration {
 	c.t.Helper()
 	begin := time.Now()
 	c.p = self(c.t, serverEnv+"="+c.config, nil)
-	until(c.t, time.Minute, "the control plane is ready", func() bool {
+	until(c.t, time.Minute, lookEvery, "the control plane is ready", func() bool {
 		res, err := http.Get("http://" + c.metrics + "/readyz")
 		if err != nil {
 			return false
@@ -109,17 +121,28 @@ func (c *control) start() time.Duration {
 	return time.Since(begin)
 }
 
-// stop stops it and returns how long that took.
-func (c *control) stop() time.Duration {
+// stop stops it and returns how long that took, and how much of processors.
+func (c *control) stop() (took, cpu time.Duration) {
 	c.t.Helper()
-	begin := time.Now()
+	begin, before := time.Now(), c.cpu()-ended(c.t)
 	if err := c.p.Signal(syscall.SIGTERM); err != nil {
 		c.t.Fatal(err)
 	}
 	if r, err := c.p.Wait(); err != nil {
 		c.t.Fatalf("%v\n%s", err, r.Stderr)
 	}
-	return time.Since(begin)
+	return time.Since(begin), ended(c.t) - before
+}
+
+// ended is the time that control planes which have ended took of processors. The
+// generators have not.
+func ended(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // cpu is the time it has taken of processors so far.
@@ -217,7 +240,7 @@ func newPlayers(t *testing.T, n int) *players {
 		t.Cleanup(func() { _ = w.Close() })
 		self(t, generatorEnv+"="+addr, r)
 		_ = r.Close()
-		until(t, 10*time.Second, "a generator listens", func() bool {
+		until(t, 10*time.Second, lookEvery, "a generator listens", func() bool {
 			c, err := net.Dial("tcp", addr)
 			if err == nil {
 				_ = c.Close()
@@ -253,6 +276,7 @@ func (p *players) all(path string, input func(i int) any) times {
 		}
 		sum.Ended = max(sum.Ended, r.Ended)
 		sum.Each = append(sum.Each, r.Each...)
+		sum.Sum += r.Sum
 	}
 	return sum
 }

@@ -9,16 +9,14 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -48,8 +46,11 @@ type figures struct {
 	Batches10kMs     int64   `json:"batches10kMs"`
 	CPUAll10kMs      int64   `json:"cpuAll10kMs"` // of the server
 	StopMs           int64   `json:"stopMs"`
+	CPUStopMs        int64   `json:"cpuStopMs"` // of the server
 	ReadyMs          int64   `json:"readyMs"`
 	BackMs           int64   `json:"backMs"`
+	CPUBackMs        int64   `json:"cpuBackMs"` // of the server, from its start on
+	BackDials        float64 `json:"backDials"` // connections that a machine made to be back
 	List10kCPUMs     int64   `json:"list10kCpuMs"`
 	History          int     `json:"history"` // events, and audit entries, for what follows
 	AuditFilterCPUMs float64 `json:"auditFilterCpuMs"`
@@ -60,10 +61,11 @@ type figures struct {
 	LoadAfter        string  `json:"loadAfter"`
 }
 
-// size is how large the benchmark is.
+// size is how large the benchmark is, and which parts of it run.
 type size struct {
 	machines, history int
 	idle              time.Duration
+	only              string // names of parts, with commas; "" for all
 }
 
 // benchLine is the last line of the output.
@@ -71,6 +73,9 @@ var benchLine []byte
 
 // benchEnv is "machines,history,idle", such as 10000,1000000,15m.
 const benchEnv = "NIXFLEET_BENCH_PLANE"
+
+// onlyEnv names the parts to run, such as idle,restart.
+const onlyEnv = "NIXFLEET_BENCH_ONLY"
 
 // bench is a benchmark under way.
 type bench struct {
@@ -81,6 +86,7 @@ type bench struct {
 	fleet    *trusttest.Fleet
 	ids      []fleet.MachineID
 	admin    *api.Client
+	polling  bool
 	sequence uint64
 	previous fleet.Digest
 	f        figures
@@ -92,15 +98,19 @@ func TestPlaneBench(t *testing.T) {
 	s := size{machines: 40, history: 1000}
 	if v := os.Getenv(benchEnv); v != "" {
 		s = parseSize(t, v)
+		s.only = os.Getenv(onlyEnv)
 	}
 	b := &bench{t: t, size: s, control: control{place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
 	b.f.Machines, b.f.LoadBefore = s.machines, load()
 	b.setUp()
-	b.idleCheckIns()
-	b.held10k()
-	b.rollouts()
-	b.restart()
-	b.withHistory()
+	for _, part := range []struct {
+		name string
+		run  func()
+	}{{"idle", b.idleCheckIns}, {"held", b.held10k}, {"rollouts", b.rollouts}, {"restart", b.restart}, {"history", b.withHistory}} {
+		if s.only == "" || slices.Contains(strings.Split(s.only, ","), part.name) {
+			part.run()
+		}
+	}
 	b.f.LoadAfter = load()
 	var err error
 	if benchLine, err = json.Marshal(b.f); err != nil {
@@ -132,9 +142,19 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
 }
 
-// setUp starts the control plane and the generators, and has the machines adopted.
+// setUp makes the machines known, as adopted ones are, and starts the control plane
+// and the generators.
 func (b *bench) setUp() {
 	b.say("starting %d machines", b.machines)
+	keys := must(pki.Load(b.dir, []string{"127.0.0.1"}, time.Now()))(b.t)
+	plays := make([]fleetToPlay, 2)
+	ca := must(os.ReadFile(filepath.Join(b.dir, "ca.pem")))(b.t)
+	for i, m := range b.enrol(keys, "m", b.machines) {
+		b.ids = append(b.ids, m.ID)
+		p := &plays[i%2]
+		p.Agents, p.CA = "https://"+b.agents, ca
+		p.Machines = append(p.Machines, m)
+	}
 	b.start()
 	secret, err := os.ReadFile(filepath.Join(b.dir, "bootstrap-secret"))
 	if err != nil {
@@ -144,42 +164,40 @@ func (b *bench) setUp() {
 	key := must(b.client("").BootstrapKey(ctx, api.BootstrapRequest{Secret: strings.TrimSpace(string(secret)), Owner: "bench"}))(b.t)
 	b.admin = b.client(key.Secret)
 	must(b.admin.PutRoot(ctx, b.fleet.RootEnvelope))(b.t)
+	b.players = newPlayers(b.t, 2)
+	b.all("/connect", func(i int) any { return plays[i] })
+}
 
-	keys := must(pki.Load(b.dir, []string{"127.0.0.1"}, time.Now()))(b.t)
-	plays := make([]fleetToPlay, 2)
-	ca := must(os.ReadFile(filepath.Join(b.dir, "ca.pem")))(b.t)
-	for i := range b.machines {
-		id := fleet.MachineID(fmt.Sprintf("m-%05d", i))
-		b.ids = append(b.ids, id)
-		_, secret, err := ed25519.GenerateKey(rand.Reader)
+// enrol writes rows of active machines, while no control plane runs, and returns
+// what a generator needs of them.
+func (b *bench) enrol(keys *pki.Keys, prefix string, n int) []machineToPlay {
+	b.t.Helper()
+	now := time.Now()
+	machines, rows := make([]machineToPlay, n), make([]fleet.Machine, n)
+	for i := range n {
+		id := fleet.MachineID(fmt.Sprintf("%s-%05d", prefix, i))
+		public, secret, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		csr := must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(id)}}, secret))(b.t)
-		cert := must(keys.AgentCA.Agent(must(pki.ParseRequest(csr))(b.t), time.Now()))(b.t)
-		p := &plays[i%2]
-		p.Agents, p.CA = "https://"+b.agents, ca
-		p.Machines = append(p.Machines, machineToPlay{id, cert.Raw, secret})
+		cert := must(keys.AgentCA.Agent(pki.Request{Machine: id, Key: public}, now))(b.t)
+		machines[i] = machineToPlay{id, cert.Raw, secret}
+		rows[i] = fleet.Machine{ID: id, Lifecycle: fleet.Active, CreatedAt: now.UnixMilli(), Key: pki.KeyHash(cert)}
 	}
-	b.players = newPlayers(b.t, 2)
-	b.all("/connect", func(i int) any { return plays[i] })
-	b.say("adopting them")
-	next := make(chan fleet.MachineID)
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for id := range next {
-				if _, err := b.admin.AdoptMachine(ctx, id); err != nil {
-					b.t.Error(err)
-				}
+	ctx := context.Background()
+	s := must(store.Open(ctx, store.Options{Path: filepath.Join(b.dir, "nixfleet.db")}))(b.t)
+	err := s.Write(ctx, func(tx *store.Tx) error {
+		for _, m := range rows {
+			if err := tx.AddMachine(ctx, m); err != nil {
+				return err
 			}
-		})
+		}
+		return nil
+	})
+	if err = errors.Join(err, s.Close()); err != nil {
+		b.t.Fatal(err)
 	}
-	for _, id := range b.ids {
-		next <- id
-	}
-	close(next)
-	wg.Wait()
+	return machines
 }
 
 func must[T any](v T, err error) func(*testing.T) T {
@@ -209,8 +227,7 @@ func (b *bench) idleCheckIns() {
 
 // held10k has all machines hold long polls, for as long as is asked for.
 func (b *bench) held10k() {
-	b.tell("/poll", struct{}{})
-	b.allHeld()
+	b.poll()
 	b.f.RSS10kMiB = b.rss()
 	b.say("%d MiB with all polls held", b.f.RSS10kMiB)
 	if b.idle == 0 {
@@ -225,9 +242,18 @@ func (b *bench) held10k() {
 	b.say("%.1f bytes written a check-in, %d MiB", b.f.IdleBytes, b.f.RSS10kMiB)
 }
 
+// poll has all machines hold long polls, if they do not yet.
+func (b *bench) poll() {
+	if !b.polling {
+		b.tell("/poll", struct{}{})
+		b.polling = true
+	}
+	b.allHeld()
+}
+
 func (b *bench) allHeld() {
 	b.t.Helper()
-	until(b.t, 2*time.Minute, "all polls are held", func() bool { return b.held() == b.machines })
+	until(b.t, 2*time.Minute, heldEvery, "all polls are held", func() bool { return b.held() == b.machines })
 }
 
 // release registers the next release, for all machines.
@@ -262,7 +288,7 @@ func (b *bench) rollout(spec fleet.RolloutSpec) (fleet.RolloutID, time.Time) {
 func (b *bench) completed(id fleet.RolloutID) {
 	b.t.Helper()
 	var d api.RolloutDetail
-	until(b.t, 5*time.Minute, "the rollout is completed", func() bool {
+	until(b.t, 5*time.Minute, lookEvery, "the rollout is completed", func() bool {
 		d = must(b.admin.Rollout(context.Background(), id))(b.t)
 		return d.State.Final() || d.State == fleet.RolloutPaused
 	})
@@ -295,6 +321,7 @@ func staged(spec fleet.RolloutSpec, batches int) fleet.RolloutSpec {
 }
 
 func (b *bench) rollouts() {
+	b.poll()
 	b.push()
 	b.f.All1000FirstMs = b.timed("1,000 all at once", all1k)
 	for range 4 {
@@ -329,7 +356,7 @@ func (b *bench) push() {
 	b.tell("/manual", true)
 	id, begin := b.rollout(all)
 	var t times
-	until(b.t, time.Minute, "all have their orders", func() bool {
+	until(b.t, time.Minute, lookEvery, "all have their orders", func() bool {
 		t = b.tell("/ordered", id)
 		return len(t.Each) == b.machines
 	})
@@ -348,13 +375,17 @@ func (b *bench) push() {
 }
 
 func (b *bench) restart() {
-	b.allHeld()
-	b.f.StopMs = b.stop().Milliseconds()
+	b.poll()
+	before := b.tell("/dials", struct{}{}).Sum
+	took, cpu := b.stop()
+	b.f.StopMs, b.f.CPUStopMs = took.Milliseconds(), cpu.Milliseconds()
 	begin := time.Now()
 	b.f.ReadyMs = b.start().Milliseconds()
 	b.allHeld()
 	b.f.BackMs = time.Since(begin).Milliseconds()
-	b.say("stop %d ms, ready %d ms, all back %d ms", b.f.StopMs, b.f.ReadyMs, b.f.BackMs)
+	b.f.CPUBackMs = b.cpu().Milliseconds()
+	b.f.BackDials = float64(b.tell("/dials", struct{}{}).Sum-before) / float64(b.machines)
+	b.say("stop %d ms (%d of CPU), ready %d ms, all back %d ms (%d of CPU): %.2f connections each", b.f.StopMs, b.f.CPUStopMs, b.f.ReadyMs, b.f.BackMs, b.f.CPUBackMs, b.f.BackDials)
 }
 
 // withHistory measures again on a database that has been at work for long.
@@ -364,7 +395,7 @@ func (b *bench) withHistory() {
 	b.age()
 	b.f.History = b.history
 	b.f.ReadyHistoryMs = b.start().Milliseconds()
-	b.allHeld()
+	b.poll()
 	for range 2 {
 		b.f.All1000HistoryMs = b.timed("1,000 all at once, with history", all1k)
 	}

@@ -166,11 +166,9 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Cer
 		defer s.metrics.longPolls.Dec()
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
 	}
-	ctx, cancel := s.untilDrain(r.Context())
-	defer cancel()
-	orders, err := s.plane.CheckIn(ctx, m, ci)
-	if err != nil && s.draining.Err() != nil {
-		return nil, fleet.Errorf(fleet.Unavailable, "the control plane is stopping")
+	orders, err := s.plane.CheckIn(r.Context(), m, ci)
+	if fleet.ErrorCode(err) == fleet.Unavailable && s.draining.Err() != nil {
+		return nil, stopping()
 	}
 	return orders, err
 }

@@ -18,8 +18,11 @@ import (
 // serve enrolment only, or are not through their handshake; they never take the
 // place of one that has. SECURITY.md has the same figures.
 const (
-	anonymousTime      = 10 * time.Second // in all, then a connection without a certificate is closed
-	maxAnonymous       = 1024
+	anonymousTime = 10 * time.Second // in all, then a connection without a certificate is closed
+	maxAnonymous  = 1024
+	// shakeTime is how long a handshake may take before a newer connection of the
+	// same address takes its place.
+	shakeTime          = 3 * time.Second
 	maxConnsOfAMachine = 16 // an agent has two
 )
 
@@ -47,6 +50,7 @@ type peer struct {
 
 	anonymous *list.Element // nil once it has shown a certificate
 	address   string
+	since     time.Time
 	late      *time.Timer
 }
 
@@ -60,7 +64,7 @@ func newConns() *conns {
 func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := &peer{address: host(conn.RemoteAddr().String())}
+	p := &peer{address: host(conn.RemoteAddr().String()), since: time.Now()}
 	p.anonymous = c.anonymous.PushBack(conn)
 	c.from[p.address]++
 	p.late = time.AfterFunc(anonymousTime, func() { c.closeAnonymous(conn) })
@@ -71,22 +75,27 @@ func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// severMostCrowded closes the oldest anonymous connection of the address that has the most.
-// So one address cannot shut others out.
+// severMostCrowded closes an anonymous connection of the address that has the most,
+// so that one address cannot shut others out: its oldest. If the newest is of such
+// an address too, and the oldest may still be in its handshake, it closes the newest:
+// of many machines that are online again at once, the first would else never be done.
 func (c *conns) severMostCrowded() {
 	most := 0
 	for _, n := range c.from {
 		most = max(most, n)
 	}
-	for e := c.anonymous.Front(); e != nil; e = e.Next() {
-		conn := e.Value.(net.Conn)
-		if p := c.peers[conn]; c.from[p.address] == most {
-			c.identified(p) // closing takes a moment, in which it does not count
-			p.served = true // that it made no request is our doing: many machines may be online again at once
-			sever(conn)
-			return
-		}
+	oldest := c.anonymous.Front()
+	for c.from[c.peers[oldest.Value.(net.Conn)].address] < most {
+		oldest = oldest.Next()
 	}
+	victim, newest := c.peers[oldest.Value.(net.Conn)], c.peers[c.anonymous.Back().Value.(net.Conn)]
+	if c.from[newest.address] == most && newest.since.Sub(victim.since) < shakeTime {
+		victim = newest
+	}
+	conn := victim.anonymous.Value.(net.Conn)
+	c.identified(victim) // closing takes a moment, in which it does not count
+	victim.served = true // that it made no request is our doing
+	sever(conn)
 }
 
 // identified takes a peer out of the anonymous ones.

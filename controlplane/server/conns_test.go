@@ -91,8 +91,8 @@ func rest(d time.Duration) {
 	synctest.Wait()
 }
 
-// Beyond the cap the address with the most anonymous ones loses its oldest; machines
-// and other addresses lose none.
+// Beyond the cap the address with the most anonymous ones loses its oldest, if that
+// is past its handshake; machines and other addresses lose none.
 func TestConns_CapAnonymousOnesAndNoMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newConns()
@@ -108,8 +108,15 @@ func TestConns_CapAnonymousOnesAndNoMachine(t *testing.T) {
 		for range 5 {
 			dial(&others, "203.0.113.7")
 		}
-		for range 2 * maxAnonymous {
+		for range maxAnonymous - 5 {
 			dial(&crowd, "192.0.2.1")
+		}
+		rest(shakeTime)
+		for range maxAnonymous - 5 {
+			dial(&crowd, "192.0.2.1")
+		}
+		for range 7 { // the crowd makes room for others at once
+			dial(&others, "203.0.113.7")
 		}
 		for _, conn := range append(machines, others...) {
 			if conn.gone() {
@@ -120,12 +127,35 @@ func TestConns_CapAnonymousOnesAndNoMachine(t *testing.T) {
 		for i, conn := range crowd {
 			if !conn.gone() {
 				open++
-			} else if i >= maxAnonymous+5 {
+			} else if i >= maxAnonymous+2 {
 				t.Fatalf("number %d of %d was closed before older ones", i, len(crowd))
 			}
 		}
-		if _, anonymous := c.count(); open != maxAnonymous-5 || anonymous != maxAnonymous {
+		if _, anonymous := c.count(); open != maxAnonymous-12 || anonymous != maxAnonymous {
 			t.Errorf("%d of the crowd are open, %d anonymous ones in all", open, anonymous)
+		}
+	})
+}
+
+// Of many that come at once from one address, or each from its own, the first are
+// served: else none would ever be done with its handshake.
+func TestConns_ServeTheFirstOfThoseThatConnectAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, addresses := range []int{1, 3 * maxAnonymous} {
+			c := newConns()
+			var conns []*fakeConn
+			for i := range 3 * maxAnonymous {
+				conns = append(conns, &fakeConn{address: fmt.Sprintf("10.0.%d.%d:1", i%addresses/256, i%addresses%256)})
+				c.open(t.Context(), conns[i])
+			}
+			for i, conn := range conns {
+				if conn.gone() == (i < maxAnonymous) {
+					t.Fatalf("%d addresses: number %d was closed: %t", addresses, i, conn.gone())
+				}
+			}
+			for _, conn := range conns {
+				c.changed(conn, http.StateClosed)
+			}
 		}
 	})
 }

@@ -90,8 +90,10 @@ func (s *Server) observe(listener string, h http.Handler) http.Handler {
 
 func (s *Server) logRequest(listener string, r *http.Request, rec *record, took time.Duration) {
 	level := slog.LevelDebug
+	var stop *stopped
 	switch {
 	case errors.Is(rec.err, context.Canceled): // the caller went away
+	case errors.As(rec.err, &stop): // one line for each machine
 	case rec.status >= 500 && rec.status != http.StatusServiceUnavailable:
 		level = slog.LevelError
 	case rec.status >= 400:

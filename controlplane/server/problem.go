@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,7 +34,24 @@ func problemOf(err error) *problem {
 	if errors.As(err, &over) {
 		return overBudgetProblem(p, over)
 	}
+	var stop *stopped
+	if errors.As(err, &stop) {
+		p.retry = stop.retry
+	}
 	return p
+}
+
+// stopped is the cause of a held check-in's end when the control plane stops.
+type stopped struct{ retry int } // seconds
+
+func (*stopped) Error() string { return "the control plane is stopping" }
+
+// stopRetry is within how many seconds agents ask again whose check-ins a stop has
+// ended. They are spread, so that they do not connect all at once.
+const stopRetry = 3
+
+func stopping() error {
+	return fleet.Errorf(fleet.Unavailable, "%w", &stopped{1 + rand.IntN(stopRetry)})
 }
 
 // retrySeconds is the Retry-After of a part that is down or busy.

@@ -51,6 +51,7 @@ type Server struct {
 	metrics  *metrics
 	conns    *conns
 	shakes   *handshakes
+	vouched  *vouched
 	failures *failures
 	budgets  *budgets
 	calls    *calls
@@ -113,9 +114,13 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	vouched, err := newVouched()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), shakes: shakes, failures: failures, budgets: budgets, calls: newCalls(),
+		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: newCalls(),
 	}
 	s.conns.wasted = func(address string) { shakes.waste(address, s.clock.Now()) }
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
@@ -173,6 +178,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 
 func (s *Server) shutdown() {
 	s.drain()
+	s.plane.EndPolls()
 	limit, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -71,7 +71,7 @@ func (s *Server) verifyConnection(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	if _, err := pki.Verify(s.identity.agentCAs(), cs.PeerCertificates, x509.ExtKeyUsageClientAuth, s.clock.Now()); err != nil {
+	if err := s.vouched.verify(s.identity.agentCAs(), cs.PeerCertificates, s.clock.Now()); err != nil {
 		return fleet.Errorf(fleet.Unauthenticated, "client certificate: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

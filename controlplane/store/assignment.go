@@ -98,27 +98,31 @@ func (t *Tx) measureHealthy(ctx context.Context) error {
 	return nil
 }
 
-// PutAssignment writes an assignment's row, new or not.
-func (t *Tx) PutAssignment(ctx context.Context, a fleet.Assignment) error {
-	if a.Checks == nil {
-		a.Checks = []fleet.HealthCheckResult{}
+// PutAssignments writes assignments' rows, new or not.
+func (t *Tx) PutAssignments(ctx context.Context, assignments ...fleet.Assignment) error {
+	rows := make([][]any, len(assignments))
+	for i, a := range assignments {
+		if a.Checks == nil {
+			a.Checks = []fleet.HealthCheckResult{}
+		}
+		checks, err := text(a.Checks)
+		if err != nil {
+			return err
+		}
+		rows[i] = []any{
+			string(a.Rollout), string(a.Machine), a.Batch, string(a.State), a.Why, a.Attempt, string(a.Digest), string(a.StorePath),
+			string(a.PreviousDigest), string(a.PreviousPath), string(a.Outcome), string(a.Reason), a.Message, checks,
+			a.OfferedAt, a.Deadline, a.HealthyAt, a.EndedAt, bit(a.EverOffered), a.OfferedRun, a.HealthyRun,
+		}
 	}
-	checks, err := text(a.Checks)
-	if err != nil {
-		return err
-	}
-	if _, err := t.exec(ctx, `INSERT INTO assignment (`+assignmentColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+	if _, err := t.putRows(ctx, `INSERT INTO assignment (`+assignmentColumns+`)`, rows, `
 		ON CONFLICT (rollout_id, machine_id) DO UPDATE SET batch = excluded.batch, state = excluded.state, why = excluded.why,
 		attempt = excluded.attempt, digest = excluded.digest, store_path = excluded.store_path,
 		previous_digest = excluded.previous_digest, previous_path = excluded.previous_path, outcome = excluded.outcome,
 		reason = excluded.reason, message = excluded.message, checks = excluded.checks, offered_at = excluded.offered_at,
 		deadline = excluded.deadline, healthy_at = excluded.healthy_at, ended_at = excluded.ended_at, ever_offered = excluded.ever_offered,
-		offered_run = excluded.offered_run, healthy_run = excluded.healthy_run`,
-		string(a.Rollout), string(a.Machine), a.Batch, string(a.State), a.Why, a.Attempt, string(a.Digest), string(a.StorePath),
-		string(a.PreviousDigest), string(a.PreviousPath), string(a.Outcome), string(a.Reason), a.Message, checks,
-		a.OfferedAt, a.Deadline, a.HealthyAt, a.EndedAt, bit(a.EverOffered), a.OfferedRun, a.HealthyRun); err != nil {
-		return fmt.Errorf("write assignment of %s in %s: %w", a.Machine, a.Rollout, err)
+		offered_run = excluded.offered_run, healthy_run = excluded.healthy_run`); err != nil {
+		return fmt.Errorf("write %d assignments: %w", len(rows), err)
 	}
 	return nil
 }
@@ -177,10 +181,15 @@ func (r Reader) Claims(ctx context.Context) (map[fleet.MachineID]fleet.RolloutID
 	return claims, nil
 }
 
-// Unclaim ends a rollout's claim on a machine, if it has it.
-func (t *Tx) Unclaim(ctx context.Context, rollout fleet.RolloutID, machine fleet.MachineID) error {
-	if _, err := t.exec(ctx, `DELETE FROM claim WHERE machine_id = $1 AND rollout_id = $2`, string(machine), string(rollout)); err != nil {
-		return fmt.Errorf("end claim on %s: %w", machine, err)
+// Unclaim ends a rollout's claims on machines, where it has them.
+func (t *Tx) Unclaim(ctx context.Context, rollout fleet.RolloutID, machines ...fleet.MachineID) error {
+	err := inParts(len(machines), 1, func(from, size int) error {
+		_, err := t.exec(ctx, `DELETE FROM claim WHERE machine_id IN `+placeholders(size)+` AND rollout_id = ?`,
+			append(anyOf(machines[from:from+size]), string(rollout))...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("end claims of %s: %w", rollout, err)
 	}
 	return nil
 }

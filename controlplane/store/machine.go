@@ -89,22 +89,30 @@ type Rest struct {
 	Tags    []fleet.Tag
 }
 
-// Rest returns where a machine rests.
-func (r Reader) Rest(ctx context.Context, id fleet.MachineID) (Rest, error) {
-	v, _, err := first(ctx, r.q, func(r row) (v Rest, err error) {
-		var d fleet.Desired
-		var entry string
-		if err := r.Scan(&d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
-			return v, err
-		}
-		v.Desired = &d
-		return v, parse(jsonColumn{entry, &struct{ Tags *[]fleet.Tag }{&v.Tags}})
-	}, `SELECT COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}') FROM machine AS m`+healthyRows+
-		` WHERE m.id = $1`, string(id))
+// Rests returns where machines rest.
+func (r Reader) Rests(ctx context.Context, ids ...fleet.MachineID) (map[fleet.MachineID]Rest, error) {
+	rests := make(map[fleet.MachineID]Rest, len(ids))
+	err := inParts(len(ids), 1, func(from, size int) error {
+		_, err := list(ctx, r.q, func(r row) (none struct{}, err error) {
+			var id fleet.MachineID
+			var d fleet.Desired
+			var v Rest
+			var entry string
+			if err := r.Scan(&id, &d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
+				return none, err
+			}
+			v.Desired = &d
+			err = parse(jsonColumn{entry, &struct{ Tags *[]fleet.Tag }{&v.Tags}})
+			rests[id] = v
+			return none, err
+		}, `SELECT m.id, COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}') FROM machine AS m`+
+			healthyRows+` WHERE m.id IN `+placeholders(size), anyOf(ids[from:from+size])...)
+		return err
+	})
 	if err != nil {
-		return v, fmt.Errorf("read latest healthy assignment of %s: %w", id, err)
+		return nil, fmt.Errorf("read latest healthy assignments: %w", err)
 	}
-	return v, nil
+	return rests, nil
 }
 
 // AddMachine makes a machine known, with its key and what operators set. The error's code

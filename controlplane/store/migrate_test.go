@@ -172,7 +172,7 @@ func TestMachineWords_AreHeldByLengthOnly(t *testing.T) {
 	m.State = "dancing"
 	write(t, s, func(tx *Tx) error { return tx.UpdateMachineStatus(t.Context(), m) })
 	a := fleet.Assignment{Rollout: "r1", Machine: "web-01", State: fleet.AssignFailed, Outcome: "half-live"}
-	write(t, s, func(tx *Tx) error { return tx.PutAssignment(t.Context(), a) })
+	write(t, s, func(tx *Tx) error { return tx.PutAssignments(t.Context(), a) })
 	m.State = fleet.AgentState(strings.Repeat("x", 65))
 	if err := s.Write(t.Context(), func(tx *Tx) error { return tx.UpdateMachineStatus(t.Context(), m) }); err == nil {
 		t.Error("a state of 65 bytes was kept")

@@ -77,14 +77,16 @@ func scanInbox(r row) (v Inbox, err error) {
 // MarkApplied says that reports have had their effect. It runs in the
 // transaction of that effect.
 func (t *Tx) MarkApplied(ctx context.Context, seqs ...int64) error {
-	for _, seq := range seqs {
-		n, err := t.exec(ctx, `UPDATE machine_report SET applied = 1 WHERE seq = $1 AND applied = 0`, seq)
-		if err != nil {
-			return fmt.Errorf("mark report %d: %w", seq, err)
-		}
-		if n == 0 {
-			return fmt.Errorf("mark report %d: it was applied before", seq)
-		}
+	values := make([]any, len(seqs))
+	for i, seq := range seqs {
+		values[i] = seq
+	}
+	n, err := t.changeRows(ctx, `UPDATE machine_report SET applied = 1 WHERE seq IN `, values, ` AND applied = 0`)
+	if err != nil {
+		return fmt.Errorf("mark %d reports: %w", len(seqs), err)
+	}
+	if n != int64(len(seqs)) {
+		return fmt.Errorf("mark %d reports from %d on: %d of them were applied before", len(seqs), seqs[0], int64(len(seqs))-n)
 	}
 	return nil
 }

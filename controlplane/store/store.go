@@ -113,7 +113,9 @@ func (s *Store) openWriter(ctx context.Context, path string) (err error) {
 	if err = errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
 		return err
 	}
-	if s.writes, err = sql.Open("sqlite", dsn(path)); err != nil {
+	// A pass of the engine changes more pages than fit into SQLite's own cache of 2
+	// MiB, which then writes them more than once, as do checkpoints every 4 MiB.
+	if s.writes, err = sql.Open("sqlite", dsn(path, "cache_size(-16384)", "wal_autocheckpoint(4096)")); err != nil {
 		return err
 	}
 	s.writes.SetMaxOpenConns(1)

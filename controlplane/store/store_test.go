@@ -400,7 +400,7 @@ func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	b.Rollout, b.HealthyAt, b.HealthyRun = "r2", 30, 6 // the wall clock was set in between
 	for range 2 {                                      // new, then changed
 		write(t, s, func(tx *Tx) error {
-			return errors.Join(tx.PutBatch(ctx, batch), tx.PutAssignment(ctx, a), tx.PutAssignment(ctx, b))
+			return errors.Join(tx.PutBatch(ctx, batch), tx.PutAssignments(ctx, a, b))
 		})
 	}
 	batches, err := s.Batches(ctx, "r1")
@@ -411,8 +411,8 @@ func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	if d := cmp.Diff([]fleet.Assignment{a}, assignments); d != "" || err != nil {
 		t.Fatalf("assignment (-want +got): %v\n%s", err, d)
 	}
-	rest, err := s.Rest(ctx, "web-01")
-	if err != nil || rest.Desired == nil || rest.Desired.Rollout != "r2" {
+	rests, err := s.Rests(ctx, "web-01")
+	if rest := rests["web-01"]; err != nil || rest.Desired == nil || rest.Desired.Rollout != "r2" {
 		t.Fatalf("the machine rests on %+v (%v), want r2", rest, err)
 	}
 	rest1, err1 := s.LastHealthyIn(ctx, "r1")

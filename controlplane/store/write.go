@@ -24,6 +24,7 @@ type Tx struct {
 // job is a write on its way through the writer.
 type job struct {
 	write func(*Tx) error
+	again bool // write may run more than once
 	// taken is set by the first of two: the writer that runs the job, or the
 	// caller that gives up.
 	taken atomic.Bool
@@ -37,7 +38,16 @@ type job struct {
 // call Write. After ctx has ended, Write still returns the result of an fn that
 // had begun. Errors of fn are returned as they are; Unavailable means closed.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
-	j := &job{write: fn, done: make(chan struct{})}
+	return s.do(ctx, &job{write: fn, done: make(chan struct{})})
+}
+
+// WriteAgain is Write for an fn that may run more than once, of which only the last
+// counts. It costs less: such writes share a savepoint until one of them fails.
+func (s *Store) WriteAgain(ctx context.Context, fn func(tx *Tx) error) error {
+	return s.do(ctx, &job{write: fn, again: true, done: make(chan struct{})})
+}
+
+func (s *Store) do(ctx context.Context, j *job) error {
 	if s.writer == nil {
 		return fleet.Errorf(fleet.Unavailable, "the store is open for reading only")
 	}
@@ -132,13 +142,8 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 			err = errors.Join(err, undo)
 		}
 	}()
-	for _, j := range group {
-		if !j.taken.CompareAndSwap(false, true) {
-			continue
-		}
-		if err = w.runSaved(ctx, j); err != nil {
-			return head, err
-		}
+	if err = w.runAll(ctx, group); err != nil {
+		return head, err
 	}
 	if head, err = (Reader{q: w}).AuditHead(ctx); err != nil {
 		return head, err
@@ -149,21 +154,58 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 	return head, nil
 }
 
-// runSaved runs one write in its savepoint. It returns an error only if the
-// whole transaction is lost.
-func (w *writer) runSaved(ctx context.Context, j *job) error {
-	if _, err := w.ExecContext(ctx, "SAVEPOINT write"); err != nil {
-		return fmt.Errorf("set savepoint: %w", err)
+// runAll runs the writes of a group: first those that share a savepoint. With each
+// savepoint SQLite copies every page that a write changes.
+func (w *writer) runAll(ctx context.Context, group []*job) error {
+	var together, apart []*job
+	for _, j := range group {
+		switch {
+		case !j.taken.CompareAndSwap(false, true):
+		case j.again:
+			together = append(together, j)
+		default:
+			apart = append(apart, j)
+		}
 	}
-	if j.err = j.write(&Tx{Reader{q: w}}); j.err != nil {
+	failed, err := w.runSaved(ctx, together)
+	if err != nil {
+		return err
+	}
+	if failed {
+		apart = append(together, apart...)
+	}
+	for _, j := range apart {
+		if _, err := w.runSaved(ctx, []*job{j}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runSaved runs writes in a savepoint, until one fails; then it undoes them all.
+// It returns an error only if the whole transaction is lost.
+func (w *writer) runSaved(ctx context.Context, jobs []*job) (failed bool, err error) {
+	if len(jobs) == 0 {
+		return false, nil
+	}
+	if _, err := w.ExecContext(ctx, "SAVEPOINT write"); err != nil {
+		return false, fmt.Errorf("set savepoint: %w", err)
+	}
+	for _, j := range jobs {
+		if j.err = j.write(&Tx{Reader{q: w}}); j.err != nil {
+			failed = true
+			break
+		}
+	}
+	if failed {
 		if _, err := w.ExecContext(ctx, "ROLLBACK TO write"); err != nil {
-			return fmt.Errorf("roll back to savepoint: %w", err)
+			return failed, fmt.Errorf("roll back to savepoint: %w", err)
 		}
 	}
 	if _, err := w.ExecContext(ctx, "RELEASE write"); err != nil {
-		return fmt.Errorf("release savepoint: %w", err)
+		return failed, fmt.Errorf("release savepoint: %w", err)
 	}
-	return nil
+	return failed, nil
 }
 
 // statement compiles a statement, or finds it compiled.

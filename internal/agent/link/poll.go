@@ -37,7 +37,7 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 			failures++
 			d := waits.NextBackOff()
 			if after, ok := api.RetryAfter(err); ok {
-				d = after + wait.Spread(after/4+time.Millisecond)
+				d = wait.Asked(after)
 			}
 			if failures == 1 || failures%20 == 0 {
 				l.Log.Warn("the control plane does not answer", "error", err, "hint", fleet.ErrorHint(err), "failures", failures, "next", d.Round(time.Millisecond))

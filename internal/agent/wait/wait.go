@@ -31,6 +31,12 @@ func Spread(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1))
 }
 
+// Asked is how long to wait when the control plane asked for a time: no less, and
+// by chance up to a quarter more, at least a second.
+func Asked(d time.Duration) time.Duration {
+	return d + rand.N(max(d/4, time.Second))
+}
+
 // Growing are waits after failures: each NextBackOff is of the next failure in a
 // row, and Reset ends the row.
 type Growing = backoff.ExponentialBackOff

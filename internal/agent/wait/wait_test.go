@@ -5,6 +5,7 @@ package wait_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,24 @@ func TestBackOff_DoublesUpToItsLimitAndIsSpread(t *testing.T) {
 	}
 	if len(seen) < 100 {
 		t.Errorf("only %d waits differ", len(seen))
+	}
+}
+
+// A planned stop asks all agents at once to wait: they must not be there at once.
+func TestAsked_IsSpreadOverASecondAtLeast(t *testing.T) {
+	for _, d := range []time.Duration{0, time.Second, 3 * time.Second, time.Minute} {
+		spread := max(d/4, time.Second)
+		var parts [4]int
+		for range 400 {
+			more := wait.Asked(d) - d
+			if more < 0 || more >= spread {
+				t.Fatalf("%s was asked for, and %s added", d, more)
+			}
+			parts[4*more/spread]++
+		}
+		if slices.Min(parts[:]) < 50 {
+			t.Errorf("%s: %v of 400 waits in each quarter of the spread", d, parts)
+		}
 	}
 }
 
