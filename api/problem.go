@@ -60,7 +60,7 @@ func Status(c fleet.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case fleet.Unavailable:
 		return http.StatusServiceUnavailable
-	case fleet.Refused:
+	case fleet.Refused, fleet.KeyReused:
 		return http.StatusUnprocessableEntity
 	case fleet.Internal:
 		return http.StatusInternalServerError

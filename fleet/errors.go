@@ -13,21 +13,22 @@ type Code string
 // The error codes. Each maps to one HTTP status (api.Status) and one CLI exit
 // code.
 const (
-	Invalid         Code = "invalid"         // the input breaks a rule: fix it and try again
-	Unauthenticated Code = "unauthenticated" // no credential, or one that is unknown, expired or revoked
-	Forbidden       Code = "forbidden"       // a known caller who may not do this
-	NotFound        Code = "not-found"       // no such thing
-	Conflict        Code = "conflict"        // the present state forbids it
-	TooLarge        Code = "too-large"       // input beyond its limit
-	Unavailable     Code = "unavailable"     // a part is down or busy: try again
-	Refused         Code = "refused"         // a document that the trust rules reject
-	Internal        Code = "internal"        // a fault of ours
+	Invalid         Code = "invalid"                // the input breaks a rule: fix it and try again
+	Unauthenticated Code = "unauthenticated"        // no credential, or one that is unknown, expired or revoked
+	Forbidden       Code = "forbidden"              // a known caller who may not do this
+	NotFound        Code = "not-found"              // no such thing
+	Conflict        Code = "conflict"               // the present state forbids it
+	TooLarge        Code = "too-large"              // input beyond its limit
+	Unavailable     Code = "unavailable"            // a part is down or busy: try again
+	Refused         Code = "refused"                // a document that the trust rules reject
+	KeyReused       Code = "idempotency-key-reused" // an Idempotency-Key that named another call
+	Internal        Code = "internal"               // a fault of ours
 )
 
 // Valid reports whether c is one of the codes above.
 func (c Code) Valid() bool {
 	switch c {
-	case Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, Unavailable, Refused, Internal:
+	case Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, Unavailable, Refused, KeyReused, Internal:
 		return true
 	}
 	return false

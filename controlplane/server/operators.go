@@ -133,6 +133,9 @@ func (o *operators) operation(id string) huma.Operation {
 			SkipValidateBody: true, MaxBodyBytes: maxBody, BodyReadTimeout: bodyTimeout,
 			Description: described(op),
 		}
+		if op.Method == http.MethodPost {
+			h.Parameters = []*huma.Param{&idempotencyKey}
+		}
 		if op.Scope != api.Public {
 			h.Security = []map[string][]string{{"key": {}}}
 		}
@@ -181,7 +184,11 @@ func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c ac
 				return nil, o.fail(ctx, err)
 			}
 		}
-		body, err := fn(ctx, callerOf(ctx), in)
+		var body O
+		done, err := o.plane.Answered(ctx, &body)
+		if !done && err == nil {
+			body, err = fn(ctx, callerOf(ctx), in)
+		}
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
@@ -250,7 +257,12 @@ func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if op.Scope == api.Public {
-		next(ctx)
+		named, err := o.named(r, op, "nobody", "") // its secret is in the body
+		if err != nil {
+			o.refuse(rec, err).write(w)
+			return
+		}
+		next(huma.WithContext(ctx, named))
 		return
 	}
 	// Before the key: a database that is an old copy may not know it.
@@ -258,17 +270,22 @@ func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
 		o.refuse(rec, err).write(w)
 		return
 	}
-	c, err := o.authenticate(r)
+	c, key, err := o.authenticate(r)
+	named := r.Context()
 	if err == nil {
 		rec.epoch = o.plane.Epoch.Token
-		err = c.MayDo(op)
+		if err = c.MayDo(op); err == nil {
+			named, err = o.named(r, op, c.KeyID, key)
+		}
+	} else if o.answered(w, r, op) {
+		return
 	}
 	rec.caller = c.Owner
 	if err != nil {
 		o.refuse(rec, err).write(w)
 		return
 	}
-	ctx = huma.WithValue(ctx, callerKey{}, c)
+	ctx = huma.WithContext(ctx, context.WithValue(named, callerKey{}, c))
 	if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
 		limited, cancel := context.WithTimeout(ctx.Context(), limit)
 		defer cancel()
@@ -287,12 +304,12 @@ func rowOf(h *huma.Operation) (api.Operation, bool) {
 	return api.Operation{}, false
 }
 
-func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
-	key, err := bearer(r)
-	if err != nil {
-		return access.Caller{}, err
+func (s *Server) authenticate(r *http.Request) (c access.Caller, key string, err error) {
+	if key, err = bearer(r); err != nil {
+		return c, "", err
 	}
-	return s.plane.Keys.Authenticate(r.Context(), key)
+	c, err = s.plane.Keys.Authenticate(r.Context(), key)
+	return c, key, err
 }
 
 // bearer is the API key that a request comes with.
