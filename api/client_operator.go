@@ -248,6 +248,17 @@ func (c *Client) DeleteRelease(ctx context.Context, d fleet.Digest) error {
 	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/releases/" + id(d), timeout: c.timeout}, nil)
 }
 
+// Lines lists lines by name.
+func (c *Client) Lines(ctx context.Context, p fleet.PageRequest) (Page[LineHead], error) {
+	return get[Page[LineHead]](ctx, c, "/api/v1/lines", pageQuery(p))
+}
+
+// Line returns the newest release that a line has had; NotFound if it had none.
+// It is the control plane's word, but for the envelope's signatures.
+func (c *Client) Line(ctx context.Context, line fleet.Line) (LineHead, error) {
+	return get[LineHead](ctx, c, "/api/v1/lines/"+id(line), nil)
+}
+
 // Machines lists machines by id.
 func (c *Client) Machines(ctx context.Context, f fleet.MachineFilter, p fleet.PageRequest) (Page[fleet.Machine], error) {
 	return get[Page[fleet.Machine]](ctx, c, "/api/v1/machines", pageQuery(p, f))

@@ -105,6 +105,22 @@ func (p *Plane) Releases(ctx context.Context, c access.Caller, f fleet.ReleaseFi
 	return p.loop.Store.Releases(ctx, f, page)
 }
 
+// Lines returns lines by name, each with the newest release that it has had: a
+// header names no machine.
+func (p *Plane) Lines(ctx context.Context, page fleet.PageRequest) (api.Page[api.LineHead], error) {
+	return p.loop.Store.Lines(ctx, page)
+}
+
+// Line returns the newest release that a line has had, deleted or not. The error's
+// code is NotFound if it had none.
+func (p *Plane) Line(ctx context.Context, line fleet.Line) (api.LineHead, error) {
+	h, ok, err := p.loop.Store.LineHead(ctx, line)
+	if err == nil && !ok {
+		err = fleet.Errorf(fleet.NotFound, "line %.63q has had no release", line).WithHint("nixfleet release create makes its first")
+	}
+	return h, err
+}
+
 // Release returns a release with the bytes that were signed, to a limited key
 // the entries of its machines.
 func (p *Plane) Release(ctx context.Context, c access.Caller, digest fleet.Digest) (api.ReleaseDetail, error) {

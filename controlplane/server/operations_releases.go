@@ -50,6 +50,11 @@ type releaseIn struct {
 	Digest string `path:"digest" doc:"Digest of the release"`
 }
 
+type lineIn struct {
+	Known
+	Line string `path:"line" maxLength:"63" doc:"Name of the line"`
+}
+
 type diffIn struct {
 	Digest string `path:"digest" doc:"The release to compare with"`
 	Other  string `path:"other" doc:"The other release"`
@@ -79,6 +84,12 @@ func (o *operators) releaseOperations() {
 			return fleet.ReleaseDiff{}, err
 		}
 		return o.plane.DiffReleases(ctx, c, from, to)
+	})
+	handle(o, "listLines", func(ctx context.Context, _ access.Caller, in *fleet.PageRequest) (api.Page[api.LineHead], error) {
+		return o.plane.Lines(ctx, *in)
+	})
+	one(o, "getLine", func(ctx context.Context, _ access.Caller, in lineIn) (api.LineHead, error) {
+		return o.plane.Line(ctx, fleet.Line(in.Line))
 	})
 	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/once"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -186,5 +188,33 @@ func TestPOST_KeepsNoSecretThatTheDatabaseCouldTell(t *testing.T) {
 		if name == "nixfleet.db-wal" && !bytes.Contains(b, []byte("bob")) {
 			t.Errorf("%s does not even hold the key's owner: the search is broken", name)
 		}
+	}
+}
+
+// A release that is deleted leaves its line's head: the next one follows it, and the
+// line goes on (create, delete, create).
+func TestLines_KeepTheirHeadWhenTheReleaseIsDeleted(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
+	_, err := admin.Line(t.Context(), "main")
+	wantCode(t, "a line without releases", err, fleet.NotFound)
+	first := w.signed(1, "", "web-01")
+	made := must[fleet.Release](t)(admin.CreateRelease(t.Context(), first))
+	if err := admin.DeleteRelease(t.Context(), made.Digest); err != nil {
+		t.Fatal(err)
+	}
+	want := api.LineHead{Line: "main", Sequence: 1, Digest: made.Digest, Envelope: first.Envelope}
+	if d := cmp.Diff(want, must[api.LineHead](t)(admin.Line(t.Context(), "main"))); d != "" {
+		t.Errorf("head (-want +got):\n%s", d)
+	}
+	w.restart(0)
+	admin = w.operator(w.secretOfAdmin)
+	_, err = admin.CreateRelease(t.Context(), w.signed(1, "", "web-01", "web-02"))
+	wantCode(t, "the same sequence for another release", err, fleet.Conflict)
+	next := w.release(admin, 2, made.Digest, "web-01")
+	page := must[api.Page[api.LineHead]](t)(admin.Lines(t.Context(), fleet.PageRequest{}))
+	if len(page.Items) != 1 || page.Items[0].Digest != next.Digest {
+		t.Errorf("lines %+v, want one with %s", page.Items, next.Digest)
 	}
 }
