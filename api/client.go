@@ -90,7 +90,7 @@ func (c *caller) do(ctx context.Context, k call, out any) error {
 	between, tries := newPauses(), maxTries
 	for try := 1; ; try++ {
 		err := c.try(ctx, k, body, out)
-		if err == nil || !k.again && k.name == "" || fleet.ErrorCode(err) != fleet.Unavailable {
+		if err == nil || !k.again && k.name == "" || !fleet.ErrorCode(err).Temporary() {
 			return err
 		}
 		if k.name != "" && arrived(err) {

@@ -114,6 +114,9 @@ func (p *Plane) Lines(ctx context.Context, page fleet.PageRequest) (api.Page[api
 // Line returns the newest release that a line has had, deleted or not. The error's
 // code is NotFound if it had none.
 func (p *Plane) Line(ctx context.Context, line fleet.Line) (api.LineHead, error) {
+	if !line.Valid() {
+		return api.LineHead{}, fleet.Errorf(fleet.Invalid, "%.63q is not the name of a line", line).WithHint("nixfleet release list shows them")
+	}
 	h, ok, err := p.loop.Store.LineHead(ctx, line)
 	if err == nil && !ok {
 		err = fleet.Errorf(fleet.NotFound, "line %.63q has had no release", line).WithHint("nixfleet release create makes its first")

@@ -45,9 +45,14 @@ type releasesIn struct {
 	fleet.ReleaseFilter
 }
 
+// ReleaseRef is the part of an input that names a release.
+type ReleaseRef struct {
+	Digest string `path:"digest" doc:"Digest of the release"`
+}
+
 type releaseIn struct {
 	Known
-	Digest string `path:"digest" doc:"Digest of the release"`
+	ReleaseRef
 }
 
 type lineIn struct {
@@ -91,7 +96,7 @@ func (o *operators) releaseOperations() {
 	one(o, "getLine", func(ctx context.Context, _ access.Caller, in lineIn) (api.LineHead, error) {
 		return o.plane.Line(ctx, fleet.Line(in.Line))
 	})
-	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
+	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *ReleaseRef) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.Release{}, err

@@ -100,6 +100,8 @@ func humaConfig() huma.Config {
 	strict := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalStrict}
 	c.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	c.Info.Description = "What operators can do with a fleet. Errors are RFC 9457 problems with a stable code and a hint."
+	c.Info.License = &huma.License{Name: "AGPL-3.0-only", Identifier: "AGPL-3.0-only"}
+	c.Servers = []*huma.Server{{URL: "/", Description: "The operators' listener, by default on port 8443"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"key": {Type: "http", Scheme: "bearer", Description: "API key, nfk_<id>_<secret>. What binds a key to a host, _<host>_<CA hash>, is for clients and counts for nothing here."},
 	}
@@ -136,8 +138,9 @@ func (o *operators) operation(id string) huma.Operation {
 		if op.Method == http.MethodPost {
 			h.Parameters = []*huma.Param{&idempotencyKey}
 		}
+		h.Security = []map[string][]string{} // none
 		if op.Scope != api.Public {
-			h.Security = []map[string][]string{{"key": {}}}
+			h.Security = append(h.Security, map[string][]string{"key": {}})
 		}
 		return h
 	}
