@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim hostile mutants fuzz bench-trust bench-house bench-plane lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim hostile mutants fuzz bench-trust bench-house bench-plane openapi-check lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -82,6 +82,10 @@ bench-house: test-deps build ## the state of the house: words, hints, sizes, dea
 bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m ONLY=held,restart (some parts)
 	@CGO_ENABLED=0 go test -c -o bin/plane.test ./controlplane/program
 	@NIXFLEET_BENCH_ONLY=$(ONLY) NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
+
+openapi-check: ## others' programs read docs/reference/openapi.json and call a control plane by clients that they generate; needs npm; the last line is JSON
+	@CGO_ENABLED=0 go build -o bin/openapi ./test/openapi
+	@exec bin/openapi
 
 lint: ## formatting, vet, static checks
 	@out=$$(gofmt -l . ); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi

@@ -87,6 +87,15 @@ type ReleaseDetail struct {
 	Entries  [][]byte `json:"entries"`
 }
 
+// LineHead is the newest release that a line has had, also when it was deleted.
+// Only what the envelope says was signed.
+type LineHead struct {
+	Line     fleet.Line     `json:"line"`
+	Sequence fleet.Sequence `json:"sequence"`
+	Digest   fleet.Digest   `json:"digest"`
+	Envelope []byte         `json:"envelope"` // its signed header
+}
+
 // MachineRequest makes a machine known.
 type MachineRequest struct {
 	ID        fleet.MachineID `json:"id"`

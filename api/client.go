@@ -24,6 +24,9 @@ const (
 	maxReply   = 96 << 20 // a release with its entries, in base64
 	maxProblem = 64 << 10
 	maxTries   = 4
+	// A named call whose answer was lost is tried for longer, about 20 s: its
+	// caller cannot know whether it was carried out.
+	maxTriesNamed = 8
 )
 
 // caller sends calls to one control plane and to no other host: it follows no
@@ -45,7 +48,12 @@ type call struct {
 	limit   int64         // of the reply, in bytes; maxReply if 0
 	timeout time.Duration // of each try
 	again   bool          // is safe to repeat: doing it twice is as doing it once
+	name    string        // its Idempotency-Key, by which it is repeated too; "" for none
 }
+
+// IdempotencyKey is the header by which a caller names a POST: the same call
+// under the same name is carried out once and answered the same for 24 hours.
+const IdempotencyKey = "Idempotency-Key"
 
 func newCaller(base, key, userAgent string, t *http.Transport) (*caller, error) {
 	u, err := url.Parse(base)
@@ -79,16 +87,36 @@ func (c *caller) do(ctx context.Context, k call, out any) error {
 		}
 		body = b
 	}
-	between := newPauses()
+	between, tries := newPauses(), maxTries
 	for try := 1; ; try++ {
 		err := c.try(ctx, k, body, out)
-		if err == nil || !k.again || try == maxTries || fleet.ErrorCode(err) != fleet.Unavailable || ctx.Err() != nil {
+		if err == nil || !k.again && k.name == "" || !fleet.ErrorCode(err).Temporary() {
 			return err
 		}
-		if !between.wait(ctx, err) {
-			return err
+		if k.name != "" && arrived(err) {
+			tries = maxTriesNamed
+		}
+		if try >= tries || ctx.Err() != nil || !between.wait(ctx, err) {
+			return unanswered(err, tries == maxTriesNamed)
 		}
 	}
+}
+
+// arrived reports whether a call that ended with err may have reached the control
+// plane.
+func arrived(err error) bool {
+	var op *net.OpError
+	return !errors.As(err, &op) || op.Op != "dial"
+}
+
+// unanswered is the error of a call that was given up. If one of its tries may have
+// been carried out, it says so.
+func unanswered(err error, mayBeDone bool) error {
+	var fe *fleet.Error
+	if !mayBeDone || !errors.As(err, &fe) {
+		return err
+	}
+	return fe.WithHint("it may have been carried out all the same: look before you repeat it")
 }
 
 func (c *caller) try(ctx context.Context, k call, body []byte, out any) error {
@@ -142,6 +170,9 @@ func (c *caller) send(ctx context.Context, k call, body []byte) (*http.Response,
 	}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	if k.name != "" {
+		req.Header.Set(IdempotencyKey, k.name)
 	}
 	if c.echo != nil && c.echo.epoch() != "" {
 		req.Header.Set(EpochHeader, c.echo.epoch())

@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -119,8 +120,9 @@ func (c *Client) BindKey(key string) string {
 // Close ends the connections that are idle.
 func (c *Client) Close() { c.c.http.CloseIdleConnections() }
 
-// get, put and send are the three ways to call: reading, and writing what may
-// be written twice, are repeated; all else is sent once.
+// get, put, post and send are the four ways to call: reading, and writing what may
+// be written twice, are repeated, and so is a POST, which is carried out once by
+// its name; all else is sent once.
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
 	var v T
 	err := c.c.do(ctx, call{method: http.MethodGet, path: path, query: q, timeout: c.timeout, again: true}, &v)
@@ -130,6 +132,12 @@ func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, e
 func put[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
 	var v T
 	err := c.c.do(ctx, call{method: http.MethodPut, path: path, body: body, timeout: c.timeout, again: true}, &v)
+	return v, err
+}
+
+func post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
+	var v T
+	err := c.c.do(ctx, call{method: http.MethodPost, path: path, body: body, timeout: c.timeout, name: rand.Text()}, &v)
 	return v, err
 }
 
@@ -150,7 +158,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 // BootstrapKey exchanges the one-time secret for the first admin key. It needs no
 // key.
 func (c *Client) BootstrapKey(ctx context.Context, req BootstrapRequest) (NewKey, error) {
-	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/bootstrap", req)
+	return post[NewKey](ctx, c, "/api/v1/keys/bootstrap", req)
 }
 
 // Whoami returns the key that makes the calls.
@@ -165,12 +173,12 @@ func (c *Client) Keys(ctx context.Context, p fleet.PageRequest) (Page[fleet.Key]
 
 // CreateKey makes an API key.
 func (c *Client) CreateKey(ctx context.Context, req KeyRequest) (NewKey, error) {
-	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys", req)
+	return post[NewKey](ctx, c, "/api/v1/keys", req)
 }
 
 // RotateKey gives a key a new secret; the old one ends.
 func (c *Client) RotateKey(ctx context.Context, key string) (NewKey, error) {
-	return send[NewKey](ctx, c, http.MethodPost, "/api/v1/keys/"+id(key)+"/rotate", nil)
+	return post[NewKey](ctx, c, "/api/v1/keys/"+id(key)+"/rotate", nil)
 }
 
 // RevokeKey ends a key.
@@ -221,7 +229,7 @@ func (c *Client) Releases(ctx context.Context, f fleet.ReleaseFilter, p fleet.Pa
 
 // CreateRelease registers a signed release.
 func (c *Client) CreateRelease(ctx context.Context, req ReleaseRequest) (fleet.Release, error) {
-	return send[fleet.Release](ctx, c, http.MethodPost, "/api/v1/releases", req)
+	return post[fleet.Release](ctx, c, "/api/v1/releases", req)
 }
 
 // Release returns a release as it was registered.
@@ -240,6 +248,17 @@ func (c *Client) DeleteRelease(ctx context.Context, d fleet.Digest) error {
 	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/releases/" + id(d), timeout: c.timeout}, nil)
 }
 
+// Lines lists lines by name.
+func (c *Client) Lines(ctx context.Context, p fleet.PageRequest) (Page[LineHead], error) {
+	return get[Page[LineHead]](ctx, c, "/api/v1/lines", pageQuery(p))
+}
+
+// Line returns the newest release that a line has had; NotFound if it had none.
+// It is the control plane's word, but for the envelope's signatures.
+func (c *Client) Line(ctx context.Context, line fleet.Line) (LineHead, error) {
+	return get[LineHead](ctx, c, "/api/v1/lines/"+id(line), nil)
+}
+
 // Machines lists machines by id.
 func (c *Client) Machines(ctx context.Context, f fleet.MachineFilter, p fleet.PageRequest) (Page[fleet.Machine], error) {
 	return get[Page[fleet.Machine]](ctx, c, "/api/v1/machines", pageQuery(p, f))
@@ -247,7 +266,7 @@ func (c *Client) Machines(ctx context.Context, f fleet.MachineFilter, p fleet.Pa
 
 // RegisterMachine makes a machine known before it enrols.
 func (c *Client) RegisterMachine(ctx context.Context, req MachineRequest) (fleet.Machine, error) {
-	return send[fleet.Machine](ctx, c, http.MethodPost, "/api/v1/machines", req)
+	return post[fleet.Machine](ctx, c, "/api/v1/machines", req)
 }
 
 // Machine returns a machine.
@@ -273,12 +292,12 @@ func (c *Client) SetTags(ctx context.Context, m fleet.MachineID, req TagsRequest
 
 // CreateToken makes a one-time enrolment token.
 func (c *Client) CreateToken(ctx context.Context, m fleet.MachineID, req TokenRequest) (Token, error) {
-	return send[Token](ctx, c, http.MethodPost, "/api/v1/machines/"+id(m)+"/token", req)
+	return post[Token](ctx, c, "/api/v1/machines/"+id(m)+"/token", req)
 }
 
 // AdoptMachine accepts a machine that came with a good certificate.
 func (c *Client) AdoptMachine(ctx context.Context, m fleet.MachineID) (fleet.Machine, error) {
-	return send[fleet.Machine](ctx, c, http.MethodPost, "/api/v1/machines/"+id(m)+"/adopt", nil)
+	return post[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m)+"/adopt", nil)
 }
 
 // Rollouts lists rollouts, newest first.
@@ -288,7 +307,7 @@ func (c *Client) Rollouts(ctx context.Context, f fleet.RolloutFilter, p fleet.Pa
 
 // CreateRollout starts a rollout, or only plans it.
 func (c *Client) CreateRollout(ctx context.Context, req RolloutRequest) (RolloutDetail, error) {
-	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts", req)
+	return post[RolloutDetail](ctx, c, "/api/v1/rollouts", req)
 }
 
 // Rollout returns a rollout with its batches.
@@ -303,7 +322,7 @@ func (c *Client) Assignments(ctx context.Context, r fleet.RolloutID, f fleet.Ass
 
 // RolloutVerb does something to a rollout.
 func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req VerbRequest) (RolloutDetail, error) {
-	return send[RolloutDetail](ctx, c, http.MethodPost, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
+	return post[RolloutDetail](ctx, c, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)
 }
 
 // ExplainRollout says why a rollout, its batches and its machines have not

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,7 +105,9 @@ func TestClient_RefusesAServerOfAnotherCA(t *testing.T) {
 
 func TestClient_RepeatsOnlyWhatIsSafeToRepeat(t *testing.T) {
 	var calls atomic.Int32
+	var names sync.Map
 	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		names.Store(r.Header.Get(api.IdempotencyKey), true)
 		if calls.Add(1) < 3 {
 			w.Header().Set("Retry-After", "0")
 			problem(w, fleet.Errorf(fleet.Unavailable, "busy"))
@@ -116,8 +119,35 @@ func TestClient_RepeatsOnlyWhatIsSafeToRepeat(t *testing.T) {
 		t.Errorf("reading: got %v after %d calls, want success at the third", err, calls.Load())
 	}
 	calls.Store(0)
-	if _, err := c.CreateKey(t.Context(), api.KeyRequest{}); fleet.ErrorCode(err) != fleet.Unavailable || calls.Load() != 1 {
-		t.Errorf("creating: got %v after %d calls, want unavailable after one", err, calls.Load())
+	if _, err := c.RevokeKey(t.Context(), "a"); fleet.ErrorCode(err) != fleet.Unavailable || calls.Load() != 1 {
+		t.Errorf("deleting: got %v after %d calls, want unavailable after one", err, calls.Load())
+	}
+	for range 2 {
+		calls.Store(0)
+		names.Clear()
+		if _, err := c.CreateKey(t.Context(), api.KeyRequest{}); err != nil || calls.Load() != 3 {
+			t.Errorf("creating: got %v after %d calls, want success at the third", err, calls.Load())
+		}
+		seen := map[any]bool{}
+		names.Range(func(name, _ any) bool { seen[name] = true; return true })
+		if len(seen) != 1 || seen[""] {
+			t.Errorf("three tries of one call have the names %v, want one", seen)
+		}
+	}
+}
+
+// A call whose answer is lost is tried for longer than one that never arrived, and
+// its error says that it may have been carried out.
+func TestClient_TriesLongerAfterALostAnswer(t *testing.T) {
+	var calls atomic.Int32
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		w.Header().Set("Retry-After", "0")
+		problem(w, fleet.Errorf(fleet.Unavailable, "busy"))
+	})
+	_, err := c.CreateKey(t.Context(), api.KeyRequest{})
+	if fleet.ErrorCode(err) != fleet.Unavailable || calls.Load() != 8 || !strings.Contains(fleet.ErrorHint(err), "may have been carried out") {
+		t.Errorf("got %v (%s) after %d calls, want unavailable after eight", err, fleet.ErrorHint(err), calls.Load())
 	}
 }
 

@@ -45,7 +45,7 @@ func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) it
 				// that says to read the state anew.
 				after = 0
 				continue
-			case err != nil && fleet.ErrorCode(err) != fleet.Unavailable:
+			case err != nil && !fleet.ErrorCode(err).Temporary():
 				yield(Event{}, err)
 				return
 			}

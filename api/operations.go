@@ -79,6 +79,9 @@ var Operations = [...]Operation{
 	{"diffReleases", http.MethodGet, "/api/v1/releases/{digest}/diff/{other}", Scoped, readers, 200, "What changes from one release to another"},
 	{"deleteRelease", http.MethodDelete, "/api/v1/releases/{digest}", Scoped, admins, 200, "Forget a release that nothing uses"},
 
+	{"listLines", http.MethodGet, "/api/v1/lines", Scoped, readers, 200, "Lines, by name, each with its newest release's signed header"},
+	{"getLine", http.MethodGet, "/api/v1/lines/{line}", Scoped, readers, 200, "A line's newest release: its signed header, also when it was deleted"},
+
 	{"listMachines", http.MethodGet, "/api/v1/machines", Scoped, readers, 200, "Machines, by id"},
 	{"registerMachine", http.MethodPost, "/api/v1/machines", Scoped, admins, 201, "Make a machine known before it enrols"},
 	{"getMachine", http.MethodGet, "/api/v1/machines/{id}", Scoped, readers, 200, "A machine"},

@@ -40,6 +40,8 @@ func calls(ctx context.Context, c *api.Client) {
 	_, _ = c.Release(ctx, "{digest}")
 	_, _ = c.DiffReleases(ctx, "{digest}", "{other}")
 	_ = c.DeleteRelease(ctx, "{digest}")
+	_, _ = c.Lines(ctx, page)
+	_, _ = c.Line(ctx, "{line}")
 	_, _ = c.Machines(ctx, fleet.MachineFilter{}, page)
 	_, _ = c.RegisterMachine(ctx, api.MachineRequest{})
 	_, _ = c.Machine(ctx, "{id}")

@@ -58,10 +58,14 @@ func Status(c fleet.Code) int {
 		return http.StatusConflict
 	case fleet.TooLarge:
 		return http.StatusRequestEntityTooLarge
+	case fleet.RateLimited:
+		return http.StatusTooManyRequests
 	case fleet.Unavailable:
 		return http.StatusServiceUnavailable
-	case fleet.Refused:
+	case fleet.Refused, fleet.KeyReused:
 		return http.StatusUnprocessableEntity
+	case fleet.Changed:
+		return http.StatusPreconditionFailed
 	case fleet.Internal:
 		return http.StatusInternalServerError
 	}
@@ -82,7 +86,11 @@ func codeOf(status int) fleet.Code {
 		return fleet.Conflict
 	case status == http.StatusRequestEntityTooLarge:
 		return fleet.TooLarge
-	case status == http.StatusTooManyRequests || status >= 502 && status <= 504:
+	case status == http.StatusTooManyRequests:
+		return fleet.RateLimited
+	case status == http.StatusPreconditionFailed:
+		return fleet.Changed
+	case status >= 502 && status <= 504:
 		return fleet.Unavailable
 	case status >= 500:
 		return fleet.Internal

@@ -5,6 +5,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Code says what kind of error happened; it is stable and part of the API.
@@ -13,25 +14,28 @@ type Code string
 // The error codes. Each maps to one HTTP status (api.Status) and one CLI exit
 // code.
 const (
-	Invalid         Code = "invalid"         // the input breaks a rule: fix it and try again
-	Unauthenticated Code = "unauthenticated" // no credential, or one that is unknown, expired or revoked
-	Forbidden       Code = "forbidden"       // a known caller who may not do this
-	NotFound        Code = "not-found"       // no such thing
-	Conflict        Code = "conflict"        // the present state forbids it
-	TooLarge        Code = "too-large"       // input beyond its limit
-	Unavailable     Code = "unavailable"     // a part is down or busy: try again
-	Refused         Code = "refused"         // a document that the trust rules reject
-	Internal        Code = "internal"        // a fault of ours
+	Invalid         Code = "invalid"                // the input breaks a rule: fix it and try again
+	Unauthenticated Code = "unauthenticated"        // no credential, or one that is unknown, expired or revoked
+	Forbidden       Code = "forbidden"              // a known caller who may not do this
+	NotFound        Code = "not-found"              // no such thing
+	Conflict        Code = "conflict"               // the present state forbids it
+	TooLarge        Code = "too-large"              // input beyond its limit
+	RateLimited     Code = "rate-limited"           // too many calls: try again after the time that is asked for
+	Unavailable     Code = "unavailable"            // a part is down or busy: try again
+	Refused         Code = "refused"                // a document that the trust rules reject
+	KeyReused       Code = "idempotency-key-reused" // an Idempotency-Key that named another call
+	Changed         Code = "changed"                // what was to be changed is not as the caller saw it: look again
+	Internal        Code = "internal"               // a fault of ours
 )
 
+// Codes lists them all.
+var Codes = [...]Code{Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, RateLimited, Unavailable, Refused, KeyReused, Changed, Internal}
+
 // Valid reports whether c is one of the codes above.
-func (c Code) Valid() bool {
-	switch c {
-	case Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, Unavailable, Refused, Internal:
-		return true
-	}
-	return false
-}
+func (c Code) Valid() bool { return slices.Contains(Codes[:], c) }
+
+// Temporary reports whether the same call may succeed later, as it is.
+func (c Code) Temporary() bool { return c == Unavailable || c == RateLimited }
 
 // Error is an error that crosses a boundary: it says what happened and, in
 // Hint, what to do next.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/once"
 	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -82,7 +83,7 @@ func (k *Keys) Bootstrap(ctx context.Context, in api.BootstrapRequest) (api.NewK
 	key := k.newKey(api.KeyRequest{Owner: in.Owner, Role: fleet.RoleAdmin})
 	hash := string(fleet.SHA256([]byte(in.Secret)))
 	event := fleet.AuditEvent{At: key.Key.CreatedAt, Actor: "key:" + in.Owner, Action: fleet.ActionBootstrap, Subject: "key:" + key.Key.ID}
-	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error {
+	err := k.carryOut(ctx, event, &key, func(tx *store.Tx) error {
 		armed, err := tx.Meta(ctx, metaBootstrap)
 		if err != nil {
 			return err
@@ -183,7 +184,7 @@ func (k *Keys) Create(ctx context.Context, c Caller, in api.KeyRequest) (api.New
 		At: now, Actor: c.Actor(), Action: fleet.ActionKeyCreate, Subject: "key:" + key.Key.ID,
 		Detail: map[string]string{"owner": in.Owner, "role": string(in.Role)},
 	}
-	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error {
+	err := k.carryOut(ctx, event, &key, func(tx *store.Tx) error {
 		if err := k.stillCounts(ctx, tx, c); err != nil {
 			return err
 		}
@@ -193,6 +194,19 @@ func (k *Keys) Create(ctx context.Context, c Caller, in api.KeyRequest) (api.New
 		return api.NewKey{}, err
 	}
 	return key, nil
+}
+
+// carryOut writes what a call asks for and its audit entry, once: do sets out, the
+// call's answer.
+func (k *Keys) carryOut(ctx context.Context, event fleet.AuditEvent, out *api.NewKey, do func(tx *store.Tx) error) error {
+	return k.store.Write(ctx, func(tx *store.Tx) error {
+		return once.Do(ctx, tx, out, func() error {
+			if err := do(tx); err != nil {
+				return err
+			}
+			return tx.AddAudit(ctx, event)
+		})
+	})
 }
 
 // mayGive returns nil if the caller may make a key like in. A key under another
@@ -241,7 +255,7 @@ func ended(key fleet.Key, now int64) bool {
 func (k *Keys) Rotate(ctx context.Context, c Caller, id string) (api.NewKey, error) {
 	var out api.NewKey
 	event := fleet.AuditEvent{At: k.clock.UnixMilli(), Actor: c.Actor(), Action: fleet.ActionKeyRotate, Subject: "key:" + id}
-	err := k.store.WriteAudited(ctx, event, func(tx *store.Tx) error {
+	err := k.carryOut(ctx, event, &out, func(tx *store.Tx) error {
 		if err := k.stillCounts(ctx, tx, c); err != nil {
 			return err
 		}

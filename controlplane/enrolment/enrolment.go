@@ -19,6 +19,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/once"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -59,23 +60,27 @@ func (r *Registrar) CreateToken(ctx context.Context, c access.Caller, id fleet.M
 	parts := api.TokenParts{Machine: id, Secret: strings.ToLower(rand.Text()), CAHash: caHash}
 	token := api.Token{Token: parts.String(), Machine: id, ExpiresAt: r.loop.Clock.UnixMilli() + life.Milliseconds()}
 	err := r.loop.Act(ctx, func(ctx context.Context, p *loop.Pass) error {
-		if err := provision(ctx, p, c, id, in.Replace); err != nil {
-			return err
-		}
-		row := store.Token{Hash: fleet.SHA256([]byte(token.Token)), Machine: id, CreatedAt: p.Now, ExpiresAt: token.ExpiresAt, Replaces: in.Replace}
-		if err := p.Tx.AddToken(ctx, row); err != nil {
-			return err
-		}
-		detail := map[string]string{"expires": time.UnixMilli(token.ExpiresAt).UTC().Format(time.RFC3339)}
-		if in.Replace {
-			detail["replace"] = "true"
-		}
-		return p.Audit(ctx, c.Actor(), fleet.ActionTokenCreate, "machine:"+string(id), detail)
+		return once.Do(ctx, p.Tx, &token, func() error { return addToken(ctx, p, c, token, in.Replace) })
 	})
 	if err != nil {
 		return api.Token{}, err
 	}
 	return token, nil
+}
+
+func addToken(ctx context.Context, p *loop.Pass, c access.Caller, token api.Token, replace bool) error {
+	if err := provision(ctx, p, c, token.Machine, replace); err != nil {
+		return err
+	}
+	row := store.Token{Hash: fleet.SHA256([]byte(token.Token)), Machine: token.Machine, CreatedAt: p.Now, ExpiresAt: token.ExpiresAt, Replaces: replace}
+	if err := p.Tx.AddToken(ctx, row); err != nil {
+		return err
+	}
+	detail := map[string]string{"expires": time.UnixMilli(token.ExpiresAt).UTC().Format(time.RFC3339)}
+	if replace {
+		detail["replace"] = "true"
+	}
+	return p.Audit(ctx, c.Actor(), fleet.ActionTokenCreate, "machine:"+string(token.Machine), detail)
 }
 
 // provision makes a machine ready for a token: one that is not known becomes

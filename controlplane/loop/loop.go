@@ -43,6 +43,7 @@ const (
 	eventRetentionMs  = 7 * dayMs
 	reportRetentionMs = 90 * dayMs
 	tokenRetentionMs  = 7 * dayMs
+	answerRetentionMs = dayMs // as once.Kept
 )
 
 // Config says what a Loop works with. Store and Log are required.
@@ -338,6 +339,7 @@ func (l *Loop) sweep(ctx context.Context) error {
 			tx.DeleteEventsBefore(ctx, now-eventRetentionMs),
 			tx.DeleteReportsBefore(ctx, now-reportRetentionMs),
 			tx.DeleteTokensBefore(ctx, now-tokenRetentionMs),
+			tx.DeleteAnswersBefore(ctx, now-answerRetentionMs),
 			tx.DeleteCertificatesBefore(ctx, now-dayMs, now-hourMs),
 		)
 	})

@@ -41,6 +41,9 @@ func After[K any](p fleet.PageRequest) (key K, err error) {
 // and go on, if there are more, with at least one item of the next page.
 func Cut[T, K any](items []T, p fleet.PageRequest, key func(T) K) api.Page[T] {
 	size := p.Size()
+	if items == nil {
+		items = []T{} // a list in JSON, never null
+	}
 	if len(items) <= size {
 		return api.Page[T]{Items: items}
 	}

@@ -74,7 +74,7 @@ func (p *Plane) RegisterMachine(ctx context.Context, c access.Caller, in api.Mac
 	if err := c.MaySetTags(nil, m.Tags.Operator); err != nil {
 		return fleet.Machine{}, err
 	}
-	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.act(ctx, &m, func(ctx context.Context, pass *loop.Pass) error {
 		if err := mayName(ctx, pass, c, in.ID); err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func mayName(ctx context.Context, pass *loop.Pass, c access.Caller, id fleet.Mac
 // hold it know.
 func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
 	var out fleet.Machine
-	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.act(ctx, &out, func(ctx context.Context, pass *loop.Pass) error {
 		m, err := mayTouch(c, pass.Machine, id)
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/once"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -39,34 +40,42 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 		return fleet.Release{}, err
 	}
 	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
-	err = p.loop.Store.Write(ctx, func(tx *store.Tx) (err error) {
-		have, err := tx.Release(ctx, checked.Digest)
-		if err == nil {
-			release = have
-			return nil
-		}
-		if fleet.ErrorCode(err) != fleet.NotFound {
+	added := false
+	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+		return once.Do(ctx, tx, &release, func() (err error) {
+			added = true
+			release, err = addRelease(ctx, tx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: checked.Entries, Raw: checked.Raw})
 			return err
-		}
-		if err := followsLine(ctx, tx, checked.Header); err != nil {
-			return err
-		}
-		if err := tx.AddRelease(ctx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: checked.Entries, Raw: checked.Raw}); err != nil {
-			return err
-		}
-		return tx.AddAudit(ctx, fleet.AuditEvent{
-			At: release.RegisteredAt, Actor: c.Actor(), Action: fleet.ActionReleaseCreate, Subject: "release:" + string(release.Digest),
-			Detail: map[string]string{
-				"line": string(release.Header.Line), "sequence": fmt.Sprint(release.Header.Sequence), "name": release.Header.Name,
-				"entries": fmt.Sprint(release.Header.Entries.Count),
-			},
 		})
 	})
 	if err != nil {
 		return fleet.Release{}, err
 	}
-	p.releases.put(checked)
+	if added { // what is only answered again may be deleted
+		p.releases.put(checked)
+	}
 	return release, nil
+}
+
+// addRelease keeps a release, and returns it, or what was registered before.
+func addRelease(ctx context.Context, tx *store.Tx, n store.NewRelease) (fleet.Release, error) {
+	have, err := tx.Release(ctx, n.Digest)
+	if fleet.ErrorCode(err) != fleet.NotFound {
+		return have, err
+	}
+	if err := followsLine(ctx, tx, n.Header); err != nil {
+		return fleet.Release{}, err
+	}
+	if err := tx.AddRelease(ctx, n); err != nil {
+		return fleet.Release{}, err
+	}
+	return n.Release, tx.AddAudit(ctx, fleet.AuditEvent{
+		At: n.RegisteredAt, Actor: n.RegisteredBy, Action: fleet.ActionReleaseCreate, Subject: "release:" + string(n.Digest),
+		Detail: map[string]string{
+			"line": string(n.Header.Line), "sequence": fmt.Sprint(n.Header.Sequence), "name": n.Header.Name,
+			"entries": fmt.Sprint(n.Header.Entries.Count),
+		},
+	})
 }
 
 // followsLine checks a release's place in its line. A line that is not known
@@ -94,6 +103,25 @@ func (p *Plane) Releases(ctx context.Context, c access.Caller, f fleet.ReleaseFi
 		return api.Page[fleet.Release]{Items: []fleet.Release{}}, nil
 	}
 	return p.loop.Store.Releases(ctx, f, page)
+}
+
+// Lines returns lines by name, each with the newest release that it has had: a
+// header names no machine.
+func (p *Plane) Lines(ctx context.Context, page fleet.PageRequest) (api.Page[api.LineHead], error) {
+	return p.loop.Store.Lines(ctx, page)
+}
+
+// Line returns the newest release that a line has had, deleted or not. The error's
+// code is NotFound if it had none.
+func (p *Plane) Line(ctx context.Context, line fleet.Line) (api.LineHead, error) {
+	if !line.Valid() {
+		return api.LineHead{}, fleet.Errorf(fleet.Invalid, "%.63q is not the name of a line", line).WithHint("nixfleet release list shows them")
+	}
+	h, ok, err := p.loop.Store.LineHead(ctx, line)
+	if err == nil && !ok {
+		err = fleet.Errorf(fleet.NotFound, "line %.63q has had no release", line).WithHint("nixfleet release create makes its first")
+	}
+	return h, err
 }
 
 // Release returns a release with the bytes that were signed, to a limited key

@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
+	"github.com/arcanesys/nixfleet/controlplane/once"
 	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
@@ -33,7 +34,7 @@ func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.Rollo
 		return p.dryRun(ctx, c, in.Spec, release)
 	}
 	var out api.RolloutDetail
-	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) (err error) {
+	err = p.act(ctx, &out, func(ctx context.Context, pass *loop.Pass) (err error) {
 		s, plan, err := p.plan(ctx, c, in.Spec, release)
 		if err != nil {
 			return err
@@ -67,6 +68,19 @@ func (p *Plane) dryRun(ctx context.Context, c access.Caller, spec fleet.RolloutS
 	}
 	now := p.loop.Moment()
 	return api.RolloutDetail{Rollout: now.Rollout(s.Rollout), Batches: now.Batches(s.Batches), Plan: &plan}, nil
+}
+
+// act carries out what a call asks for in an engine pass, once: do sets out, the
+// call's answer.
+func (p *Plane) act(ctx context.Context, out any, do func(ctx context.Context, pass *loop.Pass) error) error {
+	return p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+		return once.Do(ctx, pass.Tx, out, func() error { return do(ctx, pass) })
+	})
+}
+
+// Answered decodes into out what the call of ctx was answered before, if it was.
+func (p *Plane) Answered(ctx context.Context, out any) (bool, error) {
+	return once.Answered(ctx, p.loop.Store.Reader, out)
 }
 
 // plan judges a request as it is now. The dry run and the creation use it.
@@ -249,7 +263,7 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 			WithHint("one of pause, resume, cancel, approve, retry, skip, revert")
 	}
 	var out api.RolloutDetail
-	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.act(ctx, &out, func(ctx context.Context, pass *loop.Pass) error {
 		s, err := pass.State(ctx, id)
 		if err != nil {
 			return unseen(c, id, err)

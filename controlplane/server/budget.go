@@ -4,7 +4,6 @@ package server
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -97,7 +96,7 @@ func take(l *rate.Limiter, n int, now time.Time, what string) error {
 	r := l.ReserveN(now, n)
 	after := r.DelayFrom(now)
 	r.CancelAt(now)
-	return fleet.Errorf(fleet.Unavailable, "this machine sends more %s than an agent does: %w", what, &overBudget{after}).
+	return fleet.Errorf(fleet.RateLimited, "this machine sends more %s than an agent does: %w", what, &overBudget{after}).
 		WithHint("nothing is lost: the agent sends it again")
 }
 
@@ -110,11 +109,4 @@ func (s *Server) pause(ctx context.Context) {
 	case <-ctx.Done():
 	case <-s.draining.Done():
 	}
-}
-
-// overBudgetProblem makes a refusal 429 with the time to wait.
-func overBudgetProblem(p *problem, o *overBudget) *problem {
-	p.Status, p.Title = http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
-	p.retry = int(o.after/time.Second) + 1
-	return p
 }

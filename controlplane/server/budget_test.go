@@ -74,7 +74,7 @@ func TestBudgets_BoundWhatAMachineAsksFor(t *testing.T) {
 			}
 			var over *overBudget
 			for range 3 { // a refusal costs nothing
-				if err := tt.ask(b, now); !errors.As(err, &over) || fleet.ErrorCode(err) != fleet.Unavailable {
+				if err := tt.ask(b, now); !errors.As(err, &over) || fleet.ErrorCode(err) != fleet.RateLimited {
 					t.Fatalf("beyond the burst: %v", err)
 				}
 			}

@@ -27,7 +27,7 @@ func TestBearer_IsOneKey(t *testing.T) {
 			continue
 		}
 		// Before anything is looked up, so that the reply names what is missing.
-		if _, err := (&Server{}).authenticate(r); fleet.ErrorCode(err) != fleet.Unauthenticated {
+		if _, _, err := (&Server{}).authenticate(r); fleet.ErrorCode(err) != fleet.Unauthenticated {
 			t.Errorf("%q: authenticated: %v", header, err)
 		}
 		if _, _, err := (&Server{}).lasting(r); fleet.ErrorCode(err) != fleet.Unauthenticated {

@@ -178,7 +178,7 @@ func TestAgents_OverBudgetAreToldToWait(t *testing.T) {
 	}
 	_, err := m.Reports(t.Context(), reports(1000, 10))
 	after, told := api.RetryAfter(err)
-	if fleet.ErrorCode(err) != fleet.Unavailable || !told || after < 45*time.Second || after > 55*time.Second {
+	if fleet.ErrorCode(err) != fleet.RateLimited || !told || after < 45*time.Second || after > 55*time.Second {
 		t.Errorf("over budget: %v, told to wait %s; want 50 s", err, after)
 	}
 	must[api.Orders](t)(m.CheckIn(t.Context(), checkIn("web-01"))) // that is another budget

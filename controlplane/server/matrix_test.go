@@ -123,7 +123,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 	}
 	out := map[string]request{}
 	for _, op := range api.Operations {
-		names := strings.NewReplacer("{id}", string(id), "{digest}", string(both), "{other}", string(mine), "{verb}", "pause")
+		names := strings.NewReplacer("{id}", string(id), "{digest}", string(both), "{other}", string(mine), "{verb}", "pause", "{line}", "main")
 		switch {
 		case strings.HasPrefix(op.Path, "/api/v1/keys/"):
 			names = strings.NewReplacer("{id}", key)

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // document is the OpenAPI document of what was registered. Errors are described
@@ -24,12 +26,29 @@ func (o *operators) document() ([]byte, error) {
 	}
 	for _, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete} {
-			if op != nil {
-				op.Responses["default"] = problem
+			if op == nil {
+				continue
+			}
+			op.Responses["4XX"], op.Responses["default"] = problem, problem
+			for _, param := range op.Parameters {
+				if param.Name == "If-None-Match" {
+					op.Responses["304"] = &huma.Response{Description: "The caller has the present one"}
+				}
 			}
 		}
 	}
 	all := schemas.Map()
+	for name, s := range all { // lists that are never null
+		if name == "Tags" || strings.HasPrefix(name, "Page") {
+			for _, p := range s.Properties {
+				p.Nullable = false
+			}
+		}
+	}
+	code := all["Problem"].Properties["code"]
+	for _, c := range fleet.Codes {
+		code.Enum = append(code.Enum, string(c))
+	}
 	delete(all, "ErrorModel")
 	delete(all, "ErrorDetail")
 	// Of a rollout's spec only the release is required; the rest has defaults.

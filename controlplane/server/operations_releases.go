@@ -45,9 +45,19 @@ type releasesIn struct {
 	fleet.ReleaseFilter
 }
 
+// ReleaseRef is the part of an input that names a release.
+type ReleaseRef struct {
+	Digest string `path:"digest" doc:"Digest of the release"`
+}
+
 type releaseIn struct {
 	Known
-	Digest string `path:"digest" doc:"Digest of the release"`
+	ReleaseRef
+}
+
+type lineIn struct {
+	Known
+	Line string `path:"line" maxLength:"63" doc:"Name of the line"`
 }
 
 type diffIn struct {
@@ -80,7 +90,13 @@ func (o *operators) releaseOperations() {
 		}
 		return o.plane.DiffReleases(ctx, c, from, to)
 	})
-	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *releaseIn) (fleet.Release, error) {
+	handle(o, "listLines", func(ctx context.Context, _ access.Caller, in *fleet.PageRequest) (api.Page[api.LineHead], error) {
+		return o.plane.Lines(ctx, *in)
+	})
+	one(o, "getLine", func(ctx context.Context, _ access.Caller, in lineIn) (api.LineHead, error) {
+		return o.plane.Line(ctx, fleet.Line(in.Line))
+	})
+	handle(o, "deleteRelease", func(ctx context.Context, c access.Caller, in *ReleaseRef) (fleet.Release, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {
 			return fleet.Release{}, err

@@ -100,6 +100,8 @@ func humaConfig() huma.Config {
 	strict := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshalStrict}
 	c.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	c.Info.Description = "What operators can do with a fleet. Errors are RFC 9457 problems with a stable code and a hint."
+	c.Info.License = &huma.License{Name: "AGPL-3.0-only", Identifier: "AGPL-3.0-only"}
+	c.Servers = []*huma.Server{{URL: "/", Description: "The operators' listener, by default on port 8443"}}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"key": {Type: "http", Scheme: "bearer", Description: "API key, nfk_<id>_<secret>. What binds a key to a host, _<host>_<CA hash>, is for clients and counts for nothing here."},
 	}
@@ -133,8 +135,12 @@ func (o *operators) operation(id string) huma.Operation {
 			SkipValidateBody: true, MaxBodyBytes: maxBody, BodyReadTimeout: bodyTimeout,
 			Description: described(op),
 		}
+		if op.Method == http.MethodPost {
+			h.Parameters = []*huma.Param{&idempotencyKey}
+		}
+		h.Security = []map[string][]string{} // none
 		if op.Scope != api.Public {
-			h.Security = []map[string][]string{{"key": {}}}
+			h.Security = append(h.Security, map[string][]string{"key": {}})
 		}
 		return h
 	}
@@ -181,7 +187,11 @@ func handle[I, O any](o *operators, id string, fn func(ctx context.Context, c ac
 				return nil, o.fail(ctx, err)
 			}
 		}
-		body, err := fn(ctx, callerOf(ctx), in)
+		var body O
+		done, err := o.plane.Answered(ctx, &body)
+		if !done && err == nil {
+			body, err = fn(ctx, callerOf(ctx), in)
+		}
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
@@ -250,7 +260,12 @@ func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if op.Scope == api.Public {
-		next(ctx)
+		named, err := o.named(r, op, "nobody", "") // its secret is in the body
+		if err != nil {
+			o.refuse(rec, err).write(w)
+			return
+		}
+		next(huma.WithContext(ctx, named))
 		return
 	}
 	// Before the key: a database that is an old copy may not know it.
@@ -258,17 +273,22 @@ func (o *operators) admit(ctx huma.Context, next func(huma.Context)) {
 		o.refuse(rec, err).write(w)
 		return
 	}
-	c, err := o.authenticate(r)
+	c, key, err := o.authenticate(r)
+	named := r.Context()
 	if err == nil {
 		rec.epoch = o.plane.Epoch.Token
-		err = c.MayDo(op)
+		if err = c.MayDo(op); err == nil {
+			named, err = o.named(r, op, c.KeyID, key)
+		}
+	} else if o.answered(w, r, op) {
+		return
 	}
 	rec.caller = c.Owner
 	if err != nil {
 		o.refuse(rec, err).write(w)
 		return
 	}
-	ctx = huma.WithValue(ctx, callerKey{}, c)
+	ctx = huma.WithContext(ctx, context.WithValue(named, callerKey{}, c))
 	if op.ID != "events" && op.ID != "exportAudit" { // these last as long as their reader stays
 		limited, cancel := context.WithTimeout(ctx.Context(), limit)
 		defer cancel()
@@ -287,12 +307,12 @@ func rowOf(h *huma.Operation) (api.Operation, bool) {
 	return api.Operation{}, false
 }
 
-func (s *Server) authenticate(r *http.Request) (access.Caller, error) {
-	key, err := bearer(r)
-	if err != nil {
-		return access.Caller{}, err
+func (s *Server) authenticate(r *http.Request) (c access.Caller, key string, err error) {
+	if key, err = bearer(r); err != nil {
+		return c, "", err
 	}
-	return s.plane.Keys.Authenticate(r.Context(), key)
+	c, err = s.plane.Keys.Authenticate(r.Context(), key)
+	return c, key, err
 }
 
 // bearer is the API key that a request comes with.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -32,7 +33,7 @@ func problemOf(err error) *problem {
 	p := &problem{Problem: api.NewProblem(err)}
 	var over *overBudget
 	if errors.As(err, &over) {
-		return overBudgetProblem(p, over)
+		p.retry = int(over.after/time.Second) + 1
 	}
 	var stop *stopped
 	if errors.As(err, &stop) {
@@ -59,9 +60,7 @@ const retrySeconds = 2
 
 // tooMany answers an address with too many failed authentications.
 func tooMany() *problem {
-	p := problemOf(fleet.Errorf(fleet.Unavailable, "too many failed attempts from this address").WithHint("wait a minute; a valid key works meanwhile"))
-	p.Status, p.Title = http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
-	return p
+	return problemOf(fleet.Errorf(fleet.RateLimited, "too many failed attempts from this address").WithHint("wait a minute; a valid key works meanwhile"))
 }
 
 // headers are those that go with a problem.

@@ -95,12 +95,6 @@ func (r Reader) NewestEntryTags(ctx context.Context, id fleet.MachineID) ([]flee
 	return entry.Tags, ok, nil
 }
 
-// LineHead is the newest release that a line has had.
-type LineHead struct {
-	Sequence fleet.Sequence
-	Digest   fleet.Digest
-}
-
 // LineHeads returns the newest release of each line that still has it.
 func (r Reader) LineHeads(ctx context.Context) ([]fleet.Release, error) {
 	heads, err := list(ctx, r.q, scanRelease, `SELECT `+releaseColumns+` FROM release WHERE digest IN (SELECT digest FROM release_line) ORDER BY line`)
@@ -110,15 +104,34 @@ func (r Reader) LineHeads(ctx context.Context) ([]fleet.Release, error) {
 	return heads, nil
 }
 
-// LineHead returns a line's newest release; false for a line that had none.
-func (r Reader) LineHead(ctx context.Context, line fleet.Line) (LineHead, bool, error) {
-	h, ok, err := first(ctx, r.q, func(r row) (h LineHead, err error) {
-		return h, r.Scan(&h.Sequence, &h.Digest)
-	}, `SELECT sequence, digest FROM release_line WHERE line = $1`, string(line))
+const lineColumns = `line, sequence, digest, envelope`
+
+func scanLine(r row) (h api.LineHead, err error) {
+	return h, r.Scan(&h.Line, &h.Sequence, &h.Digest, &h.Envelope)
+}
+
+// LineHead returns the newest release that a line has had, deleted or not; false
+// for a line that had none.
+func (r Reader) LineHead(ctx context.Context, line fleet.Line) (api.LineHead, bool, error) {
+	h, ok, err := first(ctx, r.q, scanLine, `SELECT `+lineColumns+` FROM release_line WHERE line = $1`, string(line))
 	if err != nil {
 		return h, false, fmt.Errorf("read line %s: %w", line, err)
 	}
 	return h, ok, nil
+}
+
+// Lines returns a page of the lines, by name, each with the newest release that
+// it has had.
+func (r Reader) Lines(ctx context.Context, p fleet.PageRequest) (api.Page[api.LineHead], error) {
+	after, err := paging.After[fleet.Line](p)
+	if err != nil {
+		return api.Page[api.LineHead]{}, err
+	}
+	lines, err := list(ctx, r.q, scanLine, `SELECT `+lineColumns+` FROM release_line WHERE line > $1 ORDER BY line LIMIT $2`, string(after), p.Size()+1)
+	if err != nil {
+		return api.Page[api.LineHead]{}, fmt.Errorf("list lines: %w", err)
+	}
+	return paging.Cut(lines, p, func(h api.LineHead) fleet.Line { return h.Line }), nil
 }
 
 // NewRelease is a release to keep: its row and the bytes that were signed.
@@ -146,9 +159,9 @@ func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
 			return fmt.Errorf("write entry of %s: %w", e.ID, err)
 		}
 	}
-	if _, err := t.exec(ctx, `INSERT INTO release_line (line, sequence, digest) VALUES ($1, $2, $3)
-		ON CONFLICT (line) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest`,
-		string(n.Header.Line), int64(n.Header.Sequence), string(n.Digest)); err != nil {
+	if _, err := t.exec(ctx, `INSERT INTO release_line (line, sequence, digest, envelope) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (line) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest, envelope = excluded.envelope`,
+		string(n.Header.Line), int64(n.Header.Sequence), string(n.Digest), string(n.Envelope)); err != nil {
 		return fmt.Errorf("write line %s: %w", n.Header.Line, err)
 	}
 	return nil

@@ -39,6 +39,7 @@ var parserName = regexp.MustCompile(`^([pP]arse|[dD]ecode|[uU]nmarshal)([A-Z]|$)
 // owner or an operator wrote, and why. Whatever else is a parser needs a fuzz
 // target.
 var noNetwork = map[string]string{
+	"controlplane/once .answered":      "what the control plane answered before, sealed by itself",
 	"controlplane/pki sign":            "the control plane's own certificate",
 	"controlplane/plane .release":      "rows of releases that were checked before they were stored",
 	"controlplane/server rootOf":       "the control plane's own certificate",

@@ -55,6 +55,8 @@ type plane struct {
 	entries     map[fleet.Digest][][]byte
 	made        *api.ReleaseRequest // the last release that was registered
 	token       string              // that it makes
+	heads       []api.LineHead      // of lines; nil for those of the releases
+	anyLine     bool                // the first head is shown as that of each line
 	documents   map[string][]byte   // by the end of their path: root, timestamp, revocations, grants
 	rollouts    []fleet.Rollout
 	assignments []fleet.Assignment
@@ -131,6 +133,16 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, fleet.Release{})
 	case rest == "releases":
 		page(w, r, p.releases)
+	case rest == "lines":
+		page(w, r, p.lines())
+	case words[0] == "lines":
+		for _, l := range p.lines() {
+			if string(l.Line) == words[1] || p.anyLine {
+				reply(w, l)
+				return
+			}
+		}
+		refuse(w, fleet.Errorf(fleet.NotFound, "no line %s", words[1]))
 	case rest == "rollouts" && r.Method == http.MethodPost:
 		p.asked = &api.RolloutRequest{}
 		if err := json.NewDecoder(r.Body).Decode(p.asked); err != nil {
@@ -198,6 +210,20 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, fleet.Errorf(fleet.NotFound, "no operation %s %s", r.Method, r.URL.Path))
 	}
+}
+
+// lines are the newest of each line, as the releases' order has them.
+func (p *plane) lines() []api.LineHead {
+	if p.heads != nil {
+		return p.heads
+	}
+	var out []api.LineHead
+	for _, r := range p.releases {
+		if !slices.ContainsFunc(out, func(l api.LineHead) bool { return l.Line == r.Header.Line }) {
+			out = append(out, api.LineHead{Line: r.Header.Line, Sequence: r.Header.Sequence, Digest: r.Digest, Envelope: p.envelopes[r.Digest]})
+		}
+	}
+	return out
 }
 
 // trust keeps what is put, and gives it again.

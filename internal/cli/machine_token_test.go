@@ -99,7 +99,7 @@ func TestMachineToken_RefusesAHeadThatCannotBeTheNewest(t *testing.T) {
 			p.releases, p.envelopes = []fleet.Release{{Digest: r.Digest, Header: r.Header}}, map[fleet.Digest][]byte{r.Digest: r.Envelope}
 		}},
 		{"another fleet's", "root document", func() { p.newest(trusttest.New(t, "other", nil), "main", 9) }},
-		{"another line's", "of line staging", func() { p.newest(f, "staging", 9) }},
+		{"another line's", "of line staging", func() { p.newest(f, "staging", 9); p.anyLine = true }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.lie()
@@ -110,6 +110,7 @@ func TestMachineToken_RefusesAHeadThatCannotBeTheNewest(t *testing.T) {
 			}
 		})
 	}
+	p.anyLine = false
 	p.newest(f, "main", 6)
 	u.mustRun(command.ExitDone, "machine", "token", "web-01", "--root", root)
 	p.newest(f, "staging", 1) // another line has its own

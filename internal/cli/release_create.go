@@ -26,6 +26,7 @@ type createOptions struct {
 	on       []string
 	line     string
 	from     string // the release whose systems are signed again
+	after    string // the release to follow, where nothing verifies the line's newest
 	root     string
 	keys     documents.Keys
 	unsigned bool
@@ -95,6 +96,7 @@ registers it.`,
 	f.StringSliceVar(&o.on, "on", nil, "only these hosts: web-01,web-*,!web-3 (default: all)")
 	f.StringVar(&o.line, "line", "", `release train (default "main")`)
 	f.StringVar(&o.from, "from", "", "a registered release: sign its systems again, evaluate and build nothing")
+	f.StringVar(&o.after, "after", "", "follow this release of the line, if its newest cannot be verified: after new release keys, or a restored backup")
 	f.StringVar(&o.root, "root", "", "the fleet's root document, which the release is checked with before it is registered")
 	o.keys.Register(f)
 	f.BoolVar(&o.unsigned, "unsigned", false, "sign nothing here; needs --out")
@@ -184,6 +186,10 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
+	sequence, previous, err := a.next(ctx, client, fleet.Line(o.line), root, o.after)
+	if err != nil {
+		return err
+	}
 	last, err := latest(ctx, client, fleet.Line(o.line))
 	if err != nil {
 		return err
@@ -194,35 +200,41 @@ func (a *app) createRelease(ctx context.Context, o createOptions) error {
 		return err
 	}
 	h := o.header(root, source, caches, time.Now())
+	h.Sequence, h.PreviousDigest = sequence, previous
 	if h.AuditHead, err = a.auditHead(ctx, client); err != nil {
 		return err
 	}
 	out := newCreated(h, entries, w.spent)
 	if last != nil {
-		h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
 		if out.Diff, err = diffTo(ctx, client, *last, entries); err != nil {
 			return err
 		}
 	}
-	out.Sequence = h.Sequence
-	switch {
-	case o.dryRun:
-	case o.out != "":
-		out.Digest, err = w.write(ctx, root, signers, h, entries)
-		out.File = o.out
-	default:
-		out.Digest, err = w.register(ctx, client, root, signers, h, entries)
-	}
-	if err != nil {
+	if out.Digest, err = w.finish(ctx, client, root, signers, h, entries); err != nil {
 		return err
+	}
+	if !o.dryRun {
+		out.File = o.out
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w, last != nil) })
 }
 
-// header is that of the first release of the line, without its entries.
+// finish signs the release and registers it, or writes it to a file; not in a dry
+// run.
+func (w *work) finish(ctx context.Context, c *api.Client, root fleet.Root, signers []signer.Signer, h fleet.Header, entries []fleet.Entry) (fleet.Digest, error) {
+	switch {
+	case w.o.dryRun:
+		return "", nil
+	case w.o.out != "":
+		return w.write(ctx, root, signers, h, entries)
+	}
+	return w.register(ctx, c, root, signers, h, entries)
+}
+
+// header is that of the release, without its place in the line and its entries.
 func (o createOptions) header(root fleet.Root, source fleet.Source, caches []fleet.Cache, now time.Time) fleet.Header {
 	return fleet.Header{
-		FleetID: root.FleetID, Line: fleet.Line(o.line), Sequence: 1, Name: o.name, Source: source, Caches: caches,
+		FleetID: root.FleetID, Line: fleet.Line(o.line), Name: o.name, Source: source, Caches: caches,
 		CreatedAt: now.UnixMilli(), Expires: now.Add(o.expires).UnixMilli(),
 		Policy: fleet.Policy{ConfirmWindowMs: o.confirm.Milliseconds(), RevertWindowMs: o.revert.Milliseconds()},
 	}
@@ -283,7 +295,16 @@ func (a *app) fleetRoot(ctx context.Context, o createOptions, signers []signer.S
 	return root, nil
 }
 
-// latest is the newest release of a line, or nil.
+// next is the place of the next release of a line: its sequence and what it follows.
+func (a *app) next(ctx context.Context, c *api.Client, line fleet.Line, root fleet.Root, after string) (fleet.Sequence, fleet.Digest, error) {
+	at, err := a.seen()
+	if err != nil {
+		a.Say("warning: %v", err)
+	}
+	return at.Next(ctx, c, line, root, after)
+}
+
+// latest is the newest release of a line that is registered, or nil.
 func latest(ctx context.Context, c *api.Client, line fleet.Line) (*fleet.Release, error) {
 	page, err := c.Releases(ctx, fleet.ReleaseFilter{Line: line}, fleet.PageRequest{Limit: 1})
 	if err != nil || len(page.Items) == 0 {

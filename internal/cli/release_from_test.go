@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/command"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
@@ -19,6 +20,7 @@ import (
 func TestReleaseCreate_SignsAgainOnlyWhatWasSigned(t *testing.T) {
 	p, f, root := newTokenPlane(t)
 	good := p.newest(f, "main", 3)
+	p.heads = []api.LineHead{{Line: "main", Envelope: good.Envelope}}
 	evil := f.Release(f.Header(4), trusttest.Entry("web-01", "evil"))
 	stranger := trusttest.New(t, "stranger", nil)
 	forged, forgedRaw := stranger.Unchecked(f.Header(3), evil.Entries, "stranger-release")

@@ -64,11 +64,11 @@ func (w *work) register(ctx context.Context, c *api.Client, root fleet.Root, sig
 			if fleet.ErrorCode(err) != fleet.Conflict || try == 3 {
 				return err
 			}
-			last, lerr := latest(ctx, c, h.Line)
-			if lerr != nil || last == nil || last.Header.Sequence < h.Sequence {
+			next, previous, nerr := w.app.next(ctx, c, h.Line, root, "")
+			if nerr != nil || next <= h.Sequence {
 				return err
 			}
-			h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
+			h.Sequence, h.PreviousDigest = next, previous
 		}
 	})
 	if err != nil {

@@ -49,6 +49,7 @@ machines of one that has not to roll back.`,
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", `a name for the release and the rollout (default "undo of ROLLOUT")`)
 	f.StringVar(&o.root, "root", "", "the fleet's root document, which the releases are checked with (nixfleet.toml: root)")
+	f.StringVar(&o.after, "after", "", "follow this release of the line, if its newest cannot be verified: after new release keys, or a restored backup")
 	o.keys.Register(f)
 	f.StringVar(&o.cache, "cache", "", "URL of the binary cache that machines fetch from (nixfleet.toml: cache)")
 	f.StringArrayVar(&o.cacheKey, "cache-key", nil, "public key by which machines accept paths from the cache")
@@ -106,11 +107,8 @@ func (a *app) undoRollout(ctx context.Context, argv []string, o undoOptions) err
 		return err
 	}
 	o.name = cmp.Or(o.name, "undo of "+string(id))
-	h, err := o.next(ctx, c, v.Spec.Release, o.header(root, out.Source(), caches, time.Now()))
+	h, err := a.undoHeader(ctx, c, v.Spec.Release, root, o.header(root, out.Source(), caches, time.Now()), o.after)
 	if err != nil {
-		return err
-	}
-	if h.AuditHead, err = a.auditHead(ctx, c); err != nil {
 		return err
 	}
 	w := &work{app: a, o: o.createOptions, spent: map[string]int64{}}
@@ -120,17 +118,17 @@ func (a *app) undoRollout(ctx context.Context, argv []string, o undoOptions) err
 	return a.rollUndoOut(ctx, c, v.Spec, out, o)
 }
 
-// next returns a header that is the next of a release's line.
-func (o undoOptions) next(ctx context.Context, c *api.Client, of fleet.Digest, h fleet.Header) (fleet.Header, error) {
+// undoHeader returns a header that is the next of a release's line.
+func (a *app) undoHeader(ctx context.Context, c *api.Client, of fleet.Digest, root fleet.Root, h fleet.Header, after string) (fleet.Header, error) {
 	r, err := c.Release(ctx, of)
 	if err != nil {
 		return h, err
 	}
 	h.Line = r.Header.Line
-	last, err := latest(ctx, c, h.Line)
-	if err == nil && last != nil {
-		h.Sequence, h.PreviousDigest = last.Header.Sequence+1, last.Digest
+	if h.Sequence, h.PreviousDigest, err = a.next(ctx, c, h.Line, root, after); err != nil {
+		return h, err
 	}
+	h.AuditHead, err = a.auditHead(ctx, c)
 	return h, err
 }
 

@@ -170,7 +170,7 @@ func askedToWait(t *testing.T, status int) error {
 		t.Fatal(err)
 	}
 	_, later := c.CheckIn(t.Context(), api.CheckIn{})
-	if after, ok := api.RetryAfter(later); !ok || after != 7*time.Second || fleet.ErrorCode(later) != fleet.Unavailable {
+	if after, ok := api.RetryAfter(later); !ok || after != 7*time.Second || !fleet.ErrorCode(later).Temporary() {
 		t.Fatalf("retry after %s, %t: %v", after, ok, later)
 	}
 	return later

@@ -389,24 +389,18 @@ func (h Host) lines(ctx context.Context, c *api.Client, at seen.Place, root flee
 	for l, m := range heads {
 		out[l] = m.Sequence
 	}
-	names := map[fleet.Line]bool{}
-	for r, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Release], error) {
-		return c.Releases(ctx, fleet.ReleaseFilter{}, p)
-	}) {
+	for l, err := range api.All(ctx, c.Lines) {
 		if err != nil {
 			return nil, err
 		}
-		names[r.Header.Line] = true
-	}
-	for l := range names {
-		_, head, err := at.Newest(ctx, c, l, root)
+		_, head, err := at.Newest(ctx, c, l.Line, root)
 		switch {
 		case trust.ReasonOf(err) != "":
-			h.Say("warning: line %s: %v", l, err)
+			h.Say("warning: line %s: %v", l.Line, err)
 		case err != nil:
 			return nil, err
 		default:
-			out[l] = max(out[l], head.Sequence)
+			out[l.Line] = max(out[l.Line], head.Sequence)
 		}
 	}
 	return out, nil

@@ -19,7 +19,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
 
-// Place is where this user keeps what was seen at one control plane.
+// Place is where this user keeps what was seen at one control plane. The zero Place
+// has seen nothing, and keeps nothing.
 type Place struct{ dir, name string }
 
 // At returns the place for the control plane at url, in the state folder that the
