@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
@@ -76,6 +77,7 @@ type Loop struct {
 	failed bool // the last try did
 
 	commands    chan command
+	freeze      atomic.Pointer[fleet.Freeze]
 	inbox       chan struct{} // 1 buffered: there is work to do
 	reconnected reconnected
 	closing     chan struct{}
@@ -102,6 +104,9 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, started: c.Clock.UnixMilli(),
 		Inventory: newInventory(machines, c.OfflineAfter.Milliseconds()), Presence: newPresence(), Events: newNotifier(),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	if err := l.loadFreeze(ctx, c.Store.Reader); err != nil {
+		return nil, err
 	}
 	return l, l.loadActive(ctx)
 }
@@ -263,7 +268,7 @@ func (l *Loop) Wake() {
 // untilNextWake is how long the loop may rest: until the first rollout wants to
 // be looked at.
 func (l *Loop) untilNextWake() time.Duration {
-	wake := int64(0)
+	wake := l.untilFreezeEnds()
 	for _, s := range l.active {
 		if w := s.Rollout.WakeAt; w > 0 && (wake == 0 || w < wake) {
 			wake = w
@@ -283,7 +288,8 @@ func (l *Loop) due() bool {
 			return true
 		}
 	}
-	return false
+	f := l.untilFreezeEnds()
+	return f > 0 && f <= now
 }
 
 // flush writes what is kept in memory to spare the disk, but contacts.

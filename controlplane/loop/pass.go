@@ -22,6 +22,7 @@ type Pass struct {
 	loop *Loop
 	// machines are rows that this pass wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
+	freeze   *fleet.Freeze // as this pass has it
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail
@@ -44,7 +45,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 		}
 	}
 	p := &Pass{
-		loop: l, Now: l.Clock.UnixMilli(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
+		loop: l, Now: l.Clock.UnixMilli(), freeze: l.freeze.Load(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 		rests: map[fleet.MachineID]*fleet.Desired{},
 	}
@@ -222,10 +223,12 @@ func (p *Pass) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 }
 
 // World is what the engine may know of the fleet.
-func (l *Loop) World(now int64) rollout.World { return l.world(now, l.Inventory.Machine) }
+func (l *Loop) World(now int64) rollout.World {
+	return l.world(now, l.freeze.Load(), l.Inventory.Machine)
+}
 
-func (l *Loop) world(now int64, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
-	return rollout.World{Since: l.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+func (l *Loop) world(now int64, f *fleet.Freeze, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
+	return rollout.World{Since: l.started, Freeze: f, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		m, ok := machine(id)
 		if !ok {
 			return rollout.Facts{}, false
@@ -237,7 +240,7 @@ func (l *Loop) world(now int64, machine func(fleet.MachineID) (fleet.Machine, bo
 	}}
 }
 
-func (p *Pass) world() rollout.World { return p.loop.world(p.Now, p.Machine) }
+func (p *Pass) world() rollout.World { return p.loop.world(p.Now, p.freeze, p.Machine) }
 
 // Step lets the engine decide about an event, and writes the result: what is
 // read in Tx afterwards has it.

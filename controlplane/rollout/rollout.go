@@ -57,6 +57,11 @@ type World struct {
 	// Deadlines that passed while it was down count only once machines had time
 	// to reconnect and report.
 	Since int64
+	// Wall is the time by the wall clock, Unix milliseconds, which windows and
+	// freezes are about; 0: it is the same as now.
+	Wall int64
+	// Freeze is set while nothing new may be ordered.
+	Freeze *fleet.Freeze
 }
 
 // Facts are what the engine knows of a machine.

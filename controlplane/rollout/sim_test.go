@@ -37,6 +37,8 @@ type sim struct {
 	facts    map[fleet.MachineID]rollout.Facts
 	since    int64
 	now      int64
+	ahead    int64 // of the wall clock, from the engine's
+	freeze   *fleet.Freeze
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -101,7 +103,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Since: m.since, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Since: m.since, Wall: m.now + m.ahead, Freeze: m.freeze, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
 		return f, ok
 	}}

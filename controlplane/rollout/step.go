@@ -71,6 +71,8 @@ type step struct {
 	requeued bool
 	// recheckAt is when to look at pending machines again that are not there now.
 	recheckAt int64
+	// hold is why nothing may be offered now; looked at by each tick.
+	hold *hold
 
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool

@@ -17,6 +17,7 @@ func (st *step) tick() {
 		st.rollout.State, st.rollout.StartedAt = fleet.RolloutRunning, st.now
 		st.open(0)
 	}
+	st.holdBack()
 	for _, a := range st.atWork() {
 		st.expire(a)
 	}
@@ -115,6 +116,9 @@ func (st *step) queue() []fleet.Assignment {
 		free = n - st.total().InFlight
 	}
 	st.recheckAt = 0
+	if st.hold != nil {
+		return nil
+	}
 	var next []fleet.Assignment
 	for i := range st.rollout.Batch + 1 {
 		if st.batches[i].Counts.Pending == 0 {
@@ -215,7 +219,7 @@ func (st *step) advance() bool {
 	switch {
 	case b.State != fleet.BatchPassed:
 		if b.State == fleet.BatchOpen {
-			b.Why = st.absent(b)
+			b.Why = st.whyOpen(b)
 		}
 		st.rollout.Why = b.Why
 		return false
@@ -341,6 +345,9 @@ func (st *step) nextWake() int64 {
 	}
 	if st.recheckAt != 0 {
 		at(st.recheckAt)
+	}
+	if t := st.holdChanges(); t != 0 {
+		at(t)
 	}
 	if len(st.readmittable()) > 0 {
 		at(st.now + recheck)
