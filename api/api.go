@@ -46,6 +46,9 @@ type Info struct {
 	FleetID string `json:"fleetId"` // "" before a root is pinned
 	Mode    string `json:"mode"`    // normal, restored
 	Time    int64  `json:"time"`    // Unix milliseconds
+	// Frozen says that no machine is ordered anything new; getFreeze has the reason.
+	Frozen      bool  `json:"frozen"`
+	FrozenUntil int64 `json:"frozenUntil,omitempty"` // Unix milliseconds; 0: until an operator ends it
 }
 
 // BootstrapRequest exchanges the one-time secret for the first admin key.
@@ -140,9 +143,12 @@ type Plan struct {
 	Batches [][]fleet.MachineID `json:"batches"`
 	// Tolerated is how many failures each batch tolerates. Like the batches it is
 	// frozen: machines that leave or are skipped change neither.
-	Tolerated []int             `json:"tolerated"`
-	LeftOut   []LeftOut         `json:"leftOut"`
-	Changes   fleet.PlanSummary `json:"changes"`
+	Tolerated []int     `json:"tolerated"`
+	LeftOut   []LeftOut `json:"leftOut"`
+	// Begins is when the first machines may begin, in Unix milliseconds, by the
+	// rollout's windows; 0: at once.
+	Begins  int64             `json:"begins,omitempty"`
+	Changes fleet.PlanSummary `json:"changes"`
 }
 
 // LeftOut is a machine that takes no part in a rollout.
@@ -151,13 +157,18 @@ type LeftOut struct {
 	Why     string          `json:"why"`
 }
 
-// Waiting says why a part of a rollout has not ended, and by when it must.
+// Waiting says why a part of a rollout has not ended, by when it must, and what
+// an operator can do.
 type Waiting struct {
 	Machine  fleet.MachineID `json:"machine,omitempty"` // empty: the rollout, or the batch
 	Batch    int             `json:"batch"`             // from 0; -1: the rollout
 	State    string          `json:"state"`
 	Why      string          `json:"why"`
 	Deadline int64           `json:"deadline"` // Unix milliseconds; 0: none
+	// Until is when the engine expects to go on by itself, in Unix milliseconds; 0:
+	// not known, or not by itself.
+	Until int64  `json:"until,omitempty"`
+	Do    string `json:"do,omitempty"` // a command, where there is one
 }
 
 // RolloutDetail is a rollout with its batches; Plan is set when it was just

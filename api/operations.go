@@ -99,6 +99,10 @@ var Operations = [...]Operation{
 	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", Scoped, readers, 200, "What a rollout waits for: why, and by when"},
 	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", Scoped, admins, 200, "Forget a rollout that has ended"},
 
+	{"setFreeze", http.MethodPut, "/api/v1/freeze", FleetWide, deployers, 200, "Order no machine of the fleet anything new"},
+	{"getFreeze", http.MethodGet, "/api/v1/freeze", Scoped, readers, 200, "What keeps the fleet from being ordered anything new"},
+	{"endFreeze", http.MethodDelete, "/api/v1/freeze", FleetWide, deployers, 200, "Let rollouts go on"},
+
 	{"events", http.MethodGet, "/api/v1/events", Scoped, readers, 200, "Changes as server-sent events"},
 
 	{"listAudit", http.MethodGet, "/api/v1/audit", FleetWide, everyone, 200, "The audit trail, oldest first"},

@@ -51,6 +51,8 @@ const (
 	ActionRolloutFail       = "rollout.fail"
 	ActionRolloutSupersede  = "rollout.supersede"
 	ActionRolloutDelete     = "rollout.delete"
+	ActionFleetFreeze       = "fleet.freeze"
+	ActionFleetUnfreeze     = "fleet.unfreeze"
 	ActionBatchOpen         = "batch.open"
 	ActionBatchPass         = "batch.pass"
 	ActionBatchFail         = "batch.fail"

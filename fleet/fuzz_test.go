@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -166,6 +167,36 @@ func FuzzAudit(f *testing.F) {
 		back, err := fleet.AuditEntry{Body: string(text)}.Event()
 		if again, _ := json.Marshal(back); err != nil || string(again) != string(text) {
 			t.Fatalf("%s became %s, %v", text, again, err)
+		}
+	})
+}
+
+// FuzzCalendar reads windows and blackouts of any text: one that is taken opens
+// where it says that it opens next, and is closed before.
+func FuzzCalendar(f *testing.F) {
+	for _, s := range []string{
+		"30 2 * * 0 2h Europe/Berlin", "*/7 1-4/2 29 feb mon,3 90m Australia/Lord_Howe", "2026-12-24T00:00/2026-12-27T00:00 Pacific/Apia", "0 3 30 2 * 2h", "* * * * * 1ns",
+	} {
+		f.Add(s, int64(1_774_742_400))
+	}
+	f.Fuzz(func(t *testing.T, s string, at int64) {
+		if _, err := fleet.ParseCron(s); err != nil && (fleet.ErrorCode(err) != fleet.Invalid || hasControl(err.Error())) {
+			t.Fatalf("%q: %v", s, err)
+		}
+		c, err := fleet.ParseCalendar([]string{s}, nil)
+		if err != nil {
+			if fleet.ErrorCode(err) != fleet.Invalid || len(err.Error()) > 2000 || hasControl(err.Error()) {
+				t.Fatalf("%q: error %q with code %q", s, err, fleet.ErrorCode(err))
+			}
+			return
+		}
+		now := time.Unix(1_700_000_000+at%1_000_000_000, 0)
+		next := c.Next(now)
+		if next.IsZero() {
+			return
+		}
+		if next.Before(now) || !c.Open(next) || next.After(now) && c.Open(now) || !c.Closes(next).After(next) {
+			t.Fatalf("%q: at %s next is %s, closes %s", s, now, next, c.Closes(next))
 		}
 	})
 }

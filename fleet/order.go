@@ -15,6 +15,10 @@ type Order struct {
 	// DeadlineMs is how long the attempt may take from now, in milliseconds; 0
 	// for no limit.
 	DeadlineMs int64 `json:"deadlineMs,omitempty"`
+	// Windows and Blackouts are when the machine may begin to switch, and may
+	// reboot, as in RolloutRules.
+	Windows   []string `json:"windows,omitempty"`
+	Blackouts []string `json:"blackouts,omitempty"`
 }
 
 // DocumentDigests are the digests of a fleet's current trust documents, each

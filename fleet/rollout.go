@@ -166,6 +166,8 @@ type RolloutSpec struct {
 	StragglerMs        int64 `json:"stragglerMs"`        // soak starts at the latest so long after the batch opened; 0: when all are done
 
 	Supersede bool `json:"supersede,omitempty"` // take machines over from other rollouts
+
+	RolloutRules
 }
 
 // Defaults fills in what an operator left out and returns the result.
@@ -244,6 +246,9 @@ func (s RolloutSpec) Validate() error {
 		if d.value < d.min || d.value > d.max {
 			return Errorf(Invalid, "rollout: %s of %d ms must be between %d and %d ms", d.name, d.value, d.min, d.max)
 		}
+	}
+	if err := s.RolloutRules.validate(); err != nil {
+		return err
 	}
 	if s.MinHealthyMs >= s.HealthyDeadlineMs {
 		return Errorf(Invalid, "rollout: minHealthy (%d ms) must be below healthyDeadline (%d ms), else no machine can be healthy in time", s.MinHealthyMs, s.HealthyDeadlineMs)

@@ -43,6 +43,7 @@ type Metrics struct {
 	Waiting      int                        // reports not applied yet, at most 1000
 	AuditEntries int64
 	Restored     bool
+	Frozen       bool                     // no machine is ordered anything new
 	Certificates map[CertificateState]int // of active machines and those in maintenance
 	Lives        []Life                   // of trust documents and of lines' newest releases
 }
@@ -51,7 +52,7 @@ type Metrics struct {
 func (i *Inspector) Metrics(ctx context.Context) (Metrics, error) {
 	m := Metrics{
 		Machines: map[fleet.Lifecycle]int{}, Health: map[fleet.Health]int{}, Silent: map[time.Duration]int{},
-		Restored: i.epoch.Mode() == epoch.Restored, Certificates: map[CertificateState]int{},
+		Restored: i.epoch.Mode() == epoch.Restored, Frozen: i.loop.Freeze() != nil, Certificates: map[CertificateState]int{},
 	}
 	certificates, _, err := i.certificates(ctx)
 	if err != nil {
@@ -150,6 +151,12 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 		found = append(found, Finding{
 			"error", "database", "the fleet has seen a later state than the database has: it was wiped, or restored from an old copy; rollouts are paused",
 			"look at the machines and rollouts; nixfleet-control-plane doctor --accept-restored goes on with this database",
+		})
+	}
+	if f := i.loop.Freeze(); f != nil {
+		found = append(found, Finding{
+			"warning", "fleet", fmt.Sprintf("frozen by %s since %s: %s; no machine is ordered anything new", f.By, time.UnixMilli(f.At).UTC().Format(time.RFC3339), f.Reason),
+			"nixfleet unfreeze lets rollouts go on",
 		})
 	}
 	found = append(found, i.trustFindings(i.loop.Clock.Now())...)

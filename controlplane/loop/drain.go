@@ -30,9 +30,13 @@ func (l *Loop) drain(ctx context.Context) error {
 		for _, id := range back {
 			p.changed(id)
 		}
-		if !full {
-			p.tickDue()
+		if full {
+			return nil
 		}
+		if err := p.endFreeze(ctx); err != nil {
+			return err
+		}
+		p.tickDue()
 		return nil
 	})
 	if err == nil && full {

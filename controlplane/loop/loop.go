@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
@@ -79,6 +80,7 @@ type Loop struct {
 	failed bool // the last try did
 
 	commands    chan command
+	freeze      atomic.Pointer[fleet.Freeze]
 	inbox       chan struct{} // 1 buffered: there is work to do
 	reconnected reconnected
 	ending      chan struct{} // closed by EndPolls
@@ -115,6 +117,9 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		ending: make(chan struct{}),
 	}
 	l.endPolls = sync.OnceFunc(func() { close(l.ending) })
+	if err := l.loadFreeze(ctx, c.Store.Reader); err != nil {
+		return nil, err
+	}
 	return l, l.loadActive(ctx)
 }
 
@@ -288,6 +293,9 @@ func (l *Loop) Wake() {
 // be looked at.
 func (l *Loop) untilNextWake() time.Duration {
 	wake := int64(0)
+	if f := l.untilFreezeEnds(); f > 0 {
+		wake = l.running.now() + f - l.Clock.UnixMilli()
+	}
 	for _, s := range l.active {
 		if w := s.Rollout.WakeAt; w > 0 && (wake == 0 || w < wake) {
 			wake = w
@@ -307,7 +315,8 @@ func (l *Loop) due() bool {
 			return true
 		}
 	}
-	return false
+	f := l.untilFreezeEnds()
+	return f > 0 && f <= l.Clock.UnixMilli()
 }
 
 // flush writes what is kept in memory to spare the disk, but contacts.

@@ -24,6 +24,7 @@ type Pass struct {
 	loop *Loop
 	// machines are rows that this pass wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
+	freeze   *fleet.Freeze // as this pass has it
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail
@@ -47,7 +48,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 	}
 	now := l.Moment()
 	p := &Pass{
-		loop: l, Now: now.Wall, Run: now.Run, machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
+		loop: l, Now: now.Wall, Run: now.Run, freeze: l.freeze.Load(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 		rests: map[fleet.MachineID]*fleet.Desired{},
 	}
@@ -225,10 +226,12 @@ func (p *Pass) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 }
 
 // World is what the engine may know of the fleet.
-func (l *Loop) World(now rollout.Moment) rollout.World { return l.world(now, l.Inventory.Machine) }
+func (l *Loop) World(now rollout.Moment) rollout.World {
+	return l.world(now, l.freeze.Load(), l.Inventory.Machine)
+}
 
-func (l *Loop) world(now rollout.Moment, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
-	return rollout.World{Run: now.Run, Since: l.started, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+func (l *Loop) world(now rollout.Moment, f *fleet.Freeze, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
+	return rollout.World{Run: now.Run, Since: l.started, Freeze: f, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		m, ok := machine(id)
 		if !ok {
 			return rollout.Facts{}, false
@@ -241,7 +244,7 @@ func (l *Loop) world(now rollout.Moment, machine func(fleet.MachineID) (fleet.Ma
 	}}
 }
 
-func (p *Pass) world() rollout.World { return p.loop.world(p.Moment(), p.Machine) }
+func (p *Pass) world() rollout.World { return p.loop.world(p.Moment(), p.freeze, p.Machine) }
 
 // Moment is when the pass began.
 func (p *Pass) Moment() rollout.Moment { return rollout.Moment{Wall: p.Now, Run: p.Run} }

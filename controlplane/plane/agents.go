@@ -99,6 +99,9 @@ func (p *Plane) ordersFor(m fleet.Machine, current loop.CurrentAssignment) (api.
 	var o api.Orders
 	if (m.Lifecycle == fleet.Active || m.Lifecycle == fleet.Maintenance) && p.Epoch.Mode() != epoch.Restored {
 		o = current.Orders(p.loop.Moment().Run)
+		if p.loop.Freeze() != nil {
+			o.Prefetch = ""
+		}
 	}
 	o.Documents = p.Documents.Current().Digests
 	o.Grants = p.Documents.Grants(m.ID, p.now())

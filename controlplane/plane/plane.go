@@ -118,6 +118,9 @@ func (p *Plane) Info(_ context.Context) (api.Info, error) {
 	if root := p.Documents.Current().Root; root != nil {
 		info.FleetID = root.FleetID
 	}
+	if f := p.loop.Freeze(); f != nil {
+		info.Frozen, info.FrozenUntil = true, f.Until
+	}
 	return info, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -38,6 +39,14 @@ func Build(in Input) (State, api.Plan, error) {
 	if err := in.Spec.Validate(); err != nil {
 		return State{}, api.Plan{}, err
 	}
+	calendar, err := in.Spec.Calendar()
+	if err != nil {
+		return State{}, api.Plan{}, err
+	}
+	begins := calendar.Next(time.UnixMilli(in.Now))
+	if begins.IsZero() {
+		return State{}, api.Plan{}, fleet.Errorf(fleet.Invalid, "rollout: its blackouts leave no time in which a machine may begin")
+	}
 	members, leftOut, err := choose(in)
 	if err != nil {
 		return State{}, api.Plan{}, err
@@ -54,6 +63,9 @@ func Build(in Input) (State, api.Plan, error) {
 		Assignments: make(map[fleet.MachineID]fleet.Assignment, len(members)),
 	}
 	plan := api.Plan{LeftOut: leftOut, Tolerated: []int{}, Changes: summarize(members, in.Current)}
+	if begins.UnixMilli() > in.Now {
+		plan.Begins = begins.UnixMilli()
+	}
 	for i, batch := range batches {
 		ids := make([]fleet.MachineID, len(batch))
 		for j, m := range batch {

@@ -101,11 +101,15 @@ func (st *step) pause(actor, why string) {
 func (st *step) withdraw() {
 	for _, a := range st.atWork() {
 		if a.State == fleet.AssignOffered {
-			a.State, a.Deadline = fleet.AssignPending, 0
-			st.put(a)
-			st.wake[a.Machine] = true
+			st.withdrawOffer(a)
 		}
 	}
+}
+
+func (st *step) withdrawOffer(a fleet.Assignment) {
+	a.State, a.Deadline = fleet.AssignPending, 0
+	st.put(a)
+	st.wake[a.Machine] = true
 }
 
 // revertAll reverts every machine that this rollout switched. The rollout has

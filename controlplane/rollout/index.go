@@ -19,6 +19,7 @@ type index struct {
 	pending      [][]fleet.MachineID // of each batch, in order, a superset of those pending
 	atWork       map[fleet.MachineID]bool
 	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
+	calendar     fleet.Calendar           // of the spec, which was validated
 }
 
 // indexed returns the state's index, a new one if it has none yet.
@@ -30,6 +31,7 @@ func (s *State) indexed() *index {
 		order: make([][]fleet.MachineID, len(s.Batches)), pending: make([][]fleet.MachineID, len(s.Batches)),
 		atWork: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
 	}
+	x.calendar, _ = s.Rollout.Spec.Calendar()
 	for id, a := range s.Assignments {
 		x.order[a.Batch] = append(x.order[a.Batch], id)
 		x.note(a)

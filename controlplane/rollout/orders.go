@@ -23,6 +23,7 @@ func OrdersFor(a fleet.Assignment, r fleet.Rollout, run int64) api.Orders {
 		o.Apply = &fleet.Order{
 			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
 			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - run,
+			Windows: r.Spec.Windows, Blackouts: r.Spec.Blackouts,
 		}
 	case a.State == fleet.AssignPending && r.State == fleet.RolloutRunning && a.Batch <= r.Batch+1:
 		// The next batch may fetch; those behind it would load caches and
@@ -46,31 +47,88 @@ func Desired(claim, healthy *fleet.Assignment) *fleet.Desired {
 	return &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
 }
 
-// Explain says why a rollout has not ended, and by when it must, about: the
-// rollout, then its opened batches, each with its machines. Machines of batches
-// that are not open share their batch's line.
+// Explain says why a rollout has not ended, until about when, and what an operator
+// can do: the rollout, then its opened batches, each with its machines. Machines of
+// batches that are not open share their batch's line.
 func Explain(state State, w World, now int64) []api.Waiting {
 	r, at := state.Rollout, Moment{Wall: now, Run: w.Run}
 	lines := []api.Waiting{}
+	state.index = state.indexed()
+	h := holdFor(state, w, now)
 	if !r.State.Final() {
-		lines = append(lines, api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: at.Expect(r.WakeAt)})
+		l := api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: at.Expect(r.WakeAt), Do: doRollout(r)}
+		lines = append(lines, h.explain(l))
 	}
 	order := state.indexed().order
 	for i, b := range state.Batches {
 		if !r.State.Final() && b.State != fleet.BatchPassed {
-			lines = append(lines, api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b, at)), Deadline: at.Expect(b.SoakUntil)})
+			l := api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b, at)), Deadline: at.Expect(b.SoakUntil), Do: doBatch(r, b)}
+			if b.State == fleet.BatchOpen && b.Counts.Pending > 0 {
+				l = h.explain(l)
+			}
+			lines = append(lines, l)
 		}
 		if b.State == fleet.BatchWaiting {
 			continue
 		}
 		for _, id := range order[i] {
 			a := state.Assignments[id]
-			if why := Why(a, state, w, now); why != "" {
-				lines = append(lines, api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: at.Expect(a.Deadline)})
+			why := Why(a, state, w, now)
+			if why == "" {
+				continue
 			}
+			l := api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: at.Expect(a.Deadline), Do: doMachine(a, state, w)}
+			if a.State == fleet.AssignPending {
+				l = h.explain(l)
+			}
+			lines = append(lines, l)
 		}
 	}
 	return lines
+}
+
+// holdFor is what holds a running rollout; nil for nothing.
+func holdFor(state State, w World, now int64) *hold {
+	if state.Rollout.State != fleet.RolloutRunning && state.Rollout.State != fleet.RolloutScheduled {
+		return nil
+	}
+	return holdOf(state.indexed().calendar, w, now)
+}
+
+// explain says of a line that the rollout is held.
+func (h *hold) explain(l api.Waiting) api.Waiting {
+	if h != nil {
+		l.Why, l.Until, l.Do = h.why, h.until, h.do
+	}
+	return l
+}
+
+// doRollout is what an operator can do about a rollout that waits, "" for
+// nothing.
+func doRollout(r fleet.Rollout) string {
+	switch {
+	case r.State == fleet.RolloutPaused:
+		return "nixfleet rollout resume " + string(r.ID)
+	case r.State == fleet.RolloutScheduled && wantsFirstApproval(r):
+		return "nixfleet rollout approve " + string(r.ID)
+	}
+	return ""
+}
+
+func doBatch(r fleet.Rollout, b fleet.Batch) string {
+	if b.State == fleet.BatchGated && !b.Approved {
+		return "nixfleet rollout approve " + string(r.ID)
+	}
+	return ""
+}
+
+// doMachine is what an operator can do about a machine that holds up its batch.
+func doMachine(a fleet.Assignment, state State, w World) string {
+	f, known := w.Machine(a.Machine)
+	if a.State == fleet.AssignPending && known && !f.Online && state.Batches[a.Batch].State != fleet.BatchWaiting {
+		return "nixfleet rollout skip " + string(state.Rollout.ID) + " --on " + string(a.Machine)
+	}
+	return ""
 }
 
 func whyRollout(r fleet.Rollout) string {
@@ -142,6 +200,8 @@ func whyPending(a fleet.Assignment, state State, w World, at Moment) string {
 		return whyBatch(b, at)
 	case !known || f.Lifecycle != fleet.Active:
 		return "its lifecycle is " + lifecycle(f, known)
+	case holdFor(state, w, at.Wall) != nil:
+		return holdFor(state, w, at.Wall).why
 	case !f.Online:
 		return fmt.Sprintf("offline %s; policy: %s", sinceContact(f), r.Spec.Offline)
 	case r.Spec.MaxParallel > 0:

@@ -28,6 +28,7 @@ func drawSpec(t *rapid.T) fleet.RolloutSpec {
 	s.StragglerMs = rapid.SampledFrom([]int64{0, 2 * minute}).Draw(t, "straggler")
 	s.ProgressDeadlineMs = rapid.SampledFrom([]int64{0, 0, 7 * minute}).Draw(t, "progress")
 	s.Approve = rapid.Bool().Draw(t, "approve")
+	drawRules(t, &s)
 	return s
 }
 
@@ -119,6 +120,8 @@ func (d driver) actions() map[string]func(*rapid.T) {
 				d.settle()
 			}
 		},
+		"freeze":    d.freezes,
+		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
 			d.restart()
 		},
@@ -170,6 +173,8 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 // who lets things go on.
 func (m *sim) obey() {
 	m.t.Helper()
+	m.freeze = nil
+	m.step(rollout.Event{})
 	for i := range m.state.Rollout.Machines {
 		if _, known := m.facts[machineID(i)]; known {
 			m.changed(machineID(i), online)

@@ -59,7 +59,7 @@ func (st *step) concerns(r fleet.Report, a fleet.Assignment) bool {
 
 func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 	switch {
-	case a.State.RollingBack() || r.Phase == a.State:
+	case a.State.RollingBack() || r.Phase == a.State || st.withdrawn(a, r.Phase):
 		return
 	case r.Phase.RollingBack():
 		// It was not ordered, whatever the machine calls it. Its outcome follows.

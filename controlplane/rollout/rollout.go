@@ -62,6 +62,8 @@ type World struct {
 	// Deadlines that are near then count only once machines had time to reconnect
 	// and report.
 	Since int64
+	// Freeze is set while nothing new may be ordered.
+	Freeze *fleet.Freeze
 }
 
 // Facts are what the engine knows of a machine.

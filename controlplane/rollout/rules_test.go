@@ -101,6 +101,7 @@ func (m *sim) checkOffers(before rollout.State, res rollout.Result) {
 	if offers == 0 {
 		return
 	}
+	m.checkMayBegin(offers)
 	inFlight, failed := 0, 0
 	for i, b := range s.Batches {
 		inFlight += b.Counts.InFlight

@@ -39,6 +39,7 @@ type sim struct {
 	since    int64 // running time of the control plane's start
 	now      int64
 	ahead    int64 // of the wall clock, before running time
+	freeze   *fleet.Freeze
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -103,7 +104,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Run: m.run(), Since: m.since, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
 		if f.SeenRun == 0 {
 			f.SeenRun = max(0, f.LastContact-m.ahead)

@@ -25,8 +25,8 @@ const (
 
 // Step decides what an event means for a rollout. It is pure: state is not
 // modified, and the same arguments give the same result. A verb that Check
-// refuses changes nothing. What now says is noted and decides nothing: a wall
-// clock that is set moves no deadline (H20).
+// refuses changes nothing. What now says is noted, and decides whether a window
+// is open or the fleet frozen: a wall clock that is set moves no deadline (H20).
 //
 // A report costs the same whatever the size of the rollout: machines that a
 // freed slot lets go are offered by the tick that WakeAt asks for. The caller
@@ -62,7 +62,7 @@ func Step(state State, ev Event, w World, now int64) Result {
 type step struct {
 	state State
 	world World
-	now   int64 // wall clock, for records only
+	now   int64 // wall clock, for records, windows and freezes
 	run   int64 // running time, for what is waited for
 
 	rollout fleet.Rollout
@@ -73,6 +73,8 @@ type step struct {
 	requeued bool
 	// recheckAt is the running time at which to look at pending machines again that are not there now.
 	recheckAt int64
+	// hold is why nothing may be offered now; looked at by each tick.
+	hold *hold
 
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool

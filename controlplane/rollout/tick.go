@@ -16,6 +16,7 @@ func (st *step) tick() {
 	if st.rollout.State == fleet.RolloutScheduled {
 		st.start()
 	}
+	st.holdBack()
 	for _, a := range st.atWork() {
 		st.expire(a)
 	}
@@ -128,6 +129,9 @@ func (st *step) queue() []fleet.Assignment {
 		free = n - st.total().InFlight
 	}
 	st.recheckAt = 0
+	if st.hold != nil {
+		return nil
+	}
 	var next []fleet.Assignment
 	for i := range st.rollout.Batch + 1 {
 		if st.batches[i].Counts.Pending == 0 {
@@ -230,7 +234,7 @@ func (st *step) advance() bool {
 	switch {
 	case b.State != fleet.BatchPassed:
 		if b.State == fleet.BatchOpen {
-			b.Why = st.absent(b)
+			b.Why = st.whyOpen(b)
 		}
 		st.rollout.Why = b.Why
 		return false
@@ -356,6 +360,9 @@ func (st *step) nextWake() int64 {
 	}
 	if st.recheckAt != 0 {
 		at(st.recheckAt)
+	}
+	if t := st.holdChanges(); t != 0 {
+		at(t)
 	}
 	if len(st.readmittable()) > 0 {
 		at(st.run + recheck)

@@ -119,6 +119,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"registerMachine": api.MachineRequest{ID: fleet.MachineID("new-" + string(team)), Tags: []fleet.Tag{team}},
 		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
 		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"last", team}},
+		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},
 	}
 	out := map[string]request{}

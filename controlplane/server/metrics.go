@@ -100,6 +100,7 @@ type fleetCollector struct {
 
 	size, lifecycle, health, online, drift, silent *prometheus.Desc
 	rollouts, rolloutsActive, waiting, audit, mode *prometheus.Desc
+	frozen                                         *prometheus.Desc
 	certificates, life                             *prometheus.Desc
 }
 
@@ -121,6 +122,7 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
 		waiting:        desc("reports_waiting", "Reports in the inbox, at most 1000."),
 		audit:          desc("audit_entries", "Size of the audit chain."),
+		frozen:         desc("frozen", "1 while the fleet is frozen: no machine is ordered anything new."),
 		mode:           desc("restored_mode", "1 while the database is older than what the fleet has seen."),
 	}
 }
@@ -167,11 +169,16 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	f.collectRollouts(m, gauge)
 	gauge(f.waiting, float64(m.Waiting))
 	gauge(f.audit, float64(m.AuditEntries))
-	restored := 0.0
-	if m.Restored {
-		restored = 1
+	gauge(f.mode, truth(m.Restored))
+	gauge(f.frozen, truth(m.Frozen))
+}
+
+// truth is 1 for true.
+func truth(v bool) float64 {
+	if v {
+		return 1
 	}
-	gauge(f.mode, restored)
+	return 0
 }
 
 func (f *fleetCollector) collectRollouts(m health.Metrics, gauge func(*prometheus.Desc, float64, ...string)) {

@@ -36,21 +36,10 @@ type Options struct {
 	Log        *slog.Logger
 }
 
-// ReadConfig reads an agent's configuration and checks its reboot window as
-// well. The error's code is NotFound, Invalid or TooLarge.
-func ReadConfig(file string) (config.Agent, error) {
-	c, err := config.ReadAgent(file)
-	if err != nil {
-		return c, err
-	}
-	_, err = c.Reboot.WindowOpen(time.Now())
-	return c, err
-}
-
 // Run is the agent. It returns nil when ctx ends, and an error if it cannot start:
 // the configuration or the state is invalid, or another agent runs.
 func Run(ctx context.Context, o Options) error {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return err
 	}
@@ -83,7 +72,7 @@ func Run(ctx context.Context, o Options) error {
 	k.tell(o.Log, snap.Seen(), outbox.Put)
 	l := link.New(link.Config{Agent: cfg, Version: o.Version, Machine: snap, Outbox: outbox, Floor: leaveFloor(cfg, snap.Journal, o.Log), Log: o.Log})
 	m := machine.New(machine.Config{
-		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: ReadConfig, Plane: l, Outbox: outbox,
+		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: config.ReadAgent, Plane: l, Outbox: outbox,
 		OnlyAPersonSetsTheFloor: k.damaged != nil,
 	})
 	e := &engine{save: k.save(), report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}

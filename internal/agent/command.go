@@ -14,6 +14,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/link"
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
+	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 	"github.com/arcanesys/nixfleet/internal/trust"
 )
@@ -23,7 +24,7 @@ import (
 // machine that does not know its floor gets the one that came with the token or,
 // with anyFloor, one that accepts any release. Enroll returns the machine's id.
 func Enroll(ctx context.Context, o Options, tokenFile string, anyFloor bool) (fleet.MachineID, error) {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return "", err
 	}
@@ -48,7 +49,7 @@ func Enroll(ctx context.Context, o Options, tokenFile string, anyFloor bool) (fl
 // AdoptFloor gives a machine that has lost its state a floor: from then on it
 // refuses releases of its line below sequence; 0 accepts any.
 func AdoptFloor(o Options, sequence fleet.Sequence) error {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func AdoptFloor(o Options, sequence fleet.Sequence) error {
 // AllowRepair lets the agent replace a path that is in use, and that is not as
 // signed, when the release that it refused as closure-differs is ordered again.
 func AllowRepair(o Options, path fleet.StorePath) error {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ type Status struct {
 
 // ReadStatus reads the state directory.
 func ReadStatus(o Options) (Status, error) {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return Status{}, err
 	}
@@ -155,7 +156,7 @@ func (s Status) Text(out io.Writer) error {
 
 // ReadHistory returns the outcomes on this machine, oldest first.
 func ReadHistory(o Options) ([]fleet.Report, error) {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func TestReadConfig_RefusesAnInvalidRebootWindow(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := ReadConfig(file)
+		_, err := config.ReadAgent(file)
 		_, judged := windowOpen(window, time.Now())
 		if (err == nil) != good || (judged == nil) != good || !good && fleet.ErrorCode(err) != fleet.Invalid {
 			t.Errorf("%q: %v, %v", window, err, judged)

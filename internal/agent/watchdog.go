@@ -7,12 +7,13 @@ import (
 
 	"github.com/arcanesys/nixfleet/internal/agent/disk"
 	"github.com/arcanesys/nixfleet/internal/agent/machine"
+	"github.com/arcanesys/nixfleet/internal/config"
 )
 
 // Watchdog checks once whether the machine must roll back, and does so. A timer
 // runs it repeatedly.
 func Watchdog(ctx context.Context, o Options) error {
-	cfg, err := ReadConfig(o.ConfigFile)
+	cfg, err := config.ReadAgent(o.ConfigFile)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ var parserName = regexp.MustCompile(`^([pP]arse|[dD]ecode|[uU]nmarshal)([A-Z]|$)
 var noNetwork = map[string]string{
 	"controlplane/once .answered":      "what the control plane answered before, sealed by itself",
 	"controlplane/pki sign":            "the control plane's own certificate",
+	"controlplane/loop .loadFreeze":    "the control plane's own row",
 	"controlplane/plane .release":      "rows of releases that were checked before they were stored",
 	"controlplane/server rootOf":       "the control plane's own certificate",
 	"internal/agent/disk .List":        "the agent's own history",

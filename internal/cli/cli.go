@@ -17,6 +17,7 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/complete"
 	"github.com/arcanesys/nixfleet/internal/cli/documents"
+	"github.com/arcanesys/nixfleet/internal/cli/rules"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -52,6 +53,7 @@ func (a *app) root() *cobra.Command {
 	a.JSONFlag(root.PersistentFlags())
 	a.flags.register(root.PersistentFlags())
 	root.AddCommand(documents.Command(a.documents()), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.infoCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
+	root.AddCommand(rules.Commands(rules.Host{Line: a.Line, Client: a.client})...)
 	complete.Commands(root, a.shellClient)
 	return root
 }

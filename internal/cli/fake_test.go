@@ -64,7 +64,8 @@ type plane struct {
 	events      func(yield func(api.Event) bool) // of the stream, after its first
 	onRollout   func()                           // called when a rollout is read
 	asked       *api.RolloutRequest              // the last one
-	fail        *fleet.Error                     // of every call
+	freeze      *fleet.Freeze
+	fail        *fleet.Error // of every call
 }
 
 func newPlane(t *testing.T) *plane {
@@ -187,6 +188,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, head)
 	case rest == "audit":
 		page(w, r, p.audit)
+	case rest == "freeze":
+		p.hold(w, r)
 	case rest == "events":
 		p.stream(w, r)
 	case words[0] == "releases" && len(words) == 2:

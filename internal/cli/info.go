@@ -53,6 +53,9 @@ rollouts are paused, and nixfleet-control-plane doctor says what to do.`,
 					fleetID = "none yet; nixfleet trust pin names it"
 				}
 				fmt.Fprintf(w, "server   %s\nversion  %s\nfleet    %s\nmode     %s\n", out.Server, info.Version, fleetID, info.Mode)
+				if info.Frozen {
+					fmt.Fprintln(w, "frozen   no machine is ordered anything new; nixfleet rollout explain says why, nixfleet unfreeze ends it")
+				}
 				fmt.Fprintf(w, "clock    %s, %s ahead of this machine's\n", view.Date(info.Time), time.Duration(out.ClockAheadMs)*time.Millisecond)
 			})
 		},

@@ -119,6 +119,9 @@ func planText(w io.Writer, d api.RolloutDetail, dry bool) {
 	}
 	ch := d.Plan.Changes
 	fmt.Fprintf(w, "  %d machines: %d switch, %d run it already, %d need a reboot; %s of closures\n", ch.Machines, ch.Switch, ch.Converged, ch.Reboot, size(ch.Bytes))
+	if d.Plan.Begins != 0 {
+		fmt.Fprintf(w, "  begins %s, in its first window\n", view.Date(d.Plan.Begins))
+	}
 	for _, l := range d.Plan.LeftOut {
 		fmt.Fprintf(w, "  left out: %s, %s\n", l.Machine, l.Why)
 	}
@@ -249,7 +252,11 @@ func waitingText(l api.Waiting) string {
 	case l.Batch >= 0:
 		subject = fmt.Sprintf("batch %d", l.Batch+1)
 	}
-	return fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
+	line := fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
+	if l.Do != "" {
+		line += "; to go on: " + l.Do
+	}
+	return line
 }
 
 func (a *app) rolloutVerbCmd(verb api.Verb, short string, machines bool) *cobra.Command {

@@ -171,6 +171,11 @@ func (a *Agent) validate(file string) error {
 	case (a.Reboot.Policy == RebootWindow) != (a.Reboot.Window != ""):
 		return invalid(file, "reboot.window and reboot.policy = \"window\" must be set together")
 	}
+	if a.Reboot.Policy == RebootWindow {
+		if _, err := fleet.ParseWindow(a.Reboot.Window); err != nil {
+			return invalid(file, "reboot.window: %w", err)
+		}
+	}
 	for _, b := range a.Confirm.Beacons {
 		if u, err := url.Parse(b); err != nil || u.Host == "" || !slices.Contains([]string{"tcp", "http", "https"}, u.Scheme) {
 			return invalid(file, "confirm.beacons: %q must be tcp://host:port or an http(s) URL", b)

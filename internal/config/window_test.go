@@ -39,3 +39,17 @@ func TestReboot_WindowOpen(t *testing.T) {
 		t.Errorf("no window: %t, %v; want open", open, err)
 	}
 }
+
+// An invalid window is an error when the configuration is read, which is at the
+// build and in `release create`, not when a machine has staged a system and waits.
+func TestParseAgent_RefusesAnInvalidWindow(t *testing.T) {
+	for window, good := range map[string]bool{
+		"0 3 * * * 2h Europe/Paris": true, "soon": false, "0 3 * * * 2h Europe/Pariss": false, "0 25 * * * 2h": false, "0 3 * * * 2": false, "0 3 30 2 * 2h UTC": false,
+	} {
+		_, err := config.ParseAgent("agent.toml", "machineId = \"web-01\"\n[controlPlane]\nurl = \"https://fleet.example.org:8444\"\n"+
+			"[trust]\nrootFile = \"/etc/nixfleet/root.json\"\n[reboot]\npolicy = \"window\"\nwindow = \""+window+"\"\n")
+		if (err == nil) != good || !good && fleet.ErrorCode(err) != fleet.Invalid {
+			t.Errorf("%q: %v", window, err)
+		}
+	}
+}

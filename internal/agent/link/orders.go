@@ -30,6 +30,10 @@ func bounded(v api.Orders) (o api.Orders, left []string) {
 			drop(what)
 			return nil
 		}
+		if _, err := fleet.ParseCalendar(o.Windows, o.Blackouts); err != nil {
+			drop(what + " for its windows")
+			return nil
+		}
 		c := *o
 		c.MinHealthyMs, c.DeadlineMs = min(max(c.MinHealthyMs, 0), maxOrderMs), min(c.DeadlineMs, maxOrderMs)
 		return &c

@@ -27,6 +27,8 @@ func (m *Machine) prepare(ctx context.Context, j states.Journal) states.Input {
 		return states.Held{Why: why}
 	case host.LockHeld():
 		return states.Held{Why: "another switch is in progress on this machine"}
+	case !mayBegin(j, time.Now()):
+		return states.Held{Why: "outside the windows of rollout " + string(j.Work.Order.Rollout)}
 	case m.Agent.DryRun:
 		return states.Held{Why: "dry run: release " + j.Work.Target.Digest.Short() + " is verified and fetched, and not activated"}
 	}

@@ -147,7 +147,7 @@ func (p *program) configCommand() *cobra.Command {
 	c.AddCommand(&cobra.Command{
 		Use: "check FILE", Short: "Check a configuration file", Example: "  nixfleet-agent config check result/etc/nixfleet/agent.toml", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			a, err := agent.ReadConfig(args[0])
+			a, err := config.ReadAgent(args[0])
 			if err != nil {
 				return err
 			}

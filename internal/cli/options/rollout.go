@@ -44,6 +44,8 @@ func (o *Rollout) Register(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Approve, "approve", false, "each batch, the first too, waits for nixfleet rollout approve")
 	f.BoolVar(&o.spec.ApproveByOther, "approve-by-other", false, "each batch, the first too, waits for the approval of another owner than yours")
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
+	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
+	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
 	o.times = map[string]*time.Duration{}
 	for _, t := range []struct {
 		name string
