@@ -231,14 +231,14 @@ func TestNewDocuments_AreReadAgain(t *testing.T) {
 	lift.Kind = "quarantine-lift"
 	elsewhere.FleetID = "no fleet"
 	for name, g := range map[string]fleet.Grant{"25 hours": long, "kind": lift, "fleet": elsewhere} {
-		if _, err := trust.NewGrant(g); fleet.ErrorCode(err) != fleet.Refused {
+		if _, err = trust.NewGrant(g); fleet.ErrorCode(err) != fleet.Refused {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := trust.NewTimestamp(fleet.Timestamp{FleetID: "acme", Version: 0, SignedAt: now, Expires: now + 1}); err == nil {
+	if _, err = trust.NewTimestamp(fleet.Timestamp{FleetID: "acme", Version: 0, SignedAt: now, Expires: now + 1}); err == nil {
 		t.Error("a timestamp of version 0 was made")
 	}
-	if _, err := trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: []string{"0A"}}); err == nil {
+	if _, err = trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: []string{"0A"}}); err == nil {
 		t.Error("a serial number in upper case was taken")
 	}
 	// What no machine would read is not made.
@@ -253,9 +253,9 @@ func TestNewDocuments_AreReadAgain(t *testing.T) {
 	_, err = trust.NewTimestamp(fleet.Timestamp{FleetID: "acme", Version: 1, SignedAt: now, Expires: now + 1, Lines: lines})
 	_, rerr := trust.NewRevocations(fleet.Revocations{FleetID: "acme", Version: 1, SignedAt: now, Certificates: serials})
 	_, gerr := trust.NewGrant(crowd)
-	for what, err := range map[string]error{"timestamp": err, "revocations": rerr, "grant": gerr} {
-		if trust.ReasonOf(err) != fleet.ReasonTooLarge {
-			t.Errorf("a %s that is too large: %v", what, err)
+	for what, refusal := range map[string]error{"timestamp": err, "revocations": rerr, "grant": gerr} {
+		if trust.ReasonOf(refusal) != fleet.ReasonTooLarge {
+			t.Errorf("a %s that is too large: %v", what, refusal)
 		}
 	}
 }
