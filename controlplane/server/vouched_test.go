@@ -20,15 +20,15 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var ca pki.Authority
+	var cert *x509.Certificate
 	var pools []*x509.CertPool
 	var certs [][]*x509.Certificate
 	for range 2 {
-		ca, err := pki.NewAuthority("agents", now)
-		if err != nil {
+		if ca, err = pki.NewAuthority("agents", now); err != nil {
 			t.Fatal(err)
 		}
-		cert, err := ca.Agent(pki.Request{Machine: "web-01", Key: leaf.PublicKey, KeyHash: fleet.SHA256(leaf.RawSubjectPublicKeyInfo)}, now)
-		if err != nil {
+		if cert, err = ca.Agent(pki.Request{Machine: "web-01", Key: leaf.PublicKey, KeyHash: fleet.SHA256(leaf.RawSubjectPublicKeyInfo)}, now); err != nil {
 			t.Fatal(err)
 		}
 		pool := x509.NewCertPool()
@@ -42,7 +42,7 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	for range 2 {
 		for i, pool := range pools {
 			for j, chain := range certs {
-				if err := v.verify(pool, chain, now); (err == nil) != (i == j) {
+				if err = v.verify(pool, chain, now); (err == nil) != (i == j) {
 					t.Errorf("CA %d, certificate %d: %v", i, j, err)
 				}
 			}
@@ -52,11 +52,9 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	forged := *certs[0][0]
 	forged.Signature = make([]byte, len(forged.Signature))
 	chain := []*x509.Certificate{&forged}
-	if err := v.verify(pools[0], chain, now); err == nil {
-		if err := v.verify(pools[0], chain, now.Add(vouchedFor)); err == nil {
-			t.Error("a certificate is not verified again")
-		}
-	} else {
+	if err = v.verify(pools[0], chain, now); err != nil {
 		t.Errorf("it is not remembered: %v", err)
+	} else if err = v.verify(pools[0], chain, now.Add(vouchedFor)); err == nil {
+		t.Error("a certificate is not verified again")
 	}
 }

@@ -98,7 +98,7 @@ func (r Reader) Rests(ctx context.Context, ids ...fleet.MachineID) (map[fleet.Ma
 			var d fleet.Desired
 			var v Rest
 			var entry string
-			if err := r.Scan(&id, &d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
+			if err = r.Scan(&id, &d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
 				return none, err
 			}
 			v.Desired = &d

@@ -237,10 +237,10 @@ func TestMigrate_DeadlinesKeepWhatIsLeft(t *testing.T) {
 		t.Errorf("assignments %+v, %v", a, err)
 	}
 	write(t, s, func(tx *Tx) error {
-		_, err := tx.exec(t.Context(), `UPDATE assignment SET healthy_at = 1500, healthy_run = 0 WHERE machine_id = 'web-01'`)
+		_, err = tx.exec(t.Context(), `UPDATE assignment SET healthy_at = 1500, healthy_run = 0 WHERE machine_id = 'web-01'`)
 		return err
 	})
-	if err := s.Close(); err != nil {
+	if err = s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	healthy, err := list(t.Context(), open(t, path).q, column[int64], `SELECT healthy_run FROM assignment WHERE machine_id = 'web-01'`)

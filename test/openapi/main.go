@@ -113,18 +113,18 @@ func (r runner) step(ctx context.Context, name string, env []string, cmd ...stri
 func withServer(ctx context.Context, dir string, call func(env []string) error) (err error) {
 	var addrs [3]string
 	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			return err
 		}
 		addrs[i] = l.Addr().String()
-		if err := l.Close(); err != nil {
+		if err = l.Close(); err != nil {
 			return err
 		}
 	}
 	state, config := filepath.Join(dir, "state"), filepath.Join(dir, "control-plane.toml")
 	text := fmt.Sprintf("stateDir = %q\n[listen]\noperators = %q\nagents = %q\nmetrics = %q\n[tls]\nnames = [\"127.0.0.1\"]\n", state, addrs[0], addrs[1], addrs[2])
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	if err = os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -133,9 +133,9 @@ func withServer(ctx context.Context, dir string, call func(env []string) error) 
 		var log bytes.Buffer
 		code := program.Main(ctx, command.Invocation{Version: "check", Args: []string{"run", "--config", config}, Stdout: io.Discard, Stderr: &log})
 		if code != 0 {
-			err = fmt.Errorf("the control plane ended with %d\n%s", code, log.String())
+			ended <- fmt.Errorf("the control plane ended with %d\n%s", code, log.String())
 		}
-		ended <- err
+		close(ended)
 	}()
 	defer func() {
 		stop()
@@ -157,7 +157,7 @@ func firstKey(ctx context.Context, state string, addrs [3]string) (key, ca strin
 		if time.Now().After(limit) {
 			return "", "", errors.New("the control plane is not ready after 30 s")
 		}
-		if res, err := http.Get("http://" + addrs[2] + "/readyz"); err == nil {
+		if res, answer := http.Get("http://" + addrs[2] + "/readyz"); answer == nil {
 			ready = res.StatusCode == http.StatusOK
 			_ = res.Body.Close() // its status counts
 		}
