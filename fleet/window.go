@@ -3,6 +3,8 @@
 package fleet
 
 import (
+	"math/bits"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,6 +19,10 @@ type Window struct {
 
 // maxWindow bounds a window's length.
 const maxWindow = 7 * 24 * time.Hour
+
+// maxOpenings bounds how often a window opens in an hour: to look for a time at
+// which several are open, or none, costs as much.
+const maxOpenings = 12
 
 // windowHint shows what a window looks like.
 const windowHint = `such as "0 3 * * 1-5 2h Europe/Paris", cron fields, length and zone, or once: "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`
@@ -49,7 +55,9 @@ func parseWindow(f []string) (w Window, err error) {
 	if w.length, err = time.ParseDuration(f[5]); err != nil || w.length <= 0 || w.length > maxWindow {
 		return w, Errorf(Invalid, "%q is not a length such as 2h, of at most 168h", clip(f[5], 40))
 	}
-	w.cron, err = parseCron(f[:5], zone)
+	if w.cron, err = parseCron(f[:5], zone); err == nil && bits.OnesCount64(w.cron.minute) > maxOpenings {
+		return w, Errorf(Invalid, "it opens more than %d times an hour", maxOpenings)
+	}
 	return w, err
 }
 
@@ -109,8 +117,9 @@ func (w Window) Next(t time.Time) time.Time {
 // no blackout is.
 type Calendar struct{ windows, blackouts []Window }
 
-// MaxWindows bounds the windows and the blackouts of a calendar.
-const MaxWindows = 50
+// MaxWindows bounds the windows and the blackouts of a calendar, MaxRecurring how
+// many of them open again and again.
+const MaxWindows, MaxRecurring = 50, 10
 
 // ParseCalendar reads windows and blackouts. The error's code is Invalid.
 func ParseCalendar(windows, blackouts []string) (c Calendar, err error) {
@@ -128,6 +137,9 @@ func ParseCalendar(windows, blackouts []string) (c Calendar, err error) {
 				return Calendar{}, err
 			}
 			*list.to = append(*list.to, w)
+		}
+		if n := len(slices.DeleteFunc(slices.Clone(*list.to), func(w Window) bool { return w.length == 0 })); n > MaxRecurring {
+			return Calendar{}, Errorf(Invalid, "%d %s open again and again, more than %d", n, list.name, MaxRecurring)
 		}
 	}
 	return c, nil
@@ -157,10 +169,17 @@ func lastUntil(windows []Window, t time.Time) (last time.Time) {
 	return last
 }
 
+// maxSteps bounds how many beginnings and ends Calendar.Next looks at.
+const maxSteps = 100
+
 // Next returns the first moment from t on at which work may begin; zero if there
-// is none within two years.
+// is none within two years, or windows and blackouts alternate for too long.
 func (c Calendar) Next(t time.Time) time.Time {
-	for end := t.AddDate(2, 0, 0); !t.After(end); {
+	end := t.AddDate(2, 0, 0)
+	for range maxSteps {
+		if t.After(end) {
+			break
+		}
 		if u := c.blackout(t); !u.IsZero() {
 			t = u
 			continue

@@ -3,6 +3,7 @@
 package fleet_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -122,5 +123,32 @@ func TestCalendar_KnowsThatItNeverOpens(t *testing.T) {
 	}
 	if at := c.Next(time.Unix(1774742400, 0)); !at.IsZero() {
 		t.Errorf("opens at %s", at)
+	}
+}
+
+// Calendars that nobody would make cost no more than others: the control plane
+// looks at one at every step of its rollout.
+func TestCalendar_ThatAlternatesForeverIsGivenUp(t *testing.T) {
+	if _, err := fleet.ParseWindow("* * * * * 1m"); fleet.ErrorCode(err) != fleet.Invalid {
+		t.Errorf("a window of every minute: %v", err)
+	}
+	var windows, blackouts []string
+	for i := range fleet.MaxRecurring {
+		windows = append(windows, fmt.Sprintf("%d-59/5 * * * * 1m", i%5))
+		blackouts = append(blackouts, fmt.Sprintf("%d-59/5 * * * * 2m", i%5))
+	}
+	if _, err := fleet.ParseCalendar(append(windows, "0 3 * * * 1h"), nil); fleet.ErrorCode(err) != fleet.Invalid {
+		t.Errorf("%d windows that recur: %v", len(windows)+1, err)
+	}
+	c, err := fleet.ParseCalendar(windows, blackouts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if next := c.Next(begin); !next.IsZero() {
+		t.Errorf("it is open at %s", next)
+	}
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("it took %s", d)
 	}
 }
