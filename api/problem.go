@@ -60,7 +60,7 @@ func Status(c fleet.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case fleet.RateLimited:
 		return http.StatusTooManyRequests
-	case fleet.Unavailable:
+	case fleet.Unavailable, fleet.StorageFull, fleet.StorageFailed:
 		return http.StatusServiceUnavailable
 	case fleet.Refused, fleet.KeyReused:
 		return http.StatusUnprocessableEntity

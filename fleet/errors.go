@@ -25,17 +25,21 @@ const (
 	Refused         Code = "refused"                // a document that the trust rules reject
 	KeyReused       Code = "idempotency-key-reused" // an Idempotency-Key that named another call
 	Changed         Code = "changed"                // what was to be changed is not as the caller saw it: look again
+	StorageFull     Code = "storage-full"           // no room on the control plane's disk: try again when there is
+	StorageFailed   Code = "storage-failed"         // the control plane's disk or database does not work
 	Internal        Code = "internal"               // a fault of ours
 )
 
 // Codes lists them all.
-var Codes = [...]Code{Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, RateLimited, Unavailable, Refused, KeyReused, Changed, Internal}
+var Codes = [...]Code{Invalid, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, RateLimited, Unavailable, Refused, KeyReused, Changed, StorageFull, StorageFailed, Internal}
 
 // Valid reports whether c is one of the codes above.
 func (c Code) Valid() bool { return slices.Contains(Codes[:], c) }
 
 // Temporary reports whether the same call may succeed later, as it is.
-func (c Code) Temporary() bool { return c == Unavailable || c == RateLimited }
+func (c Code) Temporary() bool {
+	return c == Unavailable || c == RateLimited || c == StorageFull || c == StorageFailed
+}
 
 // Error is an error that crosses a boundary: it says what happened and, in
 // Hint, what to do next.

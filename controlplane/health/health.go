@@ -112,10 +112,14 @@ func (i *Inspector) LastContacts() map[fleet.MachineID]int64 {
 	return last
 }
 
-// Ready returns nil if the control plane can serve: the store answers and the
-// loop is at work.
+// Ready returns nil if the control plane can serve: the store answers and takes
+// writes, no damage was found, and the loop is at work. The error says what is
+// wrong and where.
 func (i *Inspector) Ready(ctx context.Context) error {
 	if err := i.loop.Running(); err != nil {
+		return err
+	}
+	if err := i.loop.Store.Trouble(); err != nil {
 		return err
 	}
 	_, err := i.loop.Store.AuditHead(ctx)
@@ -130,20 +134,34 @@ type Finding struct {
 	Hint     string `json:"hint,omitempty"`
 }
 
-// Doctor looks for what is wrong: a damaged file, an altered audit trail, a
-// database older than the fleet, a wall clock that was set, trust documents that end soon, machines that can
-// soon renew no more, reports that wait, rollouts that are late. No finding means that all is well.
+// Deep looks for damage in the whole file, and for rows that refer to nothing.
+// Each page is read.
+func (i *Inspector) Deep(ctx context.Context) ([]Finding, error) {
+	broken, err := i.loop.Store.Integrity(ctx)
+	if fleet.ErrorCode(err) == fleet.StorageFailed {
+		broken, err = []string{err.Error()}, nil
+	}
+	var found []Finding
+	for _, line := range broken {
+		found = append(found, Finding{"error", "database", line, restoreBackup})
+	}
+	return found, err
+}
+
+const restoreBackup = "stop the control plane and put a backup of the database and its keys in place of these files"
+
+// Doctor looks for what is wrong: a file that is not whole, an altered audit
+// trail, a database older than the fleet, a wall clock that was set, trust documents that end soon, machines that can
+// soon renew no more, reports that wait, rollouts that are late. No finding means
+// that all is well; Deep finds what is damaged elsewhere in the file.
 func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	found := []Finding{}
-	broken, err := i.loop.Store.Integrity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, line := range broken {
-		found = append(found, Finding{"error", "database", line, "stop the control plane and put a backup of the database and its keys in place of these files"})
-	}
-	if _, err = i.loop.Store.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
+	if _, err := i.loop.Store.VerifyAudit(ctx); fleet.ErrorCode(err) == fleet.Conflict || fleet.ErrorCode(err) == fleet.Invalid {
 		found = append(found, Finding{"error", "audit", err.Error(), "someone wrote to the database by hand; compare with the checkpoints that operators keep"})
+	} else if err != nil {
+		return nil, err
+	} else if err := i.loop.Store.Look(ctx); fleet.ErrorCode(err) == fleet.StorageFailed {
+		found = append(found, Finding{"error", "database", err.Error(), restoreBackup})
 	} else if err != nil {
 		return nil, err
 	}

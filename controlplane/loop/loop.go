@@ -202,9 +202,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	defer l.working.Done()
 	defer close(l.stopped)
-	if err := l.noteStart(ctx); err != nil {
-		return err
-	}
+	noted := false
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	flush, contacts, sweep := time.NewTicker(flushEvery), time.NewTicker(contactsEvery), time.NewTicker(sweepEvery)
@@ -216,6 +214,11 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.Wake() // what a stop left behind
 	for {
 		again := time.Duration(-1)
+		if !noted {
+			again = l.try(ctx, "note the start", l.noteStart)
+			noted = again < 0
+			work.Reset(max(again, 0))
+		}
 		select {
 		case <-ctx.Done():
 			return nil

@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,15 +24,18 @@ import (
 )
 
 func (p *program) doctorCommand() *cobra.Command {
-	var accept bool
+	var accept, deep bool
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what is wrong with the control plane",
 		Long: "Look for what is wrong with the control plane. Exit code 1 if there is an error among the findings.\n\n" +
+			"It says how full the disk is, asks the running control plane whether it is ready, and looks at the newest rows.\n" +
+			"--deep looks for damage in the whole database.\n\n" +
 			"A database that is older than what agents remember was restored from a backup: rollouts stay paused\n" +
 			"until --accept-restored says, with the control plane stopped, that it is to go on with it.",
-		Example: "  nixfleet-control-plane doctor --json",
-		Args:    cobra.NoArgs,
+		Example: `  nixfleet-control-plane doctor --json
+  nixfleet-control-plane doctor --deep`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := config.ReadControlPlane(p.file)
 			if err != nil {
@@ -39,14 +46,14 @@ func (p *program) doctorCommand() *cobra.Command {
 					return err
 				}
 			}
-			found, err := examine(c.Context(), conf)
+			e, err := examine(c.Context(), conf, deep, p.Say)
 			if err != nil {
 				return err
 			}
-			if err := p.Print(map[string][]health.Finding{"findings": found}, func(w io.Writer) { findingsText(w, found) }); err != nil {
+			if err := p.Print(e, e.text); err != nil {
 				return err
 			}
-			for _, f := range found {
+			for _, f := range e.Findings {
 				if f.Severity == "error" {
 					return fleet.Errorf(fleet.Conflict, "the control plane has a problem: %s", f.Message).WithHint("%s", f.Hint)
 				}
@@ -55,6 +62,7 @@ func (p *program) doctorCommand() *cobra.Command {
 		},
 	}
 	p.JSONFlag(c.Flags())
+	c.Flags().BoolVar(&deep, "deep", false, "read the whole database and look for damage; takes some seconds for each GiB")
 	c.Flags().BoolVar(&accept, "accept-restored", false, "go on with a database that was restored from a backup; the control plane must be stopped")
 	return c
 }
@@ -76,33 +84,128 @@ func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
 	return errors.Join(p.Epoch.Accept(ctx, "administrator"), p.Close(), st.Close())
 }
 
-// examine looks at the database, opened for reading only.
-func examine(ctx context.Context, conf config.ControlPlane) ([]health.Finding, error) {
-	epoch, err := pki.EpochKey(conf.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath(), ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch, Renewal: renewal(conf.TLS)})
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	found, err := p.Health.Doctor(ctx)
-	// The plane is not closed: that writes what is in memory, and nothing is.
-	return found, errors.Join(err, st.Close())
+// examination is what doctor prints.
+type examination struct {
+	Findings []health.Finding `json:"findings"`
+	Storage  storage          `json:"storage"`
 }
 
-func findingsText(w io.Writer, found []health.Finding) {
-	for _, f := range found {
+// storage is where the database lies, and the room that it has and takes.
+type storage struct {
+	store.Space
+	Sizes  store.Sizes  `json:"sizes"`
+	Schema store.Schema `json:"schema"`
+}
+
+// little is how much room there should be at least: less is told.
+const little = 256 << 20
+
+// examine looks at the disk, and at the database, which it opens for reading only.
+func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(string, ...any)) (e examination, err error) {
+	e.Findings = []health.Finding{}
+	if e.Storage.Space, err = store.SpaceOf(filepath.Dir(conf.DatabasePath())); err != nil {
+		return e, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("stateDir, or database.url, names the folder")
+	}
+	switch {
+	case e.Storage.ReadOnly:
+		e.add("error", "disk", fmt.Sprintf("the file system of %s is read-only", e.Storage.Folder), "the kernel's log says why; mount it for writing")
+	case e.Storage.Full():
+		e.add("error", "disk", fmt.Sprintf("the disk is full: %s, %s", e.Storage.Folder, e.Storage.Space), "make room; the control plane goes on by itself then")
+	case e.Storage.Free < little:
+		e.add("warning", "disk", fmt.Sprintf("the disk is nearly full: %s, %s", e.Storage.Folder, e.Storage.Space), "make room before the control plane takes no writes")
+	}
+	if why := askReady(ctx, conf.Listen.Metrics); why != "" {
+		e.add("error", "control-plane", "the running control plane is not ready: "+why, "its log says more")
+	}
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath(), ReadOnly: true})
+	switch code := fleet.ErrorCode(err); {
+	case code == fleet.StorageFull || code == fleet.StorageFailed:
+		e.add("error", "database", err.Error(), fleet.ErrorHint(err))
+		return e, nil
+	case err != nil:
+		return e, err
+	}
+	e.Storage.Schema = st.Schema()
+	if e.Storage.Sizes, err = st.Sizes(); err != nil {
+		return e, errors.Join(err, st.Close())
+	}
+	if have := e.Storage.Schema; have.Version < have.Known {
+		e.add("warning", "database", fmt.Sprintf("the database has schema %d, and this program makes it %d at its next start", have.Version, have.Known), "")
+		return e, st.Close()
+	}
+	err = e.inspect(ctx, conf, st, deep, say)
+	return e, errors.Join(err, st.Close())
+}
+
+func (e *examination) add(severity, subject, message, hint string) {
+	e.Findings = append(e.Findings, health.Finding{Severity: severity, Subject: subject, Message: message, Hint: hint})
+}
+
+// inspect looks at what is in the database.
+func (e *examination) inspect(ctx context.Context, conf config.ControlPlane, st *store.Store, deep bool, say func(string, ...any)) error {
+	epoch, err := pki.EpochKey(conf.StateDir)
+	if err != nil {
+		return err
+	}
+	p, err := plane.Open(ctx, plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), EpochKey: epoch, Renewal: renewal(conf.TLS)})
+	if fleet.ErrorCode(err) == fleet.StorageFailed {
+		e.add("error", "database", err.Error(), fleet.ErrorHint(err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The plane is not closed: that writes what is in memory, and nothing is.
+	if deep {
+		say("reading the whole database, %d MiB", e.Storage.Sizes.Database>>20)
+		damage, broken := p.Health.Deep(ctx)
+		if broken != nil {
+			return broken
+		}
+		e.Findings = append(e.Findings, damage...)
+	}
+	found, err := p.Health.Doctor(ctx)
+	if fleet.ErrorCode(err) == fleet.StorageFailed {
+		e.add("error", "database", err.Error(), fleet.ErrorHint(err))
+		return nil
+	}
+	e.Findings = append(e.Findings, found...)
+	return err
+}
+
+// askReady asks the control plane that runs, if one does, why it is not ready.
+func askReady(ctx context.Context, address string) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
+	if err != nil {
+		return ""
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "" // it does not run, or not there
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable {
+		return ""
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (e examination) text(w io.Writer) {
+	for _, f := range e.Findings {
 		fmt.Fprintf(w, "%s: %s: %s\n", f.Severity, f.Subject, f.Message)
 		if f.Hint != "" {
 			fmt.Fprintf(w, "  hint: %s\n", f.Hint)
 		}
 	}
-	if len(found) == 0 {
+	if len(e.Findings) == 0 {
 		fmt.Fprintln(w, "nothing is wrong")
 	}
+	z := e.Storage.Sizes
+	fmt.Fprintf(w, "the database has %d KiB, its log %d KiB; %s: %s\n", z.Database>>10, z.Log>>10, e.Storage.Folder, e.Storage.Space)
 }

@@ -4,10 +4,21 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/arcanesys/nixfleet/fleet"
 )
+
+// notReady is the reason as those are told who may ask without a key.
+func notReady(err error) string {
+	if fleet.ErrorCode(err) == fleet.Internal {
+		return "the database does not answer; the log has more"
+	}
+	return fmt.Sprintf("%s: %s", fleet.ErrorCode(err), err)
+}
 
 // healthHandler serves supervisors and Prometheus, without TLS and without a
 // key: its listener belongs on loopback.
@@ -25,7 +36,7 @@ func (s *Server) healthHandler() http.Handler {
 		}
 		if err := s.plane.Health.Ready(ctx); err != nil {
 			s.log.Warn("not ready", "error", err)
-			http.Error(w, "the database does not answer; the log has more", http.StatusServiceUnavailable)
+			http.Error(w, notReady(err), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")

@@ -39,6 +39,9 @@ func problemOf(err error) *problem {
 	if errors.As(err, &stop) {
 		p.retry = stop.retry
 	}
+	if p.Code == fleet.StorageFull || p.Code == fleet.StorageFailed {
+		p.retry = storageRetrySeconds
+	}
 	return p
 }
 
@@ -54,6 +57,9 @@ const stopRetry = 3
 func stopping() error {
 	return fleet.Errorf(fleet.Unavailable, "%w", &stopped{1 + rand.IntN(stopRetry)})
 }
+
+// storageRetrySeconds is the Retry-After while the disk takes no writes.
+const storageRetrySeconds = 10
 
 // retrySeconds is the Retry-After of a part that is down or busy.
 const retrySeconds = 2

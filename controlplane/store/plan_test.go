@@ -99,6 +99,13 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 	}); !errors.Is(err, undo) {
 		t.Fatal(err)
 	}
+	rec.querier = s.reads
+	if _, err := readSchema(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Reader{q: rec}).lookAtAudit(t.Context(), fleet.AuditHead{}); err != nil {
+		t.Fatal(err)
+	}
 	unused := maps.Clone(reads)
 	for query, args := range rec.seen {
 		if strings.HasPrefix(query, "PRAGMA") {

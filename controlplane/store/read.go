@@ -40,7 +40,7 @@ type row interface{ Scan(dest ...any) error }
 func list[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, err
+		return nil, storageError(err)
 	}
 	defer func() { _ = rows.Close() }() // Err says what went wrong
 	out := []T{}
@@ -51,30 +51,39 @@ func list[T any](ctx context.Context, q querier, scan func(row) (T, error), quer
 		}
 		out = append(out, v)
 	}
-	return out, rows.Err()
+	return out, failed(q, rows.Err())
+}
+
+// failed is the error of rows; the transaction that they were read in may be
+// lost with them.
+func failed(q querier, err error) error {
+	if w, ok := q.(*writer); ok {
+		return w.failed(err)
+	}
+	return storageError(err)
 }
 
 // first runs a query and scans its first row; false if there is none.
 func first[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) (v T, ok bool, err error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return v, false, err
+		return v, false, storageError(err)
 	}
 	defer func() { _ = rows.Close() }() // Err says what went wrong
 	if !rows.Next() {
-		return v, false, rows.Err()
+		return v, false, failed(q, rows.Err())
 	}
 	if v, err = scan(rows); err != nil {
 		return v, false, err
 	}
-	return v, true, rows.Err()
+	return v, true, failed(q, rows.Err())
 }
 
 // exec runs a statement and returns how many rows it changed.
 func (r Reader) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	res, err := r.q.ExecContext(ctx, query, args...)
 	if err != nil {
-		return 0, err
+		return 0, storageError(err)
 	}
 	return res.RowsAffected()
 }

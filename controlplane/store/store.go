@@ -12,7 +12,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,18 +19,16 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
-	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver, by its name
 
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // Options say where the store is.
 type Options struct {
@@ -48,32 +45,49 @@ type Store struct {
 	path   string
 	reads  *sql.DB
 	writes *sql.DB
-	writer *writer // nil: open for reading only
-	lock   *os.File
+	writer *writer  // nil: open for reading only
+	lock   *os.File // of the folder
+	schema Schema
+	// condition is how the disk and the file are.
+	condition condition
+	// size is how many bytes the file had after the last whole checkpoint: it never
+	// has fewer. Of the writer.
+	size    int64
+	unclean bool // the process before did not close the file
 	// committed is the audit trail's head as the last transaction left it.
 	committed atomic.Pointer[fleet.AuditHead]
 
 	jobs    chan *job
 	closing chan struct{}
-	stopped chan struct{}
-	once    sync.Once
+	stopped chan struct{} // closed when serve has returned
+	// examined is closed when the look at the whole file has ended.
+	examined chan struct{}
+	once     sync.Once
 }
 
 // Open opens the file, brings its schema up to date and starts the writer.
-// The error's code is Conflict if another process has the file open, NotFound
-// for a file to read that does not exist. Close ends it.
+// The error's code is Conflict if another process has the folder open or the
+// schema is too new, NotFound for a file to read that does not exist, Invalid for
+// one of another program, StorageFull or StorageFailed if disk or file fail. Close
+// ends it.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{path: o.Path, jobs: make(chan *job), closing: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Store{
+		path: o.Path, jobs: make(chan *job), closing: make(chan struct{}), stopped: make(chan struct{}), examined: make(chan struct{}),
+	}
 	if err := s.open(ctx, o); err != nil {
+		err = located(storageError(err), filepath.Dir(o.Path))
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Path, err), s.release())
 	}
 	if o.ReadOnly {
 		close(s.stopped)
+		close(s.examined)
 		return s, nil
 	}
 	go s.serve()
-	if err := s.Write(ctx, func(tx *Tx) error { return tx.measureHealthy(ctx) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Path, err), s.Close())
+	if s.unclean {
+		go s.examine()
+	} else {
+		close(s.examined)
 	}
 	return s, nil
 }
@@ -93,33 +107,57 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	s.reads.SetMaxOpenConns(readers)
 	s.reads.SetMaxIdleConns(readers)
 	s.Reader = Reader{q: s.reads}
-	if err = s.reads.PingContext(ctx); err != nil || o.ReadOnly {
+	if o.ReadOnly {
+		return s.openReader(ctx)
+	}
+	if err = s.reads.PingContext(ctx); err != nil {
 		return err
 	}
 	head, err := s.AuditHead(ctx)
-	s.committed.Store(&head)
-	return err
-}
-
-func (s *Store) openWriter(ctx context.Context, path string) (err error) {
-	if s.lock, err = lockFile(path + ".lock"); err != nil {
-		return err
-	}
-	// SQLite gives its own files the mode of the database.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	if err = errors.Join(f.Close(), syncDir(filepath.Dir(path))); err != nil {
+	s.committed.Store(&head)
+	if err = s.look(ctx); fleet.ErrorCode(err) != fleet.StorageFailed {
+		return err
+	}
+	s.damaged(err) // it serves, so that people can look, and is not ready
+	return nil
+}
+
+// openReader makes sure that the file is a control plane's, of a schema that this
+// program can read. It may be older.
+func (s *Store) openReader(ctx context.Context) (err error) {
+	if s.schema, err = readSchema(ctx, s.reads); err != nil {
+		return err
+	}
+	if err := s.schema.readable(); err != nil {
+		return err
+	}
+	if s.schema.Version < s.schema.Known {
+		return nil
+	}
+	return s.schema.check(ctx, s.reads)
+}
+
+// Schema says which migrations the file has had. One that is open for reading may
+// lack some of this program's.
+func (s *Store) Schema() Schema { return s.schema }
+
+func (s *Store) openWriter(ctx context.Context, path string) (err error) {
+	if s.lock, err = lockFolder(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err = create(ctx, path); err != nil {
 		return err
 	}
 	// A pass of the engine changes more pages than fit into SQLite's own cache of 2
-	// MiB, which then writes them more than once, as do checkpoints every 4 MiB.
-	if s.writes, err = sql.Open("sqlite", dsn(path, "cache_size(-16384)", "wal_autocheckpoint(4096)")); err != nil {
+	// MiB, which then writes them more than once.
+	if s.writes, err = sql.Open("sqlite", dsn(path, "cache_size(-16384)", fmt.Sprintf("wal_autocheckpoint(%d)", logPages))); err != nil {
 		return err
 	}
 	s.writes.SetMaxOpenConns(1)
-	if err = migrate(ctx, s.writes); err != nil {
+	if s.schema, err = migrate(ctx, s.writes); err != nil {
 		return err
 	}
 	conn, err := s.writes.Conn(ctx)
@@ -127,62 +165,74 @@ func (s *Store) openWriter(ctx context.Context, path string) (err error) {
 		return err
 	}
 	s.writer = &writer{conn: conn, stmts: map[string]*sql.Stmt{}}
-	return nil
+	return s.begin(ctx)
 }
+
+// busyTimeout is for how many milliseconds a statement waits for another process.
+const busyTimeout = 10_000
+
+// logPages is after how many pages of the write-ahead log SQLite moves them into
+// the file. A pass of the engine changes more pages than its own 1,000.
+const logPages = 4096
+
+// keptLog is how many bytes the write-ahead log keeps on the disk after a peak:
+// somewhat more than logPages, so that it is not cut and grown again and again.
+const keptLog = (logPages + logPages/4) * 4096
 
 // dsn names the file with the settings that every connection needs. Synchronous
 // FULL makes COMMIT wait for the disk.
 func dsn(path string, pragmas ...string) string {
 	q := url.Values{"_pragma": append([]string{
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
+		"busy_timeout(" + strconv.Itoa(busyTimeout) + ")", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)",
+		"journal_size_limit(" + strconv.Itoa(keptLog) + ")",
 	}, pragmas...)}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
-	if err != nil {
-		return fmt.Errorf("read migrations: %w", err)
-	}
-	sources := p.ListSources()
-	have, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return fmt.Errorf("read schema version: %w", err)
-	}
-	if newest := sources[len(sources)-1].Version; have > newest {
-		return fleet.Errorf(fleet.Conflict, "the file has schema %d, this program knows %d", have, newest).
-			WithHint("it was written by a newer control plane: run that one, or restore a backup")
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	return nil
-}
-
-// lockFile keeps a second process off the file: the engine holds state in
-// memory that another writer would make wrong.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// lockFolder keeps a second process off the files: the engine holds state in
+// memory that another writer would make wrong. The lock is the folder's, since a
+// file in it could be removed, and a process that opens and closes the database
+// by itself takes SQLite's own locks away.
+func lockFolder(path string) (*os.File, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fleet.Errorf(fleet.Conflict, "another process has it open").
+		return nil, errors.Join(fleet.Errorf(fleet.Conflict, "another control plane has the folder open").
 			WithHint("stop the running control plane first"), f.Close())
 	}
 	return f, nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// create makes a new store, whole, where there is no file: one without tables was
+// cut, and is not taken for a new one. A file that exists is SQLite's alone; it
+// gives its own files the mode of the database.
+func create(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	fresh := path + ".new"
+	for _, suffix := range []string{"", "-wal", "-shm"} { // of a start that was interrupted
+		if err := atomicfile.Remove(fresh + suffix); err != nil {
+			return err
+		}
+	}
+	if err := atomicfile.Create(fresh, nil, 0o600); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", dsn(fresh))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	p, err := provider(db)
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fmt.Errorf("make the database: %w", err)
+	}
+	return atomicfile.Publish(fresh, path)
 }
 
 // Close waits for the writes that were accepted, then closes the file. Later
@@ -192,7 +242,11 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.closing)
 		<-s.stopped
-		err = s.release()
+		<-s.examined
+		if s.writer != nil {
+			err = s.end()
+		}
+		err = errors.Join(err, s.release())
 	})
 	return err
 }

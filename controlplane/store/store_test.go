@@ -87,7 +87,10 @@ func TestWrite_AnswersAfterTheRowIsDurable(t *testing.T) {
 	}
 	for n := range 20 {
 		write(t, s, func(tx *Tx) error { return tx.AddAudit(t.Context(), fleet.AuditEvent{At: int64(n), Action: "test"}) })
-		path := filepath.Join(crashed, fmt.Sprintf("%d.db", n))
+		path := filepath.Join(crashed, fmt.Sprint(n), "a.db")
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		for _, suffix := range []string{"", "-wal"} {
 			b, err := os.ReadFile(filepath.Join(dir, "a.db"+suffix))
 			if err == nil {
@@ -372,7 +375,7 @@ func TestBackup_IsAWholeStore(t *testing.T) {
 	dir := t.TempDir()
 	s, ctx := open(t, filepath.Join(dir, "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx, "r1") })
-	copyPath := filepath.Join(dir, "it's a copy.db")
+	copyPath := filepath.Join(t.TempDir(), "it's a copy.db")
 	if err := s.Backup(ctx, copyPath); err != nil {
 		t.Fatal(err)
 	}

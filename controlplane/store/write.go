@@ -7,7 +7,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -36,7 +40,8 @@ type job struct {
 // Other writes may share the transaction; each has its own savepoint, so that
 // an error of one undoes that one alone. fn must not keep tx, and must not
 // call Write. After ctx has ended, Write still returns the result of an fn that
-// had begun. Errors of fn are returned as they are; Unavailable means closed.
+// had begun. Errors of fn are returned as they are; Unavailable means closed,
+// StorageFull and StorageFailed that nothing was stored (Trouble).
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return s.do(ctx, &job{write: fn, done: make(chan struct{})})
 }
@@ -86,15 +91,64 @@ func (s *Store) WriteAudited(ctx context.Context, event fleet.AuditEvent, fn fun
 // serve is the writer: it alone uses s.writer.
 func (s *Store) serve() {
 	defer close(s.stopped)
+	again, idle := time.NewTimer(probeEvery), time.NewTimer(idleAfter)
+	defer again.Stop()
+	defer idle.Stop()
+	commits := 0 // since the last checkpoint that we asked for
 	for {
+		again.Stop()
+		if s.condition.trouble.Load() != nil {
+			again.Reset(probeEvery)
+		}
+		idle.Stop()
+		if commits > 0 {
+			idle.Reset(idleAfter)
+		}
 		select {
 		case j := <-s.jobs:
 			s.commit(s.gather(j))
+			if commits++; commits == maxCommits {
+				commits = 0
+				s.tidy()
+			}
+		case <-idle.C:
+			if commits >= minCommits || s.logSize() > keptLog {
+				s.tidy()
+			}
+			commits = 0
+		case <-again.C:
+			s.commit([]*job{{write: probe, done: make(chan struct{})}})
 		case <-s.closing:
 			return
 		}
 	}
 }
+
+// The writer makes a checkpoint, and looks at the file, when there was no write
+// for idleAfter and there were at least minCommits transactions before, or the log
+// is long; and under load every maxCommits transactions. SQLite makes checkpoints
+// by itself too, and tells nobody how they end.
+const (
+	idleAfter  = 5 * time.Second
+	minCommits = 256
+	maxCommits = 4096
+)
+
+// probeEvery is how often a write is tried while none goes well.
+const probeEvery = time.Second
+
+// probe is a write that changes nothing which anybody reads, but needs the disk.
+func probe(tx *Tx) error {
+	ctx := context.Background()
+	last, err := tx.Meta(ctx, metaProbe)
+	if err != nil {
+		return err
+	}
+	n, _ := strconv.ParseInt(last, 10, 64) // 0 at first
+	return tx.SetMeta(ctx, metaProbe, strconv.FormatInt(n+1, 10))
+}
+
+const metaProbe = "probe"
 
 // gather adds the writes that wait already.
 func (s *Store) gather(first *job) []*job {
@@ -113,6 +167,7 @@ func (s *Store) gather(first *job) []*job {
 func (s *Store) commit(group []*job) {
 	// The transaction belongs to many callers; none of theirs may end it.
 	head, err := s.writer.transact(context.Background(), group)
+	s.note(err)
 	if err == nil {
 		s.committed.Store(&head)
 	}
@@ -129,17 +184,19 @@ func (s *Store) commit(group []*job) {
 type writer struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
+	// lost is why the transaction is: SQLite has rolled it back, and what is
+	// written now would be a transaction of its own.
+	lost error
 }
 
 // transact returns the head of the audit trail that it has committed.
 func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHead, err error) {
-	if _, err = w.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if err = w.begin(ctx); err != nil {
 		return head, fmt.Errorf("begin transaction: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			_, undo := w.ExecContext(ctx, "ROLLBACK")
-			err = errors.Join(err, undo)
+			err = errors.Join(err, w.rollback(ctx))
 		}
 	}()
 	if err = w.runAll(ctx, group); err != nil {
@@ -152,6 +209,38 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 		return head, fmt.Errorf("commit transaction: %w", err)
 	}
 	return head, nil
+}
+
+// begin begins a transaction, also where the end of the one before failed.
+func (w *writer) begin(ctx context.Context) error {
+	w.lost = nil
+	_, err := w.ExecContext(ctx, "BEGIN IMMEDIATE")
+	if resultCode(err) != sqlite3.SQLITE_ERROR {
+		return err
+	}
+	if err = w.rollback(ctx); err != nil {
+		return err
+	}
+	_, err = w.ExecContext(ctx, "BEGIN IMMEDIATE")
+	return err
+}
+
+// rollback undoes the transaction, unless SQLite has done so.
+func (w *writer) rollback(ctx context.Context) error {
+	w.lost = nil
+	if _, err := w.ExecContext(ctx, "ROLLBACK"); resultCode(err) != sqlite3.SQLITE_ERROR {
+		return err
+	}
+	return nil
+}
+
+// failed takes in an error of a statement. After one of the disk the transaction
+// is lost, and with it all that callers wrote in it.
+func (w *writer) failed(err error) error {
+	if err = storageError(err); fleet.ErrorCode(err) == fleet.StorageFull || fleet.ErrorCode(err) == fleet.StorageFailed {
+		w.lost = err
+	}
+	return err
 }
 
 // runAll runs the writes of a group: first those that share a savepoint. With each
@@ -192,7 +281,11 @@ func (w *writer) runSaved(ctx context.Context, jobs []*job) (failed bool, err er
 		return false, fmt.Errorf("set savepoint: %w", err)
 	}
 	for _, j := range jobs {
-		if j.err = j.write(&Tx{Reader{q: w}}); j.err != nil {
+		j.err = j.write(&Tx{Reader{q: w}})
+		if w.lost != nil {
+			return failed, w.lost
+		}
+		if j.err != nil {
 			failed = true
 			break
 		}
@@ -225,21 +318,29 @@ func (w *writer) statement(ctx context.Context, query string) (*sql.Stmt, error)
 // whole transaction.
 func (w *writer) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	ctx = context.WithoutCancel(ctx)
+	if w.lost != nil {
+		return nil, w.lost
+	}
 	st, err := w.statement(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, w.failed(err)
 	}
-	return st.ExecContext(ctx, args...)
+	res, err := st.ExecContext(ctx, args...)
+	return res, w.failed(err)
 }
 
 // QueryContext is like ExecContext.
 func (w *writer) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	ctx = context.WithoutCancel(ctx)
+	if w.lost != nil {
+		return nil, w.lost
+	}
 	st, err := w.statement(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, w.failed(err)
 	}
-	return st.QueryContext(ctx, args...)
+	rows, err := st.QueryContext(ctx, args...)
+	return rows, w.failed(err)
 }
 
 func (w *writer) close() error {
