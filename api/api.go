@@ -147,8 +147,10 @@ type Plan struct {
 	LeftOut   []LeftOut `json:"leftOut"`
 	// Begins is when the first machines may begin, in Unix milliseconds, by the
 	// rollout's windows; 0: at once.
-	Begins  int64             `json:"begins,omitempty"`
-	Changes fleet.PlanSummary `json:"changes"`
+	Begins int64 `json:"begins,omitempty"`
+	// Gates are what the gates say of the first batch now; of a dry run.
+	Gates   []fleet.GateStatus `json:"gates,omitempty"`
+	Changes fleet.PlanSummary  `json:"changes"`
 }
 
 // LeftOut is a machine that takes no part in a rollout.

@@ -99,6 +99,8 @@ var Operations = [...]Operation{
 	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", Scoped, readers, 200, "What a rollout waits for: why, and by when"},
 	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", Scoped, admins, 200, "Forget a rollout that has ended"},
 
+	{"listGates", http.MethodGet, "/api/v1/gates", Scoped, readers, 200, "Gates that rollouts can name, without their addresses"},
+
 	{"setFreeze", http.MethodPut, "/api/v1/freeze", FleetWide, deployers, 200, "Order no machine of the fleet anything new"},
 	{"getFreeze", http.MethodGet, "/api/v1/freeze", Scoped, readers, 200, "What keeps the fleet from being ordered anything new"},
 	{"endFreeze", http.MethodDelete, "/api/v1/freeze", FleetWide, deployers, 200, "Let rollouts go on"},

@@ -57,6 +57,7 @@ func calls(ctx context.Context, c *api.Client) {
 	_, _ = c.RolloutVerb(ctx, "{id}", "{verb}", api.VerbRequest{})
 	_, _ = c.ExplainRollout(ctx, "{id}")
 	_ = c.DeleteRollout(ctx, "{id}")
+	_, _ = c.Gates(ctx)
 	_, _ = c.Freeze(ctx)
 	_, _ = c.SetFreeze(ctx, api.FreezeRequest{})
 	_, _ = c.EndFreeze(ctx)

@@ -51,6 +51,7 @@ const (
 	ActionRolloutFail       = "rollout.fail"
 	ActionRolloutSupersede  = "rollout.supersede"
 	ActionRolloutDelete     = "rollout.delete"
+	ActionGateAnswer        = "gate.answer"
 	ActionFleetFreeze       = "fleet.freeze"
 	ActionFleetUnfreeze     = "fleet.unfreeze"
 	ActionBatchOpen         = "batch.open"

@@ -2,6 +2,8 @@
 
 package fleet
 
+import "slices"
+
 // RolloutRules are the part of a rollout's spec that says when machines may be
 // offered the release.
 type RolloutRules struct {
@@ -10,6 +12,28 @@ type RolloutRules struct {
 	Windows []string `json:"windows,omitempty"`
 	// Blackouts are when they may not, whatever Windows say.
 	Blackouts []string `json:"blackouts,omitempty"`
+
+	// Gates are asked once a batch has soaked; all must pass before it does, the
+	// last batch included.
+	Gates []GateName `json:"gates,omitempty"`
+	// GateDeadlineMs is how long the gates of a batch may be inconclusive; then
+	// OnInconclusive applies.
+	GateDeadlineMs int64          `json:"gateDeadlineMs,omitempty"`
+	OnInconclusive OnInconclusive `json:"onInconclusive,omitempty"`
+}
+
+// defaults fills in what goes with gates.
+func (r RolloutRules) defaults() RolloutRules {
+	if len(r.Gates) == 0 {
+		return r
+	}
+	if r.GateDeadlineMs == 0 {
+		r.GateDeadlineMs = 10 * 60e3
+	}
+	if r.OnInconclusive == "" {
+		r.OnInconclusive = InconclusiveFails
+	}
+	return r
 }
 
 // Calendar returns when machines may begin. The error's code is Invalid.
@@ -19,6 +43,21 @@ func (r RolloutRules) Calendar() (Calendar, error) { return ParseCalendar(r.Wind
 func (r RolloutRules) validate() error {
 	if _, err := r.Calendar(); err != nil {
 		return Errorf(Invalid, "rollout: %w", err).WithHint("%s", ErrorHint(err))
+	}
+	const day = 24 * 3600 * 1000
+	for i, g := range r.Gates {
+		if !g.Valid() || slices.Contains(r.Gates[:i], g) || i >= MaxGates {
+			return Errorf(Invalid, "rollout: %q is not the name of a gate, is listed twice, or is one too many", clip(string(g), 60))
+		}
+	}
+	switch {
+	case len(r.Gates) == 0 && (r.GateDeadlineMs != 0 || r.OnInconclusive != ""):
+		return Errorf(Invalid, "rollout: gateDeadline and onInconclusive go with gates only")
+	case len(r.Gates) == 0:
+	case r.GateDeadlineMs < 1000 || r.GateDeadlineMs > 30*day:
+		return Errorf(Invalid, "rollout: gateDeadline of %d ms must be between a second and 30 days", r.GateDeadlineMs)
+	case !r.OnInconclusive.Valid():
+		return Errorf(Invalid, "rollout: onInconclusive %q is not fail or approve", clip(string(r.OnInconclusive), 40))
 	}
 	return nil
 }

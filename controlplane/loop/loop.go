@@ -53,6 +53,8 @@ type Config struct {
 	Log     *slog.Logger
 	Clock   clock.Clock
 	Version string // of the program, for the audit trail
+	// Ask asks a gate; it ends with its context.
+	Ask func(context.Context, rollout.Probe) rollout.GateResult
 }
 
 // Loop is the state of a control plane at work. Its methods may be called by
@@ -80,6 +82,7 @@ type Loop struct {
 	failed bool // the last try did
 
 	commands    chan command
+	probes      *probes
 	freeze      atomic.Pointer[fleet.Freeze]
 	inbox       chan struct{} // 1 buffered: there is work to do
 	reconnected reconnected
@@ -117,6 +120,7 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		ending: make(chan struct{}),
 	}
 	l.endPolls = sync.OnceFunc(func() { close(l.ending) })
+	l.probes = newProbes(l, c.Ask)
 	if err := l.loadFreeze(ctx, c.Store.Reader); err != nil {
 		return nil, err
 	}
@@ -142,6 +146,7 @@ func (l *Loop) Close() error {
 		l.runMu.Lock()
 		close(l.closing)
 		l.runMu.Unlock()
+		l.probes.close()
 		l.working.Wait()
 		// No caller's context: the process is about to end.
 		ctx := context.Background()
@@ -261,7 +266,8 @@ func (l *Loop) mayRun() bool {
 	}
 }
 
-// noteStart notes the start in the audit trail.
+// noteStart notes the start in the audit trail, and looks at every rollout: what
+// was asked before the stop may never be answered.
 func (l *Loop) noteStart(ctx context.Context) error {
 	return l.pass(ctx, func(_ context.Context, p *Pass) error {
 		p.note(rollout.EngineActor, fleet.ActionControlPlaneStart, rollout.EngineActor, map[string]string{"version": l.version})
@@ -269,6 +275,9 @@ func (l *Loop) noteStart(ctx context.Context) error {
 			p.noteClockStep(p.Now, by, "it is behind what it was when the control plane last ran")
 		}
 		l.seen = rollout.Moment{Wall: p.Now, Run: p.Run}
+		for _, s := range p.Active() {
+			p.step(s, rollout.Event{})
+		}
 		return nil
 	})
 }

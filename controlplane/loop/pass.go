@@ -314,6 +314,9 @@ func (p *Pass) Desired(id fleet.MachineID) *fleet.Desired {
 func (p *Pass) keep(c *changes, res rollout.Result, before fleet.Rollout) {
 	s := c.state
 	p.audit = append(p.audit, res.Audit...)
+	if len(res.Probes) > 0 {
+		p.AfterCommit(func() { p.loop.probes.start(res.Probes) })
+	}
 	c.endClaims = append(c.endClaims, res.EndClaims...)
 	p.announce(c, res, before)
 	if s.Rollout.State.Final() && !unfinished(s) {

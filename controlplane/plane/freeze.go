@@ -25,6 +25,9 @@ func notFrozen() error {
 	return fleet.Errorf(fleet.NotFound, "the fleet is not frozen")
 }
 
+// Gates lists what rollouts can name.
+func (p *Plane) Gates() []api.Gate { return p.conf.Gates.List() }
+
 // SetFreeze freezes the fleet, anew if it is frozen already: no machine is ordered
 // anything new. What has begun goes on, machines still roll back, and can be
 // reverted.

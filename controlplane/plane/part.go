@@ -88,7 +88,10 @@ func (v part) batch(b fleet.Batch, all map[fleet.MachineID]fleet.Assignment) fle
 	if len(v.others) == 0 {
 		return b
 	}
-	b.Size, b.Counts, b.Why = 0, fleet.Counts{}, v.text(b.Why)
+	b.Size, b.Counts, b.Why, b.Gates = 0, fleet.Counts{}, v.text(b.Why), slices.Clone(b.Gates)
+	for i := range b.Gates {
+		b.Gates[i].Message = v.text(b.Gates[i].Message)
+	}
 	for _, id := range v.own {
 		if a := all[id]; a.Batch == b.Index {
 			b.Size++

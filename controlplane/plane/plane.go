@@ -19,6 +19,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
+	"github.com/arcanesys/nixfleet/controlplane/gates"
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/history"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
@@ -42,6 +43,8 @@ type Config struct {
 	WaitSeconds int
 	// Renewal is how long machines can be away, for Health.
 	Renewal health.Renewal
+	// Gates are what rollouts can name; nil for none.
+	Gates *gates.Set
 }
 
 // Plane is a control plane at work. Its methods, and those of its rooms, may
@@ -79,6 +82,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	l, err := loop.Open(ctx, loop.Config{
 		Store: c.Store, Log: c.Log, Clock: c.Now, Version: c.Version,
+		Ask: c.Gates.Ask,
 	})
 	if err != nil {
 		return nil, err

@@ -5,8 +5,10 @@ package plane
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/oklog/ulid/v2"
 
@@ -62,6 +64,7 @@ func (p *Plane) dryRun(ctx context.Context, c access.Caller, spec fleet.RolloutS
 	if err := loop.CheckClaims(s, claims); err != nil {
 		return api.RolloutDetail{}, err
 	}
+	plan.Gates = p.askNow(ctx, s)
 	s.Rollout.ID = ""
 	for i := range s.Batches {
 		s.Batches[i].Rollout = ""
@@ -90,6 +93,9 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 	if err := p.mayRollOut(release, now); err != nil {
 		return rollout.State{}, api.Plan{}, err
 	}
+	if err := p.conf.Gates.Check(spec.Gates); err != nil {
+		return rollout.State{}, api.Plan{}, err
+	}
 	machines, entries := p.loop.Inventory.Machines(), release.Entries
 	if c.Limited() { // what is not the caller's is as if it were not there
 		machines = slices.DeleteFunc(machines, func(m fleet.Machine) bool { return !c.Reaches(m) })
@@ -112,6 +118,29 @@ func (p *Plane) plan(ctx context.Context, c access.Caller, spec fleet.RolloutSpe
 	}
 	s.Rollout.Version = 1
 	return s, plan, nil
+}
+
+// askNow asks the gates of a rollout about its first batch, as it is now.
+func (p *Plane) askNow(ctx context.Context, s rollout.State) []fleet.GateStatus {
+	if len(s.Rollout.Spec.Gates) == 0 {
+		return nil
+	}
+	var first []fleet.MachineID
+	for _, id := range slices.Sorted(maps.Keys(s.Assignments)) {
+		if s.Assignments[id].Batch == 0 {
+			first = append(first, id)
+		}
+	}
+	out := make([]fleet.GateStatus, len(s.Rollout.Spec.Gates))
+	var wg sync.WaitGroup
+	for i, g := range s.Rollout.Spec.Gates {
+		wg.Go(func() {
+			r := p.conf.Gates.Ask(ctx, rollout.Probe{Rollout: "dry-run", Release: s.Rollout.Spec.Release, Gate: g, Asked: 1, Machines: first})
+			out[i] = fleet.GateStatus{Name: g, Answer: r.Answer, Message: r.Message, Asked: 1, AnsweredAt: p.now()}
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // mayRollOut refuses what every agent would refuse.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/gates"
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -65,6 +66,7 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	}
 	err = serve(ctx, conf, sockets, identity, log, plane.Config{
 		Store: st, Log: log, Version: version, EpochKey: keys.EpochKey, Renewal: renewal(conf.TLS),
+		Gates: gates.New(gates.Options{Gates: conf.Gates}),
 	})
 	return errors.Join(err, st.Close())
 }

@@ -37,7 +37,7 @@ func Check(state State, c Command) error {
 		}
 	case api.VerbCancel:
 	case api.VerbApprove:
-		if b := state.Batches[r.Batch]; !wantsFirstApproval(r) && (b.State != fleet.BatchGated || b.Approved) {
+		if b := state.Batches[r.Batch]; !wantsFirstApproval(r) && (b.State != fleet.BatchGated || b.Approved && !gateWantsApproval(b)) {
 			return fleet.Errorf(fleet.Conflict, "rollout %s does not wait for approval", r.ID).WithHint("batch %d is %s", b.Index+1, b.State)
 		}
 		if r.Spec.ApproveByOther && sameOwner(c.Actor, r.CreatedBy) {
@@ -178,6 +178,9 @@ func (st *step) resume(c Command) {
 		st.rollout.Acknowledged += b.Acknowledged
 		if b.State == fleet.BatchFailed {
 			b.State, b.Why, b.EndedAt, b.SoakUntil = fleet.BatchOpen, "", 0, 0
+		}
+		if b.State == fleet.BatchGated {
+			st.beginGates(b) // what a gate said before no longer counts
 		}
 	}
 	st.logCommand(fleet.ActionRolloutResume, c, nil)

@@ -2,7 +2,11 @@
 
 package rollout
 
-import "github.com/arcanesys/nixfleet/fleet"
+import (
+	"slices"
+
+	"github.com/arcanesys/nixfleet/fleet"
+)
 
 // Moment is one moment on both clocks of a control plane: the wall clock in Unix
 // milliseconds, and running time (World.Run). It turns rows of the engine into
@@ -29,7 +33,11 @@ func (m Moment) Rollout(r fleet.Rollout) fleet.Rollout {
 
 // Batch is a batch's row as it is shown.
 func (m Moment) Batch(b fleet.Batch) fleet.Batch {
-	b.SoakUntil = m.Expect(b.SoakUntil)
+	b.SoakUntil, b.Gates = m.Expect(b.SoakUntil), slices.Clone(b.Gates)
+	for i := range b.Gates {
+		g := &b.Gates[i]
+		g.AskAt, g.Since, g.Deadline = m.Expect(g.AskAt), m.Expect(g.Since), m.Expect(g.Deadline)
+	}
 	return b
 }
 

@@ -63,6 +63,11 @@ func Explain(state State, w World, now int64) []api.Waiting {
 	for i, b := range state.Batches {
 		if !r.State.Final() && b.State != fleet.BatchPassed {
 			l := api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b, at)), Deadline: at.Expect(b.SoakUntil), Do: doBatch(r, b)}
+			for _, g := range b.Gates {
+				if b.State == fleet.BatchGated && g.Answer != fleet.GatePass {
+					l.Deadline = max(l.Deadline, at.Expect(gateDue(g, w)))
+				}
+			}
 			if b.State == fleet.BatchOpen && b.Counts.Pending > 0 {
 				l = h.explain(l)
 			}
@@ -116,7 +121,7 @@ func doRollout(r fleet.Rollout) string {
 }
 
 func doBatch(r fleet.Rollout, b fleet.Batch) string {
-	if b.State == fleet.BatchGated && !b.Approved {
+	if b.State == fleet.BatchGated && (gateWantsApproval(b) || len(gateTimes(b, World{})) == 0 && !b.Approved) {
 		return "nixfleet rollout approve " + string(r.ID)
 	}
 	return ""

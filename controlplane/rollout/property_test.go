@@ -120,6 +120,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 				d.settle()
 			}
 		},
+		"gate":      d.answers,
 		"freeze":    d.freezes,
 		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
@@ -199,6 +200,7 @@ func (m *sim) obey() {
 				m.back(id, fleet.ReasonRevertOrdered)
 			}
 		}
+		m.answerAll(fleet.GatePass)
 		w := m.state.Rollout.WakeAt
 		if m.state.Rollout.State.Final() && w == 0 {
 			return

@@ -36,6 +36,26 @@ type Event struct {
 	// Changed names a machine whose lifecycle changed (H10), or that is online
 	// again.
 	Changed fleet.MachineID
+	Gate    *GateResult // the answer to a Probe
+}
+
+// Probe asks a gate about a batch.
+type Probe struct {
+	Rollout  fleet.RolloutID
+	Release  fleet.Digest
+	Batch    int
+	Gate     fleet.GateName
+	Asked    int // which time it is
+	Machines []fleet.MachineID
+}
+
+// GateResult is the answer to a Probe.
+type GateResult struct {
+	Batch   int
+	Gate    fleet.GateName
+	Asked   int // of the Probe
+	Answer  fleet.GateAnswer
+	Message string
 }
 
 // Command is what an operator orders for a rollout.
@@ -87,4 +107,6 @@ type Result struct {
 	Wake []fleet.MachineID
 	// EndClaims lists machines whose claim by this rollout ends.
 	EndClaims []fleet.MachineID
+	// Probes are gates to ask. An answer that gets lost is asked for again.
+	Probes []Probe
 }

@@ -13,6 +13,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	after := m.state
 	m.checkCounts(after)
 	m.checkBatches(before, after)
+	m.checkGates(before)
 	m.checkOffers(before, res)
 	for _, a := range res.Assignments {
 		m.checkAssignment(before, before.Assignments[a.Machine], a, ev)
@@ -24,7 +25,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	if r.State.Final() != (r.EndedAt != 0) || r.State == fleet.RolloutPaused && r.Why == "" {
 		m.t.Fatalf("rollout %s ended at %d, why %q", r.State, r.EndedAt, r.Why)
 	}
-	tick := ev.Report == nil && ev.Command == nil && ev.Superseded == nil && ev.Changed == ""
+	tick := ev.Report == nil && ev.Command == nil && ev.Superseded == nil && ev.Changed == "" && ev.Gate == nil
 	if tick && r.WakeAt != 0 && r.WakeAt <= m.run() {
 		m.t.Fatalf("a tick at %d asks for another at %d", m.run(), r.WakeAt)
 	}

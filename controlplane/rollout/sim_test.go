@@ -40,6 +40,7 @@ type sim struct {
 	now      int64
 	ahead    int64 // of the wall clock, before running time
 	freeze   *fleet.Freeze
+	gates    gateWatch
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -140,6 +141,7 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 		}
 		m.released[id] = true
 	}
+	m.gates.note(before, ev, res, m.run())
 	m.checkStep(before, ev, res)
 	return res
 }

@@ -38,6 +38,7 @@ func (st *step) approve(c Command) {
 	} else {
 		b := &st.batches[st.rollout.Batch]
 		b.Approved, b.ApprovedBy = true, c.Actor
+		approveGates(b, c.Actor)
 	}
 	st.logCommand(fleet.ActionRolloutApprove, c, nil)
 }

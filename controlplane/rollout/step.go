@@ -41,6 +41,8 @@ func Step(state State, ev Event, w World, now int64) Result {
 	switch {
 	case ev.Report != nil:
 		st.report(*ev.Report)
+	case ev.Gate != nil:
+		st.gateResult(*ev.Gate)
 	case ev.Changed != "":
 		st.machineChanged(ev.Changed)
 	case ev.Command != nil:
@@ -79,17 +81,18 @@ type step struct {
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool
 	endClaims  []fleet.MachineID
+	probes     []Probe
 	lastFailed *fleet.Assignment // the machine that failed last in this step
 }
 
 func (st *step) result() Result {
-	res := Result{Audit: st.audit}
+	res := Result{Audit: st.audit, Probes: st.probes}
 	if rolloutChanged(st.state.Rollout, st.rollout) {
 		r := st.rollout
 		res.Rollout = &r
 	}
 	for i, b := range st.batches {
-		if b != st.state.Batches[i] {
+		if !sameBatch(b, st.state.Batches[i]) {
 			res.Batches = append(res.Batches, b)
 		}
 	}
@@ -107,6 +110,13 @@ func (st *step) result() Result {
 func rolloutChanged(a, b fleet.Rollout) bool {
 	return a.State != b.State || a.Why != b.Why || a.Batch != b.Batch || a.StartedAt != b.StartedAt ||
 		a.EndedAt != b.EndedAt || a.ProgressAt != b.ProgressAt || a.ProgressRun != b.ProgressRun || a.Acknowledged != b.Acknowledged || a.Approved != b.Approved || a.WakeAt != b.WakeAt
+}
+
+// sameBatch compares what the engine changes.
+func sameBatch(a, b fleet.Batch) bool {
+	return a.State == b.State && a.Why == b.Why && a.Counts == b.Counts && a.OpenedAt == b.OpenedAt && a.OpenedRun == b.OpenedRun && a.SoakUntil == b.SoakUntil &&
+		a.EndedAt == b.EndedAt && a.Approved == b.Approved && a.ApprovedBy == b.ApprovedBy && a.Acknowledged == b.Acknowledged &&
+		slices.Equal(a.Gates, b.Gates)
 }
 
 func (st *step) spec() fleet.RolloutSpec { return st.rollout.Spec }

@@ -223,7 +223,7 @@ func (st *step) advance() bool {
 		b.State, b.SoakUntil, b.Why = fleet.BatchSoaking, st.run+st.spec().SoakMs, ""
 	}
 	if b.State == fleet.BatchSoaking && st.run >= b.SoakUntil {
-		b.State = fleet.BatchGated
+		st.beginGates(b)
 	}
 	if b.State == fleet.BatchGated {
 		if b.Why = st.gate(b); b.Why == "" {
@@ -282,6 +282,9 @@ func (st *step) absent(b *fleet.Batch) string {
 // gate says why a soaked batch does not pass yet, "" if it does. The last
 // batch has nothing after it to hold up.
 func (st *step) gate(b *fleet.Batch) string {
+	if why := st.gates(b); why != "" {
+		return why
+	}
 	switch {
 	case b.Approved || b.Index+1 == len(st.batches):
 		return ""
@@ -371,6 +374,10 @@ func (st *step) nextWake() int64 {
 	switch b.State {
 	case fleet.BatchSoaking:
 		at(b.SoakUntil)
+	case fleet.BatchGated:
+		for _, t := range gateTimes(b, st.world) {
+			at(t)
+		}
 	case fleet.BatchOpen:
 		if t := b.OpenedRun + st.spec().StragglerMs; st.spec().StragglerMs > 0 && t > st.run {
 			at(t)

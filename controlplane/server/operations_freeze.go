@@ -11,6 +11,9 @@ import (
 )
 
 func (o *operators) freezeOperations() {
+	handle(o, "listGates", func(_ context.Context, _ access.Caller, _ *none) ([]api.Gate, error) {
+		return o.plane.Gates(), nil
+	})
 	handle(o, "getFreeze", func(ctx context.Context, _ access.Caller, _ *none) (fleet.Freeze, error) {
 		return o.plane.Freeze(ctx)
 	})

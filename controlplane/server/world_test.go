@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/gates"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
@@ -40,6 +41,7 @@ type world struct {
 	tb     testing.TB
 	dir    string
 	tls    config.TLS
+	gates  map[string]config.Gate
 	mu     sync.Mutex
 	offset time.Duration // of the clock, from the real one; guarded by mu
 
@@ -100,7 +102,8 @@ func (w *world) start() {
 	w.keys = must[*pki.Keys](w.tb)(pki.Load(w.dir, []string{"127.0.0.1", "localhost"}, w.now()))
 	identity := must[*server.Identity](w.tb)(server.NewIdentity(w.tls, w.keys))
 	w.store = must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: filepath.Join(w.dir, "nixfleet.db")}))
-	w.plane = must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: w.store, Log: log, Now: w.now, Version: "test", EpochKey: w.keys.EpochKey}))
+	w.plane = must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: w.store, Log: log, Now: w.now, Version: "test", EpochKey: w.keys.EpochKey,
+		Gates: gates.New(gates.Options{Gates: w.gates, Clock: w.now})}))
 	if err := w.plane.Keys.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {
 		w.tb.Fatal(err)
 	}
@@ -289,5 +292,12 @@ func (w *world) eventually(what string, ok func() bool) {
 			w.tb.Fatalf("not in 10 s: %s", what)
 		}
 		<-tick.C
+	}
+}
+
+func (w *world) assignmentsOf(id fleet.RolloutID) func(context.Context, fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+	c := w.operator(w.secretOfAdmin)
+	return func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Assignment], error) {
+		return c.Assignments(ctx, id, fleet.AssignmentFilter{Batch: fleet.AllBatches}, p)
 	}
 }

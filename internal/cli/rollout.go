@@ -122,6 +122,9 @@ func planText(w io.Writer, d api.RolloutDetail, dry bool) {
 	if d.Plan.Begins != 0 {
 		fmt.Fprintf(w, "  begins %s, in its first window\n", view.Date(d.Plan.Begins))
 	}
+	for _, g := range d.Plan.Gates {
+		fmt.Fprintf(w, "  gate %s says of batch 1 now: %s  %s\n", g.Name, g.Answer, g.Message)
+	}
 	for _, l := range d.Plan.LeftOut {
 		fmt.Fprintf(w, "  left out: %s, %s\n", l.Machine, l.Why)
 	}

@@ -19,6 +19,8 @@ type ControlPlane struct {
 	// The root document is pinned at the start, or replaces the pinned one if it is the next version; nixfleet trust pin does the same.
 	Trust     Trust     `toml:"trust"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
+	// Gates are what rollouts can name, by name.
+	Gates map[string]Gate `toml:"gates"`
 }
 
 // Listen holds the three listeners' addresses, host:port. Metrics serves
@@ -115,6 +117,9 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "tls.renewLateDays must be from 0 to 365")
 	case c.Trust.Unsigned:
 		return invalid(file, "trust.unsigned is a setting of the agent, not of the control plane")
+	}
+	if err := validateGates(file, c.Gates); err != nil {
+		return err
 	}
 	for _, l := range []struct{ name, addr string }{
 		{"operators", c.Listen.Operators}, {"agents", c.Listen.Agents}, {"metrics", c.Listen.Metrics},

@@ -70,7 +70,7 @@ func TestConfiguration_IsDescribed(t *testing.T) {
 	for _, r := range required {
 		p.noDefault[r.name] = true
 	}
-	p.also = map[string]reflect.Value{"AgentCheck": check}
+	p.also = map[string]reflect.Value{"AgentCheck": check, "Gate": reflect.ValueOf(config.Gate{TimeoutSeconds: 10})}
 	p.table(&b, "Agent", agent, "")
 
 	b.WriteString("\n## control-plane.toml\n\n`/etc/nixfleet/control-plane.toml`. An empty file is enough to start with.\n\nThe program keeps to three quarters of the machine's memory, or of what its cgroup allows (`MemoryMax`, `MemoryHigh` of the unit): near\nto it, it collects garbage more often. `GOMEMLIMIT` in its environment, such as `2GiB`, sets another limit; the log says at the start\nwhich it is (`memoryLimit`).\n")
@@ -189,6 +189,11 @@ func (p printer) table(b *strings.Builder, name string, defaults reflect.Value, 
 		}
 		if meaning == "" {
 			p.t.Errorf("%s.%s has no comment that says what it means", name, f.Names[0])
+		}
+		if !value.IsValid() { // a pointer that is nil: no default
+			value = reflect.Zero(field.Type.Elem())
+			rows.WriteString(row("`"+tag+"`", kindOf(value.Type()), "", strings.TrimSuffix(said(f.Names[0].Name, meaning), ".")))
+			continue
 		}
 		def := literal(value)
 		if p.noDefault[full] {

@@ -25,7 +25,10 @@ type Rollout struct {
 	maxTotal string
 	onFail   string
 	offline  string
-	times    map[string]*time.Duration
+	gates    []string
+
+	inconclusive string
+	times        map[string]*time.Duration
 }
 
 // Register adds the options to a command's flags.
@@ -46,6 +49,8 @@ func (o *Rollout) Register(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
 	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
+	f.StringSliceVar(&o.gates, "gate", nil, "gates that must pass after each batch; nixfleet gate list shows them")
+	f.StringVar(&o.inconclusive, "on-inconclusive", "", "when a gate has no answer by its deadline: fail, or approve to wait for nixfleet rollout approve (default fail)")
 	o.times = map[string]*time.Duration{}
 	for _, t := range []struct {
 		name string
@@ -57,6 +62,7 @@ func (o *Rollout) Register(f *pflag.FlagSet) {
 		{"progress-deadline", 0, "longest time in which no machine becomes healthy"},
 		{"soak", 0, "how long to watch a batch before the next one opens"},
 		{"straggler", 0, "start the soak at the latest this long after the batch opened"},
+		{"gate-deadline", 0, "how long a gate may be inconclusive (default 10m)"},
 		{"offline-after", 5 * time.Minute, "how long a machine may be offline before --offline applies"},
 	} {
 		o.times[t.name] = f.Duration(t.name, t.def, t.help)
@@ -93,8 +99,13 @@ func (o *Rollout) Fill() (fleet.RolloutSpec, error) {
 			return s, command.Usagef("--%s %s must be above 0", name, *o.times[name])
 		}
 	}
+	for _, g := range o.gates {
+		s.Gates = append(s.Gates, fleet.GateName(g))
+	}
+	s.OnInconclusive = fleet.OnInconclusive(o.inconclusive)
 	ms := func(name string) int64 { return o.times[name].Milliseconds() }
 	s.MinHealthyMs, s.HealthyDeadlineMs, s.ProgressDeadlineMs = ms("min-healthy"), ms("healthy-deadline"), ms("progress-deadline")
+	s.GateDeadlineMs = ms("gate-deadline")
 	s.SoakMs, s.StragglerMs, s.OfflineAfterMs = ms("soak"), ms("straggler"), ms("offline-after")
 	return s, nil
 }
