@@ -143,10 +143,10 @@ func (c Call) seal(out any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.NewEncoder(w).Encode(out); err != nil {
+	if err = json.NewEncoder(w).Encode(out); err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	if err := w.Close(); err != nil {
+	if err = w.Close(); err != nil {
 		return nil, err
 	}
 	aead, err := c.cipher()

@@ -146,11 +146,11 @@ func TestPOST_AnswersAgainWhatUsedUpItsOwnCredential(t *testing.T) {
 	if status != http.StatusCreated {
 		t.Fatalf("status %d, %s", status, first)
 	}
-	if status, body := w.named(bootstrap, r, "", "first"); status != http.StatusCreated || body != first {
-		t.Errorf("bootstrap again: status %d, %s", status, body)
+	if again, body := w.named(bootstrap, r, "", "first"); again != http.StatusCreated || body != first {
+		t.Errorf("bootstrap again: status %d, %s", again, body)
 	}
-	if status, body := w.named(bootstrap, r, "", "second"); status != http.StatusUnauthorized {
-		t.Errorf("bootstrap under another name: status %d, %s", status, body)
+	if other, body := w.named(bootstrap, r, "", "second"); other != http.StatusUnauthorized {
+		t.Errorf("bootstrap under another name: status %d, %s", other, body)
 	}
 	var k api.NewKey
 	if err := json.Unmarshal([]byte(first), &k); err != nil {
@@ -201,7 +201,7 @@ func TestLines_KeepTheirHeadWhenTheReleaseIsDeleted(t *testing.T) {
 	wantCode(t, "a line without releases", err, fleet.NotFound)
 	first := w.signed(1, "", "web-01")
 	made := must[fleet.Release](t)(admin.CreateRelease(t.Context(), first))
-	if err := admin.DeleteRelease(t.Context(), made.Digest); err != nil {
+	if err = admin.DeleteRelease(t.Context(), made.Digest); err != nil {
 		t.Fatal(err)
 	}
 	want := api.LineHead{Line: "main", Sequence: 1, Digest: made.Digest, Envelope: first.Envelope}
