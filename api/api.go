@@ -106,13 +106,15 @@ type MachineRequest struct {
 	Tags      []fleet.Tag     `json:"tags,omitempty"`
 }
 
-// LifecycleRequest sets a machine's lifecycle.
+// LifecycleRequest sets a machine's lifecycle; IfVersion as in TagsRequest.
 type LifecycleRequest struct {
 	Lifecycle fleet.Lifecycle `json:"lifecycle"`
+	IfVersion int64           `json:"ifVersion,omitempty"`
 }
 
 // TagsRequest sets the operators' tags; IfVersion, when not 0, must be the
-// machine's version.
+// machine's version, else the code is fleet.Changed. The header If-Match does the
+// same with a machine's ETag.
 type TagsRequest struct {
 	Tags      []fleet.Tag `json:"tags"`
 	IfVersion int64       `json:"ifVersion,omitempty"`
@@ -182,18 +184,22 @@ type RolloutDetail struct {
 }
 
 // VerbRequest says which machines a verb is about (retry, skip, revert), and
-// why; empty means all that it can apply to.
+// why; empty means all that it can apply to. IfVersion, when not 0, must be the
+// rollout's version, else the code is fleet.Changed; If-Match does the same.
 type VerbRequest struct {
-	Machines []fleet.MachineID `json:"machines,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
+	Machines  []fleet.MachineID `json:"machines,omitempty"`
+	Reason    string            `json:"reason,omitempty"`
+	IfVersion int64             `json:"ifVersion,omitempty"`
 }
 
 // Event is a change, as the event stream tells it. Exactly one of the pointers
 // is set; none in the first event of a connection, which says that the stream
-// has begun.
+// has begun. Where it cannot go on after the event that the reader named, Reset
+// says so: what is known of the fleet has to be read anew.
 type Event struct {
 	ID         int64             `json:"id"` // rises; a stream can be resumed after it
 	At         int64             `json:"at"`
+	Reset      string            `json:"reset,omitempty"`
 	Rollout    *fleet.Rollout    `json:"rollout,omitempty"`
 	Batch      *fleet.Batch      `json:"batch,omitempty"`
 	Assignment *fleet.Assignment `json:"assignment,omitempty"`

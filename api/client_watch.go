@@ -28,8 +28,8 @@ const (
 // Watch iterates over the changes after the event of id after; 0 for those
 // from now on. A lost connection is made again and goes on where it was (O05);
 // it ends when ctx does, or with an error that another try would not mend. The
-// first event of each connection has an id and nothing else: what is read of
-// the fleet on seeing it, and the events that follow, leave no gap.
+// first event of each connection has an id and nothing else, or Reset too: what
+// is read of the fleet on seeing it, and the events that follow, leave no gap.
 func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		between := newPauses()
@@ -40,9 +40,9 @@ func (c *Client) Watch(ctx context.Context, after int64, f fleet.EventFilter) it
 			case !more || ctx.Err() != nil:
 				return
 			case fleet.ErrorCode(err) == fleet.NotFound && after > 0:
-				// The log does not have it any more, or the database is an
-				// older copy. The next connection begins with an event
-				// that says to read the state anew.
+				// So says a control plane of before Event.Reset. The next
+				// connection begins with an event that says to read the
+				// state anew.
 				after = 0
 				continue
 			case err != nil && !fleet.ErrorCode(err).Temporary():
@@ -104,7 +104,9 @@ func (c *Client) stream(ctx context.Context, after *int64, f fleet.EventFilter, 
 			return true, fleet.Errorf(fleet.Internal, "event of %s: %w", c.c.base, err)
 		}
 		data = data[:0]
-		*after = max(*after, e.ID)
+		if *after = max(*after, e.ID); e.Reset != "" {
+			*after = e.ID // which may be lower: the database is an older copy
+		}
 		if !yield(e, nil) {
 			return false, nil
 		}

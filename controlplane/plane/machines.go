@@ -100,14 +100,18 @@ func mayName(ctx context.Context, pass *loop.Pass, c access.Caller, id fleet.Mac
 	return c.MayTouch(fleet.Machine{ID: id, Tags: fleet.NewTags(tags, nil)})
 }
 
-// update changes what operators set of a machine, and lets the rollouts that
-// hold it know.
-func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
+// update changes what operators set of a machine, if it has the given version or
+// that is 0, and lets the rollouts that hold it know. The error's code is Changed
+// for another version.
+func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID, version int64, action string, change func(m *fleet.Machine) (map[string]string, error)) (fleet.Machine, error) {
 	var out fleet.Machine
 	err := p.act(ctx, &out, func(ctx context.Context, pass *loop.Pass) error {
 		m, err := mayTouch(c, pass.Machine, id)
 		if err != nil {
 			return err
+		}
+		if version != 0 && version != m.Version {
+			return changed("machine "+string(id), m.Version, version)
 		}
 		before := m
 		detail, err := change(&m)
@@ -141,10 +145,15 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 	return out, err
 }
 
-// SetLifecycle sets a machine's lifecycle. The error's code is Conflict for a
-// move that there is not.
+// changed is the error of a change that is bound to another version.
+func changed(what string, have, want int64) error {
+	return fleet.Errorf(fleet.Changed, "%s has version %d, not %d", what, have, want).WithHint("look at it again, then repeat")
+}
+
+// SetLifecycle sets a machine's lifecycle. The error's code is Conflict for a move
+// that there is not, Changed for another version than the caller saw.
 func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.MachineID, in api.LifecycleRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineLifecycle, func(m *fleet.Machine) (map[string]string, error) {
+	return p.update(ctx, c, id, in.IfVersion, fleet.ActionMachineLifecycle, func(m *fleet.Machine) (map[string]string, error) {
 		if err := m.Lifecycle.CheckMove(in.Lifecycle); err != nil {
 			return nil, err
 		}
@@ -157,14 +166,11 @@ func (p *Plane) SetLifecycle(ctx context.Context, c access.Caller, id fleet.Mach
 	})
 }
 
-// SetTags sets the operators' tags of a machine. Rollouts that were planned
-// before do not change (H19). A limited key sets and removes its own tags only:
-// another would put the machine under other keys, or take it from them.
+// SetTags sets the operators' tags of a machine, like SetLifecycle. Rollouts that
+// were planned before do not change (H19). A limited key sets and removes its own
+// tags only: another would put the machine under other keys, or take it from them.
 func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID, in api.TagsRequest) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineTags, func(m *fleet.Machine) (map[string]string, error) {
-		if in.IfVersion != 0 && in.IfVersion != m.Version {
-			return nil, fleet.Errorf(fleet.Conflict, "machine %s has version %d, not %d", id, m.Version, in.IfVersion).WithHint("look at it again, then repeat")
-		}
+	return p.update(ctx, c, id, in.IfVersion, fleet.ActionMachineTags, func(m *fleet.Machine) (map[string]string, error) {
 		tags := fleet.NewTags(m.Tags.Signed, in.Tags)
 		if err := fleet.ValidateTags(tags.Operator); err != nil {
 			return nil, err
@@ -181,7 +187,7 @@ func (p *Plane) SetTags(ctx context.Context, c access.Caller, id fleet.MachineID
 // AdoptMachine accepts a machine that came with a good certificate and no row:
 // it takes part in rollouts from now on.
 func (p *Plane) AdoptMachine(ctx context.Context, c access.Caller, id fleet.MachineID) (fleet.Machine, error) {
-	return p.update(ctx, c, id, fleet.ActionMachineAdopt, func(m *fleet.Machine) (map[string]string, error) {
+	return p.update(ctx, c, id, 0, fleet.ActionMachineAdopt, func(m *fleet.Machine) (map[string]string, error) {
 		if m.Lifecycle != fleet.Pending {
 			return nil, fleet.Errorf(fleet.Conflict, "machine %s is %s, not pending", id, m.Lifecycle)
 		}

@@ -129,7 +129,7 @@ func TestMachines_RefuseWhatIsInvalid(t *testing.T) {
 		{"one that is known", fleet.Conflict, register(api.MachineRequest{ID: "web-01"}, alice)},
 		{"tags of one that is not known", fleet.NotFound, tags("web-09", api.TagsRequest{Tags: []fleet.Tag{"a"}}, alice)},
 		{"invalid tags", fleet.Invalid, tags("web-01", api.TagsRequest{Tags: []fleet.Tag{"no tag!"}}, alice)},
-		{"tags of an older row", fleet.Conflict, tags("web-01", api.TagsRequest{Tags: []fleet.Tag{"a"}, IfVersion: 99}, alice)},
+		{"tags of an older row", fleet.Changed, tags("web-01", api.TagsRequest{Tags: []fleet.Tag{"a"}, IfVersion: 99}, alice)},
 		{"another team's tags", fleet.Forbidden, tags("web-01", api.TagsRequest{Tags: []fleet.Tag{"web"}}, web)},
 		{"tags that give it away", fleet.Forbidden, tags("web-03", api.TagsRequest{Tags: []fleet.Tag{"db"}}, web)},
 		{"a move that there is not", fleet.Conflict, func() error {

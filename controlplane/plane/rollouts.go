@@ -285,7 +285,8 @@ func (p *Plane) Assignments(ctx context.Context, c access.Caller, id fleet.Rollo
 }
 
 // RolloutVerb carries out an operator's verb. The error's code is Conflict for
-// one that the rollout's state does not allow.
+// one that the rollout's state does not allow, Changed for another version than
+// the caller saw.
 func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.RolloutID, verb api.Verb, in api.VerbRequest) (api.RolloutDetail, error) {
 	if !verb.Valid() {
 		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "%.40q is not a verb of rollouts", verb).
@@ -303,6 +304,9 @@ func (p *Plane) RolloutVerb(ctx context.Context, c access.Caller, id fleet.Rollo
 		}
 		if err := mayTouchAll(pass, c, s, in.Machines); err != nil {
 			return err
+		}
+		if have := s.Rollout.Version; in.IfVersion != 0 && in.IfVersion != have {
+			return changed("rollout "+string(id), have, in.IfVersion)
 		}
 		if p.Epoch.Mode() == epoch.Restored && verb != api.VerbCancel && verb != api.VerbPause {
 			return epoch.ErrRestored()

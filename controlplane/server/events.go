@@ -49,23 +49,29 @@ func (in *eventsIn) start() (int64, error) {
 func (o *operators) eventOperations() {
 	op := o.operation("events")
 	schema := o.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Event](), true, "Event")
-	op.Responses = streamOf("text/event-stream", "Server-sent events; the data of each is an Event, as JSON. The first has an id and nothing else.", schema)
+	op.Responses = streamOf("text/event-stream", "Server-sent events; the data of each is an Event, as JSON. The first has an id and nothing else; it is called reset, and says why, where the stream cannot go on after the event that was named.", schema)
 	huma.Register(o.huma, op, func(ctx context.Context, in *eventsIn) (*huma.StreamResponse, error) {
 		start, err := in.start()
-		if err == nil {
-			start, err = o.plane.History.EventStart(ctx, start)
+		if err != nil {
+			return nil, o.fail(ctx, err)
+		}
+		first := api.Event{At: o.clock.UnixMilli()}
+		first.ID, err = o.plane.History.EventStart(ctx, start)
+		if fleet.ErrorCode(err) == fleet.NotFound {
+			first.Reset = err.Error()
+			first.ID, err = o.plane.History.EventStart(ctx, -1)
 		}
 		if err != nil {
 			return nil, o.fail(ctx, err)
 		}
 		c := callerOf(ctx)
-		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, c, start, in.EventFilter) }}, nil
+		return &huma.StreamResponse{Body: func(hctx huma.Context) { o.stream(hctx, c, first, in.EventFilter) }}, nil
 	})
 }
 
-// stream writes the events after a given one that the caller may see, until the reader is gone, its key
-// has ended, or the server stops.
-func (o *operators) stream(hctx huma.Context, c access.Caller, after int64, f fleet.EventFilter) {
+// stream writes the first event and those after it that the caller may see, until
+// the reader is gone, its key has ended, or the server stops.
+func (o *operators) stream(hctx huma.Context, c access.Caller, first api.Event, f fleet.EventFilter) {
 	r, w := humago.Unwrap(hctx)
 	rec := recordOf(r.Context())
 	rec.held = true
@@ -77,7 +83,7 @@ func (o *operators) stream(hctx huma.Context, c access.Caller, after int64, f fl
 		panic(http.ErrAbortHandler) // the key ended just now; the reader's next try says so
 	}
 	defer done()
-	err = writeEvents(w, after, o.clock.UnixMilli(), o.plane.Events(ctx, c, after, f, api.HeartbeatEvery))
+	err = writeEvents(w, first, o.plane.Events(ctx, c, first.ID, f, api.HeartbeatEvery))
 	switch cause := context.Cause(ctx); {
 	case fleet.ErrorCode(cause) == fleet.Unauthenticated:
 		rec.err = cause
@@ -88,7 +94,7 @@ func (o *operators) stream(hctx huma.Context, c access.Caller, after int64, f fl
 
 // writeEvents writes the event that says that the stream has begun, then events
 // as they come. A zero event becomes a heartbeat.
-func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.Event, error]) error {
+func writeEvents(w http.ResponseWriter, first api.Event, events iter.Seq2[api.Event, error]) error {
 	rc := http.NewResponseController(w)
 	send := func(format string, args ...any) error {
 		if err := rc.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil {
@@ -99,7 +105,18 @@ func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.E
 		}
 		return rc.Flush()
 	}
-	if err := send("id: %d\ndata: {\"id\":%d,\"at\":%d}\n\n", after, after, now); err != nil {
+	tell := func(e api.Event, kind string) error {
+		b, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("encode event: %w", err)
+		}
+		return send("%sid: %d\ndata: %s\n\n", kind, e.ID, b)
+	}
+	kind := ""
+	if first.Reset != "" {
+		kind = "event: reset\n"
+	}
+	if err := tell(first, kind); err != nil {
 		return err
 	}
 	for e, err := range events {
@@ -109,10 +126,7 @@ func writeEvents(w http.ResponseWriter, after, now int64, events iter.Seq2[api.E
 		case e.ID == 0:
 			err = send(": heartbeat\n\n")
 		default:
-			var b []byte
-			if b, err = json.Marshal(e); err == nil {
-				err = send("id: %d\ndata: %s\n\n", e.ID, b)
-			}
+			err = tell(e, "")
 		}
 		if err != nil {
 			return err

@@ -32,10 +32,12 @@ type (
 	}
 	lifecycleIn struct {
 		MachineRef
+		Match
 		Body api.LifecycleRequest
 	}
 	tagsIn struct {
 		MachineRef
+		Match
 		Body api.TagsRequest
 	}
 	tokenIn struct {
@@ -74,6 +76,9 @@ func (o *operators) machineWrites() {
 		if err != nil {
 			return fleet.Machine{}, err
 		}
+		if err = in.into(&in.Body.IfVersion); err != nil {
+			return fleet.Machine{}, err
+		}
 		v, err := o.plane.SetLifecycle(ctx, c, m, in.Body)
 		if err == nil {
 			o.closeRefused(m)
@@ -83,6 +88,9 @@ func (o *operators) machineWrites() {
 	handle(o, "setTags", func(ctx context.Context, c access.Caller, in *tagsIn) (fleet.Machine, error) {
 		m, err := in.machine()
 		if err != nil {
+			return fleet.Machine{}, err
+		}
+		if err = in.into(&in.Body.IfVersion); err != nil {
 			return fleet.Machine{}, err
 		}
 		return o.plane.SetTags(ctx, c, m, in.Body)

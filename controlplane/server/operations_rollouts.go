@@ -38,6 +38,7 @@ type (
 	}
 	verbIn struct {
 		RolloutRef
+		Match
 		Verb string `path:"verb" doc:"pause, resume, cancel, approve, retry, skip or revert"`
 		Body *api.VerbRequest
 	}
@@ -94,6 +95,9 @@ func (o *operators) rolloutVerb(ctx context.Context, c access.Caller, in *verbIn
 	var req api.VerbRequest
 	if in.Body != nil {
 		req = *in.Body
+	}
+	if err = in.into(&req.IfVersion); err != nil {
+		return api.RolloutDetail{}, err
 	}
 	return o.plane.RolloutVerb(ctx, c, id, v, req)
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -213,7 +214,14 @@ func one[I interface{ etag() string }, O any](o *operators, id string, fn func(c
 			return nil, o.fail(ctx, fmt.Errorf("encode reply: %w", err))
 		}
 		sum := sha256.Sum256(b)
-		tag := `"` + hex.EncodeToString(sum[:12]) + `"`
+		tag := hex.EncodeToString(sum[:12])
+		switch v := any(body).(type) { // for If-Match
+		case fleet.Machine:
+			tag = strconv.FormatInt(v.Version, 10) + "." + tag
+		case api.RolloutDetail:
+			tag = strconv.FormatInt(v.Version, 10) + "." + tag
+		}
+		tag = `"` + tag + `"`
 		if (*in).etag() == tag {
 			return nil, huma.ErrorWithHeaders(huma.Status304NotModified(), http.Header{"Etag": {tag}})
 		}
@@ -227,6 +235,27 @@ type Known struct {
 }
 
 func (k Known) etag() string { return k.IfNoneMatch }
+
+// Match is the part of an input that a change is bound to. The part of an ETag that
+// counts is the version: of a machine, what operators set and not what it reports.
+type Match struct {
+	IfMatch string `header:"If-Match" doc:"ETag that the caller has seen: refused as changed if the version is another since"`
+}
+
+// into sets the version that a change is bound to, if If-Match names one. The
+// error's code is Invalid.
+func (m Match) into(version *int64) error {
+	if m.IfMatch == "" || m.IfMatch == "*" {
+		return nil
+	}
+	text, _, _ := strings.Cut(strings.Trim(m.IfMatch, `"`), ".")
+	v, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || v <= 0 {
+		return fleet.Errorf(fleet.Invalid, "If-Match is not an ETag of what is to be changed").WithHint("read it again: the reply's ETag is it")
+	}
+	*version = v
+	return nil
+}
 
 // fail notes err for the log and gives it to huma.
 func (o *operators) fail(ctx context.Context, err error) error {
