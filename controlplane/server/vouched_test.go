@@ -23,13 +23,13 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	var pools []*x509.CertPool
 	var certs [][]*x509.Certificate
 	for range 2 {
-		ca, err := pki.NewAuthority("agents", now)
-		if err != nil {
-			t.Fatal(err)
+		ca, failed := pki.NewAuthority("agents", now)
+		if failed != nil {
+			t.Fatal(failed)
 		}
-		cert, err := ca.Agent(pki.Request{Machine: "web-01", Key: leaf.PublicKey, KeyHash: fleet.SHA256(leaf.RawSubjectPublicKeyInfo)}, now)
-		if err != nil {
-			t.Fatal(err)
+		cert, failed := ca.Agent(pki.Request{Machine: "web-01", Key: leaf.PublicKey, KeyHash: fleet.SHA256(leaf.RawSubjectPublicKeyInfo)}, now)
+		if failed != nil {
+			t.Fatal(failed)
 		}
 		pool := x509.NewCertPool()
 		pool.AddCert(ca.Cert)
@@ -42,7 +42,7 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	for range 2 {
 		for i, pool := range pools {
 			for j, chain := range certs {
-				if err := v.verify(pool, chain, now); (err == nil) != (i == j) {
+				if err = v.verify(pool, chain, now); (err == nil) != (i == j) {
 					t.Errorf("CA %d, certificate %d: %v", i, j, err)
 				}
 			}
@@ -52,8 +52,8 @@ func TestVouched_RemembersWhatTheCAVouchedFor(t *testing.T) {
 	forged := *certs[0][0]
 	forged.Signature = make([]byte, len(forged.Signature))
 	chain := []*x509.Certificate{&forged}
-	if err := v.verify(pools[0], chain, now); err == nil {
-		if err := v.verify(pools[0], chain, now.Add(vouchedFor)); err == nil {
+	if err = v.verify(pools[0], chain, now); err == nil {
+		if err = v.verify(pools[0], chain, now.Add(vouchedFor)); err == nil {
 			t.Error("a certificate is not verified again")
 		}
 	} else {

@@ -93,12 +93,12 @@ type Rest struct {
 func (r Reader) Rests(ctx context.Context, ids ...fleet.MachineID) (map[fleet.MachineID]Rest, error) {
 	rests := make(map[fleet.MachineID]Rest, len(ids))
 	err := inParts(len(ids), 1, func(from, size int) error {
-		_, err := list(ctx, r.q, func(r row) (none struct{}, err error) {
+		_, failed := list(ctx, r.q, func(r row) (none struct{}, err error) {
 			var id fleet.MachineID
 			var d fleet.Desired
 			var v Rest
 			var entry string
-			if err := r.Scan(&id, &d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
+			if err = r.Scan(&id, &d.Digest, &d.StorePath, &d.Rollout, &entry); err != nil || d.Rollout == "" {
 				return none, err
 			}
 			v.Desired = &d
@@ -107,7 +107,7 @@ func (r Reader) Rests(ctx context.Context, ids ...fleet.MachineID) (map[fleet.Ma
 			return none, err
 		}, `SELECT m.id, COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}') FROM machine AS m`+
 			healthyRows+` WHERE m.id IN `+placeholders(size), anyOf(ids[from:from+size])...)
-		return err
+		return failed
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read latest healthy assignments: %w", err)

@@ -41,9 +41,9 @@ func (t *Tx) putRows(ctx context.Context, before string, rows [][]any, after str
 		for _, r := range rows[from : from+size] {
 			args = append(args, r...)
 		}
-		c, err := t.exec(ctx, before+" VALUES "+strings.TrimSuffix(strings.Repeat(placeholders(columns)+", ", size), ", ")+after, args...)
+		c, failed := t.exec(ctx, before+" VALUES "+strings.TrimSuffix(strings.Repeat(placeholders(columns)+", ", size), ", ")+after, args...)
 		changed += c
-		return err
+		return failed
 	})
 	return changed, err
 }
@@ -52,9 +52,9 @@ func (t *Tx) putRows(ctx context.Context, before string, rows [][]any, after str
 // values, the text after it. It returns how many rows changed.
 func (t *Tx) changeRows(ctx context.Context, before string, values []any, after string) (changed int64, err error) {
 	err = inParts(len(values), 1, func(from, size int) error {
-		c, err := t.exec(ctx, before+placeholders(size)+after, values[from:from+size]...)
+		c, failed := t.exec(ctx, before+placeholders(size)+after, values[from:from+size]...)
 		changed += c
-		return err
+		return failed
 	})
 	return changed, err
 }
