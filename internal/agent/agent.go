@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options) error {
 		Snapshot: snap, Agent: cfg, ConfigFile: o.ConfigFile, ConfigText: text, ReadConfig: config.ReadAgent, Plane: l, Outbox: outbox,
 		OnlyAPersonSetsTheFloor: k.damaged != nil,
 	})
-	e := &engine{save: k.save(), report: outbox.Put, changed: snap.SetJournal, effects: m, machine: cfg.MachineID, log: o.Log}
+	e := &Engine{Save: k.save(), Report: outbox.Put, Changed: snap.SetJournal, Effects: m, Machine: cfg.MachineID, Log: o.Log}
 	if err := dir.Releases(cfg.RunDir).Show(); err != nil {
 		o.Log.Warn("the release file cannot be copied", "error", err)
 	}
@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 		})
 	}
 	o.Log.Info("agent started", "machine", cfg.MachineID, "version", o.Version, "step", j.Step, "running", snap.Generations().Running)
-	alongside(ctx, parts, func(ctx context.Context) { e.run(ctx, j) })
+	alongside(ctx, parts, func(ctx context.Context) { e.Run(ctx, j) })
 	return nil
 }
 

@@ -26,8 +26,8 @@ func (m *sim) run(ctx context.Context) error {
 			stop()
 			return err
 		}
-		e := &engine{save: m.save, report: m.report, changed: func(states.Journal) {}, effects: m, machine: "web-01", log: slog.New(slog.DiscardHandler)}
-		e.run(inner, j)
+		e := &Engine{Save: m.save, Report: m.report, Changed: func(states.Journal) {}, Effects: m, Machine: "web-01", Log: slog.New(slog.DiscardHandler)}
+		e.Run(inner, j)
 		stop()
 		if m.last == finish {
 			return nil

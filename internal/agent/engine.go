@@ -12,8 +12,8 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// effects are what the engine does on the machine, and what it sees of it.
-type effects interface {
+// Effects are what the engine does on the machine, and what it sees of it.
+type Effects interface {
 	// Perform carries out the journal's step, also one that a crash has
 	// interrupted. It returns nil when ctx ended.
 	Perform(ctx context.Context, j states.Journal) states.Input
@@ -30,28 +30,28 @@ type effects interface {
 	Fired(ctx context.Context) (string, bool)
 }
 
-// engine drives the journal: it writes it, performs its step, and derives the next
-// journal from the result.
-type engine struct {
-	save    func(states.Journal) error
-	report  func(fleet.Report) error
-	changed func(states.Journal) // is given each new journal after it was written
-	effects effects
-	machine fleet.MachineID
-	log     *slog.Logger
+// Engine drives the journal: it writes it, performs its step, and derives the next
+// journal from the result. Every field is required.
+type Engine struct {
+	Save    func(states.Journal) error
+	Report  func(fleet.Report) error
+	Changed func(states.Journal) // is given each new journal after it was written
+	Effects Effects
+	Machine fleet.MachineID
+	Log     *slog.Logger
 }
 
-// run drives the journal until ctx ends.
-func (e *engine) run(ctx context.Context, j states.Journal) {
+// Run drives the journal until ctx ends.
+func (e *Engine) Run(ctx context.Context, j states.Journal) {
 	if j.Step != states.Idle {
 		// A boot can be judged only when the watchdog does nothing any more.
-		if message, fired := e.effects.Fired(ctx); fired {
-			j, _ = e.next(ctx, j, states.WatchdogFired{Generations: e.effects.Generations(), Message: message})
+		if message, fired := e.Effects.Fired(ctx); fired {
+			j, _ = e.next(ctx, j, states.WatchdogFired{Generations: e.Effects.Generations(), Message: message})
 		}
 	}
-	j, _ = e.next(ctx, j, states.Rebooted{Generations: e.effects.Generations()})
+	j, _ = e.next(ctx, j, states.Rebooted{Generations: e.Effects.Generations()})
 	e.tell(states.New(), j) // a crash may have come before the report
-	e.changed(j)
+	e.Changed(j)
 	for ctx.Err() == nil {
 		in := e.input(ctx, j)
 		if ctx.Err() != nil {
@@ -65,23 +65,23 @@ func (e *engine) run(ctx context.Context, j states.Journal) {
 }
 
 // input performs the step and returns its result, or what interrupted it.
-func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
+func (e *Engine) input(ctx context.Context, j states.Journal) states.Input {
 	if j.Step == states.Idle {
-		return e.effects.Idle(ctx, j)
+		return e.Effects.Idle(ctx, j)
 	}
 	switch j.Step {
 	case states.Switch, states.AwaitReboot, states.HandOver, states.Confirm, states.Disarm, states.Verify:
-		if message, fired := e.effects.Fired(ctx); fired {
-			return states.WatchdogFired{Generations: e.effects.Generations(), Message: message}
+		if message, fired := e.Effects.Fired(ctx); fired {
+			return states.WatchdogFired{Generations: e.Effects.Generations(), Message: message}
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan states.Input, 1)
-	go func() { done <- e.effects.Perform(ctx, j) }()
+	go func() { done <- e.Effects.Perform(ctx, j) }()
 	for {
-		if in, ok := e.effects.Interrupts(j); ok {
-			if _, changes := states.Next(j, in, e.effects.Now()); changes {
+		if in, ok := e.Effects.Interrupts(j); ok {
+			if _, changes := states.Next(j, in, e.Effects.Now()); changes {
 				cancel()
 				<-done
 				return in
@@ -90,24 +90,24 @@ func (e *engine) input(ctx context.Context, j states.Journal) states.Input {
 		select {
 		case in := <-done:
 			return in
-		case <-e.effects.Wake():
+		case <-e.Effects.Wake():
 		}
 	}
 }
 
 // next writes the journal that in leads to, and returns it and whether it changed.
 // The change is reported before the new step is performed.
-func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (states.Journal, bool) {
+func (e *Engine) next(ctx context.Context, j states.Journal, in states.Input) (states.Journal, bool) {
 	if in == nil {
 		return j, false
 	}
-	now := e.effects.Now()
+	now := e.Effects.Now()
 	next, changed := states.Next(j, in, now)
 	if !changed {
 		return j, false
 	}
 	if err := e.keep(ctx, next); err != nil {
-		e.log.Error("the journal cannot be written", "step", next.Step, "error", err)
+		e.Log.Error("the journal cannot be written", "step", next.Step, "error", err)
 		switch next.Step {
 		case states.Judge, states.Fetch, states.Prepare, states.Arm, states.Profile, states.Switch:
 			// Nothing may change on the machine before it is in the journal (A12).
@@ -119,31 +119,31 @@ func (e *engine) next(ctx context.Context, j states.Journal, in states.Input) (s
 		}
 	}
 	e.tell(j, next)
-	e.changed(next)
+	e.Changed(next)
 	return next, changed
 }
 
 // keep writes the journal. It tries a few times: a full disk may be emptied.
-func (e *engine) keep(ctx context.Context, j states.Journal) error {
-	return wait.Retry(ctx, 5, 100*time.Millisecond, func() error { return e.save(j) })
+func (e *Engine) keep(ctx context.Context, j states.Journal) error {
+	return wait.Retry(ctx, 5, 100*time.Millisecond, func() error { return e.Save(j) })
 }
 
 // tell logs and reports a change.
-func (e *engine) tell(j, next states.Journal) {
+func (e *Engine) tell(j, next states.Journal) {
 	if next.Step != j.Step {
-		e.log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))
+		e.Log.Info("step", "step", next.Step, "from", j.Step, "release", releaseOf(next).Short(), "reason", reasonOf(next))
 	}
 	r, ok := e.seen().Transition(j, next)
 	if !ok {
 		return
 	}
-	if err := e.report(r); err != nil {
-		e.log.Error("a report cannot be queued", "kind", r.Kind, "error", err)
+	if err := e.Report(r); err != nil {
+		e.Log.Error("a report cannot be queued", "kind", r.Kind, "error", err)
 	}
 }
 
-func (e *engine) seen() states.Seen {
-	return states.Seen{Machine: e.machine, At: e.effects.Now(), Generations: e.effects.Generations()}
+func (e *Engine) seen() states.Seen {
+	return states.Seen{Machine: e.Machine, At: e.Effects.Now(), Generations: e.Effects.Generations()}
 }
 
 func releaseOf(j states.Journal) fleet.Digest {

@@ -35,17 +35,17 @@ func TestEngine_WaitsForTheWatchdogBeforeItLooksWhatRuns(t *testing.T) {
 	old := m.Generations().Running
 	j.Step = states.HandOver
 	j.Work = &states.Work{Order: simOrder, BootID: "an earlier boot", Previous: states.System{Path: old}, Target: states.System{Path: "/nix/store/00000000000000000000000000000000-new"}}
-	e := &engine{
-		save: func(j states.Journal) error {
+	e := &Engine{
+		Save: func(j states.Journal) error {
 			if saved = append(saved, j); !w.ended {
 				t.Errorf("%s while the watchdog rolls back", j.Step)
 			}
 			cancel()
 			return nil
 		},
-		report: m.report, changed: func(states.Journal) {}, effects: w, machine: "web-01", log: slog.New(slog.DiscardHandler),
+		Report: m.report, Changed: func(states.Journal) {}, Effects: w, Machine: "web-01", Log: slog.New(slog.DiscardHandler),
 	}
-	e.run(ctx, j)
+	e.Run(ctx, j)
 	if len(saved) == 0 || saved[0].Step != states.RollbackHandOver || saved[0].Work.Reason != fleet.ReasonWatchdog {
 		t.Errorf("the journals are %+v", saved)
 	}

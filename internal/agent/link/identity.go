@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ import (
 type identity struct {
 	cfg      config.Agent
 	told     FloorTold // nil: nobody
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	mu       sync.Mutex
 	at       time.Time // modification time of the certificate in use
 	now      *tls.Certificate
@@ -117,7 +119,7 @@ func (i *identity) client(version string) (*api.AgentClient, error) {
 		return nil, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("enrol the machine: nixfleet-agent enroll --token-file FILE")
 	}
 	return api.NewAgentClient(api.AgentClientConfig{
-		BaseURL: i.cfg.ControlPlane.URL, UserAgent: "nixfleet-agent/" + version,
+		BaseURL: i.cfg.ControlPlane.URL, UserAgent: "nixfleet-agent/" + version, DialContext: i.dial,
 		TLS: &tls.Config{
 			GetClientCertificate: i.certificate, ClientSessionCache: &i.sessions,
 			// The connection is verified below, for resumed sessions too, with the CA

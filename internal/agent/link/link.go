@@ -10,6 +10,7 @@ package link
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type Config struct {
 	Outbox  *disk.Outbox
 	Floor   FloorTold // of an enrolment by the token file of the configuration
 	Log     *slog.Logger
+	// Dial connects to the enrolled machine's control plane; nil: by TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Link is the connection to the control plane. It can be used before the machine
@@ -78,7 +81,7 @@ func New(c Config) *Link { return &Link{Config: c, wake: make(chan struct{}, 1)}
 // Run enrols the machine if need be, then polls, delivers and renews until ctx
 // ends. It leaves nothing running.
 func (l *Link) Run(ctx context.Context) {
-	id := &identity{cfg: l.Agent, told: l.Floor}
+	id := &identity{cfg: l.Agent, told: l.Floor, dial: l.Dial}
 	c := l.connect(ctx, id)
 	if c == nil {
 		return

@@ -54,7 +54,7 @@ func (m *Machine) Idle(ctx context.Context, j states.Journal) states.Input {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r := check.Runner{Checks: healthChecks(m.Agent), Begin: time.Now().Add(-time.Duration(m.Now().Boot * float64(time.Second)))}
+		r := check.Runner{Checks: healthChecks(m.Agent), Probe: m.Probe, Begin: time.Now().Add(-time.Duration(m.Now().Boot * float64(time.Second)))}
 		r.OnChange = m.SetChecks
 		r.Run(watching)
 	}()

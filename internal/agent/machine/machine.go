@@ -45,6 +45,8 @@ type Config struct {
 	Plane      ControlPlane
 	Supervisor host.Supervisor // nil: that of this machine
 	Outbox     *disk.Outbox
+	// Probe runs a health check once; nil: on this machine.
+	Probe func(context.Context, fleet.HealthCheck) (ok bool, observed string)
 	// OnlyAPersonSetsTheFloor says that the machine does not know its floor because
 	// a copy of it is damaged: a timestamp could name a lower one.
 	OnlyAPersonSetsTheFloor bool

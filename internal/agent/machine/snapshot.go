@@ -16,6 +16,9 @@ import (
 // Snapshot is what is known of the machine at any time: the last journal, the last
 // results of its checks, its clocks and its systems.
 type Snapshot struct {
+	// Host is where clocks and systems are read; this machine's. It may be replaced
+	// before the snapshot is used.
+	Host    Host
 	machine fleet.MachineID
 	log     *slog.Logger
 	changed chan struct{}
@@ -32,9 +35,15 @@ type rebootNeed struct {
 	needed bool
 }
 
+// Host reads a machine's clocks and systems.
+type Host struct {
+	Now         func() (states.Moment, error)
+	Generations func() fleet.Generations
+}
+
 // NewSnapshot makes one with a journal and no results.
 func NewSnapshot(machine fleet.MachineID, j states.Journal, log *slog.Logger) *Snapshot {
-	return &Snapshot{machine: machine, log: log, changed: make(chan struct{}, 1), journal: j}
+	return &Snapshot{Host: Host{host.Now, nix.Generations}, machine: machine, log: log, changed: make(chan struct{}, 1), journal: j}
 }
 
 // SetJournal replaces the journal.
@@ -85,11 +94,11 @@ func (s *Snapshot) Checks() []fleet.HealthCheckResult {
 func (s *Snapshot) System() fleet.System { return host.System() }
 
 // Generations reads which systems run, were booted, and will be booted.
-func (s *Snapshot) Generations() fleet.Generations { return nix.Generations() }
+func (s *Snapshot) Generations() fleet.Generations { return s.Host.Generations() }
 
 // Now reads the clocks.
 func (s *Snapshot) Now() states.Moment {
-	m, err := host.Now()
+	m, err := s.Host.Now()
 	if err != nil {
 		s.log.Error("the clock cannot be read", "error", err)
 		return states.Moment{WallMs: time.Now().UnixMilli()}

@@ -54,7 +54,7 @@ func (m *Machine) verify(ctx context.Context, j states.Journal) states.Input {
 	}
 	v.limit = time.Duration(2*longest*float64(time.Second)) + 2*v.minHealthy + time.Minute
 	v.runner = &check.Runner{
-		Checks: checks, Begin: now.Add(-time.Duration((m.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
+		Checks: checks, Probe: m.Probe, Begin: now.Add(-time.Duration((m.Now().Boot - j.Work.VerifyFrom) * float64(time.Second))),
 		OnChange: func(r []fleet.HealthCheckResult) {
 			m.SetChecks(r)
 			v.offer(r)

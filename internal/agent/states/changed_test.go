@@ -74,3 +74,27 @@ func TestNext_SaysWhetherTheJournalChanged(t *testing.T) {
 		}
 	})
 }
+
+// A03: a machine that is booted into another system before its outcome was reported
+// does not report that the release is live. The report differs from one that was
+// queued before the boot.
+func TestNext_ABootBeforeTheReportIsJudged(t *testing.T) {
+	verified := after(at(t, Verify), Healthy{}, boot1)
+	before := Seen{At: boot1}.Outcome(verified)
+	if j := after(verified, Rebooted{onNew}, boot2); j.Step != Report || j.Work.Outcome != fleet.OutcomeLive {
+		t.Errorf("booted into the release: step %s, outcome %s", j.Step, j.Work.Outcome)
+	}
+	j := after(verified, Rebooted{onOld}, boot2)
+	if j.Step != RollbackProfile || j.Work.Reason != fleet.ReasonBootedOld {
+		t.Fatalf("booted into the old system: step %s, reason %s", j.Step, j.Work.Reason)
+	}
+	if r := (Seen{At: boot2}).Outcome(j); r.Outcome != fleet.OutcomeRolledBack || r.ID == before.ID {
+		t.Errorf("reports %s under %s, and live under %s", r.Outcome, r.ID, before.ID)
+	}
+	for step, in := range map[Step][]Input{Verify: nil, Report: {Healthy{}}} {
+		converged := run(after(at(t, Prepare), Prepared{Generations: onNew}, boot1), boot1, in...)
+		if j := after(converged, Rebooted{onOld}, boot2); j.Step != Report || j.Work.Outcome != fleet.OutcomeFailed || j.Work.Reason != fleet.ReasonBootedOld {
+			t.Errorf("ran the release already, at %s: step %s, outcome %s", step, j.Step, j.Work.Outcome)
+		}
+	}
+}

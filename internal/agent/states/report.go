@@ -50,7 +50,7 @@ func (s Seen) Outcome(j Journal) fleet.Report {
 	if len(w.Replaced) > 0 {
 		r.Message = strings.TrimSpace(r.Message + "\nnot as signed when they were fetched, and replaced: " + strings.Join(w.Replaced, "; "))
 	}
-	r.ID = s.id(j, "outcome")
+	r.ID = s.id(j, "outcome "+string(w.Outcome)) // after a boot it may be another one
 	r.Clean()
 	return r
 }

@@ -121,6 +121,8 @@ func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 		j.Step = Prepare // nothing was switched; look again at what runs
 	case AwaitReboot, Switch, HandOver, Confirm, Disarm, Verify:
 		switch {
+		case w.Converged && !onTarget:
+			return j.end(fleet.OutcomeFailed, fleet.ReasonBootedOld, "the machine was booted into "+string(in.Running))
 		case w.Converged:
 			w.VerifyFrom = now.Boot
 		case onTarget:
@@ -139,8 +141,25 @@ func (j Journal) rebooted(in Rebooted, now Moment) (Journal, bool) {
 			return j.end(w.failedRollback(), fleet.ReasonBootedOld, w.Message+"\nthe machine was booted into "+string(in.Running))
 		}
 		j.Step = RollbackHandOver
+	case Report:
+		return j.bootedBeforeReport(in, onTarget)
 	}
 	return j, true
+}
+
+// bootedBeforeReport judges a boot after the outcome was decided. A release that is
+// live does not stay so when another system was booted.
+func (j Journal) bootedBeforeReport(in Rebooted, onTarget bool) (Journal, bool) {
+	w := j.Work
+	live := w.Outcome == fleet.OutcomeLive || w.Outcome == fleet.OutcomeLiveDegraded
+	message := "the machine was booted into " + string(in.Running)
+	switch {
+	case !live || onTarget:
+		return j, true
+	case w.Converged:
+		return j.end(fleet.OutcomeFailed, fleet.ReasonBootedOld, message)
+	}
+	return j.rollBack(fleet.OutcomeRolledBack, fleet.ReasonBootedOld, message)
 }
 
 // watchdogFired records that the watchdog rolled back, and completes what is left.
