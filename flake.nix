@@ -19,10 +19,14 @@
         "x86_64-linux"
         "aarch64-linux"
       ];
-      everywhere = linux ++ [
-        "aarch64-darwin"
-        "x86_64-darwin"
-      ];
+      # Those that this Nixpkgs has: 26.11 has dropped x86_64-darwin.
+      everywhere = lib.intersectLists lib.systems.flakeExposed (
+        linux
+        ++ [
+          "aarch64-darwin"
+          "x86_64-darwin"
+        ]
+      );
       eachOf = systems: make: lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
       each = eachOf everywhere;
       programsFor = pkgs: import ./nix/packages { inherit pkgs; };

@@ -12,6 +12,31 @@ let
   } // {
     outPath = toString root;
   };
+  # The flake with a Nixpkgs that has only SYSTEMS, as one has after it dropped a platform.
+  withSystems =
+    systems:
+    let
+      later = (import (root + "/flake.nix")).outputs {
+        self = later // {
+          outPath = toString root;
+        };
+        nixpkgs = harness.nixpkgs // {
+          lib = lib // {
+            systems = lib.systems // {
+              flakeExposed = systems;
+            };
+          };
+          legacyPackages = lib.getAttrs systems harness.nixpkgs.legacyPackages;
+        };
+      };
+    in
+    later;
+  perSystem = [
+    "apps"
+    "devShells"
+    "formatter"
+    "packages"
+  ];
   # The programs with a buildGoModule that returns its arguments, and a Nixpkgs with these versions of Go.
   programsWith =
     versions:
@@ -153,6 +178,25 @@ in
     expr = (programsWith { go = "1.20.14"; }).nixfleet.pname;
     throws = "nixfleet needs Go ${required} or newer to build";
   };
+  "every platform has every output, and where Nixpkgs has dropped one there is none" =
+    let
+      systemsOf = flake: map (output: lib.attrNames (builtins.mapAttrs (_: builtins.attrNames) flake.${output})) perSystem;
+      later = [
+        "aarch64-darwin"
+        "aarch64-linux"
+        "x86_64-linux"
+      ];
+    in
+    {
+      expr = {
+        now = systemsOf self;
+        later = systemsOf (withSystems later);
+      };
+      expected = {
+        now = map (_: lib.naturalSort (later ++ [ "x86_64-darwin" ])) perSystem;
+        later = map (_: later) perSystem;
+      };
+    };
   "apps start a program" = lib.all (app: app.type == "app" && lib.hasPrefix "/" app.program) (
     lib.attrValues self.apps.x86_64-linux
   );
