@@ -99,6 +99,11 @@ var Operations = [...]Operation{
 	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", Scoped, readers, 200, "What a rollout waits for: why, and by when"},
 	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", Scoped, admins, 200, "Forget a rollout that has ended"},
 
+	{"putPolicy", http.MethodPut, "/api/v1/policies/{name}", FleetWide, admins, 200, "Save a preset of rollouts"},
+	{"listPolicies", http.MethodGet, "/api/v1/policies", Scoped, readers, 200, "Presets of rollouts"},
+	{"getPolicy", http.MethodGet, "/api/v1/policies/{name}", Scoped, readers, 200, "A preset of rollouts"},
+	{"deletePolicy", http.MethodDelete, "/api/v1/policies/{name}", FleetWide, admins, 200, "Forget a preset of rollouts"},
+
 	{"listGates", http.MethodGet, "/api/v1/gates", Scoped, readers, 200, "Gates that rollouts can name, without their addresses"},
 
 	{"setFreeze", http.MethodPut, "/api/v1/freeze", FleetWide, deployers, 200, "Order no machine of the fleet anything new"},

@@ -51,6 +51,8 @@ const (
 	ActionRolloutFail       = "rollout.fail"
 	ActionRolloutSupersede  = "rollout.supersede"
 	ActionRolloutDelete     = "rollout.delete"
+	ActionPolicyPut         = "policy.put"
+	ActionPolicyDelete      = "policy.delete"
 	ActionGateAnswer        = "gate.answer"
 	ActionFleetFreeze       = "fleet.freeze"
 	ActionFleetUnfreeze     = "fleet.unfreeze"

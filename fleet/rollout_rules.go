@@ -7,6 +7,10 @@ import "slices"
 // RolloutRules are the part of a rollout's spec that says when machines may be
 // offered the release.
 type RolloutRules struct {
+	// Policy is the name of the policy that the spec was made from, if any. Nothing
+	// is decided by it.
+	Policy string `json:"policy,omitempty"`
+
 	// Windows are when machines may begin to switch, and may reboot, as ParseWindow
 	// reads them; none: at any time. Work that has begun goes on when they close.
 	Windows []string `json:"windows,omitempty"`
@@ -45,6 +49,9 @@ func (r RolloutRules) validate() error {
 		return Errorf(Invalid, "rollout: %w", err).WithHint("%s", ErrorHint(err))
 	}
 	const day = 24 * 3600 * 1000
+	if r.Policy != "" && !gateName.MatchString(r.Policy) {
+		return Errorf(Invalid, "rollout: %q is not the name of a policy", clip(r.Policy, 60))
+	}
 	for i, g := range r.Gates {
 		if !g.Valid() || slices.Contains(r.Gates[:i], g) || i >= MaxGates {
 			return Errorf(Invalid, "rollout: %q is not the name of a gate, is listed twice, or is one too many", clip(string(g), 60))

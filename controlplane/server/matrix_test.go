@@ -119,12 +119,13 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"registerMachine": api.MachineRequest{ID: fleet.MachineID("new-" + string(team)), Tags: []fleet.Tag{team}},
 		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
 		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"last", team}},
+		"putPolicy":       api.PolicyRequest{},
 		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},
 	}
 	out := map[string]request{}
 	for _, op := range api.Operations {
-		names := strings.NewReplacer("{id}", string(id), "{digest}", string(both), "{other}", string(mine), "{verb}", "pause", "{line}", "main")
+		names := strings.NewReplacer("{id}", string(id), "{digest}", string(both), "{other}", string(mine), "{verb}", "pause", "{line}", "main", "{name}", "careful")
 		switch {
 		case strings.HasPrefix(op.Path, "/api/v1/keys/"):
 			names = strings.NewReplacer("{id}", key)

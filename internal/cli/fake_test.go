@@ -65,6 +65,7 @@ type plane struct {
 	onRollout   func()                           // called when a rollout is read
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
+	policies    []fleet.RolloutPolicy
 	fail        *fleet.Error // of every call
 }
 
@@ -190,6 +191,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		page(w, r, p.audit)
 	case rest == "freeze":
 		p.hold(w, r)
+	case words[0] == "policies":
+		p.preset(w, r, words[1:])
 	case rest == "events":
 		p.stream(w, r)
 	case words[0] == "releases" && len(words) == 2:

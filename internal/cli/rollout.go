@@ -63,7 +63,9 @@ are cumulative: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
 		Example: "  nixfleet rollout create --release latest --strategy canary --wait\n" +
 			"  nixfleet rollout create --strategy staged --batches 1,25%,100% --on @web --soak 10m --dry-run",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.createRollout(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.createRollout(cmd.Context(), o, cmd.Flags().Changed)
+		},
 	}
 	f := c.Flags()
 	o.Register(f)
@@ -73,7 +75,7 @@ are cumulative: 1,50%,100% of six machines are batches of 1, 2 and 3.`,
 	return c
 }
 
-func (a *app) createRollout(ctx context.Context, o createRolloutOptions) error {
+func (a *app) createRollout(ctx context.Context, o createRolloutOptions, isGiven func(flag string) bool) error {
 	spec, err := o.Fill()
 	if err != nil {
 		return err
@@ -81,6 +83,11 @@ func (a *app) createRollout(ctx context.Context, o createRolloutOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
+	}
+	if o.Policy != "" {
+		if spec, err = o.byPolicy(ctx, c, isGiven); err != nil {
+			return err
+		}
 	}
 	r, err := a.findRelease(ctx, c, o.Release)
 	if err != nil {
@@ -100,6 +107,15 @@ func (a *app) createRollout(ctx context.Context, o createRolloutOptions) error {
 	}
 	a.Say("rollout %s of release %s on %d machines", out.ID, r.Digest.Short(), out.Machines)
 	return a.follow(ctx, c, out.ID, o.timeout)
+}
+
+// byPolicy is the spec of a rollout by the policy that is named.
+func (o *createRolloutOptions) byPolicy(ctx context.Context, c *api.Client, isGiven func(flag string) bool) (fleet.RolloutSpec, error) {
+	p, err := c.Policy(ctx, o.Policy)
+	if err != nil {
+		return fleet.RolloutSpec{}, err
+	}
+	return o.FillOver(p, isGiven)
 }
 
 func planText(w io.Writer, d api.RolloutDetail, dry bool) {

@@ -5,6 +5,7 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,60 @@ func (p *plane) hold(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodDelete {
 		p.freeze = nil
 	}
+}
+
+// preset serves the rollout policies.
+func (p *plane) preset(w http.ResponseWriter, r *http.Request, name []string) {
+	if len(name) == 0 {
+		reply(w, p.policies)
+		return
+	}
+	i := slices.IndexFunc(p.policies, func(v fleet.RolloutPolicy) bool { return v.Name == name[0] })
+	switch {
+	case r.Method == http.MethodPut:
+		var req api.PolicyRequest
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil || i >= 0 && !req.Replace {
+			refuse(w, fleet.Errorf(fleet.Conflict, "there is one: %v", err))
+			return
+		}
+		p.policies = []fleet.RolloutPolicy{{Name: name[0], Spec: req.Spec, CreatedBy: "key:alice", CreatedAt: 1}}
+		reply(w, p.policies[0])
+	case i < 0:
+		refuse(w, fleet.Errorf(fleet.NotFound, "there is no policy %s", name[0]))
+	default:
+		reply(w, p.policies[i])
+		if r.Method == http.MethodDelete {
+			p.policies = slices.Delete(p.policies, i, i+1)
+		}
+	}
+}
+
+func TestPolicy_IsSavedAndUsed(t *testing.T) {
+	p := newPlane(t)
+	u := newUser(t).of(p)
+	p.releases = []fleet.Release{{Digest: fleet.SHA256(nil), Header: fleet.Header{Line: "main", Sequence: 1}}}
+	u.mustRun(command.ExitUsage, "policy", "create", "careful", "--batches", "100%,1")
+	u.mustRun(command.ExitUsage, "policy", "create", "Careful!")
+	u.mustRun(command.ExitUsage, "policy", "create", "careful", "--window", "0 3 * * *")
+	if len(p.policies) != 0 {
+		t.Fatalf("a wrong command line saved %+v", p.policies)
+	}
+	if r := u.mustRun(0, "policy", "create", "careful", "--batches", "1,100%", "--soak", "30m"); r.out != "saved policy careful\n" {
+		t.Errorf("said %q", r.out)
+	}
+	u.mustRun(command.ExitError, "policy", "create", "careful", "--soak", "1m", "--batches", "1,100%")
+	u.mustRun(0, "policy", "create", "careful", "--soak", "20m", "--batches", "1,100%", "--replace")
+	for words, want := range map[string]string{"policy list": "careful  staged", "policy show careful": `"soakMs": 1200000`, "policy list --json": `"name":"careful"`} {
+		if r := u.mustRun(0, strings.Fields(words)...); !strings.Contains(r.out, want) {
+			t.Errorf("%s: %q has no %q", words, r.out, want)
+		}
+	}
+	u.mustRun(0, "rollout", "create", "--policy", "careful", "--max-failures", "1")
+	if s := p.asked.Spec; s.Policy != "careful" || s.Strategy != fleet.Staged || s.SoakMs != 20*60e3 || s.MaxFailures.N != 1 || s.Release != fleet.SHA256(nil) {
+		t.Errorf("asked for %+v", s)
+	}
+	u.mustRun(0, "policy", "delete", "careful")
+	u.mustRun(command.ExitError, "rollout", "create", "--policy", "careful")
 }
 
 func TestFreeze_SendsReasonAndMoment(t *testing.T) {

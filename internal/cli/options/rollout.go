@@ -19,6 +19,7 @@ import (
 type Rollout struct {
 	spec     fleet.RolloutSpec
 	Release  string // digest, first digits, name, or latest
+	Policy   string // name, or ""
 	strategy string
 	batches  []string
 	maxFail  string
@@ -35,6 +36,12 @@ type Rollout struct {
 func (o *Rollout) Register(f *pflag.FlagSet) {
 	f.StringVar(&o.Release, "release", "latest", "digest, first digits, name, or latest")
 	f.StringVar(&o.spec.Name, "name", "", "a name for this rollout")
+	f.StringVar(&o.Policy, "policy", "", "take what is not given from this policy; nixfleet policy list shows them")
+	o.RegisterPolicy(f)
+}
+
+// RegisterPolicy adds the options that a policy can have.
+func (o *Rollout) RegisterPolicy(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.spec.Select, "on", nil, "machines: web-01,web-*,@tag,!web-3 (default: all of the release)")
 	f.StringVar(&o.strategy, "strategy", "", "canary, staged or all-at-once (default canary; staged with --batches)")
 	f.StringSliceVar(&o.batches, "batches", nil, "sizes of staged batches: 1,50%,100%")
