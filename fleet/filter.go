@@ -35,6 +35,7 @@ type MachineFilter struct {
 	Release   Digest    `query:"release" doc:"Only machines that run this release, by its digest"`
 	Drift     bool      `query:"drift" doc:"Only machines that run something else than was activated"`
 	Offline   bool      `query:"offline" doc:"Only machines that are offline"`
+	Behind    bool      `query:"behind" doc:"Only machines that have to catch up: a rollout completed without them because they were offline"`
 }
 
 // Validate reports the first thing wrong with f; the code is Invalid.

@@ -121,6 +121,7 @@ type Machine struct {
 
 	Generations
 	Desired     *Desired            `json:"desired,omitempty"` // nil: hold
+	Behind      *Behind             `json:"behind,omitempty"`  // nil: it has nothing to catch up with
 	RunsRelease Digest              `json:"runsRelease,omitempty"`
 	BootID      string              `json:"bootId,omitempty"`
 	State       AgentState          `json:"state,omitempty"`

@@ -114,26 +114,6 @@ func (f OnFailure) Valid() bool {
 	return false
 }
 
-// OfflinePolicy says what to do with a machine that does not answer.
-type OfflinePolicy string
-
-// The offline policies. Machine.Offline says what offline means; an offline
-// machine holds no slot.
-const (
-	OfflineWait OfflinePolicy = "wait" // its batch waits for it, and says so
-	OfflineSkip OfflinePolicy = "skip" // goes on without it; it catches up when it is online again
-	OfflineFail OfflinePolicy = "fail" // counts as failed
-)
-
-// Valid reports whether p is one of the policies.
-func (p OfflinePolicy) Valid() bool {
-	switch p {
-	case OfflineWait, OfflineSkip, OfflineFail:
-		return true
-	}
-	return false
-}
-
 // RolloutSpec is what an operator asks for. It is validated at creation and
 // frozen. Durations are in milliseconds.
 //
@@ -166,6 +146,9 @@ type RolloutSpec struct {
 	StragglerMs        int64 `json:"stragglerMs"`        // soak starts at the latest so long after the batch opened; 0: when all are done
 
 	Supersede bool `json:"supersede,omitempty"` // take machines over from other rollouts
+	// CatchUpOf is set by the control plane alone, in a rollout that it makes for
+	// machines that have to catch up (Behind): the rollout that they follow.
+	CatchUpOf RolloutID `json:"catchUpOf,omitempty"`
 
 	RolloutRules
 }

@@ -9,8 +9,11 @@ package health
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/catchup"
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
@@ -24,12 +27,13 @@ type Inspector struct {
 	loop      *loop.Loop
 	documents *documents.Keeper
 	epoch     *epoch.Keeper
+	catchUp   *catchup.Keeper
 	renewal   Renewal
 }
 
 // New returns an inspector of what a control plane is made of.
-func New(l *loop.Loop, d *documents.Keeper, e *epoch.Keeper, r Renewal) *Inspector {
-	return &Inspector{loop: l, documents: d, epoch: e, renewal: r}
+func New(l *loop.Loop, d *documents.Keeper, e *epoch.Keeper, c *catchup.Keeper, r Renewal) *Inspector {
+	return &Inspector{loop: l, documents: d, epoch: e, catchUp: c, renewal: r}
 }
 
 // Metrics are counts of the present state, for /metrics.
@@ -152,7 +156,7 @@ const restoreBackup = "stop the control plane and put a backup of the database a
 
 // Doctor looks for what is wrong: a file that is not whole, an altered audit
 // trail, a database older than the fleet, a wall clock that was set, trust documents that end soon, machines that can
-// soon renew no more, reports that wait, rollouts that are late. No finding means
+// soon renew no more or cannot catch up, reports that wait, rollouts that are late. No finding means
 // that all is well; Deep finds what is damaged elsewhere in the file.
 func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 	found := []Finding{}
@@ -193,6 +197,7 @@ func (i *Inspector) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	found = append(found, certificates...)
+	found = append(found, i.behindFindings()...)
 	work, err := i.workFindings(ctx)
 	return append(found, work...), err
 }
@@ -218,6 +223,17 @@ func (i *Inspector) trustFindings(now time.Time) []Finding {
 	}
 	if have.Timestamp == nil {
 		found = append(found, Finding{"error", "trust", "the root asks for a timestamp and there is none: agents accept nothing new", newTimestamp})
+	}
+	return found
+}
+
+// behindFindings names machines that are there and cannot catch up until an operator
+// did something.
+func (i *Inspector) behindFindings() []Finding {
+	var found []Finding
+	stuck := i.catchUp.Stuck()
+	for _, why := range slices.Sorted(maps.Keys(stuck)) {
+		found = append(found, Finding{"warning", "machines", some(stuck[why]) + " cannot catch up: " + why, "nixfleet machine list --behind shows who has to catch up, and since when"})
 	}
 	return found
 }

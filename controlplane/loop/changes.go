@@ -55,6 +55,9 @@ func (p *Pass) write(ctx context.Context) error {
 		return err
 	}
 	clear(p.rested)
+	if err := p.writeBehind(ctx); err != nil {
+		return err
+	}
 	err := p.Tx.AddAudit(ctx, p.audit...)
 	p.audit = nil
 	return err

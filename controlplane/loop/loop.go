@@ -66,11 +66,14 @@ type Loop struct {
 	Inventory *Inventory
 	Presence  *Presence
 	Events    *Notifier // events were added to the log
+	Behind    *Behind
 
 	version string
 	running *runningTime
 	started int64 // running time
 	flushes []func(context.Context) error
+	// planCatchUp is set by OnCatchUp.
+	planCatchUp func(context.Context, store.Reader, rollout.Moment, []store.CatchUp) (CatchUpPlan, error)
 
 	// Of the loop's goroutine: what both clocks said at the last beat, the running
 	// time that the store has, rollouts at work, nil to load them anew, and their
@@ -112,10 +115,14 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	behind, err := c.Store.CatchUps(ctx)
+	if err != nil {
+		return nil, err
+	}
 	l := &Loop{
 		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, running: running, started: kept.Run,
 		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
-		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(),
+		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(), Behind: newBehind(behind),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		ending: make(chan struct{}),
 	}
@@ -208,8 +215,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.working.Done()
 	defer close(l.stopped)
 	noted := false
-	beat := time.NewTicker(beatEvery)
+	beat, catchUp := time.NewTicker(beatEvery), time.NewTicker(catchUpEvery)
 	defer beat.Stop()
+	defer catchUp.Stop()
 	flush, contacts, sweep := time.NewTicker(flushEvery), time.NewTicker(contactsEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
 	defer contacts.Stop()
@@ -239,6 +247,8 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 		case <-beat.C:
 			again = l.try(ctx, "compare the clocks", l.beat)
+		case <-catchUp.C:
+			again = l.try(ctx, "let machines catch up", l.catchUp)
 		case <-flush.C:
 			again = l.try(ctx, "write the use of keys", l.flush)
 		case <-contacts.C:

@@ -34,8 +34,14 @@ type Pass struct {
 	rested  map[fleet.MachineID]bool           // whose latest healthy assignment may be another
 	rests   map[fleet.MachineID]*fleet.Desired // and what that is
 	audit   []fleet.AuditEvent
-	dirty   bool     // loop.active no longer is what the store has, until the commit
-	after   []func() // run after the commit
+	// What changes in who has to catch up, nil for nothing to catch up with: what is to
+	// be written, the releases of the rollouts in it, what was written, and who missed a
+	// rollout that was made for it.
+	behind, behindNow map[fleet.MachineID]*store.CatchUp
+	released          map[fleet.RolloutID]fleet.Digest
+	missed            map[fleet.MachineID]bool
+	dirty             bool     // loop.active no longer is what the store has, until the commit
+	after             []func() // run after the commit
 }
 
 // pass runs fn in a transaction. After an error the rollouts in memory are read
@@ -50,7 +56,8 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 	p := &Pass{
 		loop: l, Now: now.Wall, Run: now.Run, freeze: l.freeze.Load(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
-		rests: map[fleet.MachineID]*fleet.Desired{},
+		rests: map[fleet.MachineID]*fleet.Desired{}, behind: map[fleet.MachineID]*store.CatchUp{},
+		behindNow: map[fleet.MachineID]*store.CatchUp{}, released: map[fleet.RolloutID]fleet.Digest{}, missed: map[fleet.MachineID]bool{},
 	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
 		p.Tx = tx
@@ -82,6 +89,7 @@ func (l *Loop) publish(p *Pass) {
 		l.Inventory.rest(id, d)
 	}
 	maps.Copy(l.told, p.told)
+	l.Behind.change(p.behindNow, p.missed, p.Run)
 	for _, f := range p.after {
 		f()
 	}
@@ -313,6 +321,7 @@ func (p *Pass) Desired(id fleet.MachineID) *fleet.Desired {
 // keep takes in the rest of a result that is in the state already.
 func (p *Pass) keep(c *changes, res rollout.Result, before fleet.Rollout) {
 	s := c.state
+	p.noteBehind(s, res, before)
 	p.audit = append(p.audit, res.Audit...)
 	if len(res.Probes) > 0 {
 		p.AfterCommit(func() { p.loop.probes.start(res.Probes) })
@@ -366,6 +375,9 @@ func (p *Pass) Changed(m fleet.Machine) {
 
 // LifecycleChanged lets the rollouts that hold a machine know (H10).
 func (p *Pass) LifecycleChanged(ctx context.Context, id fleet.MachineID) error {
+	if m, known := p.Machine(id); !known || m.Lifecycle == fleet.Decommissioned {
+		p.caughtUp(id)
+	}
 	p.changed(id)
 	p.tickDue()
 	return p.write(ctx)

@@ -23,11 +23,11 @@ func (p *Plane) Machines(ctx context.Context, c access.Caller, f fleet.MachineFi
 	items := p.loop.Inventory.Select(after, page.Size()+1, p.loop.Moment().Run, func(m fleet.Machine) bool {
 		return c.Reaches(m) && (f.Tag == "" || slices.Contains(m.Tags.Effective, f.Tag)) && (f.Lifecycle == "" || m.Lifecycle == f.Lifecycle) &&
 			(f.Health == "" || m.Health == f.Health) && (f.Release == "" || m.RunsRelease == f.Release) &&
-			(!f.Drift || m.Drift) && (!f.Offline || m.Offline)
+			(!f.Drift || m.Drift) && (!f.Offline || m.Offline) && (!f.Behind || p.loop.Behind.Has(m.ID))
 	})
 	out := paging.Cut(items, page, func(m fleet.Machine) fleet.MachineID { return m.ID })
 	for i := range out.Items {
-		out.Items[i].Desired = p.loop.Desired(out.Items[i].ID)
+		out.Items[i].Desired, out.Items[i].Behind = p.loop.Desired(out.Items[i].ID), p.CatchUp.Behind(out.Items[i].ID)
 	}
 	return out, nil
 }
@@ -39,7 +39,7 @@ func (p *Plane) Machine(ctx context.Context, c access.Caller, id fleet.MachineID
 		return fleet.Machine{}, err
 	}
 	m = p.loop.Inventory.Shown(m, p.loop.Moment().Run)
-	m.Desired = p.loop.Desired(id)
+	m.Desired, m.Behind = p.loop.Desired(id), p.CatchUp.Behind(id)
 	return m, nil
 }
 
@@ -139,7 +139,7 @@ func (p *Plane) update(ctx context.Context, c access.Caller, id fleet.MachineID,
 			}
 		}
 		out = p.loop.Inventory.Shown(m, pass.Run)
-		out.Desired = pass.Desired(id)
+		out.Desired, out.Behind = pass.Desired(id), p.CatchUp.Behind(id)
 		return nil
 	})
 	return out, err

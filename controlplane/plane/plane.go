@@ -16,6 +16,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/catchup"
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
@@ -56,6 +57,7 @@ type Plane struct {
 	Epoch     *epoch.Keeper
 	History   *history.Log
 	Health    *health.Inspector
+	CatchUp   *catchup.Keeper
 
 	loop     *loop.Loop
 	conf     Config
@@ -101,7 +103,8 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	if p.Epoch, err = epoch.Open(ctx, l, c.EpochKey); err != nil {
 		return nil, err
 	}
-	p.Health = health.New(l, p.Documents, p.Epoch, c.Renewal)
+	p.CatchUp = catchup.New(l, p.Documents, p.Epoch)
+	p.Health = health.New(l, p.Documents, p.Epoch, p.CatchUp, c.Renewal)
 	return p, nil
 }
 

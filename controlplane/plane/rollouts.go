@@ -28,6 +28,9 @@ import (
 // run gives the same answer and writes nothing (O01). The error's code is
 // Conflict, and names the other rollout, if a machine is in one.
 func (p *Plane) CreateRollout(ctx context.Context, c access.Caller, in api.RolloutRequest) (api.RolloutDetail, error) {
+	if in.Spec.CatchUpOf != "" {
+		return api.RolloutDetail{}, fleet.Errorf(fleet.Invalid, "rollout: catchUpOf is set by the control plane only").WithHint("leave it out")
+	}
 	release, err := p.releases.release(ctx, in.Spec.Release)
 	if err != nil {
 		return api.RolloutDetail{}, err
@@ -339,7 +342,7 @@ func mayTouchAll(pass *loop.Pass, c access.Caller, s *rollout.State, named []fle
 }
 
 // Explain says why a rollout, its batches and its machines have not ended, and
-// by when they must.
+// by when they must; and which machines have not caught up with one that completed.
 func (p *Plane) Explain(ctx context.Context, c access.Caller, id fleet.RolloutID) ([]api.Waiting, error) {
 	var s rollout.State
 	err := p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
@@ -350,7 +353,14 @@ func (p *Plane) Explain(ctx context.Context, c access.Caller, id fleet.RolloutID
 		return nil, err
 	}
 	now := p.loop.Moment()
-	return rollout.Explain(s, p.loop.World(now), now.Wall), nil
+	lines := rollout.Explain(s, p.loop.World(now), now.Wall)
+	for _, id := range rollout.Behind(s) {
+		if b := p.CatchUp.Behind(id); b != nil && b.Rollout == s.Rollout.ID {
+			a := s.Assignments[id]
+			lines = append(lines, api.Waiting{Machine: id, Batch: a.Batch, State: string(a.State), Why: "has to catch up: " + b.Why})
+		}
+	}
+	return lines, nil
 }
 
 // DeleteRollout forgets a rollout that has ended. The error's code is Conflict

@@ -44,8 +44,9 @@ type sim struct {
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
-	quick    bool           // do not compare states before and after whole
-	sent     []fleet.Report // every report that was made, to repeat some
+	caughtUp map[fleet.MachineID]*rollout.State // the rollouts in which machines catch up
+	quick    bool                               // do not compare states before and after whole
+	sent     []fleet.Report                     // every report that was made, to repeat some
 }
 
 func digest(name string) fleet.Digest { return fleet.SHA256([]byte(name)) }
@@ -190,9 +191,51 @@ func (m *sim) sleepTo(t int64) {
 		m.tick()
 	}
 	m.now = t
+	m.catchUp()
 }
 
-func (m *sim) a(id fleet.MachineID) fleet.Assignment { return m.state.Assignments[id] }
+// catchUp begins the rollout of machines that have to catch up and are there, as the
+// control plane does.
+func (m *sim) catchUp() {
+	m.t.Helper()
+	in := rollout.Input{By: rollout.EngineActor, Now: m.now, Run: m.run()}
+	var ids []fleet.MachineID
+	for _, id := range rollout.Behind(m.state) {
+		if f, known := m.facts[id]; m.caughtUp[id] == nil && known && f.Online && f.Lifecycle == fleet.Active {
+			ids = append(ids, id)
+			in.Entries = append(in.Entries, fleet.Entry{ID: id, StorePath: target(id)})
+			in.Machines = append(in.Machines, fleet.Machine{ID: id, Lifecycle: f.Lifecycle})
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	release := fleet.Release{Digest: m.state.Rollout.Spec.Release, Header: fleet.Header{Expires: m.now + 1}}
+	follow, d := rollout.CatchUp([]rollout.Past{{Rollout: m.state.Rollout, Release: release}}, m.world(), m.now)
+	if d.Why != "" {
+		return
+	}
+	in.ID, in.Spec = "catch-up-"+fleet.RolloutID(ids[0]), rollout.CatchUpSpec(follow.Rollout, ids)
+	s, _, err := rollout.Build(in)
+	if err != nil {
+		m.t.Fatalf("plan the rollout with which %v catch up: %v", ids, err)
+	}
+	s.Apply(rollout.Step(s, rollout.Event{}, m.world(), m.now))
+	for _, id := range ids {
+		if m.caughtUp == nil {
+			m.caughtUp = map[fleet.MachineID]*rollout.State{}
+		}
+		m.caughtUp[id] = &s
+	}
+}
+
+// a is a machine's assignment, in the rollout that it is in last.
+func (m *sim) a(id fleet.MachineID) fleet.Assignment {
+	if s, ok := m.caughtUp[id]; ok {
+		return s.Assignments[id]
+	}
+	return m.state.Assignments[id]
+}
 
 // at returns the machine at a place of the plan, as batch.place from 0.
 func (m *sim) at(batch, place int) fleet.MachineID { return m.plan.Batches[batch][place] }

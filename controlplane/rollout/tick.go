@@ -169,7 +169,7 @@ func (st *step) admit(a fleet.Assignment) bool {
 			st.recheckAt = at
 		}
 	case policy == fleet.OfflineSkip:
-		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; offered if it is online again while the rollout runs")
+		st.end(a, fleet.AssignSkipped, fleet.ReasonOffline, "offline "+sinceContact(f)+"; it catches up when it is online again")
 	default:
 		st.end(a, fleet.AssignFailed, fleet.ReasonOffline, "offline "+sinceContact(f))
 	}
@@ -320,7 +320,21 @@ func (st *step) complete() {
 	if t.Skipped > 0 {
 		why += fmt.Sprintf(", %d skipped", t.Skipped)
 	}
+	if n := st.skippedOffline(); n > 0 {
+		why += fmt.Sprintf("; %d to catch up: nixfleet machine list --behind", n)
+	}
 	st.finish(fleet.RolloutCompleted, fleet.ActionRolloutComplete, EngineActor, why)
+}
+
+// skippedOffline counts the machines that catch up once the rollout has completed.
+func (st *step) skippedOffline() int {
+	n := 0
+	for _, a := range st.readmittable() {
+		if a.Reason == fleet.ReasonOffline {
+			n++
+		}
+	}
+	return n
 }
 
 // finish ends the rollout. Machines that were not offered stay as they are,

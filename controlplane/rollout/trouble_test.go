@@ -92,7 +92,7 @@ func TestStep_SkippedOfflineMachineStaysBehind(t *testing.T) {
 	m.sleepTo(start + 5*minute)
 	m.live(m.at(0, 1))
 	m.wantStates("completed = passed: skipped healthy")
-	if a := m.a(m.at(0, 0)); a.Reason != fleet.ReasonOffline || m.state.Rollout.Why != "1 healthy, 1 skipped" {
+	if a := m.a(m.at(0, 0)); a.Reason != fleet.ReasonOffline || m.state.Rollout.Why != "1 healthy, 1 skipped; 1 to catch up: nixfleet machine list --behind" {
 		t.Errorf("%s %q; why %q", a.Reason, a.Message, m.state.Rollout.Why)
 	}
 }

@@ -86,7 +86,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 	p := newPlane(t)
 	m := machine("web-01")
 	m.Checks = []fleet.HealthCheckResult{{Name: "app", Status: fleet.HealthCheckFailing, Observed: evil}}
-	m.Waiting = evil
+	m.Waiting, m.Behind = evil, &fleet.Behind{Rollout: "01a", Line: "main", Since: 1, Why: evil}
 	p.machines = []fleet.Machine{m}
 	p.rollouts = []fleet.Rollout{{ID: "01a", State: fleet.RolloutPaused, Why: evil, CreatedBy: evil}}
 	p.assignments = []fleet.Assignment{{Machine: "web-01", State: fleet.AssignFailed, Message: evil + "\tx\ny"}}
@@ -102,7 +102,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 			}
 		}
 	}
-	for _, words := range []string{"machine show web-01", "machine list", "rollout list", "rollout show", "rollout explain", "rollout watch"} {
+	for _, words := range []string{"machine show web-01", "machine list", "machine list --behind", "rollout list", "rollout show", "rollout explain", "rollout watch"} {
 		r := u.run(strings.Fields(words)...)
 		check(words, r)
 		if !strings.Contains(r.out, "web-01") && !strings.Contains(r.out, "01a") {

@@ -47,6 +47,10 @@ func (a *app) machineListCmd() *cobra.Command {
 				return err
 			}
 			return a.Print(list, func(w io.Writer) {
+				if f.Behind {
+					printBehind(w, list)
+					return
+				}
 				rows := make([][]string, len(list))
 				for i, m := range list {
 					desired := "-"
@@ -64,9 +68,21 @@ func (a *app) machineListCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
 	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this lifecycle state")
+	c.Flags().BoolVar(&f.Behind, "behind", false, "only machines that have to catch up, because a rollout completed without them")
 	c.Flags().BoolVar(&f.Offline, "offline", false, "only machines that are offline")
 	c.Flags().BoolVar(&f.Drift, "drift", false, "only machines that run something else than was activated")
 	return c
+}
+
+// printBehind says what machines have to catch up with, and why they have not.
+func printBehind(w io.Writer, list []fleet.Machine) {
+	rows := [][]string{}
+	for _, m := range list {
+		if b := m.Behind; b != nil {
+			rows = append(rows, []string{string(m.ID), string(b.Line), view.Dash(m.RunsRelease.Short()), view.Date(b.Since), string(b.Rollout), since(m.LastContact), b.Why})
+		}
+	}
+	view.Table(w, "MACHINE LINE RUNS SINCE ROLLOUT SEEN WHY", rows)
 }
 
 // notes are what is out of the ordinary with a machine.
@@ -75,7 +91,7 @@ func notes(m fleet.Machine) string {
 	for _, n := range []struct {
 		is   bool
 		word string
-	}{{m.Offline, "offline"}, {m.Drift, "drift"}, {m.NeedsReboot, "needs-reboot"}} {
+	}{{m.Offline, "offline"}, {m.Drift, "drift"}, {m.NeedsReboot, "needs-reboot"}, {m.Behind != nil, "behind"}} {
 		if n.is {
 			words = append(words, n.word)
 		}
@@ -109,6 +125,9 @@ func (a *app) machineShowCmd() *cobra.Command {
 				fmt.Fprintf(w, "  running       %s\n  booted        %s\n  boot default  %s\n", view.Dash(string(m.Running)), view.Dash(string(m.Booted)), view.Dash(string(m.BootDefault)))
 				if m.Desired != nil {
 					fmt.Fprintf(w, "  desired       %s (release %s, rollout %s)\n", m.Desired.StorePath, m.Desired.Digest.Short(), m.Desired.Rollout)
+				}
+				if b := m.Behind; b != nil {
+					fmt.Fprintf(w, "  behind        rollout %s, completed %s without it; %s\n", b.Rollout, view.Date(b.Since), b.Why)
 				}
 				if n := notes(m); n != "" {
 					fmt.Fprintf(w, "  notes         %s\n", n)

@@ -154,7 +154,7 @@ func (u Plan) Entries() []fleet.Entry {
 // Spec is that of the rollout of the new release: as the one that it undoes, on the
 // machines of the plan.
 func (u Plan) Spec(spec fleet.RolloutSpec, name string) (fleet.RolloutSpec, error) {
-	spec.Release, spec.Name, spec.Select = u.Release, name, nil
+	spec.Release, spec.Name, spec.Select, spec.CatchUpOf = u.Release, name, nil, ""
 	for _, m := range u.Machines {
 		spec.Select = append(spec.Select, string(m.ID))
 	}
