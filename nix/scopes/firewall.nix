@@ -14,6 +14,8 @@ let
   inherit (import ../lib/priorities.nix lib) suggest suggestSettings;
   sshd = config.services.openssh;
   inherit (config.networking) firewall nftables;
+  # NixOS 25.11 and later can have firewalld make the firewall; it takes neither rules nor commands of NixOS.
+  isOurs = firewall.backend or null != "firewalld";
   limited = limit.enable && sshd.enable && firewall.enable;
   ports = lib.unique (
     sshd.ports
@@ -90,7 +92,7 @@ in
         description = ''
           Whether to log incoming packets that no rule accepted (`nixfleet drop: ` in the kernel's log). It
           replaces the firewall's own {option}`networking.firewall.logRefusedConnections`, which has no
-          limit.
+          limit. It has no effect where firewalld is the firewall.
         '';
       };
       perMinute = mkOption {
@@ -106,7 +108,7 @@ in
       nixfleet.firewall: networking.firewall.enable is false, so nothing is filtered or limited. Remove that line, or set nixfleet.firewall.enable = false.
     '';
 
-    networking.firewall = lib.mkIf cfg.logDropped.enable {
+    networking.firewall = lib.mkIf (cfg.logDropped.enable && isOurs) {
       logRefusedConnections = suggest false;
       # Last in the chain of accepting rules: packets that reach it are dropped.
       extraInputRules = lib.mkOrder 2000 ''

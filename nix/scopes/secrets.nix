@@ -130,7 +130,7 @@ in
           script = generate;
         };
       }
-      # NixOS 25.11 and later: sshd's own unit makes the keys of a host without sshd.
+      # NixOS 26.05 and later: sshd's own unit makes the keys of a host without sshd.
       (lib.optionalAttrs (options.services.openssh ? generateHostKeys) {
         services.openssh.generateHostKeys = suggest true;
       })

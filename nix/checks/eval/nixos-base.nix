@@ -32,7 +32,10 @@ let
     scopes.nixosModules.nixos-base
     {
       nixfleet.nixos-base.enable = true;
-      fileSystems."/".device = "/dev/vda1";
+      fileSystems."/" = {
+        device = "/dev/vda1";
+        fsType = "ext4";
+      };
     }
   ];
   isNamed = lib.any (lib.hasInfix "nothing boots this host. Set boot.loader.systemd-boot.enable");

@@ -37,6 +37,15 @@ let
     }
   ];
   inherit (good.config) systemd;
+  # NixOS 25.11 and later, which have the watchdog's options under systemd's own names.
+  later = with' [
+    {
+      config.nixfleet.operators.rootSshKeys = [ sshKey ];
+      options = lib.optionalAttrs (!(good.options.systemd ? settings)) {
+        systemd.settings.Manager = lib.mkOption { type = lib.types.attrsOf lib.types.str; };
+      };
+    }
+  ];
 in
 {
   "evaluates" = good.failedAssertions == [ ] && good.warnings == [ ] && lib.hasSuffix ".drv" good.toplevel;
@@ -70,6 +79,17 @@ in
     && !own.config.networking.useDHCP;
   "a server does not wait at its console, and starts anew when it hangs" =
     !systemd.enableEmergencyMode && systemd.watchdog.runtimeTime == "30s";
+  "the watchdog is set under the names that NixOS has" = {
+    expr = {
+      inherit (later.config.systemd.settings.Manager) RuntimeWatchdogSec RebootWatchdogSec;
+      inherit (later) warnings;
+    };
+    expected = {
+      RuntimeWatchdogSec = "30s";
+      RebootWatchdogSec = "10min";
+      warnings = [ ];
+    };
+  };
   "a host with a screen may" =
     (with' [ { nixfleet.operators.rootSshKeys = [ sshKey ]; services.xserver.enable = true; } ]).config.systemd.enableEmergencyMode;
   "the SSH limit is on" = good.config.networking.nftables.tables ? nixfleet-ssh;

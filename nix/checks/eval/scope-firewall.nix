@@ -47,6 +47,16 @@ let
   old = with' { } { networking.firewall.extraCommands = "iptables -A nixos-fw -s 10.0.0.0/8 -j nixos-fw-accept"; };
   open = with' { } { networking.firewall.enable = false; };
   rules = nftables.tables.nixfleet-ssh.content;
+  # NixOS 25.11 and later.
+  firewalld = with' { } {
+    options = lib.optionalAttrs (!(good.options.networking.firewall ? backend)) {
+      networking.firewall.backend = lib.mkOption { type = lib.types.str; };
+    };
+    config.networking.firewall = {
+      backend = "firewalld";
+      logRefusedConnections = lib.mkOverride 1400 true;
+    };
+  };
   quiet = with' {
     logDropped.enable = false;
     sshRateLimit.enable = false;
@@ -76,6 +86,21 @@ in
     open.failedAssertions == [ ]
     && lib.any (lib.hasInfix "networking.firewall.enable is false, so nothing is filtered or limited") open.warnings
     && !(open.config.systemd.services ? nixfleet-ssh-limit);
+  "firewalld keeps its own log, and the limit comes beside it" = {
+    expr = {
+      inherit (firewalld) failedAssertions;
+      inherit (firewalld.config.networking.firewall) extraInputRules logRefusedConnections;
+      commands = lib.hasInfix "nixfleet drop" firewalld.config.networking.firewall.extraCommands;
+      limit = firewalld.config.systemd.services ? nixfleet-ssh-limit;
+    };
+    expected = {
+      failedAssertions = [ ];
+      commands = false;
+      extraInputRules = "";
+      logRefusedConnections = true;
+      limit = true;
+    };
+  };
   "the limit hooks in before the firewall" = lib.hasInfix "hook input priority filter - 10;" rules;
   "the limit is for sshd's ports, also those of single addresses" = lib.hasInfix "tcp dport { 2222, 2200 } ct state new jump new-connection" rules;
   "the limit is as set" =
@@ -90,7 +115,7 @@ in
     !((with' { } { services.openssh.enable = lib.mkForce false; }).config.networking.nftables.tables ? nixfleet-ssh);
   "limit and log can be off" =
     !(quiet.config.networking.nftables.tables ? nixfleet-ssh)
-    && quiet.config.networking.firewall.logRefusedConnections
+    && quiet.config.networking.firewall.logRefusedConnections == (host [ ]).config.networking.firewall.logRefusedConnections
     && quiet.config.networking.firewall.extraInputRules == "";
   "no port is opened" = (with' { } { services.openssh.openFirewall = false; }).config.networking.firewall.allowedTCPPorts == [ ];
 }

@@ -53,6 +53,19 @@ in
     && !lib.hasInfix keygen good.config.system.activationScripts.script;
   "a host without sshd gets its key from a unit" =
     lib.hasInfix "[ ! -s ${lib.escapeShellArg hostKey} ]" (with' { } [ ]).config.systemd.services.nixfleet-host-key.script;
+  "where NixOS makes the key of a host without sshd, it does" =
+    let
+      # NixOS 26.05 and later.
+      later =
+        (with' { } [
+          {
+            options = lib.optionalAttrs (!(good.options.services.openssh ? generateHostKeys)) {
+              services.openssh.generateHostKeys = lib.mkOption { type = lib.types.bool; };
+            };
+          }
+        ]).config;
+    in
+    later.services.openssh.generateHostKeys && !(later.systemd.services ? nixfleet-host-key);
   "the host's own keys are followed" = {
     expr =
       (with' { } [

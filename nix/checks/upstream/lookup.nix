@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # What a NixOS says of the options NAMES, which set.nix wrote: { NAME = { type; required; }; }. An option that was
-# renamed is { renamed = "new.name"; }, one that is gone is left out. Also the options without a default in the
+# renamed is { renamed = "new.name"; }, one that is gone is left out. Also the options without a value in the
 # modules that NAMES enable: a host that does not set them does not evaluate.
 {
   lib,
@@ -14,13 +14,17 @@ let
         {
           networking.hostName = "web-01";
           system.stateVersion = lib.trivial.release;
-          fileSystems."/".device = "/dev/vda1";
+          fileSystems."/" = {
+            device = "/dev/vda1";
+            fsType = "ext4"; # which has no default since NixOS 26.05
+          };
           boot.loader.grub.device = "/dev/vda";
         }
       ];
     })
     options
     ;
+  isRequired = import ./required.nix { inherit lib; };
 
   # mkRenamedOptionModule describes the old name as an alias of the new one.
   aliasOf = option: builtins.match "Alias of \\{option}`([^`]*)`[.].*" (textOf option.description or "");
@@ -32,7 +36,7 @@ let
     else
       {
         type = option.type.description or option.type.name;
-        required = !(option ? default);
+        required = isRequired option;
       };
 
   # What is below a type that has options inside.
@@ -80,7 +84,8 @@ let
         else if lib.isOption option then
           # Removed options have no default and are not visible.
           lib.optional (
-            !(option ? default || option.internal or false || option.readOnly or false)
+            isRequired option
+            && !(option.internal or false || option.readOnly or false)
             && option.visible or true != false
           ) (lib.nameValuePair "${name}.${key}" (describe option))
         else if option ? enable then

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The options of NixOS that our modules set on the hosts of hosts.nix, as { NAME = { type; required; }; }. A
 # name has <name> or * where an attribute set or a list has its members, as in the manual. Required: the option
-# has no default, so that a host on which we enable its module and do not set it fails.
+# has no value by itself (required.nix), so that a host on which we enable its module and do not set it fails.
 {
   lib,
   harness,
@@ -25,8 +25,9 @@ let
 
   describe = option: {
     type = option.type.description or option.type.name;
-    required = !(option ? default);
+    required = isRequired option;
   };
+  isRequired = import ./required.nix { inherit lib; };
 
   # The options below NAME that VALUES set, if TYPE has any.
   below =
