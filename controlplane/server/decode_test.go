@@ -145,7 +145,9 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"a large report", `{"reports":[{"machine":"web-01","message":"` + strings.Repeat("a", 2*maxReport) + `"}]}`, fleet.TooLarge, "a part of the request"},
 		{"a large request", strings.Repeat(" ", maxReports+1), fleet.TooLarge, ""},
 		{"another machine", `{"reports":[{"machine":"db-01"}]}`, fleet.Forbidden, "web-01"}, // E07
+		{"a large value that is no list", `{"reports":"` + strings.Repeat("a", 2*maxReport) + `"}`, fleet.TooLarge, "a part of the request"},
 		{"cut short", `{"reports":[` + own, fleet.Invalid, "not whole"},
+		{"cut behind its list", `{"reports":[` + own + `]`, fleet.Invalid, "not whole"},
 		{"no list", `{"reports":7}`, fleet.Invalid, "list"},
 		{"a list", `[]`, fleet.Invalid, `expected "{"`},
 		{"no JSON", `reports`, fleet.Invalid, "request"},

@@ -20,6 +20,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 	"github.com/arcanesys/nixfleet/internal/nix"
+	"github.com/arcanesys/nixfleet/internal/proc"
 	"github.com/arcanesys/nixfleet/internal/testbed/evil"
 )
 
@@ -101,6 +102,28 @@ func TestFetch_IsNotDoneWhileItIsRecorded(t *testing.T) {
 	})
 	if in, ok := s.order().(states.Failed); !ok || in.Reason != fleet.ReasonFetchFailed {
 		t.Errorf("got %+v", in)
+	}
+}
+
+// A14: nothing is switched to of which Nix cannot tell whether it is as signed. The
+// fetch stays on record, and is tried again.
+func TestFetch_IsNotDoneWithoutAVerdict(t *testing.T) {
+	s := newStolen(t)
+	program, err := proc.Look("nix-store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	text := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" --requisites \"*) echo out of order >&2; exit 1;; esac\nexec %s \"$@\"\n", program)
+	if err = os.WriteFile(filepath.Join(dir, "nix-store"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if in, ok := s.order().(states.Failed); !ok || in.Reason != fleet.ReasonFetchFailed || !in.Again {
+		t.Errorf("got %+v", in)
+	}
+	if _, recorded, err := s.m.dir().Fetching().Read(); !recorded || err != nil {
+		t.Errorf("recorded: %t, %v", recorded, err)
 	}
 }
 
