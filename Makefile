@@ -13,7 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PACKAGES := nix-bin iproute2 util-linux procps systemd dbus zstd
 TEST_PACKAGES := gcc libc6-dev
 
-.PHONY: build deps test-deps demo test e2e crash crash-sim hostile mutants fuzz bench-trust bench-house bench-plane openapi-check lint generate fmt help
+.PHONY: build deps test-deps demo test e2e crash crash-sim sim hostile mutants fuzz bench-trust bench-house bench-plane openapi-check lint generate fmt help
 
 build: ## static programs into ./bin
 	@mkdir -p bin
@@ -48,6 +48,12 @@ crash: deps build ## on real hosts: the agent killed and the power cut at every 
 crash-sim: ## the agent killed and the power cut at every point of an attempt, in a simulation; the last line is JSON
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
+	cat "$$result"; exit $$code
+
+sim: ## a whole fleet in one process, and what may befall it: SEEDS=200, SEED=n replays one, LOOSENED=40 also loosens rules of the product, in so many seeds each; the last line is JSON
+	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
+	NIXFLEET_SIM_SEEDS='$(or $(SEEDS),200)' NIXFLEET_SIM_SEED='$(SEED)' NIXFLEET_SIM_LOOSENED='$(LOOSENED)' NIXFLEET_SIM_RESULT="$$result" \
+	  go test -count=1 -timeout 2h $(if $(SEED)$(LOOSENED),-v) ./test/sim -run '$(if $(LOOSENED),Fleet,KeepsItsRules)' >&2 || code=$$?; \
 	cat "$$result"; exit $$code
 
 hostile: test-deps build ## attacks on real agents and control planes, then mutants of what refuses them; MUTANTS=200 or all, SEED=n; the last line is JSON
