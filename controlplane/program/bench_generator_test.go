@@ -302,7 +302,7 @@ func (p *player) poll(ctx context.Context) {
 		case p.g.manual.Load():
 			return
 		}
-		if _, err := p.client.Release(ctx, o.Digest); err != nil {
+		if untilAnswered(ctx, func() error { _, err := p.client.Release(ctx, o.Digest); return err }) != nil {
 			continue
 		}
 		for _, phase := range []fleet.AssignmentState{fleet.AssignFetching, fleet.AssignApplying, fleet.AssignVerifying} {
@@ -339,6 +339,21 @@ func (p *player) report(ctx context.Context, o fleet.Order, r fleet.Report) erro
 	p.mu.Unlock()
 	r.Machine, r.At, r.BootID = p.id, time.Now().UnixMilli(), "boot-1"
 	r.Rollout, r.Attempt, r.Digest, r.StorePath = o.Rollout, o.Attempt, o.Digest, p.target(o)
-	_, err := p.client.Reports(ctx, []fleet.Report{r})
-	return err
+	return untilAnswered(ctx, func() error { _, err := p.client.Reports(ctx, []fleet.Report{r}); return err })
+}
+
+// untilAnswered asks again while the control plane cannot answer, as an agent does.
+func untilAnswered(ctx context.Context, ask func() error) error {
+	waits := wait.BackOff(time.Second, time.Minute)
+	for {
+		err := ask()
+		if err == nil || ctx.Err() != nil || !fleet.ErrorCode(err).Temporary() {
+			return err
+		}
+		d := waits.NextBackOff()
+		if after, ok := api.RetryAfter(err); ok {
+			d = wait.Asked(after)
+		}
+		wait.For(ctx, d)
+	}
 }

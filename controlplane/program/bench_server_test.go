@@ -59,11 +59,14 @@ func TestMain(m *testing.M) {
 // self starts this program as one of those processes.
 func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := proc.Start(context.WithoutCancel(t.Context()), proc.Cmd{Path: exe, Env: append(os.Environ(), env), Stdin: stdin, Grace: time.Minute})
+	return spawn(t, proc.Cmd{Path: must(os.Executable())(t), Env: append(os.Environ(), env), Stdin: stdin})
+}
+
+// spawn starts a program that ends with the test at the latest.
+func spawn(t *testing.T, c proc.Cmd) *proc.Process {
+	t.Helper()
+	c.Grace = time.Minute
+	p, err := proc.Start(context.WithoutCancel(t.Context()), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +79,13 @@ func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
 		}
 	})
 	return p
+}
+
+// startProgram starts another build of it.
+func (c *control) startProgram(path string) {
+	c.t.Helper()
+	c.p = spawn(c.t, proc.Cmd{Path: path, Args: []string{"run", "--config", c.config}})
+	c.becomesReady()
 }
 
 // How often until looks: to ask costs the control plane, too. To count the polls
@@ -110,6 +120,13 @@ func (c *control) start() time.Duration {
 	c.t.Helper()
 	begin := time.Now()
 	c.p = self(c.t, serverEnv+"="+c.config, nil)
+	c.becomesReady()
+	return time.Since(begin)
+}
+
+// becomesReady waits until it is.
+func (c *control) becomesReady() {
+	c.t.Helper()
 	until(c.t, time.Minute, lookEvery, "the control plane is ready", func() bool {
 		res, err := http.Get("http://" + c.metrics + "/readyz")
 		if err != nil {
@@ -118,7 +135,6 @@ func (c *control) start() time.Duration {
 		_ = res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
-	return time.Since(begin)
 }
 
 // stop stops it and returns how long that took, and how much of processors.

@@ -66,6 +66,7 @@ type size struct {
 	machines, history int
 	idle              time.Duration
 	only              string // names of parts, with commas; "" for all
+	disk              int    // bytes of a file system of its own for the state; 0: none
 }
 
 // benchLine is the last line of the output.
@@ -154,6 +155,9 @@ func (b *bench) setUp() {
 		p := &plays[i%2]
 		p.Agents, p.CA = "https://"+b.agents, ca
 		p.Machines = append(p.Machines, m)
+	}
+	if b.disk > 0 {
+		moveToOwnDisk(b.t, b.place, b.disk)
 	}
 	b.start()
 	secret, err := os.ReadFile(filepath.Join(b.dir, "bootstrap-secret"))

@@ -49,6 +49,21 @@ func ownDisk(t *testing.T, p place, bytes int) {
 	t.Cleanup(func() { _ = syscall.Unmount(p.dir, syscall.MNT_DETACH) })
 }
 
+// moveToOwnDisk does so with what the state directory has.
+func moveToOwnDisk(t *testing.T, p place, bytes int) {
+	t.Helper()
+	files := map[string][]byte{}
+	entries, err := os.ReadDir(p.dir)
+	check(t, err)
+	for _, e := range entries {
+		files[e.Name()] = must(os.ReadFile(filepath.Join(p.dir, e.Name())))(t)
+	}
+	ownDisk(t, p, bytes)
+	for name, b := range files {
+		check(t, os.WriteFile(filepath.Join(p.dir, name), b, 0o600))
+	}
+}
+
 // operator is somebody who registers machines, and notes which of them were
 // acknowledged.
 type operator struct {

@@ -3,6 +3,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func (p *program) doctorCommand() *cobra.Command {
 				return err
 			}
 			if accept {
-				if err = acceptRestored(c.Context(), conf); err != nil {
+				if err = acceptRestored(c.Context(), conf, p.Version); err != nil {
 					return err
 				}
 			}
@@ -68,12 +69,12 @@ func (p *program) doctorCommand() *cobra.Command {
 }
 
 // acceptRestored ends the restored mode of a control plane that does not run.
-func acceptRestored(ctx context.Context, conf config.ControlPlane) error {
+func acceptRestored(ctx context.Context, conf config.ControlPlane, version string) error {
 	epoch, err := pki.EpochKey(conf.StateDir)
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath()})
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath(), Version: version})
 	if err != nil {
 		return err
 	}
@@ -95,6 +96,7 @@ type storage struct {
 	store.Space
 	Sizes  store.Sizes  `json:"sizes"`
 	Schema store.Schema `json:"schema"`
+	Copies []store.Copy `json:"copies,omitempty"` // from before migrations
 }
 
 // little is how much room there should be at least: less is told.
@@ -126,6 +128,9 @@ func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(
 		return e, err
 	}
 	e.Storage.Schema = st.Schema()
+	if e.Storage.Copies, err = store.Copies(conf.DatabasePath()); err != nil {
+		return e, errors.Join(err, st.Close())
+	}
 	if e.Storage.Sizes, err = st.Sizes(); err != nil {
 		return e, errors.Join(err, st.Close())
 	}
@@ -208,4 +213,10 @@ func (e examination) text(w io.Writer) {
 	}
 	z := e.Storage.Sizes
 	fmt.Fprintf(w, "the database has %d KiB, its log %d KiB; %s: %s\n", z.Database>>10, z.Log>>10, e.Storage.Folder, e.Storage.Space)
+	if have := e.Storage.Schema; have.Version > have.Known {
+		fmt.Fprintf(w, "a newer control plane, %s, has added to the database; this one can use it\n", cmp.Or(have.Program, "of a version that is not known"))
+	}
+	for _, c := range e.Storage.Copies {
+		fmt.Fprintf(w, "%s is a copy from before schema %d was migrated: %d KiB\n", c.Path, c.Schema, c.Size>>10)
+	}
 }

@@ -60,7 +60,10 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 		return err
 	}
 	defer sockets.Close()
-	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath()})
+	st, err := store.Open(ctx, store.Options{Path: conf.DatabasePath(), Version: version, Migrating: func(from store.Schema) {
+		log.Info("copying the database, and migrating it", "from", from.Version, "to", from.Known)
+		notify(log, moreTime)
+	}})
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,10 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 	})
 	return errors.Join(err, st.Close())
 }
+
+// moreTime asks systemd for an hour more to start: a large database is copied
+// before it is migrated.
+const moreTime = "EXTEND_TIMEOUT_USEC=3600000000"
 
 func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listeners, identity *server.Identity, log *slog.Logger, pc plane.Config) error {
 	p, err := plane.Open(ctx, pc)

@@ -30,6 +30,9 @@ func (s *Store) begin(ctx context.Context) error {
 	if err = tx.measureHealthy(ctx); err != nil {
 		return err
 	}
+	if s.schema, err = s.schema.sign(ctx, tx, s.version); err != nil {
+		return err
+	}
 	if err = tx.SetMeta(ctx, metaOpen, "1"); err != nil {
 		return err
 	}
@@ -71,11 +74,7 @@ func (s *Store) checkpoint(ctx context.Context) (whole bool, err error) {
 // measure compares the number of pages with the size of the file, into which the
 // log was moved.
 func (s *Store) measure(ctx context.Context) error {
-	pages, _, err := first(ctx, s.writer, column[int64], `PRAGMA page_count`)
-	if err != nil {
-		return err
-	}
-	each, _, err := first(ctx, s.writer, column[int64], `PRAGMA page_size`)
+	size, err := fileSize(ctx, s.writer)
 	if err != nil {
 		return err
 	}
@@ -83,8 +82,8 @@ func (s *Store) measure(ctx context.Context) error {
 	if err != nil {
 		return damagedFile("the file is gone: %w", err)
 	}
-	if info.Size() != pages*each {
-		return damagedFile("the file has %d bytes, and should have %d", info.Size(), pages*each)
+	if info.Size() != size {
+		return damagedFile("the file has %d bytes, and should have %d", info.Size(), size)
 	}
 	s.size = info.Size()
 	return nil

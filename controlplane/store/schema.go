@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -24,14 +25,28 @@ import (
 var migrations embed.FS
 
 // metaReader names the row that says which programs may open the file: those
-// that know this migration or a later one. Migrations write it.
-const metaReader = "schema-reader"
+// that know this migration or a later one. metaProgram names the program that ran
+// the newest migration.
+const (
+	metaReader  = "schema-reader"
+	metaProgram = "schema-program"
+)
+
+// reader is the newest migration that programs of two minor versions ago know.
+// They may open the file as this program writes it, because the migrations since
+// only add: a machine that is rolled back may be the control plane's own. It is
+// raised when a minor version is released. Until two have been, it is the last
+// migration before which others changed and removed.
+const reader = 20
 
 // Schema says which migrations a file has had.
 type Schema struct {
 	Version int64 `json:"version"` // the newest migration
 	Reader  int64 `json:"reader"`  // a program reads the file that knows this one; 0: only one that knows Version
 	Known   int64 `json:"known"`   // the newest one that this program knows
+	// Program is the version of the program that knows the newest migration and opened
+	// the file last; "" if that is not known.
+	Program string `json:"program,omitempty"`
 }
 
 // provider runs the migrations of this program.
@@ -123,16 +138,17 @@ func readSchema(ctx context.Context, q querier) (Schema, error) {
 	if s.Version == 0 || !have["meta.name"] || !have["meta.value"] {
 		return s, foreign("another program's migrations made it")
 	}
-	reader, err := (Reader{q: q}).Meta(ctx, metaReader)
+	oldest, err := (Reader{q: q}).Meta(ctx, metaReader)
 	if err != nil {
 		return s, err
 	}
-	if reader != "" {
-		if _, err := fmt.Sscan(reader, &s.Reader); err != nil {
+	if oldest != "" {
+		if _, err = fmt.Sscan(oldest, &s.Reader); err != nil {
 			return s, fmt.Errorf("read %s: %w", metaReader, err)
 		}
 	}
-	return s, nil
+	s.Program, err = (Reader{q: q}).Meta(ctx, metaProgram)
+	return s, err
 }
 
 func foreign(why string) error {
@@ -163,35 +179,61 @@ func (s Schema) readable() *fleet.Error {
 	if s.Version <= s.Known || s.Reader > 0 && s.Reader <= s.Known {
 		return nil
 	}
-	return fleet.Errorf(fleet.Conflict, "the file has schema %d, for programs that know schema %d; this program knows %d", s.Version, cmp.Or(s.Reader, s.Version), s.Known).
-		WithHint("a newer control plane wrote it: run that one, or restore a backup")
+	by := "a newer control plane"
+	if s.Program != "" {
+		by += ", " + s.Program + ","
+	}
+	return fleet.Errorf(fleet.Conflict, "%s wrote the file: it has schema %d, for programs that know schema %d, and this one knows %d",
+		by, s.Version, cmp.Or(s.Reader, s.Version), s.Known).
+		WithHint("run that control plane again, or put a backup in the place of the database")
 }
 
 // migrate brings the file's schema up to date.
-func migrate(ctx context.Context, db *sql.DB) (Schema, error) {
-	s, err := readSchema(ctx, db)
+func (s *Store) migrate(ctx context.Context, o Options) error {
+	have, err := readSchema(ctx, s.writes)
 	if err != nil {
-		return s, err
+		return err
 	}
-	if refused := s.readable(); refused != nil {
-		return s, refused
+	if refused := have.readable(); refused != nil {
+		return refuse(refused, o.Path, have.Known)
 	}
-	if s.Version < s.Known {
-		if s, err = s.upgrade(ctx, db); err != nil {
-			return s, err
+	if have.Version < have.Known {
+		if have, err = upgrade(ctx, s.writes, o, have); err != nil {
+			return err
 		}
 	}
-	return s, s.check(ctx, db)
+	s.schema, s.version = have, o.Version
+	return have.check(ctx, s.writes)
 }
 
-// upgrade runs the migrations that the file lacks.
-func (s Schema) upgrade(ctx context.Context, db *sql.DB) (Schema, error) {
+// upgrade makes a copy of the file, and runs the migrations that it lacks.
+func upgrade(ctx context.Context, db *sql.DB, o Options, have Schema) (Schema, error) {
+	kept, err := keepCopy(ctx, db, o.Path, have.Version, func() {
+		if o.Migrating != nil {
+			o.Migrating(have)
+		}
+	})
+	if err != nil {
+		return have, err
+	}
 	p, err := provider(db)
 	if err != nil {
-		return s, err
+		return have, err
 	}
 	if _, err = p.Up(ctx); err != nil {
-		return s, fmt.Errorf("migrate: %w", err)
+		return have, fmt.Errorf("migrate, of which %s is a copy from before: %w", kept, err)
 	}
 	return readSchema(ctx, db)
+}
+
+// sign says in the file who may open it, unless a newer program has said so.
+func (s Schema) sign(ctx context.Context, tx *Tx, version string) (Schema, error) {
+	if s.Version > s.Known {
+		return s, nil
+	}
+	s.Reader, s.Program = reader, version
+	if err := tx.SetMeta(ctx, metaReader, strconv.Itoa(reader)); err != nil {
+		return s, err
+	}
+	return s, tx.SetMeta(ctx, metaProgram, version)
 }

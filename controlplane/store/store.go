@@ -36,6 +36,11 @@ type Options struct {
 	// ReadOnly opens an existing file for looking only, beside a control plane
 	// that may be running on it. Write then fails.
 	ReadOnly bool
+	// Version is that of the program, which the file names to older programs.
+	Version string
+	// Migrating is called, if it is set, when the file is to be copied and migrated:
+	// both take a while for a large one.
+	Migrating func(from Schema)
 }
 
 // Store is an open SQLite file. Its read methods may be called by many
@@ -48,6 +53,8 @@ type Store struct {
 	writer *writer  // nil: open for reading only
 	lock   *os.File // of the folder
 	schema Schema
+	// version is that of the program.
+	version string
 	// condition is how the disk and the file are.
 	condition condition
 	// size is how many bytes the file had after the last whole checkpoint: it never
@@ -97,7 +104,7 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 		if _, err = os.Stat(o.Path); errors.Is(err, fs.ErrNotExist) {
 			return fleet.Errorf(fleet.NotFound, "there is no such file")
 		}
-	} else if err = s.openWriter(ctx, o.Path); err != nil {
+	} else if err = s.openWriter(ctx, o); err != nil {
 		return err
 	}
 	if s.reads, err = sql.Open("sqlite", dsn(o.Path, "query_only(1)")); err != nil {
@@ -131,8 +138,8 @@ func (s *Store) openReader(ctx context.Context) (err error) {
 	if s.schema, err = readSchema(ctx, s.reads); err != nil {
 		return err
 	}
-	if err := s.schema.readable(); err != nil {
-		return err
+	if refused := s.schema.readable(); refused != nil {
+		return refuse(refused, s.path, s.schema.Known)
 	}
 	if s.schema.Version < s.schema.Known {
 		return nil
@@ -144,7 +151,8 @@ func (s *Store) openReader(ctx context.Context) (err error) {
 // lack some of this program's.
 func (s *Store) Schema() Schema { return s.schema }
 
-func (s *Store) openWriter(ctx context.Context, path string) (err error) {
+func (s *Store) openWriter(ctx context.Context, o Options) (err error) {
+	path := o.Path
 	if s.lock, err = lockFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
@@ -157,7 +165,7 @@ func (s *Store) openWriter(ctx context.Context, path string) (err error) {
 		return err
 	}
 	s.writes.SetMaxOpenConns(1)
-	if s.schema, err = migrate(ctx, s.writes); err != nil {
+	if err = s.migrate(ctx, o); err != nil {
 		return err
 	}
 	conn, err := s.writes.Conn(ctx)

@@ -216,7 +216,7 @@ func TestOpen_RefusesAFileInUseANewerSchemaAndAMissingFileToRead(t *testing.T) {
 	}
 	wantCode(t, s.Write(t.Context(), func(*Tx) error { return nil }), fleet.Unavailable)
 
-	tamper(t, path, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
+	tamper(t, path, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1); UPDATE meta SET value = '9999' WHERE name = 'schema-reader'`)
 	_, err = Open(t.Context(), Options{Path: path})
 	wantCode(t, err, fleet.Conflict)
 	_, err = Open(t.Context(), Options{Path: path + "x", ReadOnly: true})
