@@ -52,6 +52,7 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 	o.machineOperations()
 	o.rolloutOperations()
 	o.policyOperations()
+	o.scheduleOperations()
 	o.freezeOperations()
 	o.auditOperations()
 	o.eventOperations()
