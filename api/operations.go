@@ -104,6 +104,10 @@ var Operations = [...]Operation{
 	{"getPolicy", http.MethodGet, "/api/v1/policies/{name}", Scoped, readers, 200, "A preset of rollouts"},
 	{"deletePolicy", http.MethodDelete, "/api/v1/policies/{name}", FleetWide, admins, 200, "Forget a preset of rollouts"},
 
+	{"putSchedule", http.MethodPut, "/api/v1/schedules/{name}", FleetWide, deployers, 200, "Save when rollouts begin by themselves"},
+	{"listSchedules", http.MethodGet, "/api/v1/schedules", Scoped, readers, 200, "When rollouts begin by themselves"},
+	{"deleteSchedule", http.MethodDelete, "/api/v1/schedules/{name}", FleetWide, deployers, 200, "Forget when rollouts begin by themselves"},
+
 	{"listGates", http.MethodGet, "/api/v1/gates", Scoped, readers, 200, "Gates that rollouts can name, without their addresses"},
 
 	{"setFreeze", http.MethodPut, "/api/v1/freeze", FleetWide, deployers, 200, "Order no machine of the fleet anything new"},

@@ -74,6 +74,7 @@ type Loop struct {
 	flushes []func(context.Context) error
 	// planCatchUp is set by OnCatchUp.
 	planCatchUp func(context.Context, store.Reader, rollout.Moment, []store.CatchUp) (CatchUpPlan, error)
+	timetable   Timetable
 
 	// Of the loop's goroutine: what both clocks said at the last beat, the running
 	// time that the store has, rollouts at work, nil to load them anew, and their
@@ -245,6 +246,9 @@ func (l *Loop) Run(ctx context.Context) error {
 			if l.failed || l.due() {
 				again = l.try(ctx, "look at rollouts", l.drain)
 			}
+			if again < 0 {
+				again = l.try(ctx, "begin scheduled rollouts", l.keepTime)
+			}
 		case <-beat.C:
 			again = l.try(ctx, "compare the clocks", l.beat)
 		case <-catchUp.C:
@@ -315,8 +319,10 @@ func (l *Loop) Wake() {
 // be looked at.
 func (l *Loop) untilNextWake() time.Duration {
 	wake := int64(0)
-	if f := l.untilFreezeEnds(); f > 0 {
-		wake = l.running.now() + f - l.Clock.UnixMilli()
+	for _, at := range []int64{l.untilFreezeEnds(), l.nextOnTime()} {
+		if w := l.running.now() + at - l.Clock.UnixMilli(); at > 0 && (wake == 0 || w < wake) {
+			wake = w
+		}
 	}
 	for _, s := range l.active {
 		if w := s.Rollout.WakeAt; w > 0 && (wake == 0 || w < wake) {

@@ -59,10 +59,11 @@ type Plane struct {
 	Health    *health.Inspector
 	CatchUp   *catchup.Keeper
 
-	loop     *loop.Loop
-	conf     Config
-	releases *releaseCache
-	kept     kept
+	loop      *loop.Loop
+	conf      Config
+	releases  *releaseCache
+	kept      kept
+	timetable timetable
 }
 
 // Open reads the state of the fleet from the store. The plane serves reads and
@@ -91,6 +92,10 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	p := &Plane{loop: l, conf: c, kept: kept{since: map[fleet.MachineID]int{}}, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
 	l.OnFlush(p.Keys.Flush)
+	l.OnTime(loop.Timetable{Next: p.timetable.next, Do: p.keepTime})
+	if err = p.timetable.load(ctx, c.Store); err != nil {
+		return nil, err
+	}
 	if p.releases, err = newReleaseCache(c.Store); err != nil {
 		return nil, err
 	}

@@ -78,13 +78,21 @@ func (p *Plane) checkPolicy(v fleet.RolloutPolicy) error {
 }
 
 // DeletePolicy forgets a rollout policy, and returns it. Rollouts that were made
-// from it stay as they are.
+// from it stay as they are. The error's code is Conflict for one that a schedule
+// uses.
 func (p *Plane) DeletePolicy(ctx context.Context, c access.Caller, name string) (fleet.RolloutPolicy, error) {
 	var v fleet.RolloutPolicy
 	event := fleet.AuditEvent{At: p.now(), Actor: c.Actor(), Action: fleet.ActionPolicyDelete, Subject: "policy:" + fleet.CleanLine(name, 40)}
 	err := p.loop.Store.WriteAudited(ctx, event, func(tx *store.Tx) (err error) {
 		if v, err = tx.Policy(ctx, name); err != nil {
 			return err
+		}
+		all, err := tx.Schedules(ctx)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(all, func(s fleet.Schedule) bool { return s.Policy == name }); i >= 0 {
+			return fleet.Errorf(fleet.Conflict, "schedule %s rolls out by policy %s", all[i].Name, name).WithHint("nixfleet schedule delete %s", all[i].Name)
 		}
 		return tx.DeletePolicy(ctx, name)
 	})

@@ -81,6 +81,7 @@ func newScene(t *testing.T) *scene {
 	both := w.release(admin, 1, "", "db-01", "web-01")
 	db := w.release(admin, 2, both.Digest, "db-01")
 	web := w.release(admin, 3, db.Digest, "web-01")
+	must[fleet.RolloutPolicy](t)(admin.PutPolicy(t.Context(), "lasting", api.PolicyRequest{}))
 	s.own = s.requests(admin, "web", both.Digest, web.Digest)
 	s.other = s.requests(admin, "db", both.Digest, db.Digest)
 	for _, id := range []fleet.MachineID{"db-01", "web-01"} {
@@ -119,6 +120,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"registerMachine": api.MachineRequest{ID: fleet.MachineID("new-" + string(team)), Tags: []fleet.Tag{team}},
 		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
 		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"last", team}},
+		"putSchedule":     api.ScheduleRequest{Cron: "30 2 * * *", Policy: "lasting"},
 		"putPolicy":       api.PolicyRequest{},
 		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},

@@ -35,6 +35,7 @@ var reads = map[string]string{
 	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by " +
 		"FROM rollout WHERE state IN ('scheduled', 'running', 'paused', 'reverting') OR id IN": "a row a claimed machine, at the start",
 	"SELECT name, spec, created_at, created_by FROM rollout_policy ORDER BY":                                             "policies are few",
+	"SELECT name, cron, policy, line, tolerance_ms,":                                                                     "schedules are few",
 	"SELECT state, COUNT(*) FROM rollout":                                                                                "a row of an index for each rollout that is kept",
 	"SELECT machine_id, MAX(not_after) FROM certificate":                                                                 "a few rows a machine",
 	"SELECT 'rollout ' || id":                                                                                            "a row a claimed machine, when a release is deleted",

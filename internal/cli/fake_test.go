@@ -66,7 +66,8 @@ type plane struct {
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
 	policies    []fleet.RolloutPolicy
-	fail        *fleet.Error // of every call
+	schedule    *api.ScheduleRequest // the last that was saved
+	fail        *fleet.Error         // of every call
 }
 
 func newPlane(t *testing.T) *plane {
@@ -191,6 +192,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		page(w, r, p.audit)
 	case rest == "freeze":
 		p.hold(w, r)
+	case words[0] == "schedules":
+		p.timetable(w, r, words[1:])
 	case words[0] == "policies":
 		p.preset(w, r, words[1:])
 	case rest == "events":

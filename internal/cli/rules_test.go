@@ -89,6 +89,45 @@ func TestPolicy_IsSavedAndUsed(t *testing.T) {
 	u.mustRun(command.ExitError, "rollout", "create", "--policy", "careful")
 }
 
+// timetable serves one schedule.
+func (p *plane) timetable(w http.ResponseWriter, r *http.Request, name []string) {
+	s := fleet.Schedule{Name: "nightly", Cron: "30 2 * * 1-5 Europe/Paris", Policy: "careful", Line: "main", CreatedAt: 1, LastAt: 2, LastWhy: "all run it", NextAt: time.Date(2026, 12, 1, 1, 30, 0, 0, time.UTC).UnixMilli()}
+	if len(name) == 0 {
+		reply(w, []fleet.Schedule{s})
+		return
+	}
+	if r.Method == http.MethodPut {
+		p.schedule = &api.ScheduleRequest{}
+		if err := json.NewDecoder(r.Body).Decode(p.schedule); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+	}
+	reply(w, s)
+}
+
+func TestSchedule_SaysWhenItBeginsNext(t *testing.T) {
+	p := newPlane(t)
+	u := newUser(t).of(p)
+	u.mustRun(command.ExitUsage, "schedule", "create", "nightly", "--cron", "30 2 * *", "--policy", "careful")
+	u.mustRun(command.ExitUsage, "schedule", "create", "nightly", "--cron", "30 2 * * *")
+	u.mustRun(command.ExitUsage, "schedule", "create", "nightly", "--cron", "30 2 * * *", "--policy", "careful", "--tolerance", "1s")
+	if p.schedule != nil {
+		t.Fatalf("a wrong command line saved %+v", p.schedule)
+	}
+	r := u.mustRun(0, "schedule", "create", "nightly", "--cron", "30 2 * * 1-5 Europe/Paris", "--policy", "careful", "--line", "edge", "--tolerance", "2h")
+	if q := *p.schedule; q.Cron != "30 2 * * 1-5 Europe/Paris" || q.Policy != "careful" || q.Line != "edge" || q.ToleranceMs != 7200_000 || !strings.Contains(r.out, "2026-12-01") {
+		t.Errorf("asked for %+v, said %q", q, r.out)
+	}
+	if r := u.mustRun(0, "schedule", "list"); !strings.Contains(r.out, "2026-12-01") || !strings.Contains(r.out, "left out: all run it") {
+		t.Errorf("list: %q", r.out)
+	}
+	if r := u.mustRun(0, "schedule", "list", "--json"); !strings.Contains(r.out, `"nextAt":1796088600000`) {
+		t.Errorf("list --json: %q", r.out)
+	}
+	u.mustRun(0, "schedule", "delete", "nightly")
+}
+
 func TestFreeze_SendsReasonAndMoment(t *testing.T) {
 	p := newPlane(t)
 	u := newUser(t).of(p)
