@@ -97,9 +97,10 @@ func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enr
 	// A call that still waits for its body is cut there. Its connection is good
 	// for nothing then: net/http ends the context of all that follows on it.
 	rec := recordOf(ctx)
-	rec.bodyRead = sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	bodyRead := sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	rec.bodyRead = bodyRead
 	defer func() {
-		if !rec.bodyRead() {
+		if !bodyRead() {
 			w.Header().Set("Connection", "close")
 		}
 	}()
@@ -111,6 +112,9 @@ func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enr
 }
 
 func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
+	if rec.goesOn {
+		return
+	}
 	if err != nil {
 		s.refuse(rec, err).write(w)
 		return
@@ -160,13 +164,19 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Cer
 	// A connection is held no longer than its certificate is good.
 	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.clock.Now()).Milliseconds()
 	ci.WaitMs = min(ci.WaitMs, max(left, 0))
-	if ci.WaitMs > 0 {
-		rec.held = true
+	wait := time.Duration(ci.WaitMs) * time.Millisecond
+	rec.held = wait > 0
+	var orders api.Orders
+	if !rec.held {
+		orders, err = s.plane.CheckIn(r.Context(), m, ci)
+	} else if r.Close || !r.ProtoAtLeast(1, 1) { // a connection that ends then is not worth taking
 		s.metrics.longPolls.Inc()
 		defer s.metrics.longPolls.Dec()
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + agentWriteTime))
+		orders, err = s.plane.CheckIn(r.Context(), m, ci)
+	} else if err = s.plane.TakeIn(r.Context(), m, ci); err == nil {
+		return s.hold(w, r, &hold{s: s, machine: m, have: ci.Have, until: time.Now().Add(wait), rec: rec})
 	}
-	orders, err := s.plane.CheckIn(r.Context(), m, ci)
 	if fleet.ErrorCode(err) == fleet.Unavailable && s.draining.Err() != nil {
 		return nil, stopping()
 	}

@@ -24,15 +24,17 @@ type callKind struct {
 }
 
 type call struct {
-	end  context.CancelCauseFunc
-	done chan struct{}
+	end        func(cause error) // called with calls.mu held; must not block
+	handedOver bool              // another than the handler calls finish; guarded by calls.mu
+	done       chan struct{}
 }
 
 func newCalls() *calls { return &calls{at: map[callKind]*call{}} }
 
 // begin ends the older call of the same kind and waits for its end, so that
 // what both take is never taken twice. The context ends with ctx, or with cause
-// plane.ErrNewer when a newer call begins. The caller calls done once.
+// plane.ErrNewer when a newer call begins. The caller calls done once; the call goes
+// on after that if it was handed over.
 func (c *calls) begin(ctx context.Context, m fleet.MachineID, operation string) (_ context.Context, done func()) {
 	kind := callKind{m, operation}
 	ctx, end := context.WithCancelCause(ctx)
@@ -40,21 +42,48 @@ func (c *calls) begin(ctx context.Context, m fleet.MachineID, operation string) 
 	c.mu.Lock()
 	older := c.at[kind]
 	c.at[kind] = mine
-	c.mu.Unlock()
 	if older != nil {
 		older.end(plane.ErrNewer)
+	}
+	c.mu.Unlock()
+	if older != nil {
 		select {
 		case <-older.done:
 		case <-ctx.Done():
 		}
 	}
-	return ctx, func() {
+	return context.WithValue(ctx, callKey{}, mine), func() {
 		c.mu.Lock()
-		if c.at[kind] == mine {
-			delete(c.at, kind)
-		}
+		handedOver := mine.handedOver
 		c.mu.Unlock()
+		if !handedOver {
+			c.finish(kind, mine)
+		}
 		end(nil)
-		close(mine.done)
 	}
+}
+
+type callKey struct{}
+
+// handOver makes what serves the call of ctx from now on end with end, and returns
+// what is to be called when it has. The context no longer matters.
+func (c *calls) handOver(ctx context.Context, m fleet.MachineID, operation string, end func(error)) (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mine, _ := ctx.Value(callKey{}).(*call)
+	mine.handedOver = true
+	mine.end = end
+	if ctx.Err() != nil {
+		end(context.Cause(ctx))
+	}
+	return func() { c.finish(callKind{m, operation}, mine) }
+}
+
+func (c *calls) finish(kind callKind, mine *call) {
+	c.mu.Lock()
+	if c.at[kind] == mine {
+		delete(c.at, kind)
+	}
+	c.mu.Unlock()
+	close(mine.done)
 }
