@@ -38,7 +38,7 @@ func (p *Plane) PutPolicy(ctx context.Context, c access.Caller, name string, in 
 		return v, err
 	}
 	v.Spec = v.Spec.Defaults()
-	return v, p.loop.Store.Write(ctx, func(tx *store.Tx) error {
+	err := p.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		all, err := tx.Policies(ctx)
 		if err != nil {
 			return err
@@ -57,6 +57,7 @@ func (p *Plane) PutPolicy(ctx context.Context, c access.Caller, name string, in 
 		event := fleet.AuditEvent{At: v.CreatedAt, Actor: v.CreatedBy, Action: fleet.ActionPolicyPut, Subject: "policy:" + name}
 		return errors.Join(tx.PutPolicy(ctx, v), tx.AddAudit(ctx, event))
 	})
+	return v, err
 }
 
 // checkPolicy reports what every rollout by a policy would be refused for.

@@ -101,7 +101,7 @@ func (p *Plane) PutSchedule(ctx context.Context, c access.Caller, name string, i
 	if err := s.Validate(); err != nil {
 		return s, err
 	}
-	return s, p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		if _, err := pass.Tx.Policy(ctx, s.Policy); err != nil {
 			return err
 		}
@@ -121,13 +121,14 @@ func (p *Plane) PutSchedule(ctx context.Context, c access.Caller, name string, i
 			"cron": s.Cron, "policy": s.Policy, "line": string(s.Line),
 		}))
 	})
+	return s, err
 }
 
 // DeleteSchedule forgets a schedule, and returns it. Rollouts that it began go on.
 // The error's code is NotFound if there is none.
 func (p *Plane) DeleteSchedule(ctx context.Context, c access.Caller, name string) (fleet.Schedule, error) {
 	var s fleet.Schedule
-	return s, p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		var ok bool
 		if s, ok = p.schedule(name); !ok {
 			return fleet.Errorf(fleet.NotFound, "there is no schedule %.40q", name).WithHint("nixfleet schedule list shows those there are")
@@ -135,6 +136,7 @@ func (p *Plane) DeleteSchedule(ctx context.Context, c access.Caller, name string
 		pass.AfterCommit(func() { p.timetable.set(s, true) })
 		return errors.Join(pass.Tx.DeleteSchedule(ctx, name), pass.Audit(ctx, c.Actor(), fleet.ActionScheduleDelete, "schedule:"+name, nil))
 	})
+	return s, err
 }
 
 // keepTime carries out what schedules have due. That a beginning was dealt with is
