@@ -102,6 +102,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	wg.Go(func() { keepPace(ctx) })
 	if err = pinRoot(ctx, p, conf.Trust.RootFile, log); err != nil {
 		err = errors.Join(err, p.Close())
+		cancel(err)
 		wg.Wait()
 		return err
 	}
@@ -115,6 +116,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	}
 	notify(log, daemon.SdNotifyStopping)
 	err = errors.Join(err, p.Close())
+	cancel(err)
 	wg.Wait()
 	log.Info("control plane has stopped")
 	return err

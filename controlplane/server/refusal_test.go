@@ -51,8 +51,8 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 			continue
 		}
 		tried++
-		ask(op, strings.NewReplacer("{id}", "No_Such", "{digest}", "No_Such", "{other}", digest, "{verb}", "pause", "{line}", "No_Such").Replace(op.Path), fleet.Invalid)
-		there := strings.NewReplacer("{id}", id, "{digest}", digest, "{other}", digest, "{verb}", "pause", "{line}", "nothing").Replace(op.Path)
+		ask(op, strings.NewReplacer("{id}", "No_Such", "{digest}", "No_Such", "{other}", digest, "{verb}", "pause", "{line}", "No_Such", "{name}", "No_Such").Replace(op.Path), fleet.Invalid)
+		there := strings.NewReplacer("{id}", id, "{digest}", digest, "{other}", digest, "{verb}", "pause", "{line}", "nothing", "{name}", "nothing").Replace(op.Path)
 		if noun == "machines" {
 			there = strings.Replace(there, id, "web-09", 1)
 		}
