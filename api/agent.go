@@ -54,6 +54,7 @@ type Orders struct {
 	Grants      []fleet.Digest        `json:"grants,omitempty"` // for this machine, in force now
 	PollAfterMs int64                 `json:"pollAfterMs"`      // for an agent that does not hold a long poll
 	WaitMs      int64                 `json:"waitMs"`           // that the agent should ask for
+	LeftOut     []string              `json:"-"`                // what could not be read, for people; see UnmarshalJSON
 }
 
 // Reports carries queued reports, oldest first.

@@ -80,10 +80,10 @@ func (a *AgentClient) CheckIn(ctx context.Context, ci CheckIn) (Orders, error) {
 }
 
 // Reports hands in reports, oldest first, and returns which of them are
-// durable now.
+// durable now. An id that cannot be read acknowledges nothing.
 func (a *AgentClient) Reports(ctx context.Context, reports []fleet.Report) (ReportsReply, error) {
 	var r ReportsReply
-	err := a.c.do(ctx, call{method: http.MethodPost, path: PathReports, body: Reports{Reports: reports}, limit: maxAck, timeout: time.Minute}, &r)
+	err := a.c.do(ctx, call{method: http.MethodPost, path: PathReports, body: Reports{Reports: reports}, limit: maxAck, timeout: time.Minute, inPart: true}, &r)
 	return r, err
 }
 

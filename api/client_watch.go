@@ -100,7 +100,8 @@ func (c *Client) stream(ctx context.Context, after *int64, f fleet.EventFilter, 
 			continue
 		}
 		var e Event
-		if err := json.Unmarshal(data, &e); err != nil {
+		// A field of the wrong type is left out: a newer control plane may have sent it.
+		if err := json.Unmarshal(data, &e); !readable(err) {
 			return true, fleet.Errorf(fleet.Internal, "event of %s: %w", c.c.base, err)
 		}
 		data = data[:0]

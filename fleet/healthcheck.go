@@ -137,10 +137,15 @@ type HealthCheckResult struct {
 	Passes     int               `json:"passes"`     // in a row
 }
 
-// CleanResults cuts results to their limits. A kind or status that this version
-// does not know stays, and never counts as good.
+// CleanResults cuts results to their limits: of too many, those that keep the machine
+// from being healthy stay. A kind or status that this version does not know stays, and
+// never counts as good.
 func CleanResults(results []HealthCheckResult) []HealthCheckResult {
-	results = results[:min(len(results), MaxChecks)]
+	if len(results) > MaxChecks {
+		results = slices.Clone(results)
+		slices.SortStableFunc(results, func(a, b HealthCheckResult) int { return a.rank() - b.rank() })
+		results = results[:MaxChecks]
+	}
 	for i := range results {
 		r := &results[i]
 		if r.Name = CleanLine(r.Name, 63); r.Name == "" {
@@ -150,6 +155,19 @@ func CleanResults(results []HealthCheckResult) []HealthCheckResult {
 		r.Observed = CleanText(r.Observed, MaxObserved)
 	}
 	return results
+}
+
+// rank orders results by how much they say of a machine's health.
+func (r HealthCheckResult) rank() int {
+	switch {
+	case r.Required && r.Status == HealthCheckFailing:
+		return 0
+	case r.Required && r.Status != HealthCheckPassing:
+		return 1
+	case r.Required:
+		return 2
+	}
+	return 3
 }
 
 // Health says whether a machine is healthy. A health check passes or fails; a

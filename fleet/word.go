@@ -50,6 +50,15 @@ func keepValid[V interface {
 	}
 }
 
+// MarkLeftOut says behind a text which fields could not be read and are left out.
+func MarkLeftOut(text string, fields []string, limit int) string {
+	names := make([]string, 0, len(fields))
+	for _, f := range fields {
+		names = append(names, CleanLine(f, MaxWord))
+	}
+	return noteLeftOut(text, names, limit)
+}
+
 // noteLeftOut says behind a text which fields were not valid and are left out.
 func noteLeftOut(text string, left []string, limit int) string {
 	if len(left) == 0 {

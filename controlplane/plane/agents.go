@@ -284,7 +284,7 @@ func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, repo
 	}
 	var good []fleet.Report
 	for _, r := range reports {
-		if r.Machine != machine {
+		if r.Machine != machine && r.Machine.Valid() {
 			return reply, fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the report that of %.80q", machine, r.Machine)
 		}
 		r.Clean()

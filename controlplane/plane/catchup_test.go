@@ -302,3 +302,58 @@ func TestCatchUp_OutlivesWhatIsGone(t *testing.T) {
 		}
 	})
 }
+
+// What a machine says that it runs counts: one that is on a newer release of its line
+// has nothing to catch up with, and one that follows another line waits for that line.
+func TestCatchUp_FollowsTheMachine(t *testing.T) {
+	for name, is := range map[string]func(in *api.CheckIn, newer fleet.Digest){
+		"a newer release": func(in *api.CheckIn, newer fleet.Digest) { in.RunsRelease = newer },
+		"another line":    func(in *api.CheckIn, _ fleet.Digest) { in.Line = "staging" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w, _, _ := left(t, "web-02")
+				in := (&agent{w: w, id: "web-02"}).checkIn()
+				is(&in, w.register("web-01", "web-02"))
+				in.WaitMs, in.PollMs = 0, 3600_000
+				must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-02", in))
+				rest(time.Minute)
+				if len(w.own()) != 0 {
+					t.Errorf("rollouts of its own: %+v", w.own())
+				}
+				if name == "another line" {
+					w.wantBehind("no rollout of its line has completed")
+				} else if len(w.behind()) != 0 {
+					t.Errorf("behind are %+v", w.behind())
+				}
+			})
+		})
+	}
+}
+
+// E12: while the database may be an old copy, nobody catches up with what it says. Only
+// the control plane makes such rollouts.
+func TestCatchUp_NotFromAnOldCopy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, release, r := left(t, "web-02")
+		_, err := w.plane().CreateRollout(t.Context(), alice, api.RolloutRequest{Spec: spec(release, func(s *fleet.RolloutSpec) { s.CatchUpOf = r })})
+		wantCode(t, err, fleet.Invalid)
+		backup := w.path + ".backup"
+		if err := w.store.Backup(t.Context(), backup); err != nil {
+			t.Fatal(err)
+		}
+		must[fleet.Freeze](t)(w.plane().SetFreeze(t.Context(), alice, api.FreezeRequest{Reason: "until the copy is in place"}))
+		in := (&agent{w: w, id: "web-02"}).checkIn()
+		in.WaitMs, in.PollMs = 0, 3600_000
+		in.Epoch = must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-02", in)).Epoch
+		w.stop()
+		w.path = backup
+		w.start()
+		must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-02", in))
+		rest(5 * time.Minute)
+		w.wantBehind("restored")
+		if w.mode() != "restored" || len(w.own()) != 0 {
+			t.Errorf("the mode is %s, rollouts of its own: %+v", w.mode(), w.own())
+		}
+	})
+}

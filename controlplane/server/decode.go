@@ -4,10 +4,14 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -55,14 +59,39 @@ func (b *agentBody) err(err error) error {
 	return fleet.Errorf(fleet.Invalid, "request: %w", err)
 }
 
-// value reads the next JSON value into v. A field of the wrong type is left
-// out; the others count.
-func (b *agentBody) value(v any) error {
+// value reads the next JSON value into v. Fields of the wrong type are left out, and
+// the first of them is named; the others count.
+func (b *agentBody) value(v any) (wrong string, err error) {
 	var wrongType *json.UnmarshalTypeError
-	if err := b.dec.Decode(v); err != nil && !errors.As(err, &wrongType) {
-		return b.err(err)
+	if err = b.dec.Decode(v); errors.As(err, &wrongType) {
+		return fieldName(wrongType.Field), nil
 	}
-	return nil
+	if err != nil {
+		return "", b.err(err)
+	}
+	return "", nil
+}
+
+// fieldName is the name in JSON of a field that encoding/json names with the Go types
+// that embed it.
+func fieldName(path string) string {
+	names := slices.DeleteFunc(strings.Split(path, "."), func(n string) bool { return n == "" || n[0] >= 'A' && n[0] <= 'Z' })
+	return cmp.Or(strings.Join(names, "."), "the whole")
+}
+
+// leftOut are the fields of a value that could not be read: one of those that stand
+// alone, and lists in which something has the wrong type.
+func leftOut(field string, lists map[string]bool) []string {
+	var names []string
+	if field != "" {
+		names = append(names, field)
+	}
+	for _, name := range slices.Sorted(maps.Keys(lists)) {
+		if lists[name] {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // delim reads a bracket or brace.
@@ -98,11 +127,17 @@ func (b *agentBody) end(w http.ResponseWriter, r *http.Request) error {
 // operators': an agent may be newer than its control plane, and must not lose
 // it for that.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	_, err := decodeInPart(w, r, limit, v)
+	return err
+}
+
+// decodeInPart names a field that was left out.
+func decodeInPart(w http.ResponseWriter, r *http.Request, limit int64, v any) (wrong string, err error) {
 	b := openBody(w, r, limit, limit+1)
-	if err := b.value(v); err != nil {
-		return err
+	if wrong, err = b.value(v); err != nil {
+		return "", err
 	}
-	return b.end(w, r)
+	return wrong, b.end(w, r)
 }
 
 // decodeCheckIn reads a check-in. Checks and tags beyond their number are left
@@ -110,17 +145,21 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 func decodeCheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
 	var in struct {
 		api.CheckIn
-		Checks few[fleet.HealthCheckResult] `json:"checks"`
-		Tags   few[fleet.Tag]               `json:"tags"`
+		Checks few[result]    `json:"checks"`
+		Tags   few[fleet.Tag] `json:"tags"`
 	}
 	in.Checks.limit, in.Tags.limit = fleet.MaxChecks, fleet.MaxTags
-	err := decode(w, r, maxCheckIn, &in)
-	in.CheckIn.Checks, in.CheckIn.Tags = in.Checks.items, in.Tags.items
+	wrong, err := decodeInPart(w, r, maxCheckIn, &in)
+	in.CheckIn.Checks, in.CheckIn.Tags = results(in.Checks), in.Tags.items
+	if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "tags": in.Tags.wrong}); len(names) > 0 {
+		in.Waiting = fleet.MarkLeftOut(in.Waiting, names, fleet.MaxWaiting)
+	}
 	return in.CheckIn, err
 }
 
 // decodeReports reads reports of machine m, one after the other: the first that
-// is one too many, or of another machine (E07), ends it.
+// is one too many, or of another machine (E07), ends it. What cannot be read of one is
+// left out of it, with a mark.
 func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([]fleet.Report, error) {
 	b := openBody(w, r, maxReports, maxReport)
 	if err := b.delim('{'); err != nil {
@@ -137,7 +176,7 @@ func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([
 			return nil, b.err(err)
 		}
 		if field != "reports" {
-			if err = b.value(&ignored{}); err != nil {
+			if _, err = b.value(&ignored{}); err != nil {
 				return nil, err
 			}
 			continue
@@ -169,17 +208,24 @@ func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID) ([]fleet.
 		b.part.N = maxReport
 		var in struct {
 			fleet.Report
-			Checks few[fleet.HealthCheckResult] `json:"checks"`
-			Failed few[string]                  `json:"failedUnits"`
+			Checks few[result] `json:"checks"`
+			Failed few[string] `json:"failedUnits"`
 		}
 		in.Checks.limit, in.Failed.limit = fleet.MaxChecks, fleet.MaxFailedUnits
-		if err := b.value(&in); err != nil {
+		wrong, err := b.value(&in)
+		if err != nil {
 			return nil, err
 		}
-		if err := own(m, in.Machine); err != nil {
-			return nil, err
+		// One without a name that can be read is refused by itself, further on.
+		if in.Machine.Valid() {
+			if err := own(m, in.Machine); err != nil {
+				return nil, err
+			}
 		}
-		in.Report.Checks, in.Report.Failed = in.Checks.items, in.Failed.items
+		in.Report.Checks, in.Report.Failed = results(in.Checks), in.Failed.items
+		if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "failedUnits": in.Failed.wrong}); len(names) > 0 {
+			in.Message = fleet.MarkLeftOut(in.Message, names, fleet.MaxMessage)
+		}
 		reports = append(reports, in.Report)
 	}
 	return reports, b.delim(']')
@@ -191,28 +237,73 @@ type few[T any] struct {
 	items []T
 	limit int
 	read  bool
+	wrong bool // something in it has the wrong type
+	cut   bool // it has more items, or is no list
 }
 
 // UnmarshalJSON is for json.Unmarshaler; b is valid JSON. What is no list has
-// no items.
+// no items, and what of an item has the wrong type is left out.
 func (f *few[T]) UnmarshalJSON(b []byte) error {
 	if f.read {
 		return nil
 	}
 	f.read = true
 	dec := json.NewDecoder(bytes.NewReader(b))
+	// An error is that of a number that is too large; there is no other.
 	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		f.wrong = err != nil || t != nil
+		f.cut = f.wrong
 		return nil
 	}
 	for dec.More() && len(f.items) < f.limit {
 		var item T
 		var wrongType *json.UnmarshalTypeError
-		if err := dec.Decode(&item); err != nil && !errors.As(err, &wrongType) {
+		if err := dec.Decode(&item); errors.As(err, &wrongType) {
+			f.wrong = true
+		} else if err != nil {
 			return err
 		}
 		f.items = append(f.items, item)
 	}
+	f.cut = dec.More()
 	return nil
+}
+
+// result is the result of a check. One of which it cannot be read whether it is
+// required, or what its status is, is required and has no status that counts: it would
+// be ignored else, and the machine healthy without it.
+type result struct{ fleet.HealthCheckResult }
+
+// unread stands in place of what cannot be read. No list has it.
+const unread = "unreadable"
+
+// UnmarshalJSON is for json.Unmarshaler.
+func (r *result) UnmarshalJSON(b []byte) error {
+	var says struct {
+		Status   fleet.HealthCheckStatus `json:"status"`
+		Required bool                    `json:"required"`
+	}
+	err := json.Unmarshal(b, &r.HealthCheckResult)
+	if err != nil && json.Unmarshal(b, &says) != nil {
+		r.Status, r.Required = unread, true
+	}
+	return err
+}
+
+// results are those of a list. In place of what was cut off stands one that keeps the
+// machine from being healthy.
+func results(f few[result]) []fleet.HealthCheckResult {
+	list := make([]fleet.HealthCheckResult, 0, len(f.items))
+	for _, r := range f.items {
+		list = append(list, r.HealthCheckResult)
+	}
+	if f.cut {
+		list = append(list[:min(len(list), f.limit-1)], fleet.HealthCheckResult{Name: unread, Kind: unread, Status: unread, Required: true})
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // ignored is a JSON value that nobody reads.

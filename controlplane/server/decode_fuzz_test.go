@@ -72,7 +72,7 @@ func FuzzDecodeReports(f *testing.F) {
 			t.Fatalf("%d reports came through", len(reports))
 		}
 		for _, rep := range reports {
-			if rep.Machine != "web-01" || len(rep.Checks) > fleet.MaxChecks || len(rep.Failed) > fleet.MaxFailedUnits {
+			if rep.Machine.Valid() && rep.Machine != "web-01" || len(rep.Checks) > fleet.MaxChecks || len(rep.Failed) > fleet.MaxFailedUnits {
 				t.Fatalf("%+v came through", rep)
 			}
 		}

@@ -114,7 +114,8 @@ func TestDecodeCheckIn_TakesBoundedMemory(t *testing.T) {
 	}
 }
 
-// A field of the wrong type is left out; the report, and those behind it, count.
+// A field of the wrong type is left out, with a mark; the report, and those behind it,
+// count. What cannot be read of a check never makes it count less.
 func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
 	w, r := post([]byte(`{"later":{"a":[1]},"reports":[
 		{"machine":"web-01","id":"1","kind":"outcome","attempt":"first","message":"m","checks":{"name":"a"},"failedUnits":["a.service",7]},
@@ -123,7 +124,7 @@ func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%d reports, %v", len(got), err)
 	}
-	if a := got[0]; a.ID != "1" || a.Kind != fleet.ReportOutcome || a.Message != "m" || a.Attempt != 0 || len(a.Checks) != 0 || len(a.Failed) != 2 || a.Failed[0] != "a.service" {
+	if a := got[0]; a.ID != "1" || a.Kind != fleet.ReportOutcome || a.Message != "m\n[left out, not valid: attempt, checks, failedUnits]" || a.Attempt != 0 || len(a.Checks) != 1 || !a.Checks[0].Required || fleet.HealthOf(a.Checks) != fleet.HealthPending || len(a.Failed) != 2 || a.Failed[0] != "a.service" {
 		t.Errorf("the first report is %+v", a)
 	}
 	if b := got[1]; b.ID != "2" || b.Kind != fleet.ReportDrift || len(b.Checks) != 1 || b.Checks[0].Name != "a" || b.Checks[0].Status != fleet.HealthCheckPassing {

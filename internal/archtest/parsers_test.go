@@ -52,6 +52,7 @@ var noNetwork = map[string]string{
 	"internal/agent/link .certificate": "the certificate that ours has checked before it was written",
 	"internal/agent/link readKey":      "the machine's own key",
 	"internal/cli releaseEntries":      "what is shown of a release; FuzzDecode has its parser, and CheckAgain what is signed again",
+	"internal/wiretest Change":         "documents that a test writes",
 	"internal/config ParseAgent":       "the program's configuration, written by root",
 	"internal/config decode":           "the program's configuration, written by root",
 	"internal/signer .Sign":            "the signature of the operator's own command, which is verified",

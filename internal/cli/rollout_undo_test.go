@@ -49,7 +49,7 @@ func newUndoScene(t *testing.T) *undoScene {
 		s.envelopes[r.Digest], s.entries[r.Digest] = r.Envelope, r.Raw
 	}
 	s.rollouts = []fleet.Rollout{{ID: "01r", State: fleet.RolloutCompleted, Spec: fleet.RolloutSpec{
-		Release: now.Digest, Strategy: fleet.Canary, Canaries: []string{"web-04", "web-01"}, OnFailure: fleet.RevertAll, Select: []string{},
+		Release: now.Digest, Strategy: fleet.Canary, Canaries: []string{"web-04", "web-01"}, OnFailure: fleet.RevertAll, Select: []string{}, CatchUpOf: "01q",
 		Offline: fleet.OfflineWait, OfflineAfterMs: 1, MinHealthyMs: 7, HealthyDeadlineMs: 1000, Approve: true,
 	}}}
 	for i, id := range ids {
@@ -105,7 +105,7 @@ func TestRolloutUndo_SignsWhatEachMachineRanBefore(t *testing.T) {
 		t.Errorf("signed %s, want %s", made.Raw, s.old.Raw[:2])
 	}
 	want := s.rollouts[0].Spec
-	want.Release, want.Name, want.Select, want.Canaries = made.Digest, "undo of 01r", []string{"web-01", "web-02"}, []string{"web-01"}
+	want.Release, want.Name, want.Select, want.Canaries, want.CatchUpOf = made.Digest, "undo of 01r", []string{"web-01", "web-02"}, []string{"web-01"}, ""
 	if d := cmp.Diff(want, s.asked.Spec); d != "" || s.asked.DryRun {
 		t.Errorf("rolled out with (-want +got):\n%s", d)
 	}

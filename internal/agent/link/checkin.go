@@ -14,7 +14,7 @@ func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 	j, seen := l.Machine.Journal(), l.Machine.Seen()
 	c := api.CheckIn{
 		Machine: l.Agent.MachineID, AgentVersion: l.Version, System: l.Machine.System(), Line: l.Agent.Line, BootID: seen.At.BootID,
-		State: j.Step.State(), Waiting: fleet.CleanText(j.Waiting, 500), Tags: l.Agent.Tags,
+		State: j.Step.State(), Waiting: l.waiting(j.Waiting), Tags: l.Agent.Tags,
 		Drift: j.Drifted(seen.Running), RunsRelease: j.RunsRelease(seen.Running), Checks: l.Machine.Checks(),
 		Documents:   fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
 		EvidenceKey: l.evidence, WaitMs: wait.Milliseconds(), Generations: seen.Generations, NeedsReboot: seen.NeedsReboot,

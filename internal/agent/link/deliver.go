@@ -5,6 +5,7 @@ package link
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -67,7 +68,9 @@ func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) e
 	if err != nil {
 		return err
 	}
-	if len(reply.Accepted)+len(reply.Rejected) == 0 {
+	if !slices.ContainsFunc(batch, func(r fleet.Report) bool {
+		return slices.Contains(reply.Accepted, r.ID) || slices.Contains(reply.Rejected, r.ID)
+	}) {
 		return fleet.Errorf(fleet.Unavailable, "the control plane acknowledged none of %d reports", len(batch))
 	}
 	stored := make(map[string]bool, len(reply.Accepted))

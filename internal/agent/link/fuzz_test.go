@@ -48,6 +48,9 @@ func TestBounded_KeepsEveryField(t *testing.T) {
 		Documents: fleet.DocumentDigests{Root: fleet.SHA256(nil), Revocations: fleet.SHA256(nil), Timestamp: fleet.SHA256(nil)}, PollAfterMs: 30_000, WaitMs: 55_000,
 	}
 	for i := range reflect.TypeFor[api.Orders]().NumField() {
+		if name := reflect.TypeFor[api.Orders]().Field(i).Name; name == "LeftOut" {
+			continue // of what could not be read
+		}
 		if reflect.ValueOf(v).Field(i).IsZero() {
 			t.Errorf("the example has no %s", reflect.TypeFor[api.Orders]().Field(i).Name)
 		}
@@ -97,7 +100,7 @@ func FuzzOrders(f *testing.F) {
 		if d := time.Duration(o.PollAfterMs) * time.Millisecond; d < 0 || d > time.Hour || o.WaitMs < 0 || o.WaitMs > api.MaxWaitMs {
 			t.Fatalf("%+v came through", o)
 		}
-		if again, more := bounded(o); cmp.Diff(o, again) != "" || len(more) > 0 {
+		if again, more := bounded(o); cmp.Diff(o, again) != "" || len(more) > 0 || len(left) < len(v.LeftOut) {
 			t.Fatalf("%+v became %+v", o, again)
 		}
 		if len(left) == 0 && (v.Apply == nil) != (o.Apply == nil) {

@@ -56,6 +56,7 @@ type Link struct {
 	last    api.Orders
 	given   bool // last was received
 	contact Contact
+	leftOut string // what it cannot carry out of the last orders
 
 	evidence fleet.EvidenceKey // of the machine; "" before it is enrolled
 }
@@ -169,6 +170,23 @@ func (l *Link) reply() (api.Orders, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last, l.given
+}
+
+// leaveOut notes what the agent cannot carry out of its orders.
+func (l *Link) leaveOut(what []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leftOut = notCarriedOut(what)
+}
+
+// waiting is what the next check-in says of why the agent waits.
+func (l *Link) waiting(why string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if why != "" && l.leftOut != "" {
+		why += "; "
+	}
+	return fleet.CleanText(why+l.leftOut, 500)
 }
 
 func (l *Link) answered(v api.Orders, at time.Time) {

@@ -3,6 +3,8 @@
 package link
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -19,8 +21,10 @@ const (
 )
 
 // bounded returns orders as the agent may keep and show them: times within their
-// limits, and without what names nothing. What was left out is named.
+// limits, and without what names nothing. What was left out is named, also what
+// could not be read.
 func bounded(v api.Orders) (o api.Orders, left []string) {
+	left = slices.Clone(v.LeftOut)
 	drop := func(what string) { left = append(left, what) }
 	order := func(what string, o *fleet.Order) *fleet.Order {
 		if o == nil {
@@ -68,4 +72,13 @@ func bounded(v api.Orders) (o api.Orders, left []string) {
 		PollAfterMs: min(max(v.PollAfterMs, 0), maxPollMs), WaitMs: min(max(v.WaitMs, 0), api.MaxWaitMs),
 	}
 	return o, left
+}
+
+// notCarriedOut says which of its orders the agent cannot carry out; "" for none. It
+// is told to operators with the next check-in.
+func notCarriedOut(left []string) string {
+	if len(left) == 0 {
+		return ""
+	}
+	return "cannot read of its orders: " + strings.Join(left, ", ")
 }

@@ -57,6 +57,7 @@ func (l *Link) poll(ctx context.Context, p controlPlane) {
 		if len(left) > 0 {
 			l.Log.Warn("the control plane gives orders that are not valid", "leftOut", left)
 		}
+		l.leaveOut(left)
 		l.answered(orders, time.Now())
 		if long > 0 && orders.WaitMs > 0 {
 			long = time.Duration(orders.WaitMs) * time.Millisecond

@@ -176,6 +176,9 @@ func TestSend_WantsAnAcknowledgement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	says(t, "a reply about another report", l.send(t.Context(), &fakePlane{reports: func([]fleet.Report) (api.ReportsReply, error) {
+		return api.ReportsReply{Accepted: []string{"", "2"}, Rejected: []string{"3"}}, nil
+	}}, batch), fleet.Unavailable, "none of 1")
 	says(t, "an empty reply", l.send(t.Context(), &fakePlane{reports: func([]fleet.Report) (api.ReportsReply, error) { return api.ReportsReply{}, nil }}, batch), fleet.Unavailable, "none of 1")
 	if l.Outbox.Len() != 1 {
 		t.Error("the report is gone")
