@@ -3,11 +3,17 @@
 package server_test
 
 import (
+	"crypto/tls"
+	"encoding/json"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
 )
 
 // E07: a machine cannot ask for a certificate in another one's name, not even with
@@ -51,5 +57,128 @@ func TestStop_SpreadsTheCheckInsThatItEnds(t *testing.T) {
 	}
 	if len(asked) < 2 {
 		t.Errorf("all ask again at the same time: %v", asked)
+	}
+}
+
+// What a fleet does not have is not found, and what it cannot have is refused: an
+// answer without an error would be taken for a document, or a freeze.
+func TestOperators_HearWhatIsNotThere(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	none := func(_ any, err error) error { return err }
+	for _, c := range []struct {
+		what string
+		got  error
+		want fleet.Code
+	}{
+		{"revocations", none(admin.Revocations(t.Context())), fleet.NotFound},
+		{"a timestamp", none(admin.Timestamp(t.Context())), fleet.NotFound},
+		{"a grant that is none", none(admin.PutGrant(t.Context(), []byte("{}"))), fleet.Conflict},
+		{"a freeze", none(admin.Freeze(t.Context())), fleet.NotFound},
+		{"a freeze without a reason", none(admin.SetFreeze(t.Context(), api.FreezeRequest{})), fleet.Invalid},
+		{"the end of a freeze", none(admin.EndFreeze(t.Context())), fleet.NotFound},
+	} {
+		wantCode(t, c.what, c.got, c.want)
+	}
+}
+
+// A control plane that is not the CA of its machines makes no tokens: they could not
+// be exchanged.
+func TestCreateToken_OnlyWhereCertificatesAreIssued(t *testing.T) {
+	ca := must[pki.Authority](t)(pki.NewAuthority("our own CA", time.Now()))
+	w := newWorldWith(t, config.TLS{ClientCAFile: caFile(t, ca)})
+	admin := w.admin()
+	must[fleet.Machine](t)(admin.RegisterMachine(t.Context(), api.MachineRequest{ID: "web-01"}))
+	tok, err := admin.CreateToken(t.Context(), "web-01", api.TokenRequest{})
+	wantCode(t, "a token", err, fleet.Conflict)
+	if tok.Token != "" {
+		t.Error("a token was made")
+	}
+}
+
+// A cursor that is none gets no empty page: its reader would take the list to be
+// at its end.
+func TestLists_RefuseACursorThatIsNone(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
+	must[api.Orders](t)(w.enrolled(admin, "web-01").CheckIn(t.Context(), checkIn("web-01")))
+	release := w.release(admin, 1, "", "web-01")
+	id := must[api.RolloutDetail](t)(admin.CreateRollout(t.Context(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: release.Digest}})).ID
+	names := strings.NewReplacer("/machines/{id}", "/machines/web-01", "/rollouts/{id}", "/rollouts/"+string(id))
+	tried := 0
+	for _, op := range api.Operations {
+		switch op.ID {
+		case "listKeys", "listReleases", "listLines", "listMachines", "machineReports", "listRollouts", "listAssignments", "listAudit":
+		default:
+			continue
+		}
+		tried++
+		for cursor, want := range map[string]fleet.Code{"": "", "no%20cursor": fleet.Invalid} {
+			_, reply := w.raw(op.Method, names.Replace(op.Path)+"?cursor="+cursor, w.secretOfAdmin, "")
+			var p api.Problem
+			if err := json.Unmarshal(reply, &p); err != nil || p.Code != want {
+				t.Errorf("%s at %q: %s, want code %q", op.ID, cursor, reply, want)
+			}
+		}
+	}
+	if tried != 8 {
+		t.Errorf("tried %d lists", tried)
+	}
+}
+
+// E12: a control plane that cannot keep that its database is an old copy answers
+// nobody who proves it, not even from memory.
+func TestOperators_GetNothingFromACopyThatCannotBeMarked(t *testing.T) {
+	w := newWorld(t)
+	w.admin()
+	res, _ := w.raw(http.MethodGet, "/api/v1/keys/self", w.secretOfAdmin, "")
+	proof := res.Header.Get(api.EpochHeader)
+	w.wipe()
+	must[fleet.Machine](t)(w.admin().RegisterMachine(t.Context(), api.MachineRequest{ID: "web-01"}))
+	if err := w.plane.Close(); err != nil { // it writes nothing any more
+		t.Fatal(err)
+	}
+	for echo, want := range map[string]int{"": http.StatusOK, proof: http.StatusServiceUnavailable} {
+		if res, body := w.raw(http.MethodGet, "/api/v1/machines/web-01", w.secretOfAdmin, "", api.EpochHeader, echo); res.StatusCode != want {
+			t.Errorf("with the echo %q: status %d, %s; want %d", echo, res.StatusCode, body, want)
+		}
+	}
+}
+
+// A call under a name that cannot be kept is not carried out, not even one that
+// needs no key.
+func TestOperators_RefuseANameThatCannotBeKept(t *testing.T) {
+	w := newWorld(t)
+	body := string(must[[]byte](t)(json.Marshal(api.BootstrapRequest{Secret: bootstrapSecret, Owner: "root"})))
+	res, reply := w.raw(http.MethodPost, "/api/v1/keys/bootstrap", "", body, "Content-Type", "application/json", api.IdempotencyKey, "two words")
+	if res.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("status %d, %s", res.StatusCode, reply)
+	}
+	w.admin() // the secret is still good
+}
+
+// E07: a machine that is shut out does not get through its handshake: nothing that
+// it sends is read.
+func TestHandshake_IsRefusedToAMachineThatIsShutOut(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	der, key := w.certificate(admin, "web-01")
+	ask := func() error {
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.caPool(), Time: w.now, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+		defer tr.CloseIdleConnections()
+		req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodGet, base(w.addrs.Agents)+api.PathRoot+"1", nil))
+		res, err := (&http.Client{Transport: tr}).Do(req)
+		if err != nil {
+			return err
+		}
+		return res.Body.Close()
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	must[fleet.Machine](t)(admin.SetLifecycle(t.Context(), "web-01", fleet.Decommissioned))
+	if err := ask(); err == nil {
+		t.Error("it was answered")
 	}
 }

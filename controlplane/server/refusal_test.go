@@ -42,6 +42,9 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 		if err := json.Unmarshal(reply, &p); err != nil || p.Code != want {
 			t.Errorf("%s %s: %s, want the code %s", op.Method, path, reply, want)
 		}
+		if want == fleet.Invalid && !strings.Contains(p.Detail, "No_Such") {
+			t.Errorf("%s %s: %s does not name what is wrong", op.Method, path, reply)
+		}
 	}
 	digest, id := string(fleet.SHA256(nil)), "01J00000000000000000000000"
 	tried := 0

@@ -24,6 +24,7 @@ var audited = map[string][]string{
 	"internal/trust":         nil,
 	"internal/agent/link":    nil,
 	"internal/agent/machine": {"judge.go", "idle.go", "learn.go", "fetch.go"},
+	"internal/agent/states":  nil,
 	"internal/nix":           nil,
 	"controlplane/plane":     nil,
 	"controlplane/server":    nil,

@@ -53,6 +53,7 @@ func TestJudge_AcceptsOnlyWhatWasOrderedAndSigned(t *testing.T) {
 		"as it was ordered":              {ordered, good, ""},
 		"another of the same signers":    {ordered, other, fleet.ReasonMalformed},
 		"another fleet's":                {foreign, theirs, fleet.ReasonUnknownKey},
+		"what has no end":                {ordered, make([]byte, trust.MaxBundleBytes+1), fleet.ReasonTooLarge},
 		"what is no bundle":              {ordered, []byte(`{"entry":"","entry":""}`), fleet.ReasonMalformed},
 		"a bundle with half an envelope": {ordered, []byte(`{"envelope":"e30=","entry":"","proof":{"index":0,"count":1,"hashes":[]}}`), fleet.ReasonWrongType},
 	} {

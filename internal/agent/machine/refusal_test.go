@@ -127,6 +127,20 @@ func TestFetch_IsNotDoneWithoutAVerdict(t *testing.T) {
 	}
 }
 
+// E05: what was fetched as it was signed is still no system to switch to, if it could
+// not be rolled back by itself.
+func TestFetch_IsNotDoneWithASystemWithoutAWatchdog(t *testing.T) {
+	s := newStolen(t)
+	a, in := s.m.accept(t.Context(), s.j, s.d)
+	if in != nil {
+		t.Fatalf("the release is not accepted: %+v", in)
+	}
+	a.Entry.Detach = false
+	if got, ok := s.m.fetchClosure(t.Context(), a, targetRoot, time.Now()).(states.Refused); !ok || got.Reason != fleet.ReasonNoWatchdog {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestFetchFailed_KeepsTheReasonOfNix(t *testing.T) {
 	err := fmt.Errorf("fetch: %w", &nix.FetchError{Reason: fleet.ReasonFetchStalled, Text: "no progress"})
 	if in := fetchFailed(err); in != (states.Failed{Reason: fleet.ReasonFetchStalled, Message: "no progress"}) {

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: AGPL-3.0-only
+
+package server
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
+)
+
+// E09: a stream whose key has ended since the request was admitted does not begin.
+func TestLasting_NeedsAKeyThatHasNotEnded(t *testing.T) {
+	st, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "nixfleet.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	p, err := plane.Open(t.Context(), plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), Now: time.Now, EpochKey: make([]byte, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/events", nil)
+	r.Header.Set("Authorization", "Bearer nfk_ended_secret")
+	if _, _, err = (&Server{plane: p}).lasting(r); fleet.ErrorCode(err) != fleet.Unauthenticated {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A call is kept under its name for who has its key: one that cannot be read is
+// nobody's.
+func TestNamed_NeedsAKeyThatCanBeRead(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/api/v1/keys", nil)
+	r.Header.Set(api.IdempotencyKey, "mine")
+	if _, err := (&Server{}).named(r, api.Operation{Method: http.MethodPost}, "id", "nfk_id_secret_no host"); err == nil {
+		t.Error("a call is kept under a key that is none")
+	}
+}
+
+// An address that has wasted too many connections is told so before anything is
+// computed for it.
+func TestAgentTLS_ShakesNoHandsWithWhoWastesThem(t *testing.T) {
+	shakes, err := newHandshakes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s := &Server{shakes: shakes, clock: func() time.Time { return now }}
+	conn := &stub{}
+	address := host(conn.RemoteAddr().String())
+	for range wastedBurst {
+		shakes.waste(address, now)
+	}
+	for ok := true; ok; {
+		_, ok = shakes.wait(address, now)
+	}
+	if _, err = s.agentTLS().GetConfigForClient(&tls.ClientHelloInfo{Conn: conn}); fleet.ErrorCode(err) != fleet.Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
