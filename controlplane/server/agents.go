@@ -17,6 +17,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/wire"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -139,21 +140,23 @@ func (s *Server) deadlines(w http.ResponseWriter, write time.Duration) {
 	_ = rc.SetWriteDeadline(now.Add(write))
 }
 
-// own refuses a machine whose request is for another one (E07).
-func own(certificate, claimed fleet.MachineID) error {
-	if certificate == claimed {
-		return nil
+// bodyIn ends the read deadline of a request whose body has been read: it would cut a
+// long poll.
+func bodyIn(w http.ResponseWriter, r *http.Request) {
+	if rec := recordOf(r.Context()); rec != nil && rec.bodyRead != nil {
+		rec.bodyRead()
 	}
-	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // every connection of this server can
 }
 
 func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
 	m := c.Machine
-	ci, err := decodeCheckIn(w, r)
+	ci, err := wire.CheckIn(w, r)
 	if err != nil {
 		return nil, err
 	}
-	if err = own(m, ci.Machine); err != nil {
+	bodyIn(w, r)
+	if err = wire.Own(m, ci.Machine); err != nil {
 		return nil, err
 	}
 	if err = s.takeEvidence(r.Context(), c, ci.EvidenceKey); err != nil {
@@ -196,10 +199,11 @@ func (s *Server) takeEvidence(ctx context.Context, c enrolment.Certificate, k fl
 }
 
 func (s *Server) reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (any, error) {
-	reports, err := decodeReports(w, r, m)
+	reports, err := wire.Reports(w, r, m, plane.MaxReports)
 	if err != nil {
 		return nil, err
 	}
+	bodyIn(w, r)
 	if err := s.budgets.reports(m, len(reports), s.clock.Now()); err != nil {
 		s.pause(r.Context())
 		return nil, err
@@ -245,9 +249,10 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (api.Certificate, error) {
 	var in api.EnrollRequest
-	if err := decode(w, r, maxCSR, &in); err != nil {
+	if err := wire.Decode(w, r, wire.MaxCSR, &in); err != nil {
 		return api.Certificate{}, err
 	}
+	bodyIn(w, r)
 	if err := s.issues(); err != nil {
 		return api.Certificate{}, err
 	}
@@ -267,9 +272,10 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
 	var in api.RenewRequest
-	if err := decode(w, r, maxCSR, &in); err != nil {
+	if err := wire.Decode(w, r, wire.MaxCSR, &in); err != nil {
 		return nil, err
 	}
+	bodyIn(w, r)
 	if err := s.issues(); err != nil {
 		return nil, err
 	}
@@ -277,7 +283,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request, c enrolment.Certi
 	if err != nil {
 		return nil, err
 	}
-	if err = own(c.Machine, req.Machine); err != nil {
+	if err = wire.Own(c.Machine, req.Machine); err != nil {
 		return nil, err
 	}
 	der, err := s.plane.Enrolment.Renew(r.Context(), c, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence}, s.issuer(req))

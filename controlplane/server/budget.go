@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/wire"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -74,7 +75,7 @@ func (b *budgets) call(m fleet.MachineID, operation string, size int64, now time
 		}
 	}
 	if size < 0 {
-		size = maxReports
+		size = wire.MaxReportsSize
 	}
 	return take(have.bytes, int(min(size, byteBurst)), now, "bytes")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/plane"
+	"github.com/arcanesys/nixfleet/controlplane/wire"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -56,7 +57,7 @@ func TestBudgets_BoundWhatAMachineAsksFor(t *testing.T) {
 		after time.Duration // until one more
 	}{
 		{"requests", func(b *budgets, now time.Time) error { return b.call("web-01", "checkIn", 100, now) }, callBurst, 200 * time.Millisecond},
-		{"large bodies", func(b *budgets, now time.Time) error { return b.call("web-01", "reports", maxReports, now) }, 2, 1024 * time.Second},
+		{"large bodies", func(b *budgets, now time.Time) error { return b.call("web-01", "reports", wire.MaxReportsSize, now) }, 2, 1024 * time.Second},
 		{"bodies of unknown size", func(b *budgets, now time.Time) error { return b.call("web-01", "reports", -1, now) }, 2, 1024 * time.Second},
 		{"renewals", func(b *budgets, now time.Time) error { return b.call("web-01", "renew", 100, now) }, renewalBurst, time.Minute},
 		{"reports", func(b *budgets, now time.Time) error { return b.reports("web-01", 100, now) }, reportBurst / 100, 500 * time.Second},

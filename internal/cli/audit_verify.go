@@ -6,14 +6,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/checkpoint"
 	"github.com/arcanesys/nixfleet/internal/command"
-	"github.com/arcanesys/nixfleet/internal/trust"
 )
 
 // verified is the result of `audit verify`.
@@ -27,13 +26,6 @@ type verified struct {
 	// Unverified are releases whose signatures could not be verified, so that
 	// their checkpoints count for nothing.
 	Unverified []fleet.Digest `json:"unverified"`
-}
-
-// checkpoint is a size and head of the audit trail that was seen or signed.
-type checkpoint struct {
-	fleet.AuditHead
-	release fleet.Digest // that signed it; empty: seen by this command
-	met     bool
 }
 
 // auditVerification are the options of `audit verify`.
@@ -96,18 +88,18 @@ func (a *app) verifyAudit(ctx context.Context, o auditVerification) error {
 		return err
 	}
 	if before != nil {
-		points = append(points, checkpoint{AuditHead: *before})
+		points = append(points, checkpoint.Checkpoint{AuditHead: *before})
 	}
-	chain, err := walk(ctx, c, points)
+	chain, err := checkpoint.Walk(ctx, c, points)
 	if err != nil {
 		return err
 	}
 	for _, p := range points {
-		if err := p.fault(chain, at.AuditFile()); err != nil {
+		if err := p.Fault(chain, at.AuditFile()); err != nil {
 			return err
 		}
-		if p.release != "" {
-			out.Releases = append(out.Releases, p.release)
+		if p.Release != "" {
+			out.Releases = append(out.Releases, p.Release)
 		}
 	}
 	out.Size, out.Head = chain.Size, chain.Head
@@ -115,85 +107,6 @@ func (a *app) verifyAudit(ctx context.Context, o auditVerification) error {
 		return err
 	}
 	return a.Print(out, func(w io.Writer) { out.text(w) })
-}
-
-// walk reads the whole chain, and marks the checkpoints that it contains.
-func walk(ctx context.Context, c *api.Client, points []checkpoint) (fleet.AuditChain, error) {
-	var chain fleet.AuditChain
-	mark := func() {
-		for i := range points {
-			p := &points[i]
-			p.met = p.met || p.Size == 0 || p.Size == chain.Size && p.Head == chain.Head
-		}
-	}
-	mark()
-	for e, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
-		return c.Audit(ctx, fleet.AuditFilter{}, p)
-	}) {
-		if err == nil {
-			err = chain.Add(e)
-		}
-		if err != nil {
-			return chain, err
-		}
-		mark()
-	}
-	return chain, nil
-}
-
-// fault is why a chain does not contain the checkpoint, or nil.
-func (p checkpoint) fault(chain fleet.AuditChain, file string) error {
-	switch {
-	case p.met:
-		return nil
-	case p.release == "":
-		return fleet.Errorf(fleet.Conflict, "the audit trail does not contain the checkpoint seen before: entry %d with hash %s; entries were cut off or rewritten", p.Size, p.Head.Short()).
-			WithHint("the checkpoint is in %s; was the control plane restored from a backup?", file)
-	case chain.Size < p.Size:
-		return fleet.Errorf(fleet.Conflict, "the audit trail has %d entries, and release %s was signed when it had %d: entries were cut off", chain.Size, p.release.Short(), p.Size).
-			WithHint("was the control plane restored from a backup?")
-	}
-	return fleet.Errorf(fleet.Conflict, "entry %d of the audit trail is not the one that release %s signs, with hash %s: entries were rewritten", p.Size, p.release.Short(), p.Head.Short()).
-		WithHint("someone wrote to the control plane's database; compare with other operators' checkpoints")
-}
-
-// signedHeads are the checkpoints in the headers of the newest releases, verified.
-func (a *app) signedHeads(ctx context.Context, c *api.Client, o auditVerification, out *verified) ([]checkpoint, error) {
-	if o.releases == 0 {
-		return nil, nil
-	}
-	root, err := a.documents().Root(ctx, o.root)
-	if fleet.ErrorCode(err) == fleet.NotFound {
-		return nil, nil // no root is pinned, so there is no release
-	}
-	if err != nil {
-		return nil, err
-	}
-	var points []checkpoint
-	n := 0
-	for r, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.Release], error) {
-		return c.Releases(ctx, fleet.ReleaseFilter{Line: fleet.Line(o.line)}, p)
-	}) {
-		if err != nil {
-			return nil, err
-		}
-		if n++; n > o.releases {
-			break
-		}
-		full, err := c.Release(ctx, r.Digest)
-		if err != nil {
-			return nil, err
-		}
-		h, d, err := trust.CheckHeader(full.Envelope, &root)
-		switch {
-		case err != nil:
-			out.Unverified = append(out.Unverified, r.Digest)
-		case h.AuditHead != nil:
-			points = append(points, checkpoint{AuditHead: *h.AuditHead, release: d})
-		}
-	}
-	slices.Reverse(points) // a fault names the oldest release that shows it
-	return points, nil
 }
 
 func (v verified) text(w io.Writer) {
@@ -209,6 +122,23 @@ func (v verified) text(w io.Writer) {
 	if n := len(v.Unverified); n > 0 {
 		fmt.Fprintf(w, "%d releases are not signed as the root document asks now; their checkpoints were not compared\n", n)
 	}
+}
+
+// signedHeads are the checkpoints in the headers of the newest releases, verified.
+func (a *app) signedHeads(ctx context.Context, c *api.Client, o auditVerification, out *verified) ([]checkpoint.Checkpoint, error) {
+	if o.releases == 0 {
+		return nil, nil
+	}
+	root, err := a.documents().Root(ctx, o.root)
+	if fleet.ErrorCode(err) == fleet.NotFound {
+		return nil, nil // no root is pinned, so there is no release
+	}
+	if err != nil {
+		return nil, err
+	}
+	points, unverified, err := checkpoint.Signed(ctx, c, &root, fleet.Line(o.line), o.releases)
+	out.Unverified = append(out.Unverified, unverified...)
+	return points, err
 }
 
 // auditHead is the checkpoint of the audit trail that a release signs: the control

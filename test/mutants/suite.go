@@ -28,6 +28,7 @@ var audited = map[string][]string{
 	"internal/nix":           nil,
 	"controlplane/plane":     nil,
 	"controlplane/server":    nil,
+	"controlplane/wire":      nil,
 }
 
 // keepers decide nothing, as ARCHITECTURE.md has it: their errors say that something
@@ -64,6 +65,7 @@ var widerSuites = map[string][]suite{
 	"internal/nix":           {{Dir: "internal/agent/machine"}, {Dir: "test/hostile", Run: attackTests}},
 	"controlplane/plane":     {{Dir: "controlplane/server"}, {Dir: "test/hostile", Run: attackTests}},
 	"controlplane/server":    {{Dir: "test/hostile", Run: attackTests}},
+	"controlplane/wire":      {{Dir: "controlplane/server"}, {Dir: "test/hostile", Run: attackTests}},
 }
 
 // program is a suite's test program with all mutants in it.

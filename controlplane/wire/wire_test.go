@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package server
+package wire
 
 import (
 	"bytes"
@@ -12,14 +12,16 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
+
+// most is how many reports are taken at once.
+const most = 1000
 
 // filled is a body of the largest size that a request may have: head, as many
 // items as fit, tail.
 func filled(head, item, tail string) []byte {
-	return filledTo(maxReports, head, item, tail)
+	return filledTo(MaxReportsSize, head, item, tail)
 }
 
 func filledTo(size int, head, item, tail string) []byte {
@@ -54,8 +56,8 @@ func hostileReports() map[string][]byte {
 		"messages":          filled(`{"reports":[`, `{"machine":"web-01","message":"`+strings.Repeat("a", 7000)+`"}`, `]}`),
 		"one unknown field": filled(`{"mood":[`, `{}`, `]}`),
 		"unknown fields":    filled(`{`, `"mood":{}`, `}`),
-		"depth":             bytes.Repeat([]byte(`[`), maxReports),
-		"depth in a field":  append([]byte(`{"mood":`), bytes.Repeat([]byte(`[`), maxReports-8)...),
+		"depth":             bytes.Repeat([]byte(`[`), MaxReportsSize),
+		"depth in a field":  append([]byte(`{"mood":`), bytes.Repeat([]byte(`[`), MaxReportsSize-8)...),
 		"numbers":           filled(`{"reports":[`, `7`, `]}`),
 	}
 }
@@ -69,10 +71,10 @@ func TestDecodeReports_TakesBoundedMemory(t *testing.T) {
 			w, r := post(body)
 			var reports []fleet.Report
 			var err error
-			if got := allocated(func() { reports, err = decodeReports(w, r, "web-01") }); got > limit {
+			if got := allocated(func() { reports, err = Reports(w, r, "web-01", most) }); got > limit {
 				t.Errorf("allocated %d KiB, want %d at most", got>>10, limit>>10)
 			}
-			if len(reports) > plane.MaxReports {
+			if len(reports) > most {
 				t.Errorf("%d reports came through", len(reports))
 			}
 			if err == nil {
@@ -82,7 +84,7 @@ func TestDecodeReports_TakesBoundedMemory(t *testing.T) {
 				var wg sync.WaitGroup
 				for range 4 {
 					w, r := post(body)
-					wg.Go(func() { _, _ = decodeReports(w, r, "web-01") })
+					wg.Go(func() { _, _ = Reports(w, r, "web-01", most) })
 				}
 				wg.Wait()
 			})
@@ -103,7 +105,7 @@ func TestDecodeCheckIn_TakesBoundedMemory(t *testing.T) {
 	} {
 		w, r := post(body)
 		got := allocated(func() {
-			in, err := decodeCheckIn(w, r)
+			in, err := CheckIn(w, r)
 			if err != nil || in.Machine != "web-01" || len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags {
 				t.Errorf("%s: %v, %d checks, %d tags", name, err, len(in.Checks), len(in.Tags))
 			}
@@ -120,7 +122,7 @@ func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
 	w, r := post([]byte(`{"later":{"a":[1]},"reports":[
 		{"machine":"web-01","id":"1","kind":"outcome","attempt":"first","message":"m","checks":{"name":"a"},"failedUnits":["a.service",7]},
 		{"machine":"web-01","id":"2","kind":"drift","at":1e999,"checks":[{"name":"a","failures":"many","status":"passing"}]}],"more":1}` + "\n"))
-	got, err := decodeReports(w, r, "web-01")
+	got, err := Reports(w, r, "web-01", most)
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%d reports, %v", len(got), err)
 	}
@@ -134,7 +136,7 @@ func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
 
 func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 	own := `{"machine":"web-01"}`
-	many := strings.Repeat(own+",", plane.MaxReports)
+	many := strings.Repeat(own+",", most)
 	for _, tt := range []struct {
 		name, body string
 		want       fleet.Code
@@ -144,7 +146,7 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"one more", `{"reports":[` + many + own + `]}`, fleet.TooLarge, "more than 1000 reports"},
 		{"one more in two lists", `{"reports":[` + strings.TrimSuffix(many, ",") + `],"reports":[` + own + `]}`, fleet.TooLarge, "more than 1000 reports"},
 		{"a large report", `{"reports":[{"machine":"web-01","message":"` + strings.Repeat("a", 2*maxReport) + `"}]}`, fleet.TooLarge, "a part of the request"},
-		{"a large request", strings.Repeat(" ", maxReports+1), fleet.TooLarge, ""},
+		{"a large request", strings.Repeat(" ", MaxReportsSize+1), fleet.TooLarge, ""},
 		{"another machine", `{"reports":[{"machine":"db-01"}]}`, fleet.Forbidden, "web-01"}, // E07
 		{"a large value that is no list", `{"reports":"` + strings.Repeat("a", 2*maxReport) + `"}`, fleet.TooLarge, "a part of the request"},
 		{"cut short", `{"reports":[` + own, fleet.Invalid, "not whole"},
@@ -165,7 +167,7 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"null", `{"reports":null}`, "", ""},
 	} {
 		w, r := post([]byte(tt.body))
-		_, err := decodeReports(w, r, "web-01")
+		_, err := Reports(w, r, "web-01", most)
 		if fleet.ErrorCode(err) != tt.want || tt.says != "" && !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v (code %q), want code %q with %q", tt.name, err, fleet.ErrorCode(err), tt.want, tt.says)
 		}

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package server
+// Package wire reads what agents send, a bounded part at a time, whatever version
+// wrote it: what has the wrong type is left out as its smallest part, with a mark.
+//
+// It never decides what a machine may do: the caller knows whose certificate it has.
+package wire
 
 import (
 	"bytes"
@@ -12,21 +16,19 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // Limits of what an agent may send. A report that agents of ours send has at
 // most maxReport bytes: they cut it themselves.
 const (
-	maxCheckIn = 512 << 10
-	maxReports = 8 << 20
-	maxReport  = 1 << 20
-	maxCSR     = 32 << 10
-	maxFields  = 64 // of a list of reports: it has one, and newer agents may have more
+	maxCheckIn     = 512 << 10
+	MaxReportsSize = 8 << 20
+	maxReport      = 1 << 20
+	MaxCSR         = 32 << 10
+	maxFields      = 64 // of a list of reports: it has one, and newer agents may have more
 )
 
 // agentBody reads an agent's request as a stream, so that what is more than may come
@@ -106,9 +108,8 @@ func (b *agentBody) delim(want json.Delim) error {
 	return nil
 }
 
-// end checks that nothing follows. Then the read deadline ends: it would cut a
-// long poll.
-func (b *agentBody) end(w http.ResponseWriter, r *http.Request) error {
+// end checks that nothing follows.
+func (b *agentBody) end() error {
 	b.part.N = maxReport
 	switch _, err := b.dec.Token(); {
 	case err == nil:
@@ -116,17 +117,13 @@ func (b *agentBody) end(w http.ResponseWriter, r *http.Request) error {
 	case !errors.Is(err, io.EOF):
 		return b.err(err)
 	}
-	if rec := recordOf(r.Context()); rec != nil && rec.bodyRead != nil {
-		rec.bodyRead()
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // every connection of this server can
 	return nil
 }
 
-// decode reads a body that is one value. Unknown fields pass, unlike
+// Decode reads a body that is one value of at most limit bytes. Unknown fields pass, unlike
 // operators': an agent may be newer than its control plane, and must not lose
 // it for that.
-func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+func Decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	_, err := decodeInPart(w, r, limit, v)
 	return err
 }
@@ -137,12 +134,12 @@ func decodeInPart(w http.ResponseWriter, r *http.Request, limit int64, v any) (w
 	if wrong, err = b.value(v); err != nil {
 		return "", err
 	}
-	return wrong, b.end(w, r)
+	return wrong, b.end()
 }
 
-// decodeCheckIn reads a check-in. Checks and tags beyond their number are left
+// CheckIn reads a check-in. Checks and tags beyond their number are left
 // out, and take no memory.
-func decodeCheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
+func CheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
 	var in struct {
 		api.CheckIn
 		Checks few[result]    `json:"checks"`
@@ -157,11 +154,11 @@ func decodeCheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) 
 	return in.CheckIn, err
 }
 
-// decodeReports reads reports of machine m, one after the other: the first that
-// is one too many, or of another machine (E07), ends it. What cannot be read of one is
+// Reports reads at most so many reports of machine m, one after the other: the first
+// that is one too many, or of another machine (E07), ends it. What cannot be read of one is
 // left out of it, with a mark.
-func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([]fleet.Report, error) {
-	b := openBody(w, r, maxReports, maxReport)
+func Reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID, most int) ([]fleet.Report, error) {
+	b := openBody(w, r, MaxReportsSize, maxReport)
 	if err := b.delim('{'); err != nil {
 		return nil, err
 	}
@@ -181,18 +178,18 @@ func decodeReports(w http.ResponseWriter, r *http.Request, m fleet.MachineID) ([
 			}
 			continue
 		}
-		if reports, err = b.reports(reports, m); err != nil {
+		if reports, err = b.reports(reports, m, most); err != nil {
 			return nil, err
 		}
 	}
 	if err := b.delim('}'); err != nil {
 		return nil, err
 	}
-	return reports, b.end(w, r)
+	return reports, b.end()
 }
 
 // reports reads a list of reports, or null, behind those that came before.
-func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID) ([]fleet.Report, error) {
+func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID, most int) ([]fleet.Report, error) {
 	switch t, err := b.dec.Token(); {
 	case err != nil:
 		return nil, b.err(err)
@@ -202,8 +199,8 @@ func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID) ([]fleet.
 		return nil, fleet.Errorf(fleet.Invalid, "request: reports must be a list")
 	}
 	for b.dec.More() {
-		if len(reports) == plane.MaxReports {
-			return nil, fleet.Errorf(fleet.TooLarge, "more than %d reports at once", plane.MaxReports)
+		if len(reports) == most {
+			return nil, fleet.Errorf(fleet.TooLarge, "more than %d reports at once", most)
 		}
 		b.part.N = maxReport
 		var in struct {
@@ -218,7 +215,7 @@ func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID) ([]fleet.
 		}
 		// One without a name that can be read is refused by itself, further on.
 		if in.Machine.Valid() {
-			if err := own(m, in.Machine); err != nil {
+			if err := Own(m, in.Machine); err != nil {
 				return nil, err
 			}
 		}
@@ -311,3 +308,11 @@ type ignored struct{}
 
 // UnmarshalJSON is for json.Unmarshaler.
 func (*ignored) UnmarshalJSON([]byte) error { return nil }
+
+// Own refuses a machine whose request is for another one (E07).
+func Own(certificate, claimed fleet.MachineID) error {
+	if certificate == claimed {
+		return nil
+	}
+	return fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the request is for another machine", certificate)
+}
