@@ -240,8 +240,8 @@ func TestCatchUp_NotToWhatWentWrong(t *testing.T) {
 		}, "is revoked"},
 		"expired": {func(w *world, _ fleet.Digest) { w.advance(91 * 24 * time.Hour) }, "has expired"},
 		"reverted": {func(w *world, _ fleet.Digest) {
-			id := w.rollOut(w.register("web-01"), allAtOnce)
-			rest(2 * time.Second) // it is switching
+			id := w.rollOut(w.register("web-01"), allAtOnce, func(s *fleet.RolloutSpec) { s.MinHealthyMs = 60_000 })
+			rest(10 * time.Second) // it is switching
 			must[api.RolloutDetail](w.tb)(w.plane().RolloutVerb(w.tb.Context(), alice, id, api.VerbRevert, api.VerbRequest{}))
 			w.until(id, fleet.RolloutFailed)
 		}, "was reverted after"},

@@ -48,7 +48,7 @@ func (a *app) machineListCmd() *cobra.Command {
 			}
 			return a.Print(list, func(w io.Writer) {
 				if f.Behind {
-					printBehind(w, list)
+					view.Behind(w, list)
 					return
 				}
 				rows := make([][]string, len(list))
@@ -72,17 +72,6 @@ func (a *app) machineListCmd() *cobra.Command {
 	c.Flags().BoolVar(&f.Offline, "offline", false, "only machines that are offline")
 	c.Flags().BoolVar(&f.Drift, "drift", false, "only machines that run something else than was activated")
 	return c
-}
-
-// printBehind says what machines have to catch up with, and why they have not.
-func printBehind(w io.Writer, list []fleet.Machine) {
-	rows := [][]string{}
-	for _, m := range list {
-		if b := m.Behind; b != nil {
-			rows = append(rows, []string{string(m.ID), string(b.Line), view.Dash(m.RunsRelease.Short()), view.Date(b.Since), string(b.Rollout), since(m.LastContact), b.Why})
-		}
-	}
-	view.Table(w, "MACHINE LINE RUNS SINCE ROLLOUT SEEN WHY", rows)
 }
 
 // notes are what is out of the ordinary with a machine.

@@ -36,6 +36,17 @@ func Table(w io.Writer, header string, rows [][]string) {
 	t.Flush()
 }
 
+// Behind says what machines have to catch up with, and why they have not.
+func Behind(w io.Writer, list []fleet.Machine) {
+	rows := [][]string{}
+	for _, m := range list {
+		if b := m.Behind; b != nil {
+			rows = append(rows, []string{string(m.ID), string(b.Line), Dash(m.RunsRelease.Short()), Date(b.Since), string(b.Rollout), Date(m.LastContact), b.Why})
+		}
+	}
+	Table(w, "MACHINE LINE RUNS SINCE ROLLOUT SEEN WHY", rows)
+}
+
 // Date shows Unix milliseconds in the user's zone; 0 is never.
 func Date(ms int64) string {
 	if ms == 0 {
