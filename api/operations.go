@@ -108,6 +108,10 @@ var Operations = [...]Operation{
 	{"listSchedules", http.MethodGet, "/api/v1/schedules", Scoped, readers, 200, "When rollouts begin by themselves"},
 	{"deleteSchedule", http.MethodDelete, "/api/v1/schedules/{name}", FleetWide, deployers, 200, "Forget when rollouts begin by themselves"},
 
+	{"putBudget", http.MethodPut, "/api/v1/budgets/{name}", FleetWide, admins, 200, "Bound how many machines are disrupted at once, over all rollouts"},
+	{"listBudgets", http.MethodGet, "/api/v1/budgets", FleetWide, readers, 200, "Disruption budgets, as they stand"},
+	{"deleteBudget", http.MethodDelete, "/api/v1/budgets/{name}", FleetWide, admins, 200, "Forget a disruption budget"},
+
 	{"listGates", http.MethodGet, "/api/v1/gates", Scoped, readers, 200, "Gates that rollouts can name, without their addresses"},
 
 	{"setFreeze", http.MethodPut, "/api/v1/freeze", FleetWide, deployers, 200, "Order no machine of the fleet anything new"},

@@ -57,6 +57,8 @@ const (
 	ActionScheduleDelete    = "schedule.delete"
 	ActionScheduleRun       = "schedule.run"
 	ActionScheduleSkip      = "schedule.skip"
+	ActionBudgetPut         = "budget.put"
+	ActionBudgetDelete      = "budget.delete"
 	ActionGateAnswer        = "gate.answer"
 	ActionFleetFreeze       = "fleet.freeze"
 	ActionFleetUnfreeze     = "fleet.unfreeze"

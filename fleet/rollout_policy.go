@@ -12,22 +12,12 @@ type RolloutPolicy struct {
 	CreatedBy string      `json:"createdBy"` // actor
 }
 
-// CheckPolicyName refuses what is no name of a policy; the code is Invalid.
-func CheckPolicyName(name string) error { return checkRuleName("policy", name) }
-
-func checkRuleName(of, name string) error {
-	if gateName.MatchString(name) {
-		return nil
-	}
-	return Errorf(Invalid, "%q is not the name of a %s", clip(name, 60), of).WithHint("lower case letters, digits and '-', up to 40")
-}
-
 // Validate reports the first thing wrong with a policy: what its rollouts would be
 // refused for, whatever their release. The code is Invalid.
 func (p RolloutPolicy) Validate() error {
 	switch {
-	case CheckPolicyName(p.Name) != nil:
-		return CheckPolicyName(p.Name)
+	case !gateName.MatchString(p.Name):
+		return Errorf(Invalid, "%q is not the name of a policy", clip(p.Name, 60)).WithHint("lower case letters, digits and '-', up to 40")
 	case p.Spec.Release != "" || p.Spec.Name != "" || p.Spec.Policy != "":
 		return Errorf(Invalid, "policy %s: a policy has no release, no rollout's name and no other policy", p.Name)
 	}

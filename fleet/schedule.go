@@ -36,16 +36,13 @@ const (
 	clockReset = 24 * 3600 * 1000
 )
 
-// CheckScheduleName refuses what is no name of a schedule; the code is Invalid.
-func CheckScheduleName(name string) error { return checkRuleName("schedule", name) }
-
 // Validate reports the first thing wrong with s; the code is Invalid.
 func (s Schedule) Validate() error {
 	const day = 24 * 3600 * 1000
 	cron, err := ParseCron(s.Cron)
 	switch {
-	case CheckScheduleName(s.Name) != nil:
-		return CheckScheduleName(s.Name)
+	case !gateName.MatchString(s.Name):
+		return Errorf(Invalid, "%q is not the name of a schedule", clip(s.Name, 60)).WithHint("lower case letters, digits and '-', up to 40")
 	case err != nil:
 		return Errorf(Invalid, "schedule %s: %w", s.Name, err).WithHint("%s", ErrorHint(err))
 	case !s.Line.Valid():

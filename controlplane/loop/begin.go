@@ -62,6 +62,7 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 	})
 	res := rollout.Step(*s, rollout.Event{}, p.world(), p.Now)
 	before, c := s.Rollout, p.changesOf(s)
+	p.noteWork(s, res)
 	s.Apply(res)
 	if err := p.Tx.AddRollout(ctx, s.Rollout); err != nil {
 		return err

@@ -88,6 +88,7 @@ type Loop struct {
 	commands    chan command
 	probes      *probes
 	freeze      atomic.Pointer[fleet.Freeze]
+	budgets     atomic.Pointer[[]budgetRule]
 	inbox       chan struct{} // 1 buffered: there is work to do
 	reconnected reconnected
 	ending      chan struct{} // closed by EndPolls
@@ -132,7 +133,7 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		l.Presence.WakeAll()
 	})
 	l.probes = newProbes(l, c.Ask)
-	if err := l.loadFreeze(ctx, c.Store.Reader); err != nil {
+	if err := errors.Join(l.loadFreeze(ctx, c.Store.Reader), l.loadBudgets(ctx, c.Store.Reader)); err != nil {
 		return nil, err
 	}
 	return l, l.loadActive(ctx)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
@@ -24,7 +25,11 @@ type Pass struct {
 	loop *Loop
 	// machines are rows that this pass wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
-	freeze   *fleet.Freeze // as this pass has it
+	freeze   *fleet.Freeze              // as this pass has it
+	budgets  []budgetRule               // as this pass has them
+	use      *budgetUse                 // how they stand; nil until that is asked for
+	work     map[fleet.MachineID]string // what this pass sets machines to work on, "" for nothing
+	freed    bool                       // a machine that was at work is not any more
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail
@@ -58,6 +63,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 		rests: map[fleet.MachineID]*fleet.Desired{}, behind: map[fleet.MachineID]*store.CatchUp{},
 		behindNow: map[fleet.MachineID]*store.CatchUp{}, released: map[fleet.RolloutID]fleet.Digest{}, missed: map[fleet.MachineID]bool{},
+		budgets: *l.budgets.Load(), work: map[fleet.MachineID]string{},
 	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
 		p.Tx = tx
@@ -235,7 +241,9 @@ func (p *Pass) Machine(id fleet.MachineID) (fleet.Machine, bool) {
 
 // World is what the engine may know of the fleet.
 func (l *Loop) World(now rollout.Moment) rollout.World {
-	return l.world(now, l.freeze.Load(), l.Inventory.Machine)
+	w, rules := l.world(now, l.freeze.Load(), l.Inventory.Machine), *l.budgets.Load()
+	w.Budgets = l.budgetsOf(rules, sync.OnceValue(func() *budgetUse { return l.useOf(rules, now.Run, nil, nil) }))
+	return w
 }
 
 func (l *Loop) world(now rollout.Moment, f *fleet.Freeze, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
@@ -252,7 +260,11 @@ func (l *Loop) world(now rollout.Moment, f *fleet.Freeze, machine func(fleet.Mac
 	}}
 }
 
-func (p *Pass) world() rollout.World { return p.loop.world(p.Moment(), p.freeze, p.Machine) }
+func (p *Pass) world() rollout.World {
+	w := p.loop.world(p.Moment(), p.freeze, p.Machine)
+	w.Budgets = p.loop.budgetsOf(p.budgets, p.useNow)
+	return w
+}
 
 // Moment is when the pass began.
 func (p *Pass) Moment() rollout.Moment { return rollout.Moment{Wall: p.Now, Run: p.Run} }
@@ -286,6 +298,7 @@ func (p *Pass) step(s *rollout.State, ev rollout.Event) {
 		p.auditOutcome(*ev.Report, s.Assignments[ev.Report.Machine], res)
 	}
 	p.dirty = true
+	p.noteWork(s, res)
 	s.Apply(res)
 	p.keep(c, res, before)
 }
@@ -347,13 +360,23 @@ func unfinished(s *rollout.State) bool {
 	return false
 }
 
-// tickDue looks at the rollouts whose time has come, in order of their ids.
+// tickDue looks at the rollouts whose time has come, in order of their ids, and at
+// those that may have waited for a machine that is no longer at work.
 func (p *Pass) tickDue() {
 	for _, s := range p.Active() {
 		if w := s.Rollout.WakeAt; w == 0 || w > p.Run {
 			continue
 		}
 		p.step(s, rollout.Event{})
+	}
+	if !p.freed {
+		return
+	}
+	p.freed = false
+	for _, s := range p.Active() {
+		if heldBack(s) {
+			p.step(s, rollout.Event{})
+		}
 	}
 }
 

@@ -25,9 +25,6 @@ func (p *Plane) Policies(ctx context.Context) ([]fleet.RolloutPolicy, error) {
 
 // Policy returns a rollout policy.
 func (p *Plane) Policy(ctx context.Context, name string) (fleet.RolloutPolicy, error) {
-	if err := fleet.CheckPolicyName(name); err != nil {
-		return fleet.RolloutPolicy{}, err
-	}
 	return p.loop.Store.Policy(ctx, name)
 }
 
@@ -86,12 +83,8 @@ func (p *Plane) checkPolicy(v fleet.RolloutPolicy) error {
 // uses.
 func (p *Plane) DeletePolicy(ctx context.Context, c access.Caller, name string) (fleet.RolloutPolicy, error) {
 	var v fleet.RolloutPolicy
-	err := fleet.CheckPolicyName(name)
-	if err != nil {
-		return v, err
-	}
-	event := fleet.AuditEvent{At: p.now(), Actor: c.Actor(), Action: fleet.ActionPolicyDelete, Subject: "policy:" + name}
-	err = p.loop.Store.WriteAudited(ctx, event, func(tx *store.Tx) (err error) {
+	event := fleet.AuditEvent{At: p.now(), Actor: c.Actor(), Action: fleet.ActionPolicyDelete, Subject: "policy:" + fleet.CleanLine(name, 40)}
+	err := p.loop.Store.WriteAudited(ctx, event, func(tx *store.Tx) (err error) {
 		if v, err = tx.Policy(ctx, name); err != nil {
 			return err
 		}

@@ -128,11 +128,7 @@ func (p *Plane) PutSchedule(ctx context.Context, c access.Caller, name string, i
 // The error's code is NotFound if there is none.
 func (p *Plane) DeleteSchedule(ctx context.Context, c access.Caller, name string) (fleet.Schedule, error) {
 	var s fleet.Schedule
-	err := fleet.CheckScheduleName(name)
-	if err != nil {
-		return s, err
-	}
-	err = p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
+	err := p.loop.Act(ctx, func(ctx context.Context, pass *loop.Pass) error {
 		var ok bool
 		if s, ok = p.schedule(name); !ok {
 			return fleet.Errorf(fleet.NotFound, "there is no schedule %.40q", name).WithHint("nixfleet schedule list shows those there are")

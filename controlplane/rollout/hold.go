@@ -100,5 +100,8 @@ func (st *step) whyOpen(b *fleet.Batch) string {
 	if st.hold != nil && b.Counts.Pending > 0 {
 		return st.hold.why
 	}
+	if st.overBudget != "" && b.Counts.InFlight+b.Counts.RollingBack == 0 {
+		return "waits for " + st.overBudget
+	}
 	return st.absent(b)
 }

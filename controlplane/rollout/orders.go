@@ -209,6 +209,8 @@ func whyPending(a fleet.Assignment, state State, w World, at Moment) string {
 		return holdFor(state, w, at.Wall).why
 	case !f.Online:
 		return fmt.Sprintf("offline %s; policy: %s", sinceContact(f), r.Spec.Offline)
+	case whyBudget(a.Machine, w) != "":
+		return "waits for " + whyBudget(a.Machine, w)
 	case r.Spec.MaxParallel > 0:
 		return fmt.Sprintf("waits for a slot: %d machines may be at work", r.Spec.MaxParallel)
 	}

@@ -121,6 +121,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 			}
 		},
 		"gate":      d.answers,
+		"disrupt":   d.disrupt,
 		"freeze":    d.freezes,
 		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
@@ -165,6 +166,7 @@ func (d driver) forged(r *rapid.T) {
 func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := driver{newSim(t, rapid.IntRange(1, 7).Draw(t, "machines"), drawSpec(t)), t}
+		d.drawBudgets(t)
 		t.Repeat(d.actions())
 		d.obey()
 	})
@@ -175,6 +177,9 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 func (m *sim) obey() {
 	m.t.Helper()
 	m.freeze = nil
+	for _, b := range m.budgets {
+		clear(b.others)
+	}
 	m.step(rollout.Event{})
 	for i := range m.state.Rollout.Machines {
 		if _, known := m.facts[machineID(i)]; known {

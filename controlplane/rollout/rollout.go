@@ -84,6 +84,9 @@ type World struct {
 	Since int64
 	// Freeze is set while nothing new may be ordered.
 	Freeze *fleet.Freeze
+	// Budgets returns the disruption budgets that a machine counts in; nil if there
+	// are none.
+	Budgets func(fleet.MachineID) []*Budget
 }
 
 // Facts are what the engine knows of a machine.

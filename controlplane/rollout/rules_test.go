@@ -15,6 +15,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	m.checkBatches(before, after)
 	m.checkGates(before)
 	m.checkOffers(before, res)
+	m.checkBudgets(before, res)
 	for _, a := range res.Assignments {
 		m.checkAssignment(before, before.Assignments[a.Machine], a, ev)
 	}

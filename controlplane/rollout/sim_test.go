@@ -41,6 +41,7 @@ type sim struct {
 	ahead    int64 // of the wall clock, before running time
 	freeze   *fleet.Freeze
 	gates    gateWatch
+	budgets  []simBudget
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -106,7 +107,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Budgets: m.holding(), Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
 		if f.SeenRun == 0 {
 			f.SeenRun = max(0, f.LastContact-m.ahead)

@@ -37,6 +37,7 @@ func Step(state State, ev Event, w World, now int64) Result {
 		state: state, world: w, now: now, run: w.Run,
 		rollout: state.Rollout, batches: slices.Clone(state.Batches),
 		changed: map[fleet.MachineID]fleet.Assignment{}, wake: map[fleet.MachineID]bool{},
+		begun: map[string]map[fleet.MachineID]bool{},
 	}
 	switch {
 	case ev.Report != nil:
@@ -77,6 +78,10 @@ type step struct {
 	recheckAt int64
 	// hold is why nothing may be offered now; looked at by each tick.
 	hold *hold
+	// begun are the machines that this step lets begin, by budget; overBudget is why
+	// one was held back by its budget at the latest look.
+	begun      map[string]map[fleet.MachineID]bool
+	overBudget string
 
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool
@@ -217,7 +222,7 @@ func (st *step) wakeIfDue() {
 		b.State == fleet.BatchOpen && st.drained(&b),
 		st.rollout.State == fleet.RolloutReverting && t.RollingBack == 0:
 		st.wakeBy(st.run)
-	case st.rollout.State == fleet.RolloutRunning && st.spec().MaxParallel > 0 && t.Pending > 0:
+	case st.rollout.State == fleet.RolloutRunning && (st.spec().MaxParallel > 0 || st.world.Budgets != nil) && t.Pending > 0:
 		st.wakeBy(st.run) // there may be a slot
 	}
 }

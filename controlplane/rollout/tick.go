@@ -36,6 +36,9 @@ func (st *step) proceed() {
 			st.readmit(a)
 		}
 		next := st.queue()
+		if st.overBudget != "" && st.total().InFlight == 0 {
+			st.rollout.ProgressRun = st.run // the progress deadline counts from when it may go on
+		}
 		st.judge()
 		st.judgeProgress()
 		if st.rollout.State != fleet.RolloutRunning {
@@ -128,7 +131,7 @@ func (st *step) queue() []fleet.Assignment {
 	if n := st.spec().MaxParallel; n > 0 {
 		free = n - st.total().InFlight
 	}
-	st.recheckAt = 0
+	st.recheckAt, st.overBudget = 0, ""
 	if st.hold != nil {
 		return nil
 	}
@@ -141,7 +144,7 @@ func (st *step) queue() []fleet.Assignment {
 			if len(next) >= free {
 				return next
 			}
-			if a, _ := st.assignment(id); a.State == fleet.AssignPending && st.admit(a) {
+			if a, _ := st.assignment(id); a.State == fleet.AssignPending && st.admit(a) && st.allows(id) {
 				next = append(next, a)
 			}
 		}
@@ -377,6 +380,9 @@ func (st *step) nextWake() int64 {
 	}
 	if st.recheckAt != 0 {
 		at(st.recheckAt)
+	}
+	if st.overBudget != "" {
+		at(st.run + budgetRecheck)
 	}
 	if t := st.holdChanges(); t != 0 {
 		at(t)

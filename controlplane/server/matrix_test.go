@@ -121,6 +121,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"setLifecycle":    api.LifecycleRequest{Lifecycle: fleet.Active},
 		"setTags":         api.TagsRequest{Tags: []fleet.Tag{"last", team}},
 		"putSchedule":     api.ScheduleRequest{Cron: "30 2 * * *", Policy: "lasting"},
+		"putBudget":       api.BudgetRequest{Select: []string{"@none"}, Max: fleet.Amount{N: 1}},
 		"putPolicy":       api.PolicyRequest{},
 		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},

@@ -53,6 +53,7 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 	o.machineOperations()
 	o.rolloutOperations()
 	o.policyOperations()
+	o.budgetOperations()
 	o.scheduleOperations()
 	o.freezeOperations()
 	o.auditOperations()

@@ -30,7 +30,10 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 	_, err := admin.Root(t.Context())
 	wantCode(t, "a root that nobody has pinned", err, fleet.NotFound)
 	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
-	bodies := map[string]string{"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`}
+	bodies := map[string]string{
+		"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`,
+		"putPolicy": string(must[[]byte](t)(json.Marshal(api.PolicyRequest{}))), "putSchedule": `{"cron":"0 3 * * *","policy":"p"}`, "putBudget": `{"select":["@web"],"max":"1"}`,
+	}
 	ask := func(op api.Operation, path string, want fleet.Code) {
 		t.Helper()
 		body := bodies[op.ID]
@@ -59,10 +62,7 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 		if noun == "machines" {
 			there = strings.Replace(there, id, "web-09", 1)
 		}
-		switch op.ID {
-		case "putPolicy", "putSchedule": // make it
-		case "createToken": // may be made before its machine is known
-		default:
+		if op.ID != "createToken" && !strings.HasSuffix(op.Path, "{name}") || op.Method == http.MethodDelete { // these make what is not there
 			ask(op, there, fleet.NotFound)
 		}
 		if strings.Contains(op.Path, "{other}") {

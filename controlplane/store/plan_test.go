@@ -36,6 +36,7 @@ var reads = map[string]string{
 		"FROM rollout WHERE state IN ('scheduled', 'running', 'paused', 'reverting') OR id IN": "a row a claimed machine, at the start",
 	"SELECT name, spec, created_at, created_by FROM rollout_policy ORDER BY":                                             "policies are few",
 	"SELECT name, cron, policy, line, tolerance_ms,":                                                                     "schedules are few",
+	"SELECT name, selector, max, created_at,":                                                                            "budgets are few",
 	"SELECT state, COUNT(*) FROM rollout":                                                                                "a row of an index for each rollout that is kept",
 	"SELECT machine_id, MAX(not_after) FROM certificate":                                                                 "a few rows a machine",
 	"SELECT 'rollout ' || id":                                                                                            "a row a claimed machine, when a release is deleted",

@@ -66,6 +66,7 @@ type plane struct {
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
 	policies    []fleet.RolloutPolicy
+	budget      *api.BudgetRequest   // the last that was saved
 	schedule    *api.ScheduleRequest // the last that was saved
 	fail        *fleet.Error         // of every call
 }
@@ -194,6 +195,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		p.hold(w, r)
 	case words[0] == "schedules":
 		p.timetable(w, r, words[1:])
+	case words[0] == "budgets":
+		p.budgets(w, r, words[1:])
 	case words[0] == "policies":
 		p.preset(w, r, words[1:])
 	case rest == "events":

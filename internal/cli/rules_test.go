@@ -128,6 +128,45 @@ func TestSchedule_SaysWhenItBeginsNext(t *testing.T) {
 	u.mustRun(0, "schedule", "delete", "nightly")
 }
 
+// budgets serves one disruption budget.
+func (p *plane) budgets(w http.ResponseWriter, r *http.Request, name []string) {
+	b := api.BudgetDetail{
+		Budget: fleet.Budget{Name: "web", Select: []string{"@web"}, Max: fleet.Amount{N: 20, Percent: true}}, Limit: 2, Machines: 10,
+		Disrupted: []api.Disrupted{{Machine: "web-03", Why: "unhealthy"}},
+	}
+	if len(name) == 0 {
+		reply(w, []api.BudgetDetail{b})
+		return
+	}
+	if r.Method == http.MethodPut {
+		p.budget = &api.BudgetRequest{}
+		if err := json.NewDecoder(r.Body).Decode(p.budget); err != nil {
+			refuse(w, fleet.Errorf(fleet.Invalid, "%s", err))
+			return
+		}
+	}
+	reply(w, b)
+}
+
+func TestBudget_SaysHowItStands(t *testing.T) {
+	p := newPlane(t)
+	u := newUser(t).of(p)
+	for _, words := range []string{"web", "web --on @web --max 0", "web --on @web --max 20percent", "Web --on @web", "web --on ["} {
+		u.mustRun(command.ExitUsage, append([]string{"budget", "create"}, strings.Fields(words)...)...)
+	}
+	if p.budget != nil {
+		t.Fatalf("a wrong command line saved %+v", p.budget)
+	}
+	r := u.mustRun(0, "budget", "create", "web", "--on", "@web,!web-09", "--max", "20%")
+	if q := *p.budget; len(q.Select) != 2 || q.Max != (fleet.Amount{N: 20, Percent: true}) || r.out != "budget web: 2 of 10 machines may be disrupted; 1 are\n" {
+		t.Errorf("asked for %+v, said %q", q, r.out)
+	}
+	if r := u.mustRun(0, "budget", "list"); !strings.Contains(r.out, "1 of 2") || !strings.Contains(r.out, "web-03 (unhealthy)") {
+		t.Errorf("list: %q", r.out)
+	}
+	u.mustRun(0, "budget", "delete", "web")
+}
+
 func TestFreeze_SendsReasonAndMoment(t *testing.T) {
 	p := newPlane(t)
 	u := newUser(t).of(p)

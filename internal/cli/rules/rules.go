@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // Package rules are the commands about what rollouts have to keep to: policies,
-// schedules, gates, and a freeze of the whole fleet.
+// schedules, budgets, gates, and a freeze of the whole fleet.
 //
 // It never decides whether a rollout goes on.
 package rules
@@ -19,7 +19,7 @@ type Host struct {
 	Client func() (*api.Client, error)
 }
 
-// Commands are nixfleet policy, schedule, gate, freeze and unfreeze.
+// Commands are nixfleet policy, schedule, budget, gate, freeze and unfreeze.
 func Commands(h Host) []*cobra.Command {
-	return []*cobra.Command{h.policyCmd(), h.scheduleCmd(), h.gateCmd(), h.freezeCmd(), h.unfreezeCmd()}
+	return []*cobra.Command{h.policyCmd(), h.scheduleCmd(), h.budgetCmd(), h.gateCmd(), h.freezeCmd(), h.unfreezeCmd()}
 }
