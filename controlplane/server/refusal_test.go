@@ -30,7 +30,7 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 	_, err := admin.Root(t.Context())
 	wantCode(t, "a root that nobody has pinned", err, fleet.NotFound)
 	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
-	bodies := map[string]string{"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`}
+	bodies := map[string]string{"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`, "renameMachine": `{"to":"web-10"}`}
 	ask := func(op api.Operation, path string, want fleet.Code) {
 		t.Helper()
 		body := bodies[op.ID]
