@@ -25,6 +25,7 @@ type Pass struct {
 	loop *Loop
 	// machines are rows that this pass wrote; the engine sees them already.
 	machines map[fleet.MachineID]fleet.Machine
+	removed  []fleet.MachineID
 	freeze   *fleet.Freeze              // as this pass has it
 	budgets  []budgetRule               // as this pass has them
 	use      *budgetUse                 // how they stand; nil until that is asked for
@@ -98,6 +99,10 @@ func (l *Loop) publish(p *Pass) {
 	l.Behind.change(p.behindNow, p.missed, p.Run)
 	for _, f := range p.after {
 		f()
+	}
+	for _, id := range p.removed {
+		l.Inventory.remove(id)
+		l.Presence.clear(id)
 	}
 	for id := range p.touched {
 		l.assign(id)
@@ -394,6 +399,21 @@ func (p *Pass) Changed(m fleet.Machine) {
 	p.machines[m.ID] = m
 	m = p.loop.Inventory.Shown(m, p.Run)
 	p.events = append(p.events, api.Event{At: p.Now, Machine: &m})
+}
+
+// Removed takes in that a machine has no row any more.
+func (p *Pass) Removed(id fleet.MachineID) {
+	p.removed = append(p.removed, id)
+	p.events = append(p.events, api.Event{At: p.Now, Removed: id})
+}
+
+// RolloutsOf returns the rollouts at work that a machine has a part in, by id.
+func (p *Pass) RolloutsOf(id fleet.MachineID) []fleet.RolloutID {
+	var ids []fleet.RolloutID
+	for _, s := range p.holding(id) {
+		ids = append(ids, s.Rollout.ID)
+	}
+	return ids
 }
 
 // LifecycleChanged lets the rollouts that hold a machine know (H10).
