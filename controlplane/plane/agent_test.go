@@ -347,6 +347,10 @@ func TestCheckIn_NoticesARestoredDatabase(t *testing.T) {
 				t.Errorf("dry run %t: %v", dry, err)
 			}
 		}
+		_, err := w.plane().RolloutVerb(t.Context(), alice, again, api.VerbResume, api.VerbRequest{})
+		if wantCode(t, err, fleet.Conflict); err.Error() != epoch.ErrRestored().Error() {
+			t.Errorf("resume: %v", err)
+		}
 		w.restart()
 		if found := must[[]health.Finding](t)(w.plane().Health.Doctor(t.Context())); w.mode() != "restored" || len(found) == 0 || found[0].Subject != "database" {
 			t.Fatalf("after a restart the mode is %s, doctor finds %+v", w.mode(), found)
