@@ -21,7 +21,7 @@ import (
 
 // Limits of what a client reads and of how long it tries.
 const (
-	maxReply   = 96 << 20 // a release with its entries, in base64
+	maxReply   = 256 << 20 // a release with its entries, in base64
 	maxProblem = 64 << 10
 	maxTries   = 4
 	// A named call whose answer was lost is tried for longer, about 20 s: its

@@ -29,14 +29,21 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 	if root == nil {
 		return fleet.Release{}, documents.ErrNoRoot()
 	}
-	checked, err := trust.CheckRelease(in.Envelope, in.Entries, root, p.now())
+	entries := make([]fleet.Entry, 0, min(len(in.Entries), cachedEntries))
+	keys, ids := make([]store.EntryKey, 0, len(in.Entries)), make([]fleet.MachineID, 0, len(in.Entries))
+	checked, err := trust.CheckReleaseEach(in.Envelope, in.Entries, root, p.now(), func(e fleet.Entry) {
+		keys, ids = append(keys, store.EntryKey{Machine: e.ID, StorePath: e.StorePath}), append(ids, e.ID)
+		if len(in.Entries) <= cachedEntries {
+			entries = append(entries, e)
+		}
+	})
 	if err != nil {
 		return fleet.Release{}, err
 	}
 	if checked.Header.Sequence > math.MaxInt64 {
 		return fleet.Release{}, fleet.Errorf(fleet.Invalid, "release: sequence %d is too large", checked.Header.Sequence)
 	}
-	if err = mayTouchEach(c, p.loop.Inventory.Machine, machinesOf(checked)); err != nil {
+	if err = mayTouchEach(c, p.loop.Inventory.Machine, ids); err != nil {
 		return fleet.Release{}, err
 	}
 	release := fleet.Release{Digest: checked.Digest, Header: checked.Header, RegisteredAt: p.now(), RegisteredBy: c.Actor()}
@@ -44,7 +51,7 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 	err = p.loop.Store.Write(ctx, func(tx *store.Tx) error {
 		return once.Do(ctx, tx, &release, func() (err error) {
 			added = true
-			release, err = addRelease(ctx, tx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: checked.Entries, Raw: checked.Raw})
+			release, err = addRelease(ctx, tx, store.NewRelease{Release: release, Envelope: in.Envelope, Entries: keys, Raw: checked.Raw})
 			return err
 		})
 	})
@@ -52,6 +59,7 @@ func (p *Plane) CreateRelease(ctx context.Context, c access.Caller, in api.Relea
 		return fleet.Release{}, err
 	}
 	if added { // what is only answered again may be deleted
+		checked.Entries = entries
 		p.releases.put(checked)
 	}
 	return release, nil
@@ -211,13 +219,9 @@ func machinesOf(r *trust.Release) []fleet.MachineID {
 // header, its own entry and the proof. The error's code is NotFound if the
 // release has nothing for it.
 func (p *Plane) BundleFor(ctx context.Context, machine fleet.MachineID, digest fleet.Digest) ([]byte, error) {
-	r, err := p.releases.release(ctx, digest)
+	bundle, err := p.releases.bundle(ctx, digest, machine)
 	if err != nil {
 		return nil, err
-	}
-	bundle, ok := r.Bundle(machine)
-	if !ok {
-		return nil, fleet.Errorf(fleet.NotFound, "release %s has no system for %s", digest.Short(), machine)
 	}
 	b, err := json.Marshal(bundle)
 	if err != nil {

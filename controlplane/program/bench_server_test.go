@@ -171,11 +171,14 @@ func (c *control) cpu() time.Duration {
 }
 
 // rss is its memory in MiB.
-func (c *control) rss() int64 {
+func (c *control) rss() int64 { return c.memory("VmRSS:") / 1024 }
+
+// memory is a field of its status, in KiB: VmHWM: is the most that it has had.
+func (c *control) memory(field string) int64 {
 	c.t.Helper()
 	for line := range strings.Lines(c.proc("status")) {
-		if f := strings.Fields(line); f[0] == "VmRSS:" {
-			return number(c.t, f[1]) / 1024
+		if f := strings.Fields(line); f[0] == field {
+			return number(c.t, f[1])
 		}
 	}
 	return 0

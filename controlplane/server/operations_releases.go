@@ -69,9 +69,10 @@ func (o *operators) releaseOperations() {
 	handle(o, "listReleases", func(ctx context.Context, c access.Caller, in *releasesIn) (api.Page[fleet.Release], error) {
 		return o.plane.Releases(ctx, c, in.ReleaseFilter, in.PageRequest)
 	})
-	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *body[api.ReleaseRequest]) (fleet.Release, error) {
-		return o.plane.CreateRelease(ctx, c, in.Body)
-	}, func(op *huma.Operation) { op.MaxBodyBytes, op.BodyReadTimeout = maxReleaseBody, releaseTimeout })
+	handle(o, "createRelease", func(ctx context.Context, c access.Caller, in *newRelease) (fleet.Release, error) {
+		return o.plane.CreateRelease(ctx, c, in.in)
+	}, func(op *huma.Operation) { op.BodyReadTimeout = releaseTimeout })
+	describeBody[api.ReleaseRequest](o, o.huma.OpenAPI().Paths["/api/v1/releases"].Post)
 	one(o, "getRelease", func(ctx context.Context, c access.Caller, in releaseIn) (api.ReleaseDetail, error) {
 		d, err := fleet.ParseDigest(in.Digest)
 		if err != nil {

@@ -27,7 +27,6 @@ import (
 // Limits of an operator's request, in bytes and time.
 const (
 	maxBody        = 1 << 20
-	maxReleaseBody = 64 << 20
 	bodyTimeout    = 20 * time.Second
 	releaseTimeout = 5 * time.Minute
 	replyTimeout   = time.Minute // after the body

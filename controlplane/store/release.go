@@ -77,6 +77,42 @@ func (r Reader) ReleaseEntries(ctx context.Context, digest fleet.Digest) ([][]by
 	return entries, nil
 }
 
+// RawReleaseEntry returns a machine's entry as bytes, and its place in the release; false if it
+// has none.
+func (r Reader) RawReleaseEntry(ctx context.Context, digest fleet.Digest, id fleet.MachineID) (position int, body []byte, ok bool, err error) {
+	_, ok, err = first(ctx, r.q, func(r row) (none struct{}, err error) {
+		return none, r.Scan(&position, &body)
+	}, `SELECT position, body FROM release_entry WHERE release_digest = $1 AND machine_id = $2`, string(digest), string(id))
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("read entry of %s in release %s: %w", id, digest.Short(), err)
+	}
+	return position, body, ok, nil
+}
+
+// EachReleaseEntry calls a function with the bytes of each entry, by machine id,
+// and keeps few of them.
+func (r Reader) EachReleaseEntry(ctx context.Context, digest fleet.Digest, each func(body []byte)) error {
+	type entry struct {
+		id   string
+		body []byte
+	}
+	after := ""
+	for {
+		entries, err := list(ctx, r.q, func(r row) (e entry, err error) { return e, r.Scan(&e.id, &e.body) },
+			`SELECT machine_id, body FROM release_entry WHERE release_digest = $1 AND machine_id > $2 ORDER BY machine_id LIMIT $3`, string(digest), after, entriesAtOnce)
+		if err != nil {
+			return fmt.Errorf("read entries of release %s: %w", digest.Short(), err)
+		}
+		for _, e := range entries {
+			each(e.body)
+			after = e.id
+		}
+		if len(entries) < entriesAtOnce {
+			return nil
+		}
+	}
+}
+
 // NewestEntryTags returns the tags of a machine's entry in the newest release
 // that has one for it; false if none has.
 func (r Reader) NewestEntryTags(ctx context.Context, id fleet.MachineID) ([]fleet.Tag, bool, error) {
@@ -138,9 +174,18 @@ func (r Reader) Lines(ctx context.Context, p fleet.PageRequest) (api.Page[api.Li
 type NewRelease struct {
 	fleet.Release
 	Envelope []byte
-	Entries  []fleet.Entry // in order of machine id
-	Raw      [][]byte      // the entries' bytes, in the same order
+	Entries  []EntryKey // in order of machine id
+	Raw      [][]byte   // the entries' bytes, in the same order
 }
+
+// EntryKey is what is told of an entry beside its bytes.
+type EntryKey struct {
+	Machine   fleet.MachineID
+	StorePath fleet.StorePath
+}
+
+// entriesAtOnce is how many entries a statement writes, or a read takes.
+const entriesAtOnce = 500
 
 // AddRelease keeps a release and makes it its line's newest.
 func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
@@ -153,11 +198,16 @@ func (t *Tx) AddRelease(ctx context.Context, n NewRelease) error {
 		string(n.Envelope), header, n.RegisteredAt, n.RegisteredBy); err != nil {
 		return fmt.Errorf("write release %s: %w", n.Digest.Short(), err)
 	}
+	rows := make([][]any, 0, entriesAtOnce)
 	for i, e := range n.Entries {
-		if _, err := t.exec(ctx, `INSERT INTO release_entry (release_digest, position, machine_id, store_path, body)
-			VALUES ($1, $2, $3, $4, $5)`, string(n.Digest), i, string(e.ID), string(e.StorePath), string(n.Raw[i])); err != nil {
-			return fmt.Errorf("write entry of %s: %w", e.ID, err)
+		rows = append(rows, []any{string(n.Digest), i, string(e.Machine), string(e.StorePath), string(n.Raw[i])})
+		if len(rows) < entriesAtOnce && i < len(n.Entries)-1 {
+			continue
 		}
+		if _, err := t.putRows(ctx, `INSERT INTO release_entry (release_digest, position, machine_id, store_path, body)`, rows, ""); err != nil {
+			return fmt.Errorf("write entries up to %s: %w", e.Machine, err)
+		}
+		rows = rows[:0]
 	}
 	if _, err := t.exec(ctx, `INSERT INTO release_line (line, sequence, digest, envelope) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (line) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest, envelope = excluded.envelope`,

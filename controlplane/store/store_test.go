@@ -61,7 +61,7 @@ func seed(ctx context.Context, tx *Tx, rollouts ...fleet.RolloutID) error {
 			Header: fleet.Header{FleetID: "f", Line: "main", Sequence: 1},
 		},
 		Envelope: []byte(`{"payload":"x"}`),
-		Entries:  []fleet.Entry{{ID: "db-01"}, {ID: "web-01"}},
+		Entries:  []EntryKey{{Machine: "db-01"}, {Machine: "web-01"}},
 		Raw:      [][]byte{[]byte(`{"id":"db-01"}`), []byte(`{"id":"web-01"}`)},
 	}
 	errs := []error{tx.AddMachine(ctx, machine("web-01")), tx.AddMachine(ctx, machine("db-01")), tx.AddRelease(ctx, r)}

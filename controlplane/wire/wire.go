@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
 // Package wire reads what agents send, a bounded part at a time, whatever version
-// wrote it: what has the wrong type is left out as its smallest part, with a mark.
+// wrote it: what has the wrong type is left out as its smallest part, with a mark. So
+// it reads releases, which are large; of them nothing is left out.
 //
 // It never decides what a machine may do: the caller knows whose certificate it has.
 package wire

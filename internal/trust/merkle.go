@@ -5,6 +5,8 @@ package trust
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"iter"
+	"slices"
 	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -31,10 +33,14 @@ type Proof struct {
 }
 
 // NewTree hashes leaves into a tree.
-func NewTree(leaves [][]byte) *Tree {
-	level := make([]node, len(leaves))
-	for i, l := range leaves {
-		level[i] = leafHash(l)
+func NewTree(leaves [][]byte) *Tree { return TreeOf(len(leaves), slices.Values(leaves)) }
+
+// TreeOf is NewTree for leaves that are not all in memory, of which there are about
+// n.
+func TreeOf(n int, leaves iter.Seq[[]byte]) *Tree {
+	level := make([]node, 0, n)
+	for l := range leaves {
+		level = append(level, leafHash(l))
 	}
 	t := &Tree{levels: [][]node{level}}
 	for len(level) > 1 {

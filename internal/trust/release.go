@@ -106,6 +106,19 @@ func encode(doc, v any, limit int) ([]byte, error) {
 // and the tree. A nil root is unsigned mode: signatures are not checked.
 // Errors are Refusals.
 func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64) (*Release, error) {
+	parsed := make([]fleet.Entry, 0, min(len(entries), fleet.MaxEntries))
+	r, err := CheckReleaseEach(envelope, entries, root, now, func(e fleet.Entry) { parsed = append(parsed, e) })
+	if err != nil {
+		return nil, err
+	}
+	r.Entries = parsed
+	return r, nil
+}
+
+// CheckReleaseEach is CheckRelease for a release that may be large: it gives each
+// entry, in order, to a function, and keeps none of them. The Release has no
+// Entries. What each was given counts only if there is no error.
+func CheckReleaseEach(envelope []byte, entries [][]byte, root *fleet.Root, now int64, each func(fleet.Entry)) (*Release, error) {
 	h, digest, err := CheckHeader(envelope, root)
 	if err != nil {
 		return nil, err
@@ -119,16 +132,18 @@ func CheckRelease(envelope []byte, entries [][]byte, root *fleet.Root, now int64
 	if len(entries) != h.Entries.Count {
 		return nil, refuse(fleet.ReasonProofMismatch, "%d entries, the header signs %d", len(entries), h.Entries.Count)
 	}
-	r := &Release{Envelope: envelope, Digest: digest, Header: h, Entries: make([]fleet.Entry, len(entries)), Raw: entries}
+	r := &Release{Envelope: envelope, Digest: digest, Header: h, Raw: entries}
+	before := fleet.MachineID("")
 	for i, raw := range entries {
 		e, err := parseEntry(raw)
 		if err != nil {
 			return nil, err
 		}
-		if i > 0 && r.Entries[i-1].ID >= e.ID {
+		if i > 0 && before >= e.ID {
 			return nil, refuse(fleet.ReasonMalformed, "entry %s: entries must be sorted by id, each once", e.ID)
 		}
-		r.Entries[i] = e
+		before = e.ID
+		each(e)
 	}
 	r.Tree = NewTree(entries)
 	if got := r.Tree.Root(); got != h.Entries.Root {

@@ -104,7 +104,7 @@ func (h Host) pinned(ctx context.Context) (fleet.Root, error) {
 }
 
 // maxFile bounds a file with a signed document: a release has its entries in it.
-const maxFile = 64 << 20
+const maxFile = 256 << 20
 
 // File is a signed document in a file; a release has its entries with it. Its
 // signatures may be missing.
