@@ -39,6 +39,9 @@ type CheckIn struct {
 	WaitMs       int64                     `json:"waitMs"`                // hold the reply until there are other orders; 0: answer now
 	PollMs       int64                     `json:"pollMs,omitempty"`      // until the next check-in at the latest, if this one is not held
 	NeedsReboot  bool                      `json:"needsReboot,omitempty"` // the boot default runs whole only after a reboot
+	// Inventory is sent when it is another than the last that was answered; nil: no
+	// change, or an agent that says none.
+	Inventory *fleet.Inventory `json:"inventory,omitempty"`
 	fleet.Generations
 }
 

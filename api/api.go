@@ -120,6 +120,12 @@ type TagsRequest struct {
 	IfVersion int64       `json:"ifVersion,omitempty"`
 }
 
+// RenameRequest gives a machine another name; IfVersion as in TagsRequest.
+type RenameRequest struct {
+	To        fleet.MachineID `json:"to"`
+	IfVersion int64           `json:"ifVersion,omitempty"`
+}
+
 // TokenRequest asks for an enrolment token.
 type TokenRequest struct {
 	TTLSeconds int64 `json:"ttlSeconds,omitempty"` // 24 h if 0
@@ -192,8 +198,8 @@ type VerbRequest struct {
 	IfVersion int64             `json:"ifVersion,omitempty"`
 }
 
-// Event is a change, as the event stream tells it. Exactly one of the pointers
-// is set; none in the first event of a connection, which says that the stream
+// Event is a change, as the event stream tells it. Exactly one of the pointers and
+// Removed is set; none in the first event of a connection, which says that the stream
 // has begun. Where it cannot go on after the event that the reader named, Reset
 // says so: what is known of the fleet has to be read anew.
 type Event struct {
@@ -205,4 +211,5 @@ type Event struct {
 	Assignment *fleet.Assignment `json:"assignment,omitempty"`
 	Machine    *fleet.Machine    `json:"machine,omitempty"`
 	Report     *fleet.Report     `json:"report,omitempty"`
+	Removed    fleet.MachineID   `json:"removed,omitempty"` // a machine that is known no more
 }

@@ -290,6 +290,16 @@ func (c *Client) SetTags(ctx context.Context, m fleet.MachineID, req TagsRequest
 	return send[fleet.Machine](ctx, c, http.MethodPut, "/api/v1/machines/"+id(m)+"/tags", req)
 }
 
+// RenameMachine gives a machine another name, under which it has to enrol anew.
+func (c *Client) RenameMachine(ctx context.Context, m fleet.MachineID, req RenameRequest) (fleet.Machine, error) {
+	return post[fleet.Machine](ctx, c, "/api/v1/machines/"+id(m)+"/rename", req)
+}
+
+// DeleteMachine forgets a machine that has never enrolled.
+func (c *Client) DeleteMachine(ctx context.Context, m fleet.MachineID) error {
+	return c.c.do(ctx, call{method: http.MethodDelete, path: "/api/v1/machines/" + id(m), timeout: c.timeout}, nil)
+}
+
 // CreateToken makes a one-time enrolment token.
 func (c *Client) CreateToken(ctx context.Context, m fleet.MachineID, req TokenRequest) (Token, error) {
 	return post[Token](ctx, c, "/api/v1/machines/"+id(m)+"/token", req)

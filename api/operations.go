@@ -88,6 +88,8 @@ var Operations = [...]Operation{
 	{"machineReports", http.MethodGet, "/api/v1/machines/{id}/reports", Scoped, readers, 200, "What a machine reported, newest first"},
 	{"setLifecycle", http.MethodPut, "/api/v1/machines/{id}/lifecycle", Scoped, admins, 200, "Set a machine's lifecycle"},
 	{"setTags", http.MethodPut, "/api/v1/machines/{id}/tags", Scoped, admins, 200, "Set the operators' tags of a machine"},
+	{"renameMachine", http.MethodPost, "/api/v1/machines/{id}/rename", Scoped, admins, 200, "Give a machine another name, under which it enrols anew"},
+	{"deleteMachine", http.MethodDelete, "/api/v1/machines/{id}", Scoped, admins, 200, "Forget a machine that has never enrolled"},
 	{"createToken", http.MethodPost, "/api/v1/machines/{id}/token", Scoped, admins, 201, "One-time enrolment token; shown once"},
 	{"adoptMachine", http.MethodPost, "/api/v1/machines/{id}/adopt", Scoped, admins, 200, "Accept a machine that came with a good certificate"},
 

@@ -68,6 +68,8 @@ func calls(ctx context.Context, c *api.Client) {
 	_, _ = c.PutBudget(ctx, "{name}", api.BudgetRequest{})
 	_, _ = c.DeleteBudget(ctx, "{name}")
 	_, _ = c.Gates(ctx)
+	_, _ = c.RenameMachine(ctx, "{id}", api.RenameRequest{})
+	_ = c.DeleteMachine(ctx, "{id}")
 	_, _ = c.Freeze(ctx)
 	_, _ = c.SetFreeze(ctx, api.FreezeRequest{})
 	_, _ = c.EndFreeze(ctx)

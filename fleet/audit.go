@@ -32,6 +32,8 @@ const (
 	ActionMachineLifecycle  = "machine.lifecycle"
 	ActionMachineTags       = "machine.tags"
 	ActionMachineAdopt      = "machine.adopt"
+	ActionMachineRename     = "machine.rename"
+	ActionMachineDelete     = "machine.delete"
 	ActionReportOutcome     = "report.outcome"
 	ActionReleaseCreate     = "release.create"
 	ActionReleaseDelete     = "release.delete"

@@ -100,6 +100,11 @@ func (m *Machine) CleanStatus() {
 	m.ClaimedTags = sortedTags(tags[:min(len(tags), MaxTags)])
 	m.State = CleanWord(m.State)
 	m.BootID, m.AgentVersion = CleanLine(m.BootID, MaxBootID), CleanLine(m.AgentVersion, 64)
+	if m.Inventory != nil {
+		v := *m.Inventory
+		v.clean(&left)
+		m.Inventory = &v
+	}
 	m.Waiting = noteLeftOut(CleanText(m.Waiting, MaxWaiting), left, MaxWaiting)
 	m.Checks = CleanResults(m.Checks)
 }
@@ -135,14 +140,18 @@ type Machine struct {
 	// passed. Of an offline machine it is not known whether it is healthy still.
 	Offline bool `json:"offline"`
 
-	AgentVersion string `json:"agentVersion,omitempty"`
-	Key          Digest `json:"key,omitempty"` // of its public key; a certificate of the control plane's CA counts only with it
+	AgentVersion string     `json:"agentVersion,omitempty"`
+	Inventory    *Inventory `json:"inventory,omitempty"` // nil: the machine never said
+	Key          Digest     `json:"key,omitempty"`       // of its public key; a certificate of the control plane's CA counts only with it
 	// EvidenceKey is that with which the machine signs evidence. Enrolment sets it.
 	EvidenceKey EvidenceKey `json:"evidenceKey,omitempty"`
-	CreatedAt   int64       `json:"createdAt"`
-	EnrolledAt  int64       `json:"enrolledAt"`
-	LastContact int64       `json:"lastContact"`
-	Version     int64       `json:"version"` // of the row, for compare-and-swap
+	// Formerly is the name that the machine had before. What happened under it stays
+	// there.
+	Formerly    MachineID `json:"formerly,omitempty"`
+	CreatedAt   int64     `json:"createdAt"`
+	EnrolledAt  int64     `json:"enrolledAt"`
+	LastContact int64     `json:"lastContact"`
+	Version     int64     `json:"version"` // of the row, for compare-and-swap
 }
 
 // Tags are a machine's labels by where they come from; Effective is the union,

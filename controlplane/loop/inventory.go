@@ -68,6 +68,19 @@ func (v *Inventory) put(m fleet.Machine) {
 	v.machines[m.ID] = have
 }
 
+// remove forgets a machine.
+func (v *Inventory) remove(id fleet.MachineID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i, found := slices.BinarySearch(v.ids, id); found {
+		v.ids = slices.Delete(v.ids, i, i+1)
+	}
+	delete(v.machines, id)
+	delete(v.rests, id)
+	delete(v.contacts, id)
+	delete(v.here, id)
+}
+
 // rest takes in what a machine should run while no rollout claims it; nil for
 // nothing.
 func (v *Inventory) rest(id fleet.MachineID, d *fleet.Desired) {

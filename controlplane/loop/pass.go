@@ -30,6 +30,7 @@ type Pass struct {
 	use      *budgetUse                 // how they stand; nil until that is asked for
 	work     map[fleet.MachineID]string // what this pass sets machines to work on, "" for nothing
 	freed    bool                       // a machine that was at work is not any more
+	removed  []fleet.MachineID
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail
@@ -98,6 +99,10 @@ func (l *Loop) publish(p *Pass) {
 	l.Behind.change(p.behindNow, p.missed, p.Run)
 	for _, f := range p.after {
 		f()
+	}
+	for _, id := range p.removed {
+		l.Inventory.remove(id)
+		l.Presence.clear(id)
 	}
 	for id := range p.touched {
 		l.assign(id)
@@ -394,6 +399,21 @@ func (p *Pass) Changed(m fleet.Machine) {
 	p.machines[m.ID] = m
 	m = p.loop.Inventory.Shown(m, p.Run)
 	p.events = append(p.events, api.Event{At: p.Now, Machine: &m})
+}
+
+// Removed takes in that a machine has no row any more.
+func (p *Pass) Removed(id fleet.MachineID) {
+	p.removed = append(p.removed, id)
+	p.events = append(p.events, api.Event{At: p.Now, Removed: id})
+}
+
+// RolloutsOf returns the rollouts at work that a machine has a part in, by id.
+func (p *Pass) RolloutsOf(id fleet.MachineID) []fleet.RolloutID {
+	var ids []fleet.RolloutID
+	for _, s := range p.holding(id) {
+		ids = append(ids, s.Rollout.ID)
+	}
+	return ids
 }
 
 // LifecycleChanged lets the rollouts that hold a machine know (H10).

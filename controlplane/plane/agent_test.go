@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
@@ -115,6 +117,39 @@ func TestCheckIn_IsHeldUntilThereAreOtherOrders(t *testing.T) {
 }
 
 // E07: a machine speaks for itself.
+// The wire rule: an agent of before says no inventory, and one that has no news says
+// none again; what is not valid is left out with a mark.
+func TestCheckIn_KeepsTheInventoryUntilTheMachineSaysAnother(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fleetOf("web-01")
+		in := quiet(w, "web-01").checkIn()
+		in.WaitMs = 0
+		say := func(v *fleet.Inventory) fleet.Machine {
+			in.Inventory = v
+			must[api.Orders](t)(w.plane().CheckIn(t.Context(), "web-01", in))
+			got := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01"))
+			if kept := must[fleet.Machine](t)(w.store.Machine(t.Context(), "web-01")); !cmp.Equal(kept.Inventory, got.Inventory) {
+				t.Errorf("the store has %+v, the API %+v", kept.Inventory, got.Inventory)
+			}
+			return got
+		}
+		if m := say(nil); m.Inventory != nil {
+			t.Errorf("an agent that says none has %+v", m.Inventory)
+		}
+		said := fleet.Inventory{BootedAt: 5, Kernel: "6.12", Address: "fd00::1", DiskFree: 1 << 33}
+		for _, v := range []*fleet.Inventory{&said, nil} {
+			if m := say(v); m.Inventory == nil || *m.Inventory != said {
+				t.Errorf("inventory %+v, want %+v", m.Inventory, said)
+			}
+		}
+		m := say(&fleet.Inventory{BootedAt: -1, Kernel: strings.Repeat("6\n", 100), Address: "nowhere", DiskFree: -5})
+		if v := *m.Inventory; v.BootedAt != 0 || len(v.Kernel) > 128 || strings.Contains(v.Kernel, "\n") || v.Address != "" || v.DiskFree != 0 || !strings.Contains(m.Waiting, "address") {
+			t.Errorf("of what is not valid it keeps %+v, waiting %q", v, m.Waiting)
+		}
+	})
+}
+
 func TestCheckIn_RefusesAnotherMachine(t *testing.T) {
 	w := newWorld(t)
 	w.fleetOf("web-01")

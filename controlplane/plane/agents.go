@@ -208,6 +208,9 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 	m.System, m.Line, m.BootID, m.State, m.Waiting = in.System, in.Line, in.BootID, in.State, in.Waiting
 	m.AgentVersion, m.Drift, m.RunsRelease, m.Generations = in.AgentVersion, in.Drift, in.RunsRelease, in.Generations
 	m.NeedsReboot = in.NeedsReboot
+	if in.Inventory != nil {
+		m.Inventory = in.Inventory
+	}
 	m.ClaimedTags = in.Tags
 	m.Checks = slices.Clone(in.Checks)
 	m.CleanStatus()
@@ -221,7 +224,7 @@ func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
 // sameStatus reports whether there is nothing to write: the same state, and
 // checks that say the same. When a check last ran is nothing new.
 func sameStatus(a, b fleet.Machine) bool {
-	if notable(a, b) || a.Waiting != b.Waiting || a.BootID != b.BootID || a.AgentVersion != b.AgentVersion || len(a.Checks) != len(b.Checks) {
+	if notable(a, b) || !sameInventory(a.Inventory, b.Inventory) || a.Waiting != b.Waiting || a.BootID != b.BootID || a.AgentVersion != b.AgentVersion || len(a.Checks) != len(b.Checks) {
 		return false
 	}
 	for i, c := range a.Checks {
@@ -232,6 +235,8 @@ func sameStatus(a, b fleet.Machine) bool {
 	}
 	return true
 }
+
+func sameInventory(a, b *fleet.Inventory) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // notable reports whether operators want to hear of the difference.
 func notable(a, b fleet.Machine) bool {

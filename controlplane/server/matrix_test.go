@@ -106,6 +106,8 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 	over := rollOut()
 	must[api.RolloutDetail](s.tb)(admin.RolloutVerb(s.ctx(), over, api.VerbCancel, api.VerbRequest{}))
 	rolled := rollOut()
+	must[fleet.Machine](s.tb)(admin.RegisterMachine(s.ctx(), api.MachineRequest{ID: "spare-" + id, Tags: []fleet.Tag{team}}))
+	must[fleet.Machine](s.tb)(admin.RegisterMachine(s.ctx(), api.MachineRequest{ID: "misnamed-" + id, Tags: []fleet.Tag{team}}))
 	lost := s.pending(admin, "lost-"+id, team)
 	owner := string(id) + "-admin"
 	key := must[api.NewKey](s.tb)(admin.CreateKey(s.ctx(), api.KeyRequest{Owner: owner, Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}})).Key.ID
@@ -123,6 +125,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"putSchedule":     api.ScheduleRequest{Cron: "30 2 * * *", Policy: "lasting"},
 		"putBudget":       api.BudgetRequest{Select: []string{"@none"}, Max: fleet.Amount{N: 1}},
 		"putPolicy":       api.PolicyRequest{},
+		"renameMachine":   api.RenameRequest{To: fleet.MachineID("named-" + string(team))},
 		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},
 	}
@@ -134,6 +137,10 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 			names = strings.NewReplacer("{id}", key)
 		case op.ID == "adoptMachine":
 			names = strings.NewReplacer("{id}", string(lost))
+		case op.ID == "deleteMachine":
+			names = strings.NewReplacer("{id}", "spare-"+string(id))
+		case op.ID == "renameMachine":
+			names = strings.NewReplacer("{id}", "misnamed-"+string(id))
 		case op.ID == "deleteRollout":
 			names = strings.NewReplacer("{id}", string(over))
 		case strings.HasPrefix(op.Path, "/api/v1/rollouts/"):

@@ -40,6 +40,15 @@ type (
 		Match
 		Body api.TagsRequest
 	}
+	renameIn struct {
+		MachineRef
+		Match
+		Body api.RenameRequest
+	}
+	deleteMachineIn struct {
+		MachineRef
+		Match
+	}
 	tokenIn struct {
 		MachineRef
 		Body *api.TokenRequest
@@ -95,6 +104,7 @@ func (o *operators) machineWrites() {
 		}
 		return o.plane.SetTags(ctx, c, m, in.Body)
 	})
+	o.machineNames()
 	handle(o, "createToken", func(ctx context.Context, c access.Caller, in *tokenIn) (api.Token, error) {
 		m, err := in.machine()
 		if err != nil {
@@ -115,5 +125,33 @@ func (o *operators) machineWrites() {
 			return fleet.Machine{}, err
 		}
 		return o.plane.AdoptMachine(ctx, c, m)
+	})
+}
+
+func (o *operators) machineNames() {
+	handle(o, "renameMachine", func(ctx context.Context, c access.Caller, in *renameIn) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		if err = in.into(&in.Body.IfVersion); err != nil {
+			return fleet.Machine{}, err
+		}
+		v, err := o.plane.RenameMachine(ctx, c, m, in.Body)
+		if err == nil {
+			o.closeRefused(m)
+		}
+		return v, err
+	})
+	handle(o, "deleteMachine", func(ctx context.Context, c access.Caller, in *deleteMachineIn) (fleet.Machine, error) {
+		m, err := in.machine()
+		if err != nil {
+			return fleet.Machine{}, err
+		}
+		var version int64
+		if err = in.into(&version); err != nil {
+			return fleet.Machine{}, err
+		}
+		return o.plane.DeleteMachine(ctx, c, m, version)
 	})
 }

@@ -31,7 +31,7 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 	wantCode(t, "a root that nobody has pinned", err, fleet.NotFound)
 	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
 	bodies := map[string]string{
-		"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`,
+		"setLifecycle": `{"lifecycle":"active"}`, "setTags": `{"tags":[]}`, "renameMachine": `{"to":"web-10"}`,
 		"putPolicy": string(must[[]byte](t)(json.Marshal(api.PolicyRequest{}))), "putSchedule": `{"cron":"0 3 * * *","policy":"p"}`, "putBudget": `{"select":["@web"],"max":"1"}`,
 	}
 	ask := func(op api.Operation, path string, want fleet.Code) {

@@ -43,12 +43,20 @@ func (r Reader) Token(ctx context.Context, hash fleet.Digest) (Token, bool, erro
 // AddToken keeps a new token. Earlier tokens of the machine that were not used
 // end.
 func (t *Tx) AddToken(ctx context.Context, v Token) error {
-	if _, err := t.exec(ctx, `DELETE FROM enrolment_token WHERE machine_id = $1 AND used_at = 0`, string(v.Machine)); err != nil {
-		return fmt.Errorf("end tokens of %s: %w", v.Machine, err)
+	if err := t.EndTokens(ctx, v.Machine); err != nil {
+		return err
 	}
 	if _, err := t.exec(ctx, `INSERT INTO enrolment_token (hash, machine_id, created_at, expires_at, replaces) VALUES ($1, $2, $3, $4, $5)`,
 		string(v.Hash), string(v.Machine), v.CreatedAt, v.ExpiresAt, bit(v.Replaces)); err != nil {
 		return fmt.Errorf("write token of %s: %w", v.Machine, err)
+	}
+	return nil
+}
+
+// EndTokens ends a machine's tokens that were not used.
+func (t *Tx) EndTokens(ctx context.Context, machine fleet.MachineID) error {
+	if _, err := t.exec(ctx, `DELETE FROM enrolment_token WHERE machine_id = $1 AND used_at = 0`, string(machine)); err != nil {
+		return fmt.Errorf("end tokens of %s: %w", machine, err)
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func subjectOf(e api.Event) (rollout fleet.RolloutID, machine fleet.MachineID) {
 	case e.Report != nil:
 		return e.Report.Rollout, e.Report.Machine
 	}
-	return "", ""
+	return "", e.Removed
 }
 
 // DeleteEventsBefore forgets events older than a time. The newest stays, so

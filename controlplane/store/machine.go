@@ -16,7 +16,7 @@ import (
 // system, the rollout, and the signed entry.
 const (
 	machineColumns = `m.id, m.lifecycle, m.operator_tags, m.created_at, m.enrolled_at, m.version, m.system, m.line, m.claimed_tags, m.running, m.booted,
-	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash, m.evidence_key, m.needs_reboot,
+	m.boot_default, m.runs_release, m.boot_id, m.agent_state, m.waiting, m.health, m.checks, m.drift, m.agent_version, m.last_contact, m.key_hash, m.evidence_key, m.needs_reboot, m.formerly, m.inventory,
 	COALESCE(c.at, 0), COALESCE(h.digest, ''), COALESCE(h.store_path, ''), COALESCE(h.rollout_id, ''), COALESCE(e.body, '{}')`
 	machineRows = ` FROM machine AS m LEFT JOIN machine_contact AS c ON c.machine_id = m.id` + healthyRows
 	healthyRows = ` LEFT JOIN assignment AS h ON h.machine_id = m.id AND h.rollout_id = (
@@ -61,16 +61,21 @@ func (r Reader) Machines(ctx context.Context) ([]fleet.Machine, error) {
 }
 
 func scanMachine(r row) (m fleet.Machine, err error) {
-	var operator, claimed, checks, entry string
+	var operator, claimed, checks, entry, inventory string
 	var contact int64
 	var rest fleet.Desired
 	if err = r.Scan(&m.ID, &m.Lifecycle, &operator, &m.CreatedAt, &m.EnrolledAt, &m.Version, &m.System, &m.Line, &claimed,
 		&m.Running, &m.Booted, &m.BootDefault, &m.RunsRelease, &m.BootID, &m.State, &m.Waiting, &m.Health, &checks,
-		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &m.NeedsReboot, &contact,
+		&m.Drift, &m.AgentVersion, &m.LastContact, &m.Key, &m.EvidenceKey, &m.NeedsReboot, &m.Formerly, &inventory, &contact,
 		&rest.Digest, &rest.StorePath, &rest.Rollout, &entry); err != nil {
 		return m, err
 	}
 	m.LastContact = max(m.LastContact, contact)
+	if inventory != "" {
+		if err = parse(jsonColumn{inventory, &m.Inventory}); err != nil {
+			return m, err
+		}
+	}
 	if rest.Rollout != "" {
 		m.Desired = &rest
 	}
@@ -122,13 +127,41 @@ func (t *Tx) AddMachine(ctx context.Context, m fleet.Machine) error {
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, last_contact, key_hash) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (id) DO NOTHING`, string(m.ID), string(m.Lifecycle), tags, m.CreatedAt, m.LastContact, string(m.Key))
+	n, err := t.exec(ctx, `INSERT INTO machine (id, lifecycle, operator_tags, created_at, last_contact, key_hash, formerly) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (id) DO NOTHING`, string(m.ID), string(m.Lifecycle), tags, m.CreatedAt, m.LastContact, string(m.Key), string(m.Formerly))
 	if err != nil {
 		return fmt.Errorf("write machine %s: %w", m.ID, err)
 	}
 	if n == 0 {
 		return fleet.Errorf(fleet.Conflict, "machine %s is known already", m.ID)
+	}
+	return nil
+}
+
+// MachineTrace names something that is kept of a machine beside its row and
+// enrolment tokens: a key, a certificate, a report, a part in a rollout; "" for
+// nothing.
+func (r Reader) MachineTrace(ctx context.Context, id fleet.MachineID) (string, error) {
+	trace, _, err := first(ctx, r.q, column[string], `SELECT COALESCE(
+		(SELECT 'a part in rollout ' || rollout_id FROM assignment WHERE machine_id = $1 LIMIT 1),
+		(SELECT 'a certificate' FROM certificate WHERE machine_id = $1 LIMIT 1),
+		(SELECT 'a certificate' FROM shown_certificate WHERE machine_id = $1 LIMIT 1),
+		(SELECT 'a key that has ended' FROM ended_key WHERE machine_id = $1 LIMIT 1),
+		(SELECT 'a key' FROM machine WHERE id = $1 AND key_hash <> ''),
+		(SELECT 'reports' FROM machine_report WHERE machine_id = $1 LIMIT 1), '')`, string(id))
+	if err != nil {
+		return "", fmt.Errorf("read what is kept of %s: %w", id, err)
+	}
+	return trace, nil
+}
+
+// DeleteMachine forgets a machine that has no trace, with its tokens.
+func (t *Tx) DeleteMachine(ctx context.Context, id fleet.MachineID) error {
+	if err := t.EndTokens(ctx, id); err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `DELETE FROM machine WHERE id = $1`, string(id)); err != nil {
+		return fmt.Errorf("delete machine %s: %w", id, err)
 	}
 	return nil
 }
@@ -163,12 +196,18 @@ func (t *Tx) UpdateMachineStatus(ctx context.Context, m fleet.Machine) error {
 	if err != nil {
 		return err
 	}
+	inventory := ""
+	if m.Inventory != nil {
+		if inventory, err = text(m.Inventory); err != nil {
+			return err
+		}
+	}
 	if _, err := t.exec(ctx, `UPDATE machine SET system = $1, line = $2, claimed_tags = $3, running = $4, booted = $5, boot_default = $6,
 		runs_release = $7, boot_id = $8, agent_state = $9, waiting = $10, health = $11, checks = $12, drift = $13, agent_version = $14,
-		last_contact = $15, needs_reboot = $16 WHERE id = $17`,
+		last_contact = $15, needs_reboot = $16, inventory = $17 WHERE id = $18`,
 		string(m.System), string(m.Line), tags, string(m.Running), string(m.Booted), string(m.BootDefault),
 		string(m.RunsRelease), m.BootID, string(m.State), m.Waiting, string(m.Health), checks, bit(m.Drift), m.AgentVersion,
-		m.LastContact, bit(m.NeedsReboot), string(m.ID)); err != nil {
+		m.LastContact, bit(m.NeedsReboot), inventory, string(m.ID)); err != nil {
 		return fmt.Errorf("write status of %s: %w", m.ID, err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/inventory"
 	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
@@ -21,15 +22,17 @@ import (
 func (a *app) machineCmd() *cobra.Command {
 	c := &cobra.Command{Use: "machine", Short: "The machines of the fleet", Example: "  nixfleet machine list\n  nixfleet machine token web-01"}
 	c.AddCommand(a.machineListCmd(), a.machineShowCmd(), a.machineTokenCmd(), a.machineRegisterCmd(), a.machineLifecycleCmd(), a.machineTagCmd(), a.machineAdoptCmd())
+	c.AddCommand(inventory.Commands(inventory.Host{Line: a.Line, Client: a.client})...)
 	return c
 }
 
 func (a *app) machineListCmd() *cobra.Command {
 	var tag, lifecycle string
+	var wide bool
 	var f fleet.MachineFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List machines: what they should run, what they run, their health",
-		Example: "  nixfleet machine list --tag web",
+		Example: "  nixfleet machine list --tag web\n  nixfleet machine list --wide",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.Tag, f.Lifecycle = fleet.Tag(tag), fleet.Lifecycle(lifecycle)
@@ -51,6 +54,10 @@ func (a *app) machineListCmd() *cobra.Command {
 					view.Behind(w, list)
 					return
 				}
+				header := "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN NOTES TAGS"
+				if wide {
+					header += " " + inventory.Columns
+				}
 				rows := make([][]string, len(list))
 				for i, m := range list {
 					desired := "-"
@@ -61,14 +68,18 @@ func (a *app) machineListCmd() *cobra.Command {
 						string(m.ID), string(m.Lifecycle), view.Dash(string(m.State)), view.Dash(string(m.Health)), desired,
 						view.Dash(m.RunsRelease.Short()), since(m.LastContact), view.Dash(notes(m)), tagList(m.Tags.Effective),
 					}
+					if wide {
+						rows[i] = append(rows[i], inventory.Row(m, time.Now())...)
+					}
 				}
-				view.Table(w, "MACHINE LIFECYCLE AGENT HEALTH DESIRED RUNS SEEN NOTES TAGS", rows)
+				view.Table(w, header, rows)
 			})
 		},
 	}
 	c.Flags().StringVar(&tag, "tag", "", "only machines with this tag")
 	c.Flags().StringVar(&lifecycle, "lifecycle", "", "only machines in this lifecycle state")
 	c.Flags().BoolVar(&f.Behind, "behind", false, "only machines that have to catch up, because a rollout completed without them")
+	c.Flags().BoolVar(&wide, "wide", false, "also address, uptime, free disk, kernel and version of the agent")
 	c.Flags().BoolVar(&f.Offline, "offline", false, "only machines that are offline")
 	c.Flags().BoolVar(&f.Drift, "drift", false, "only machines that run something else than was activated")
 	return c
@@ -117,6 +128,12 @@ func (a *app) machineShowCmd() *cobra.Command {
 				}
 				if b := m.Behind; b != nil {
 					fmt.Fprintf(w, "  behind        rollout %s, completed %s without it; %s\n", b.Rollout, view.Date(b.Since), b.Why)
+				}
+				if said := inventory.Row(m, time.Now()); m.Inventory != nil {
+					fmt.Fprintf(w, "  address       %s\n  up            %s\n  disk free     %s\n  kernel        %s\n", said[0], said[1], said[2], said[3])
+				}
+				if m.Formerly != "" {
+					fmt.Fprintf(w, "  formerly      %s\n", m.Formerly)
 				}
 				if n := notes(m); n != "" {
 					fmt.Fprintf(w, "  notes         %s\n", n)

@@ -79,7 +79,7 @@ func (a *app) awaitEnd(ctx context.Context, c *api.Client, id fleet.RolloutID) (
 			return rolloutView{}, err
 		}
 		t.tell(e)
-		begun := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil
+		begun := e.Rollout == nil && e.Batch == nil && e.Assignment == nil && e.Machine == nil && e.Report == nil && e.Removed == ""
 		if !begun && (e.Rollout == nil || !atRest(e.Rollout.State)) {
 			continue
 		}

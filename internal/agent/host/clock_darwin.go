@@ -24,3 +24,12 @@ func Now() (states.Moment, error) {
 	now := time.Now()
 	return states.Moment{WallMs: now.UnixMilli(), Boot: max(0, now.Sub(time.Unix(tv.Unix())).Seconds()), BootID: id}, nil
 }
+
+// Kernel is the release of the kernel that runs; "" if it cannot be read.
+func Kernel() string {
+	v, err := unix.Sysctl("kern.osrelease")
+	if err != nil {
+		return ""
+	}
+	return v
+}

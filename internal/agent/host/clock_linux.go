@@ -49,3 +49,12 @@ func initStart() float64 {
 	}
 	return start / ticks
 }
+
+// Kernel is the release of the kernel that runs; "" if it cannot be read.
+func Kernel() string {
+	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

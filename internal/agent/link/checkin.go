@@ -18,7 +18,7 @@ func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 		Drift: j.Drifted(seen.Running), RunsRelease: j.RunsRelease(seen.Running), Checks: l.Machine.Checks(),
 		Documents:   fleet.DocumentDigests{Root: j.Learned.Root, Revocations: j.Learned.Revocations, Timestamp: j.Learned.Timestamp},
 		EvidenceKey: l.evidence, WaitMs: wait.Milliseconds(), Generations: seen.Generations, NeedsReboot: seen.NeedsReboot,
-		PollMs: int64(l.Agent.ControlPlane.PollSeconds * 1000),
+		PollMs: int64(l.Agent.ControlPlane.PollSeconds * 1000), Inventory: l.inventory(),
 	}
 	if v, given := l.reply(); given {
 		if v.PollAfterMs > 0 {

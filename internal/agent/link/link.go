@@ -28,6 +28,7 @@ type Machine interface {
 	Seen() states.Seen
 	Journal() states.Journal
 	Checks() []fleet.HealthCheckResult // nil before the first results
+	Inventory() fleet.Inventory
 	// Changed tells that journal or health may have changed.
 	Changed() <-chan struct{}
 }
@@ -56,7 +57,9 @@ type Link struct {
 	last    api.Orders
 	given   bool // last was received
 	contact Contact
-	leftOut string // what it cannot carry out of the last orders
+	leftOut string          // what it cannot carry out of the last orders
+	address string          // from which the last check-in was made
+	told    fleet.Inventory // that the control plane has; zero: not known
 
 	evidence fleet.EvidenceKey // of the machine; "" before it is enrolled
 }
@@ -205,4 +208,26 @@ func (l *Link) failed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.contact.Failed++
+	l.told = fleet.Inventory{} // it may have been restored from an older copy
+}
+
+// inventory is what is new to the control plane; nil for nothing.
+func (l *Link) inventory() *fleet.Inventory {
+	v := l.Machine.Inventory()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v.Address = l.address; v == l.told {
+		return nil
+	}
+	return &v
+}
+
+// took notes what the control plane was told, and from which address.
+func (l *Link) took(v *fleet.Inventory, from string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v != nil {
+		l.told = *v
+	}
+	l.address = from
 }

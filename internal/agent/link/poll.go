@@ -5,6 +5,8 @@ package link
 import (
 	"context"
 	"errors"
+	"net/http/httptrace"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -107,7 +109,11 @@ func (a *asker) ask(ctx context.Context, l *Link, p controlPlane, long time.Dura
 	a.calls.Go(func() {
 		defer close(ended)
 		defer cancel()
-		orders, err := p.CheckIn(call, in)
+		from := ""
+		orders, err := p.CheckIn(traced(call, &from), in)
+		if err == nil {
+			l.took(in.Inventory, from)
+		}
 		answered <- answer{orders, err}
 	})
 	var changed <-chan struct{}
@@ -132,6 +138,15 @@ func (a *asker) ask(ctx context.Context, l *Link, p controlPlane, long time.Dura
 		time.AfterFunc(supersededTime, cancel)
 		return api.Orders{}, errNews
 	}
+}
+
+// traced has the local address of a call's connection noted.
+func traced(ctx context.Context, from *string) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		if a, err := netip.ParseAddrPort(c.Conn.LocalAddr().String()); err == nil {
+			*from = a.Addr().Unmap().WithZone("").String()
+		}
+	}})
 }
 
 // waitForNews waits for d, or until there may be news. It reports whether ctx

@@ -68,6 +68,8 @@ type fakeMachine struct {
 	journal states.Journal
 	checks  []fleet.HealthCheckResult
 	changed chan struct{}
+
+	inventory fleet.Inventory
 }
 
 func (m *fakeMachine) System() fleet.System { return "x86_64-linux" }
@@ -85,6 +87,12 @@ func (m *fakeMachine) Checks() []fleet.HealthCheckResult {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.checks
+}
+
+func (m *fakeMachine) Inventory() fleet.Inventory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inventory
 }
 
 func (m *fakeMachine) Changed() <-chan struct{} { return m.changed }

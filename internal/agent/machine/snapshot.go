@@ -27,6 +27,8 @@ type Snapshot struct {
 	journal states.Journal
 	checks  []fleet.HealthCheckResult
 	reboot  rebootNeed
+
+	inventory inventory
 }
 
 // rebootNeed is whether a machine with these systems needs a reboot.
