@@ -86,7 +86,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 	if err = armBootstrap(ctx, p, conf.Bootstrap.SecretFile, log); err != nil {
 		return errors.Join(err, p.Close())
 	}
-	srv, err := server.New(server.Options{Plane: p, Identity: identity, Log: log})
+	srv, err := server.New(server.Options{Plane: p, Identity: identity, Log: log, Metrics: conf.Metrics})
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}

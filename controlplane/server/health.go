@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/guard"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/config"
 )
 
 // notReady is the reason as those are told who may ask without a key.
@@ -20,9 +22,9 @@ func notReady(err error) string {
 	return fmt.Sprintf("%s: %s", fleet.ErrorCode(err), err)
 }
 
-// healthHandler serves supervisors and Prometheus, without TLS and without a
-// key: its listener belongs on loopback.
-func (s *Server) healthHandler() http.Handler {
+// healthHandler serves supervisors and Prometheus, without an API key: its listener
+// belongs on loopback, or c guards its metrics.
+func (s *Server) healthHandler(c config.MetricsGuard) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
@@ -41,6 +43,6 @@ func (s *Server) healthHandler() http.Handler {
 		}
 		_, _ = io.WriteString(w, "ready\n")
 	})
-	mux.Handle("GET /metrics", s.metrics.handler(s.log))
+	mux.Handle("GET /metrics", guard.Metrics(c, s.log, s.metrics.handler(s.log)))
 	return mux
 }

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/guard"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
@@ -40,6 +41,7 @@ type Options struct {
 	Identity *Identity
 	Log      *slog.Logger
 	Now      clock.Clock
+	Metrics  config.MetricsGuard // who may see them
 }
 
 // Server serves a plane.
@@ -148,8 +150,12 @@ func New(o Options) (*Server, error) {
 		Handler: s.agents.Handler, ErrorLog: errorLog, ConnContext: s.conns.open, ConnState: s.conns.changed,
 		ReadHeaderTimeout: s.agents.IdleTimeout, IdleTimeout: s.agents.IdleTimeout, MaxHeaderBytes: s.agents.MaxHeaderBytes,
 	}
+	metricsTLS, err := guard.TLS(o.Metrics, s.operatorTLS())
+	if err != nil {
+		return nil, err
+	}
 	s.health = &http.Server{
-		Handler: s.healthHandler(), ErrorLog: errorLog,
+		Handler: s.healthHandler(o.Metrics), ErrorLog: errorLog, TLSConfig: metricsTLS,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 	}
 	return s, nil
@@ -173,7 +179,12 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	serve("operators", func() error { return s.operators.ServeTLS(l.Operators, "", "") })
 	serve("agents", func() error { return s.agents.Serve(tls.NewListener(l.Agents, s.agentTLS())) })
 	serve("agents", func() error { return s.again.Serve(s.returned) })
-	serve("metrics", func() error { return s.health.Serve(l.Metrics) })
+	serve("metrics", func() error {
+		if s.health.TLSConfig != nil {
+			return s.health.ServeTLS(l.Metrics, "", "")
+		}
+		return s.health.Serve(l.Metrics)
+	})
 	<-ctx.Done()
 	err := context.Cause(ctx)
 	s.shutdown()

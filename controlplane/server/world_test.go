@@ -42,6 +42,7 @@ type world struct {
 	dir    string
 	tls    config.TLS
 	gates  map[string]config.Gate
+	guard  config.MetricsGuard
 	mu     sync.Mutex
 	offset time.Duration // of the clock, from the real one; guarded by mu
 
@@ -107,7 +108,7 @@ func (w *world) start() {
 	if err := w.plane.Keys.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {
 		w.tb.Fatal(err)
 	}
-	w.server = must[*server.Server](w.tb)(server.New(server.Options{Plane: w.plane, Identity: identity, Log: log, Now: w.now}))
+	w.server = must[*server.Server](w.tb)(server.New(server.Options{Plane: w.plane, Identity: identity, Log: log, Now: w.now, Metrics: w.guard}))
 	w.addrs = must[server.Listeners](w.tb)(server.Listen(ctx, config.Listen{Operators: "127.0.0.1:0", Agents: "127.0.0.1:0", Metrics: "127.0.0.1:0"}))
 	var serving, working sync.WaitGroup
 	working.Go(func() { _ = w.plane.Run(context.Background()) })

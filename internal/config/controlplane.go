@@ -12,10 +12,11 @@ import (
 
 // ControlPlane is /etc/nixfleet/control-plane.toml.
 type ControlPlane struct {
-	StateDir string   `toml:"stateDir"` // database, certificate authorities, secrets
-	Listen   Listen   `toml:"listen"`
-	TLS      TLS      `toml:"tls"`
-	Database Database `toml:"database"`
+	StateDir string       `toml:"stateDir"` // database, certificate authorities, secrets
+	Listen   Listen       `toml:"listen"`
+	TLS      TLS          `toml:"tls"`
+	Database Database     `toml:"database"`
+	Metrics  MetricsGuard `toml:"metrics"`
 	// The root document is pinned at the start, or replaces the pinned one if it is the next version; nixfleet trust pin does the same.
 	Trust     Trust     `toml:"trust"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
@@ -24,7 +25,7 @@ type ControlPlane struct {
 }
 
 // Listen holds the three listeners' addresses, host:port. Metrics serves
-// /healthz, /readyz and /metrics without TLS.
+// /healthz, /readyz and /metrics, without TLS unless [metrics] says so.
 type Listen struct {
 	Operators string `toml:"operators"` // the API, for operators
 	Agents    string `toml:"agents"`    // for machines, with client certificates
@@ -56,6 +57,14 @@ func (t TLS) RenewLate() time.Duration {
 		days = *t.RenewLateDays
 	}
 	return time.Duration(days) * 24 * time.Hour
+}
+
+// MetricsGuard protects /metrics. Without it whoever reaches listen.metrics sees the counts
+// of the fleet, and with ?series=machine the names of its machines.
+type MetricsGuard struct {
+	TLS          bool   `toml:"tls"`          // serve listen.metrics with the server's certificate
+	ClientCAFile string `toml:"clientCaFile"` // PEM: /metrics is only for client certificates of this CA; TLS then
+	TokenFile    string `toml:"tokenFile"`    // /metrics is only for requests with this file's bearer token
 }
 
 // Database is where the store is: sqlite:///path.
@@ -115,6 +124,8 @@ func (c *ControlPlane) validate(file string) error {
 		return invalid(file, "tls.names must list the host names and addresses of the control plane")
 	case c.TLS.RenewLate() < 0 || c.TLS.RenewLate() > 365*24*time.Hour:
 		return invalid(file, "tls.renewLateDays must be from 0 to 365")
+	case c.Metrics.ClientCAFile != "" && !filepath.IsAbs(c.Metrics.ClientCAFile) || c.Metrics.TokenFile != "" && !filepath.IsAbs(c.Metrics.TokenFile):
+		return invalid(file, "metrics.clientCaFile and metrics.tokenFile must be absolute")
 	case c.Trust.Unsigned:
 		return invalid(file, "trust.unsigned is a setting of the agent, not of the control plane")
 	}

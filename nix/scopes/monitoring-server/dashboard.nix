@@ -76,7 +76,13 @@ in
     (panel 7 "timeseries" "Age of the last backup" "s" [
       (query ''time() - nixfleet_backup_last_event_timestamp_seconds{event="success"}'' "{{instance}} {{backup}}")
     ])
-    (panel 8 "table" "Alerts" "short" [
+    (panel 8 "timeseries" "Requests a second" "reqps" [
+      (query "sum by (listener) (rate(nixfleet_http_requests_total[5m]))" "{{listener}}")
+    ])
+    (panel 9 "timeseries" "Slowest of a hundred requests" "s" [
+      (query "histogram_quantile(0.99, sum by (listener, le) (rate(nixfleet_http_request_duration_seconds_bucket[5m])))" "{{listener}}")
+    ])
+    (panel 10 "table" "Alerts" "short" [
       (query ''ALERTS{alertstate="firing"}'' "{{alertname}} {{instance}}")
     ])
   ];
