@@ -18,7 +18,7 @@ func (p RolloutPolicy) Validate() error {
 	switch {
 	case !gateName.MatchString(p.Name):
 		return Errorf(Invalid, "%q is not the name of a policy", clip(p.Name, 60)).WithHint("lower case letters, digits and '-', up to 40")
-	case p.Spec.Release != "" || p.Spec.Name != "" || p.Spec.Policy != "":
+	case p.Spec.Release != "" || p.Spec.Name != "" || p.Spec.Policy != "" || p.Spec.CatchUpOf != "":
 		return Errorf(Invalid, "policy %s: a policy has no release, no rollout's name and no other policy", p.Name)
 	}
 	return p.For(SHA256(nil), "").Validate()

@@ -31,7 +31,6 @@ type Pass struct {
 	use      *budgetUse                 // how they stand; nil until that is asked for
 	work     map[fleet.MachineID]string // what this pass sets machines to work on, "" for nothing
 	freed    bool                       // a machine that was at work is not any more
-	removed  []fleet.MachineID
 	events   []api.Event
 	touched  map[fleet.MachineID]bool // whose orders may have changed
 	told     map[told]bool            // outcomes that this pass put into the audit trail

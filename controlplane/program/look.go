@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/arcanesys/nixfleet/controlplane/diskspace"
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -93,7 +94,7 @@ type examination struct {
 
 // storage is where the database lies, and the room that it has and takes.
 type storage struct {
-	store.Space
+	diskspace.Space
 	Sizes  store.Sizes  `json:"sizes"`
 	Schema store.Schema `json:"schema"`
 	Copies []store.Copy `json:"copies,omitempty"` // from before migrations
@@ -105,7 +106,7 @@ const little = 256 << 20
 // examine looks at the disk, and at the database, which it opens for reading only.
 func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(string, ...any)) (e examination, err error) {
 	e.Findings = []health.Finding{}
-	if e.Storage.Space, err = store.SpaceOf(filepath.Dir(conf.DatabasePath())); err != nil {
+	if e.Storage.Space, err = diskspace.Of(filepath.Dir(conf.DatabasePath())); err != nil {
 		return e, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("stateDir, or database.url, names the folder")
 	}
 	switch {

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/handshakes"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -49,7 +51,7 @@ func TestNamed_NeedsAKeyThatCanBeRead(t *testing.T) {
 // An address that has wasted too many connections is told so before anything is
 // computed for it.
 func TestAgentTLS_ShakesNoHandsWithWhoWastesThem(t *testing.T) {
-	shakes, err := newHandshakes()
+	shakes, err := handshakes.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +59,13 @@ func TestAgentTLS_ShakesNoHandsWithWhoWastesThem(t *testing.T) {
 	s := &Server{shakes: shakes, clock: func() time.Time { return now }}
 	conn := &stub{}
 	address := host(conn.RemoteAddr().String())
-	for range wastedBurst {
-		shakes.waste(address, now)
+	for range 1000 {
+		shakes.Waste(address, now)
 	}
-	for ok := true; ok; {
-		_, ok = shakes.wait(address, now)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // those who may wait do not
+	for err = context.Canceled; fleet.ErrorCode(err) != fleet.Unavailable; {
+		err = shakes.Wait(ended, address, now)
 	}
 	if _, err = s.agentTLS().GetConfigForClient(&tls.ClientHelloInfo{Conn: conn}); fleet.ErrorCode(err) != fleet.Unavailable {
 		t.Errorf("got %v", err)

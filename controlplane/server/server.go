@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/guard"
+	"github.com/arcanesys/nixfleet/controlplane/handshakes"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
@@ -52,7 +53,7 @@ type Server struct {
 	clock    clock.Clock
 	metrics  *metrics
 	conns    *conns
-	shakes   *handshakes
+	shakes   *handshakes.Counts
 	vouched  *vouched
 	failures *failures
 	budgets  *budgets
@@ -114,7 +115,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	shakes, err := newHandshakes()
+	shakes, err := handshakes.New()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func New(o Options) (*Server, error) {
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
 		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: newCalls(), returned: newReturned(),
 	}
-	s.conns.wasted = func(address string) { shakes.waste(address, s.clock.Now()) }
+	s.conns.wasted = func(address string) { shakes.Waste(address, s.clock.Now()) }
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)

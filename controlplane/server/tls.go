@@ -44,7 +44,7 @@ func (s *Server) agentTLS() *tls.Config {
 	var current *tls.Config
 	conf := base.Clone()
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if err := s.shakes.mayShake(hello.Context(), host(hello.Conn.RemoteAddr().String()), s.clock.Now()); err != nil {
+		if err := s.shakes.Wait(hello.Context(), host(hello.Conn.RemoteAddr().String()), s.clock.Now()); err != nil {
 			return nil, err
 		}
 		s.refresh()

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/arcanesys/nixfleet/controlplane/diskspace"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
@@ -74,12 +75,12 @@ func keepCopy(ctx context.Context, db *sql.DB, path string, version int64, begin
 	if err = errors.Join(atomicfile.Remove(partial), atomicfile.Remove(kept), prune(path, keptCopies-1)); err != nil {
 		return "", fmt.Errorf("remove old copies of the database: %w", err)
 	}
-	space, err := SpaceOf(filepath.Dir(path))
+	space, err := diskspace.Of(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
 	if need := size + spare; space.Free < need {
-		return "", fleet.Errorf(fleet.StorageFull, "the database is copied before it is migrated, which takes %s", bytesText(need)).
+		return "", fleet.Errorf(fleet.StorageFull, "the database is copied before it is migrated, which takes %s", diskspace.Text(need)).
 			WithHint("make room, or run the control plane of the version before: nothing was changed")
 	}
 	begin()

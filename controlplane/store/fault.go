@@ -7,20 +7,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/arcanesys/nixfleet/controlplane/diskspace"
 	"github.com/arcanesys/nixfleet/fleet"
 )
-
-// reserve is how many bytes must be free until a disk that was full counts as
-// one with room: a write takes some, and then the next has none.
-const reserve = 512 << 10
-
-// mountedReadOnly is ST_RDONLY, which is the same on every system.
-const mountedReadOnly = 1
 
 // resultCode is SQLite's primary result code of an error; 0 if it is none of its.
 func resultCode(err error) int {
@@ -62,50 +55,13 @@ const (
 	restoreOne = "nixfleet-control-plane doctor --deep says what is damaged; restore a backup in its place"
 )
 
-// Space is how much room a file system has.
-type Space struct {
-	Folder string `json:"folder"`
-	Free   int64  `json:"free"` // bytes that the control plane may still use
-	Size   int64  `json:"size"` // bytes
-	// ReadOnly is a file system that takes no writes, by choice or after an error.
-	ReadOnly bool `json:"readOnly,omitempty"`
-}
-
-// String says it for people.
-func (s Space) String() string {
-	return fmt.Sprintf("%s free of %s", bytesText(s.Free), bytesText(s.Size))
-}
-
-// bytesText writes a number of bytes; a small one exactly.
-func bytesText(n int64) string {
-	if n < 10<<20 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%d MiB", n>>20)
-}
-
-// SpaceOf looks at the file system that a folder is on.
-func SpaceOf(folder string) (Space, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(folder, &st); err != nil {
-		return Space{}, fmt.Errorf("look at the file system of %s: %w", folder, err)
-	}
-	return Space{
-		Folder: folder, Free: int64(st.Bavail) * int64(st.Bsize), Size: int64(st.Blocks) * int64(st.Bsize),
-		ReadOnly: st.Flags&mountedReadOnly != 0,
-	}, nil
-}
-
-// Full reports whether the file system has too little room to go on.
-func (s Space) Full() bool { return s.Free < reserve }
-
 // located is a storage error with the folder and its room in its text.
 func located(err error, folder string) error {
 	code := fleet.ErrorCode(err)
 	if code != fleet.StorageFull && code != fleet.StorageFailed {
 		return err
 	}
-	space, e := SpaceOf(folder)
+	space, e := diskspace.Of(folder)
 	if e != nil {
 		return err
 	}
@@ -151,7 +107,7 @@ func (s *Store) note(err error) {
 		s.condition.trouble.Store(&err)
 	case err == nil && s.condition.trouble.Load() != nil:
 		if fleet.ErrorCode(load(&s.condition.trouble)) == fleet.StorageFull {
-			if space, e := SpaceOf(filepath.Dir(s.path)); e == nil && space.Full() {
+			if space, e := diskspace.Of(filepath.Dir(s.path)); e == nil && space.Full() {
 				return
 			}
 		}

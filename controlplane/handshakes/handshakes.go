@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-package server
+// Package handshakes slows down who makes TLS handshakes and no requests. A handshake
+// costs more than what follows it, and whoever makes it shows who he is only at its
+// end.
+//
+// It never looks at who somebody is.
+package handshakes
 
 import (
 	"context"
@@ -12,9 +17,8 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// A handshake costs more than what follows it, and whoever makes it shows who he is
-// only at its end. So each address has a budget for connections that end without a
-// request: agents make none. Beyond it, handshakes with that address are slowed down.
+// Each address has a budget for connections that end without a request: agents make
+// none. Beyond it, handshakes with that address are slowed down.
 // SECURITY.md has the same figures.
 const (
 	wastedPerSec, wastedBurst = 5, 200
@@ -23,8 +27,8 @@ const (
 	handshakeAddrs            = 4096            // that are remembered: those that wasted some last
 )
 
-// handshakes counts by address.
-type handshakes struct {
+// Counts are by address.
+type Counts struct {
 	addrs *lru.Cache[string, *wasted]
 }
 
@@ -33,13 +37,14 @@ type wasted struct {
 	slow *rate.Limiter // handshakes when none may
 }
 
-func newHandshakes() (*handshakes, error) {
+// New has counted nothing yet.
+func New() (*Counts, error) {
 	c, err := lru.New[string, *wasted](handshakeAddrs)
-	return &handshakes{addrs: c}, err
+	return &Counts{addrs: c}, err
 }
 
-// waste counts a connection that ended without a request.
-func (h *handshakes) waste(address string, now time.Time) {
+// Waste counts a connection that ended without a request.
+func (h *Counts) Waste(address string, now time.Time) {
 	w, ok := h.addrs.Get(address)
 	if !ok {
 		w = &wasted{left: rate.NewLimiter(wastedPerSec, wastedBurst), slow: rate.NewLimiter(slowPerSec, slowPerSec)}
@@ -52,7 +57,7 @@ func (h *handshakes) waste(address string, now time.Time) {
 
 // wait returns how long the next handshake with an address has to wait; false if it
 // is refused.
-func (h *handshakes) wait(address string, now time.Time) (time.Duration, bool) {
+func (h *Counts) wait(address string, now time.Time) (time.Duration, bool) {
 	w, ok := h.addrs.Get(address)
 	if !ok || w.left.TokensAt(now) >= 1 {
 		return 0, true
@@ -66,8 +71,9 @@ func (h *handshakes) wait(address string, now time.Time) (time.Duration, bool) {
 	return d, true
 }
 
-// mayShake holds a handshake for as long as its address has to wait.
-func (h *handshakes) mayShake(ctx context.Context, address string, now time.Time) error {
+// Wait holds a handshake for as long as its address has to wait. The error's code is
+// Unavailable if that is too long.
+func (h *Counts) Wait(ctx context.Context, address string, now time.Time) error {
 	d, ok := h.wait(address, now)
 	if !ok {
 		return fleet.Errorf(fleet.Unavailable, "too many connections from %s have ended without a request", address)
