@@ -34,6 +34,9 @@ type runningTime struct {
 	mu   sync.Mutex
 	run  time.Duration
 	last time.Time // of the last reading, with Go's monotonic clock
+	// ahead is by how much the wall clock is ahead of running time, as it was when
+	// the two last moved against each other.
+	ahead int64
 }
 
 func newRunningTime(ms int64) *runningTime {
@@ -50,9 +53,23 @@ func (r *runningTime) now() int64 {
 	return r.run.Milliseconds()
 }
 
-// Moment is the present moment: on the wall clock, and in running time.
+// Moment is the present moment: on the wall clock, and in running time. One cannot
+// be read together with the other: by how much they differ changes only if it must,
+// so that a deadline is shown as the same time each time that somebody looks.
 func (l *Loop) Moment() rollout.Moment {
-	return rollout.Moment{Wall: l.Clock.UnixMilli(), Run: l.running.now()}
+	before, run := l.Clock.UnixMilli(), l.running.now()
+	return rollout.Moment{Wall: run + l.running.steady(before-run, l.Clock.UnixMilli()-run), Run: run}
+}
+
+// steady is by how much the wall clock is ahead, which was between these two: as
+// before, if it can be but for the rest of a millisecond.
+func (r *runningTime) steady(least, most int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ahead < least-1 || r.ahead > most+1 {
+		r.ahead = most
+	}
+	return r.ahead
 }
 
 // openRunningTime goes on from what the store has. A new store's begins as the

@@ -26,3 +26,21 @@ func TestRunningTime_CountsNoSleep(t *testing.T) {
 		}
 	})
 }
+
+// Whoever looks at a deadline twice is shown the same time, and so the same ETag,
+// though the two clocks are read one after the other and cut to milliseconds; a
+// clock that is set is followed at once.
+func TestMoment_ShowsADeadlineAsTheSameTimeAgain(t *testing.T) {
+	var set time.Duration
+	l := &Loop{Clock: func() time.Time { return time.Now().Add(set) }, running: newRunningTime(1000)}
+	first := l.Moment().Expect(5000)
+	for end := time.Now().Add(5 * time.Millisecond); time.Now().Before(end); {
+		if again := l.Moment().Expect(5000); again != first {
+			t.Fatalf("at first %d, then %d", first, again)
+		}
+	}
+	set = time.Minute
+	if late := l.Moment().Expect(5000) - first; late < 59_990 || late > 60_010 {
+		t.Errorf("a clock that was set by a minute has moved it by %d ms", late)
+	}
+}

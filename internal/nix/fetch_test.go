@@ -125,8 +125,8 @@ func TestFetch_FetchesASignedSystemAndComparesItWithItsEntry(t *testing.T) {
 		}
 		bad := e
 		spoil(&bad)
-		if reason, _ := fetch.CheckFetched(t.Context(), bad, since); reason != want {
-			t.Errorf("reason %q, want %q", reason, want)
+		if reason, why := fetch.CheckFetched(t.Context(), bad, since); reason != want || why == nil {
+			t.Errorf("reason %q, want %q; it says %v", reason, want, why)
 		}
 		if Valid(t.Context(), f.path) {
 			t.Errorf("%s: the refused system is valid", want)

@@ -193,6 +193,9 @@ func TestCheckFetched_ImportsNoArchiveWithAnotherHash(t *testing.T) {
 	if reason != fleet.ReasonClosureMismatch || Valid(t.Context(), f.Top) || Valid(t.Context(), f.Dep) {
 		t.Errorf("%q, %v; valid: %t", reason, err, Valid(t.Context(), f.Dep))
 	}
+	if err == nil || !strings.Contains(err.Error(), "deleted: "+string(f.Dep)) {
+		t.Errorf("%v does not say what is gone", err)
+	}
 }
 
 // A cache that is out of order now leaves nothing that deviates either; the fetch
