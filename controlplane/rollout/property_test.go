@@ -29,6 +29,7 @@ func drawSpec(t *rapid.T) fleet.RolloutSpec {
 	s.ProgressDeadlineMs = rapid.SampledFrom([]int64{0, 0, 7 * minute}).Draw(t, "progress")
 	s.Approve = rapid.Bool().Draw(t, "approve")
 	drawRules(t, &s)
+	drawMore(t, &s)
 	return s
 }
 
@@ -85,7 +86,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 			}
 		},
 		"verb": func(r *rapid.T) {
-			v := rollout.Command{Actor: "key:bob", Verb: rapid.SampledFrom([]api.Verb{
+			v := rollout.Command{Actor: actor(r), Verb: rapid.SampledFrom([]api.Verb{
 				api.VerbPause, api.VerbResume, api.VerbResume, api.VerbCancel, api.VerbApprove, api.VerbApprove, api.VerbRetry, api.VerbSkip, api.VerbRevert,
 			}).Draw(r, "verb")}
 			if rapid.Bool().Draw(r, "named") {
@@ -122,6 +123,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 		},
 		"gate":      d.answers,
 		"disrupt":   d.disrupt,
+		"revert":    d.reverts,
 		"freeze":    d.freezes,
 		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
@@ -167,6 +169,7 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := driver{newSim(t, rapid.IntRange(1, 7).Draw(t, "machines"), drawSpec(t)), t}
 		d.drawBudgets(t)
+		d.converged()
 		t.Repeat(d.actions())
 		d.obey()
 	})
@@ -200,6 +203,7 @@ func (m *sim) obey() {
 			orders := rollout.OrdersFor(m.a(id), m.state.Rollout, m.run())
 			ordered = ordered || orders.Apply != nil || orders.Revert != nil
 			if orders.Apply != nil {
+				m.sleepTo(max(m.now, m.ahead+m.a(id).OfferedRun+orders.Apply.MinHealthyMs))
 				m.live(id)
 			} else if orders.Revert != nil {
 				m.back(id, fleet.ReasonRevertOrdered)

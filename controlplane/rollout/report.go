@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -151,8 +152,19 @@ func (st *step) unsuccessful(a fleet.Assignment, r fleet.Report) {
 		// It obeyed: no failure of the release.
 		st.batches[a.Batch].Acknowledged++
 		st.rollout.Acknowledged++
+		st.revertedByHand(a)
 	}
 	st.judge()
+}
+
+// revertedByHand pauses a running rollout when what an operator had reverted leaves a
+// batch without a healthy machine: it must not pass by that.
+func (st *step) revertedByHand(a fleet.Assignment) {
+	b := st.batches[a.Batch]
+	if st.rollout.State != fleet.RolloutRunning || b.State == fleet.BatchPassed || b.Counts.Healthy > 0 || b.Index+1 == len(st.batches) {
+		return
+	}
+	st.pause(EngineActor, fmt.Sprintf("%s was reverted by order, and no machine of batch %d is healthy", a.Machine, b.Index+1))
 }
 
 // failureState is the state that an outcome leads to when nothing was ordered.

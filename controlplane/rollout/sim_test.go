@@ -42,6 +42,7 @@ type sim struct {
 	freeze   *fleet.Freeze
 	gates    gateWatch
 	budgets  []simBudget
+	history  *history
 	released map[fleet.MachineID]bool
 	audit    []fleet.AuditEvent
 	last     rollout.Result
@@ -97,7 +98,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 	}
 	m := &sim{
 		t: t, state: state, plan: plan, now: start, since: start,
-		facts: map[fleet.MachineID]rollout.Facts{}, released: map[fleet.MachineID]bool{},
+		facts: map[fleet.MachineID]rollout.Facts{}, released: map[fleet.MachineID]bool{}, history: newHistory(),
 	}
 	for _, e := range in.Machines {
 		m.facts[e.ID] = rollout.Facts{Lifecycle: fleet.Active, LastContact: start, Online: true, Running: e.Running, RunsRelease: digest("release-1")}
@@ -145,6 +146,9 @@ func (m *sim) step(ev rollout.Event) rollout.Result {
 	}
 	m.gates.note(before, ev, res, m.run())
 	m.checkStep(before, ev, res)
+	if !m.quick {
+		m.history.check(m, before, ev, res)
+	}
 	return res
 }
 

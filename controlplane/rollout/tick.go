@@ -295,7 +295,7 @@ func (st *step) gate(b *fleet.Batch) string {
 		return fmt.Sprintf("batch %d waits for the approval of another owner than %s before batch %d opens", b.Index+1, st.rollout.CreatedBy, b.Index+2)
 	case st.spec().Approve:
 		return fmt.Sprintf("batch %d waits for approval before batch %d opens", b.Index+1, b.Index+2)
-	case b.Counts.Healthy == 0 && b.Acknowledged == 0 && !st.skippedByHand(b.Index):
+	case b.Counts.Healthy == 0 && (b.Acknowledged == 0 || b.Acknowledged < b.Counts.Failed) && !st.skippedByHand(b.Index):
 		return fmt.Sprintf("no machine of batch %d became healthy, so nothing is known of the release; approve to go on all the same", b.Index+1)
 	}
 	return ""

@@ -174,8 +174,8 @@ var befall = map[string]func(*world, fault, *rand.Rand) bool{
 		})
 		return false
 	},
-	frozen: func(w *world, f fault, _ *rand.Rand) bool {
-		w.loose.Go(func() { w.admin.freeze(f.long) })
+	frozen: func(w *world, f fault, r *rand.Rand) bool {
+		w.loose.Go(func() { w.admin.freeze(f.long, r) })
 		return false
 	},
 	decommissioned: func(w *world, f fault, _ *rand.Rand) bool {

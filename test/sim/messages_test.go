@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -54,9 +55,14 @@ func (w *world) repeatSome(f fault, r *rand.Rand, late time.Duration) bool {
 	return true
 }
 
-// lateOutcome cuts a machine off while it verifies, until its deadline is over and an
-// operator has it tried again: what it then reports is of the attempt before.
+// lateOutcome rolls the newest release out to a machine, and cuts it off while it
+// verifies, until its deadline is over and an operator has it tried again: what it
+// then reports is of the attempt before.
 func (w *world) lateOutcome(m *machine) {
+	w.admin.create(fleet.RolloutSpec{
+		Release: w.releases[len(w.releases)-1], Strategy: fleet.AllAtOnce, Select: []string{string(m.id)}, OnFailure: fleet.Pause,
+		MinHealthyMs: 5000, HealthyDeadlineMs: 90_000, Supersede: true, Name: fmt.Sprintf("late-%d", time.Now().UnixNano()),
+	})
 	verifies := func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()

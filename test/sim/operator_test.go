@@ -91,6 +91,15 @@ func (o *operator) rollOut(r *rand.Rand) {
 		}
 	}
 	spec.Name = fmt.Sprintf("draw-%016x", r.Uint64())
+	if r.IntN(3) == 0 {
+		o.at.set(func(p *place) { p.lose++ })
+	}
+	o.create(spec)
+}
+
+// create creates a rollout, under one key for as long as no answer comes.
+func (o *operator) create(spec fleet.RolloutSpec) {
+	w := o.w
 	var made api.RolloutDetail
 	var status int
 	var err error
@@ -207,8 +216,8 @@ func (o *operator) lifecycle(id fleet.MachineID, l fleet.Lifecycle) bool {
 	return err == nil
 }
 
-// freeze freezes the fleet for a while.
-func (o *operator) freeze(d time.Duration) {
+// freeze freezes the fleet for a while, in which a rollout is created.
+func (o *operator) freeze(d time.Duration, r *rand.Rand) {
 	w, l := o.w, o.w.ledger
 	if _, err := o.call(http.MethodPut, "/api/v1/freeze", api.FreezeRequest{Reason: "drawn"}, nil); err != nil {
 		w.note("freeze: %v", err)
@@ -218,8 +227,10 @@ func (o *operator) freeze(d time.Duration) {
 		l.freezes++
 		l.frozen = l.freezes
 		l.mu.Unlock()
+		time.Sleep(25 * time.Second) // what had begun is seen by then
+		o.rollOut(r)
 	}
-	time.Sleep(d)
+	time.Sleep(25*time.Second + d/2)
 	l.mu.Lock()
 	l.frozen = 0
 	l.mu.Unlock()

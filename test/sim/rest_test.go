@@ -39,7 +39,7 @@ func (w *world) heal() {
 		}
 		w.sleep(time.Second)
 	}
-	lost := 0
+	lost := w.second.at.lost
 	for _, m := range w.machines {
 		lost += m.at.lost
 	}

@@ -68,12 +68,11 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 // H01 to H10, H12, H13, H15 to H18: whatever befalls a fleet, no rule is broken, and
 // it comes to rest when the trouble ends.
 func TestFleet_KeepsItsRulesWhateverBefallsIt(t *testing.T) {
-	seeds, first := number(t, "NIXFLEET_SIM_SEEDS", 4), number(t, "NIXFLEET_SIM_SEED", 0)
-	one := first != 0
+	seeds, first := number(t, "NIXFLEET_SIM_SEEDS", 4), number(t, "NIXFLEET_SIM_FIRST", 1)
+	only := number(t, "NIXFLEET_SIM_SEED", 0)
+	one := only != 0
 	if one {
-		seeds = 1
-	} else {
-		first = 1
+		seeds, first = 1, only
 	}
 	sum := result{Faults: map[string]int{}, Invariants: len(rules)}
 	var mu sync.Mutex
