@@ -161,7 +161,7 @@ func (l *Loop) delay(id fleet.MachineID) rollout.Delay {
 	now := l.Moment()
 	m, known := l.Inventory.Machine(id)
 	online, _ := l.Inventory.Online(id, now.Run)
-	held := l.Presence.assignment(id).assignment
+	held := l.Presence.Assignment(id).assignment
 	w := l.Behind.wait(id)
 	switch {
 	case !known:

@@ -126,7 +126,10 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		ending: make(chan struct{}),
 	}
-	l.endPolls = sync.OnceFunc(func() { close(l.ending) })
+	l.endPolls = sync.OnceFunc(func() {
+		close(l.ending)
+		l.Presence.WakeAll()
+	})
 	l.probes = newProbes(l, c.Ask)
 	if err := l.loadFreeze(ctx, c.Store.Reader); err != nil {
 		return nil, err
@@ -393,7 +396,7 @@ func (r *reconnected) take() []fleet.MachineID {
 // Reconnected lets the rollout of a machine know that it is online again. It is a
 // hint: the engine looks again by itself.
 func (l *Loop) Reconnected(id fleet.MachineID) {
-	if l.Presence.assignment(id).assignment.Rollout == "" {
+	if l.Presence.Assignment(id).assignment.Rollout == "" {
 		return
 	}
 	l.reconnected.mu.Lock()

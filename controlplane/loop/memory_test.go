@@ -87,13 +87,15 @@ func TestInventory_KeepsWhatOperatorsAndAgentsSetApart(t *testing.T) {
 
 func TestPresence_WakesTheMachineWhoseAssignmentChanged(t *testing.T) {
 	p := newPresence()
-	_, one := p.Current("web-01")
-	_, two := p.Current("web-02")
+	one, two := make(waker), make(waker)
+	p.Watch("web-01", one)
+	p.Watch("web-02", two)
 	p.set("web-01", CurrentAssignment{fleet.Assignment{Rollout: "r1", State: fleet.AssignReverting}, fleet.Rollout{ID: "r1"}})
 	if !closed(one) || closed(two) {
 		t.Errorf("woken: %t, %t", closed(one), closed(two))
 	}
-	c, one := p.Current("web-01")
+	one = make(waker)
+	c := p.Watch("web-01", one)
 	if c.Orders(0).Revert == nil {
 		t.Errorf("orders %+v", c.Orders(0))
 	}
@@ -102,10 +104,24 @@ func TestPresence_WakesTheMachineWhoseAssignmentChanged(t *testing.T) {
 		t.Errorf("woken: %t, %t", closed(one), closed(two))
 	}
 	p.clear("web-01")
-	if c, _ := p.Current("web-01"); c.Orders(0).Revert != nil {
+	if p.Assignment("web-01").Orders(0).Revert != nil {
 		t.Error("the assignment is still there")
 	}
+	one = make(waker)
+	p.Watch("web-01", one)
+	p.Unwatch("web-01", two) // another's
+	p.Watch("web-02", two)
+	p.Unwatch("web-02", two)
+	p.WakeAll() // would close two again
+	if !closed(one) {
+		t.Error("web-01 is not woken")
+	}
 }
+
+// waker is closed when it is woken.
+type waker chan struct{}
+
+func (w waker) Wake() { close(w) }
 
 func TestNotifier_WakesThoseWhoWait(t *testing.T) {
 	n := newNotifier()
@@ -116,7 +132,7 @@ func TestNotifier_WakesThoseWhoWait(t *testing.T) {
 	}
 }
 
-func closed(c <-chan struct{}) bool {
+func closed[C ~chan struct{} | ~<-chan struct{}](c C) bool {
 	select {
 	case <-c:
 		return true

@@ -129,7 +129,7 @@ func (l *Loop) claimant(id fleet.MachineID) (c CurrentAssignment, found bool) {
 
 // Desired is what a machine should run; nil for hold.
 func (l *Loop) Desired(id fleet.MachineID) *fleet.Desired {
-	return desired(l.Presence.assignment(id), l.Inventory.resting(id))
+	return desired(l.Presence.Assignment(id), l.Inventory.resting(id))
 }
 
 // desired derives what a machine should run; it is never stored.

@@ -28,11 +28,14 @@ func (c CurrentAssignment) Orders(now int64) api.Orders {
 type Presence struct {
 	mu      sync.Mutex
 	current map[fleet.MachineID]CurrentAssignment
-	waiters map[fleet.MachineID]chan struct{}
+	wakers  map[fleet.MachineID]Waker
 }
 
+// Waker is told once that a machine's orders may have changed. Wake must not block.
+type Waker interface{ Wake() }
+
 func newPresence() *Presence {
-	return &Presence{current: map[fleet.MachineID]CurrentAssignment{}, waiters: map[fleet.MachineID]chan struct{}{}}
+	return &Presence{current: map[fleet.MachineID]CurrentAssignment{}, wakers: map[fleet.MachineID]Waker{}}
 }
 
 // set gives a machine another assignment and wakes it.
@@ -52,9 +55,9 @@ func (p *Presence) clear(id fleet.MachineID) {
 }
 
 func (p *Presence) wakeLocked(id fleet.MachineID) {
-	if c, ok := p.waiters[id]; ok {
-		close(c)
-		delete(p.waiters, id)
+	if w, ok := p.wakers[id]; ok {
+		delete(p.wakers, id)
+		w.Wake()
 	}
 }
 
@@ -69,27 +72,33 @@ func (p *Presence) wake(id fleet.MachineID) {
 func (p *Presence) WakeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range p.waiters {
+	for id := range p.wakers {
 		p.wakeLocked(id)
 	}
 }
 
-// assignment is a machine's assignment; zero for none.
-func (p *Presence) assignment(id fleet.MachineID) CurrentAssignment {
+// Assignment is a machine's assignment; zero for none.
+func (p *Presence) Assignment(id fleet.MachineID) CurrentAssignment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current[id]
 }
 
-// Current returns a machine's assignment, and a channel that is closed when it,
-// or something else that orders derive from, may have changed.
-func (p *Presence) Current(id fleet.MachineID) (CurrentAssignment, <-chan struct{}) {
+// Watch returns a machine's assignment, and has w woken when it, or something else
+// that orders derive from, may have changed. It takes the place of an earlier Waker
+// of the machine.
+func (p *Presence) Watch(id fleet.MachineID, w Waker) CurrentAssignment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, ok := p.waiters[id]
-	if !ok {
-		c = make(chan struct{})
-		p.waiters[id] = c
+	p.wakers[id] = w
+	return p.current[id]
+}
+
+// Unwatch lets go of w.
+func (p *Presence) Unwatch(id fleet.MachineID, w Waker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wakers[id] == w {
+		delete(p.wakers, id)
 	}
-	return p.current[id], c
 }

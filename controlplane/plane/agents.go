@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
@@ -19,78 +20,101 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// ErrNewer is the cause of a context that ends because the machine has made a
-// newer call of the same kind. A check-in that it ends is answered at once.
-var ErrNewer = errors.New("the machine has made a newer call of this kind")
-
 // CheckIn takes in what an agent says of its machine and answers with its
 // orders, as soon as they are others than it has, at the latest after
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
+	if err := p.TakeIn(ctx, machine, in); err != nil {
+		return api.Orders{}, err
+	}
+	if in.WaitMs <= 0 {
+		return p.ordersOf(machine, p.loop.Presence.Assignment(machine))
+	}
+	return p.wait(ctx, machine, in.Have, time.Duration(min(in.WaitMs, api.MaxWaitMs))*time.Millisecond)
+}
+
+// TakeIn takes in what an agent says of its machine. The orders are left to Hold.
+func (p *Plane) TakeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
 	select {
 	case <-p.loop.Ending(): // else an agent would ask again at once
-		return api.Orders{}, loop.ErrClosed()
+		return loop.ErrClosed()
 	default:
 	}
 	if err := cleanCheckIn(machine, &in); err != nil {
-		return api.Orders{}, err
+		return err
 	}
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
-		return api.Orders{}, err
+		return err
 	}
 	if err := p.Epoch.Check(ctx, "machine:"+string(machine), in.Epoch); err != nil {
-		return api.Orders{}, err
+		return err
 	}
-	if err := p.takeIn(ctx, machine, in); err != nil {
-		return api.Orders{}, err
-	}
-	return p.hold(ctx, machine, in.Have, time.Duration(min(in.WaitMs, api.MaxWaitMs))*time.Millisecond)
+	return p.takeIn(ctx, machine, in)
 }
 
-// hold answers once the orders are others than have, or the time is over.
-func (p *Plane) hold(ctx context.Context, machine fleet.MachineID, have string, wait time.Duration) (api.Orders, error) {
-	timeout := time.NewTimer(wait)
+// signal is a Waker that is waited for.
+type signal chan struct{}
+
+// Wake is for loop.Waker.
+func (s signal) Wake() { close(s) }
+
+// wait answers once the orders are others than have, or the time is over.
+func (p *Plane) wait(ctx context.Context, machine fleet.MachineID, have string, limit time.Duration) (api.Orders, error) {
+	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
-	if wait > 0 {
-		p.loop.Inventory.Hold(machine, p.loop.Moment(), 1)
-		defer func() { p.loop.Inventory.Hold(machine, p.loop.Moment(), -1) }()
-	}
-	for {
-		o, changed, err := p.ordersNow(machine)
-		if err != nil || o.Etag != have || wait <= 0 {
-			return o, err
-		}
+	changed := make(signal)
+	defer func() { p.EndHold(machine, changed) }()
+	o, err := p.Hold(machine, changed)
+	for last := false; err == nil && o.Etag == have && !last; {
 		select {
 		case <-changed:
+			changed = make(signal)
 		case <-timeout.C:
-			wait = 0
-		case <-p.loop.Ending():
-			return api.Orders{}, loop.ErrClosed()
+			last = true
 		case <-ctx.Done():
-			if !errors.Is(context.Cause(ctx), ErrNewer) {
+			if !errors.Is(context.Cause(ctx), calls.ErrNewer) {
 				return api.Orders{}, ctx.Err()
 			}
-			wait = 0
+			last = true
 		}
+		o, err = p.Look(machine, changed)
 	}
+	return o, err
 }
 
-// ordersNow is what a machine may do now, and a channel that is closed when that may
-// have changed. It stands apart from hold for the size of the stack on which ten
-// thousand check-ins wait.
-//
-//go:noinline
-func (p *Plane) ordersNow(machine fleet.MachineID) (api.Orders, <-chan struct{}, error) {
-	current, changed := p.loop.Presence.Current(machine)
+// Hold holds a machine's check-in until EndHold, and looks at its orders.
+func (p *Plane) Hold(machine fleet.MachineID, w loop.Waker) (api.Orders, error) {
+	p.loop.Inventory.Hold(machine, p.loop.Moment(), 1)
+	return p.Look(machine, w)
+}
+
+// Look returns what a machine may do now, and has w woken once when that may have
+// changed. The error's code is Unavailable when the control plane stops.
+func (p *Plane) Look(machine fleet.MachineID, w loop.Waker) (api.Orders, error) {
+	current := p.loop.Presence.Watch(machine, w)
+	select {
+	case <-p.loop.Ending():
+		return api.Orders{}, loop.ErrClosed()
+	default:
+	}
+	return p.ordersOf(machine, current)
+}
+
+// EndHold ends what Hold began. It lets go of w.
+func (p *Plane) EndHold(machine fleet.MachineID, w loop.Waker) {
+	p.loop.Presence.Unwatch(machine, w)
+	p.loop.Inventory.Hold(machine, p.loop.Moment(), -1)
+}
+
+func (p *Plane) ordersOf(machine fleet.MachineID, current loop.CurrentAssignment) (api.Orders, error) {
 	m, ok := p.loop.Inventory.Machine(machine)
 	if !ok {
-		return api.Orders{}, nil, loop.NoMachine(machine)
+		return api.Orders{}, loop.NoMachine(machine)
 	}
 	if err := enrolment.CheckContact(m); err != nil {
-		return api.Orders{}, nil, err
+		return api.Orders{}, err
 	}
-	o, err := p.ordersFor(m, current)
-	return o, changed, err
+	return p.ordersFor(m, current)
 }
 
 // ordersFor is what a machine may do now. One that takes no part in rollouts

@@ -154,7 +154,7 @@ func (c *control) cpu() time.Duration {
 	return time.Duration(number(c.t, f[11])+number(c.t, f[12])) * time.Second / ticks
 }
 
-// rss is its memory in MiB, after a moment of rest.
+// rss is its memory in MiB.
 func (c *control) rss() int64 {
 	c.t.Helper()
 	for line := range strings.Lines(c.proc("status")) {

@@ -3,30 +3,37 @@
 package program
 
 import (
+	"context"
 	"io/fs"
 	"math"
 	"os"
 	"path"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // leastMemory is the least that the limit is set to: with less, the collector
 // of garbage would do nothing but its work.
 const leastMemory = 64 << 20
 
-// garbagePercent is by how much the heap may grow before garbage is collected. Most
-// of it is what held check-ins need, which lives for long: with Go's own 100, as
-// much again would be garbage.
-const garbagePercent = 40
+// By how much the heap may grow before garbage is collected, in percent. Most of it
+// is what held check-ins need, which lives for long: at rest, with Go's own 100, as
+// much again would be garbage. In a rush, to collect so often would cost a fifth of
+// the processors.
+const (
+	restPercent = 40
+	rushPercent = 100
+)
 
 // limitMemory tells the runtime how much memory the program should stay within:
 // near to it, it collects garbage more often, so that a rush does not end in a
 // kill. GOMEMLIMIT and GOGC in the environment are obeyed by the runtime itself.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
+		debug.SetGCPercent(restPercent)
 	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -34,6 +41,80 @@ func limitMemory() {
 	if limit := memoryLimit(os.DirFS("/"), machineMemory()); limit > 0 {
 		debug.SetMemoryLimit(limit)
 	}
+}
+
+// A rush is a second in which so much memory is allocated: many machines that connect
+// at once, or a rollout. The program is at rest a while after the last one.
+const (
+	lookEvery  = time.Second
+	rushBytes  = 32 << 20
+	restAfter  = 10       // looks
+	leastGiven = 32 << 20 // less is not worth giving back to the system
+)
+
+// pace says how to treat garbage, by what the program does.
+type pace struct {
+	allocated uint64 // until the last look
+	calm      int    // looks since the last rush
+}
+
+// memoryUse is what the runtime says of its heap, in bytes.
+type memoryUse struct {
+	allocated uint64 // since the start
+	live      uint64 // of that, in use after the last collection
+	unused    uint64 // garbage since then, and free memory that the system could have
+}
+
+// look returns the percentage by which the heap may grow, 0 for as before, and
+// whether memory that a rush has left is to be given back: the runtime alone does so
+// after minutes. That costs a collection, so less than what collections at rest leave
+// stays.
+func (p *pace) look(u memoryUse) (percent int, giveBack bool) {
+	rush := u.allocated-p.allocated > rushBytes
+	p.allocated = u.allocated
+	switch {
+	case rush && p.calm >= restAfter:
+		p.calm = 0
+		return rushPercent, false
+	case rush:
+		p.calm = 0
+		return 0, false
+	}
+	if p.calm++; p.calm == restAfter {
+		percent = restPercent
+	}
+	return percent, p.calm%restAfter == 0 && u.unused > max(leastGiven, u.live*2*restPercent/100)
+}
+
+// keepPace follows a pace until ctx ends.
+func keepPace(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	p := pace{calm: restAfter}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		percent, giveBack := p.look(usage())
+		if percent > 0 && os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(percent)
+		}
+		if giveBack {
+			debug.FreeOSMemory()
+		}
+	}
+}
+
+func usage() memoryUse {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(s)
+	objects, live := s[2].Value.Uint64(), s[1].Value.Uint64()
+	return memoryUse{s[0].Value.Uint64(), live, max(objects, live) - live + s[3].Value.Uint64()}
 }
 
 // memoryLimit is three quarters of what there is: the least of the machine's

@@ -56,10 +56,46 @@ func TestLimitMemory_LeavesTheEnvironmentsAlone(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	t.Setenv("GOGC", "")
 	limitMemory()
-	if gc := debug.SetGCPercent(garbagePercent); gc != garbagePercent {
-		t.Errorf("the percentage is %d, want %d", gc, garbagePercent)
+	if gc := debug.SetGCPercent(restPercent); gc != restPercent {
+		t.Errorf("the percentage is %d, want %d", gc, restPercent)
 	}
 	if got := debug.SetMemoryLimit(-1); machineMemory() > 0 && (got == before || got > int64(machineMemory())) {
 		t.Errorf("the limit is %d on a machine with %d", got, machineMemory())
+	}
+}
+
+// A rush is collected for less often; what it leaves is given back once, not what
+// collections at rest leave again and again.
+func TestPace_FollowsARushAndItsEnd(t *testing.T) {
+	const mib = 1 << 20
+	p, u := pace{calm: restAfter}, memoryUse{live: 200 * mib, unused: 300 * mib}
+	look := func(allocates uint64) (int, bool) {
+		u.allocated += allocates
+		return p.look(u)
+	}
+	if percent, _ := look(100 * mib); percent != rushPercent {
+		t.Errorf("at its begin: %d", percent)
+	}
+	if percent, back := look(100 * mib); percent != 0 || back {
+		t.Errorf("in it: %d, %t", percent, back)
+	}
+	for n := range 3 * restAfter {
+		if n == restAfter {
+			u.unused = 150 * mib
+		}
+		percent, back := look(mib)
+		if last := n == restAfter-1; back != last || (percent == restPercent) != last {
+			t.Errorf("at rest for %d looks: %d, %t", n, percent, back)
+		}
+	}
+	u.unused = 200 * mib
+	given := 0
+	for range 2 * restAfter {
+		if _, back := look(mib); back {
+			given++
+		}
+	}
+	if given != 2 {
+		t.Errorf("unused memory is given back %d times, want 2", given)
 	}
 }

@@ -92,6 +92,7 @@ func serve(ctx context.Context, conf config.ControlPlane, sockets server.Listene
 			cancel(fmt.Errorf("run the engine: %w", cause))
 		}
 	})
+	wg.Go(func() { keepPace(ctx) })
 	if err = pinRoot(ctx, p, conf.Trust.RootFile, log); err != nil {
 		err = errors.Join(err, p.Close())
 		wg.Wait()

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -92,25 +92,29 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 
 // only makes a call of a machine, and ends the older one of the same kind.
 func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enrolment.Certificate, fn agentCall) (any, error) {
-	ctx, done := s.calls.begin(r.Context(), c.Machine, name)
+	ctx, done := s.calls.Begin(r.Context(), c.Machine, name)
 	defer done()
 	// A call that still waits for its body is cut there. Its connection is good
 	// for nothing then: net/http ends the context of all that follows on it.
 	rec := recordOf(ctx)
-	rec.bodyRead = sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	bodyRead := sync.OnceValue(context.AfterFunc(ctx, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }))
+	rec.bodyRead = bodyRead
 	defer func() {
-		if !rec.bodyRead() {
+		if !bodyRead() {
 			w.Header().Set("Connection", "close")
 		}
 	}()
 	v, err := fn(w, r.WithContext(ctx), c)
-	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
-		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)
+	if err != nil && errors.Is(context.Cause(ctx), calls.ErrNewer) {
+		return nil, fleet.Errorf(fleet.Unavailable, "%w", calls.ErrNewer)
 	}
 	return v, err
 }
 
 func (s *Server) answer(w http.ResponseWriter, rec *record, v any, err error) {
+	if rec.goesOn {
+		return
+	}
 	if err != nil {
 		s.refuse(rec, err).write(w)
 		return
@@ -160,13 +164,19 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Cer
 	// A connection is held no longer than its certificate is good.
 	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.clock.Now()).Milliseconds()
 	ci.WaitMs = min(ci.WaitMs, max(left, 0))
-	if ci.WaitMs > 0 {
-		rec.held = true
+	wait := time.Duration(ci.WaitMs) * time.Millisecond
+	rec.held = wait > 0
+	var orders api.Orders
+	if !rec.held {
+		orders, err = s.plane.CheckIn(r.Context(), m, ci)
+	} else if r.Close || !r.ProtoAtLeast(1, 1) { // a connection that ends then is not worth taking
 		s.metrics.longPolls.Inc()
 		defer s.metrics.longPolls.Dec()
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(ci.WaitMs)*time.Millisecond + agentWriteTime))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + agentWriteTime))
+		orders, err = s.plane.CheckIn(r.Context(), m, ci)
+	} else if err = s.plane.TakeIn(r.Context(), m, ci); err == nil {
+		return s.hold(w, r, &hold{s: s, machine: m, have: ci.Have, until: time.Now().Add(wait), rec: rec})
 	}
-	orders, err := s.plane.CheckIn(r.Context(), m, ci)
 	if fleet.ErrorCode(err) == fleet.Unavailable && s.draining.Err() != nil {
 		return nil, stopping()
 	}

@@ -46,6 +46,7 @@ type conns struct {
 type peer struct {
 	machine fleet.MachineID // "" before its first request
 	served  bool            // it has made a request
+	quiet   bool            // it was held, and has made none since
 	tls     *tls.ConnectionState
 
 	anonymous *list.Element // nil once it has shown a certificate
@@ -64,6 +65,10 @@ func newConns() *conns {
 func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p, ok := c.peers[conn]; ok { // it was held
+		p.quiet = true
+		return context.WithValue(ctx, connKey{}, conn)
+	}
 	p := &peer{address: host(conn.RemoteAddr().String()), since: time.Now()}
 	p.anonymous = c.anonymous.PushBack(conn)
 	c.from[p.address]++
@@ -128,13 +133,14 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 			defer c.mu.Unlock()
 			if p, ok := c.peers[conn]; ok {
 				c.identified(p)
+				p.quiet = false
 			}
 		}
-	case http.StateClosed, http.StateHijacked:
+	case http.StateClosed:
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.remove(conn)
-	case http.StateNew, http.StateIdle:
+	case http.StateNew, http.StateIdle, http.StateHijacked: // one that is held is open
 	}
 }
 

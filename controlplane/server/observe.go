@@ -23,6 +23,7 @@ type record struct {
 	held      bool // a long poll or a stream: its duration is not measured
 	status    int
 	epoch     func() string // for the reply's api.EpochHeader, as of when the reply begins; nil for none
+	goesOn    bool          // a held check-in: its end is counted when it comes
 	bodyRead  func() bool   // called when the body of an agent's call was read; false if it was cut
 }
 
@@ -76,9 +77,12 @@ func (s *Server) observe(listener string, h http.Handler) http.Handler {
 					problemOf(fleet.Errorf(fleet.Internal, "panic")).write(sw)
 				}
 			}
+			if rec.goesOn {
+				return
+			}
 			rec.status = sw.status
 			s.metrics.request(listener, rec, time.Since(start))
-			s.logRequest(listener, r, rec, time.Since(start))
+			s.logRequest(listener, r.Method, r.URL.Path, rec, time.Since(start))
 			if v == http.ErrAbortHandler {
 				panic(v) // cuts the connection
 			}
@@ -88,7 +92,7 @@ func (s *Server) observe(listener string, h http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) logRequest(listener string, r *http.Request, rec *record, took time.Duration) {
+func (s *Server) logRequest(listener, method, path string, rec *record, took time.Duration) {
 	level := slog.LevelDebug
 	var stop *stopped
 	switch {
@@ -98,16 +102,17 @@ func (s *Server) logRequest(listener string, r *http.Request, rec *record, took 
 		level = slog.LevelError
 	case rec.status >= 400:
 		level = slog.LevelWarn
-	case listener == "operators" && r.Method != http.MethodGet:
+	case listener == "operators" && method != http.MethodGet:
 		level = slog.LevelInfo
 	}
-	if !s.log.Enabled(r.Context(), level) {
+	ctx := context.Background()
+	if !s.log.Enabled(ctx, level) {
 		return
 	}
-	attrs := []any{"listener", listener, "operation", rec.operation, "method", r.Method, "path", r.URL.Path, "status", rec.status,
-		"caller", rec.caller, "remote", r.RemoteAddr, "took", took.Round(time.Microsecond)}
+	attrs := []any{"listener", listener, "operation", rec.operation, "method", method, "path", path, "status", rec.status,
+		"caller", rec.caller, "remote", rec.remote, "took", took.Round(time.Microsecond)}
 	if rec.err != nil {
 		attrs = append(attrs, "error", rec.err)
 	}
-	s.log.Log(r.Context(), level, "request", attrs...)
+	s.log.Log(ctx, level, "request", attrs...)
 }

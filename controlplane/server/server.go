@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
@@ -54,9 +55,11 @@ type Server struct {
 	vouched  *vouched
 	failures *failures
 	budgets  *budgets
-	calls    *calls
+	calls    *calls.Calls
+	holds    sync.WaitGroup
+	returned *returned
 
-	operators, agents, health *http.Server
+	operators, agents, again, health *http.Server
 
 	// draining ends long polls and event streams.
 	draining context.Context
@@ -120,7 +123,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: newCalls(),
+		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: calls.New(), returned: newReturned(),
 	}
 	s.conns.wasted = func(address string) { shakes.waste(address, s.clock.Now()) }
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
@@ -140,6 +143,11 @@ func New(o Options) (*Server, error) {
 	s.agents = &http.Server{
 		Handler: s.agentHandler(), ErrorLog: errorLog, ConnContext: s.conns.open, ConnState: s.conns.changed,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 6 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	// A connection that was held is as a new one to net/http, and as an idle one here.
+	s.again = &http.Server{
+		Handler: s.agents.Handler, ErrorLog: errorLog, ConnContext: s.conns.open, ConnState: s.conns.changed,
+		ReadHeaderTimeout: s.agents.IdleTimeout, IdleTimeout: s.agents.IdleTimeout, MaxHeaderBytes: s.agents.MaxHeaderBytes,
 	}
 	s.health = &http.Server{
 		Handler: s.healthHandler(), ErrorLog: errorLog,
@@ -165,6 +173,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	}
 	serve("operators", func() error { return s.operators.ServeTLS(l.Operators, "", "") })
 	serve("agents", func() error { return s.agents.Serve(tls.NewListener(l.Agents, s.agentTLS())) })
+	serve("agents", func() error { return s.again.Serve(s.returned) })
 	serve("metrics", func() error { return s.health.Serve(l.Metrics) })
 	<-ctx.Done()
 	err := context.Cause(ctx)
@@ -179,10 +188,11 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 func (s *Server) shutdown() {
 	s.drain()
 	s.plane.EndPolls()
+	s.conns.closeIf(func(p peer) bool { return p.quiet }) // net/http would wait for their next request
 	limit, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, srv := range []*http.Server{s.operators, s.agents, s.health} {
+	for _, srv := range []*http.Server{s.operators, s.agents, s.again, s.health} {
 		wg.Go(func() {
 			if err := srv.Shutdown(limit); err != nil {
 				_ = srv.Close() // what has not ended by now is cut
@@ -190,6 +200,7 @@ func (s *Server) shutdown() {
 		})
 	}
 	wg.Wait()
+	s.holds.Wait() // each has ended, or was told to
 }
 
 // untilDrain returns a context that ends with ctx or when the server stops.
