@@ -85,9 +85,9 @@ bench-house: test-deps build ## the state of the house: words, hints, sizes, dea
 	bin/house -figures "$$out" || code=$$?; \
 	exit $$code
 
-bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m ONLY=held,restart (some parts)
+bench-plane: ## the control plane at size, its machines played by processes of their own; the last line is JSON. MACHINES=10000 HISTORY=1000000 (events and audit entries) IDLE=15m LARGE=100000 ONLY=held,restart (some of idle, held, rollouts, restart, history, large)
 	@CGO_ENABLED=0 go test -c -o bin/plane.test ./controlplane/program
-	@NIXFLEET_BENCH_ONLY=$(ONLY) NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
+	@NIXFLEET_BENCH_ONLY=$(ONLY) NIXFLEET_BENCH_PLANE=$(or $(MACHINES),10000),$(or $(HISTORY),1000000),$(or $(IDLE),15m),$(or $(LARGE),100000) bin/plane.test -test.run '^TestPlaneBench$$' -test.timeout 2h
 
 openapi-check: ## others' programs read docs/reference/openapi.json and call a control plane by clients that they generate; needs npm; the last line is JSON
 	@CGO_ENABLED=0 go build -o bin/openapi ./test/openapi

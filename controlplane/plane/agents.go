@@ -12,16 +12,13 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/epoch"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 )
-
-// ErrNewer is the cause of a context that ends because the machine has made a
-// newer call of the same kind. A check-in that it ends is answered at once.
-var ErrNewer = errors.New("the machine has made a newer call of this kind")
 
 // CheckIn takes in what an agent says of its machine and answers with its
 // orders, as soon as they are others than it has, at the latest after
@@ -75,7 +72,7 @@ func (p *Plane) wait(ctx context.Context, machine fleet.MachineID, have string, 
 		case <-timeout.C:
 			last = true
 		case <-ctx.Done():
-			if !errors.Is(context.Cause(ctx), ErrNewer) {
+			if !errors.Is(context.Cause(ctx), calls.ErrNewer) {
 				return api.Orders{}, ctx.Err()
 			}
 			last = true

@@ -47,6 +47,7 @@ type machineToPlay struct {
 	ID          fleet.MachineID
 	Certificate []byte
 	Key         ed25519.PrivateKey
+	Hash        fleet.Digest // of the key
 }
 
 // releaseToPlay is a release of which a generator's machines know their systems.
@@ -61,6 +62,12 @@ type burst struct {
 	Calls    int // of each
 }
 
+// paced are check-ins at a steady rate, by machines in turn.
+type paced struct {
+	Machines, PerSecond int
+	For                 time.Duration
+}
+
 // times is when something happened, each in Unix microseconds.
 type times struct {
 	Began, Ended int64
@@ -69,7 +76,10 @@ type times struct {
 }
 
 type generator struct {
+	agents   string // base URL
+	pool     *x509.CertPool
 	machines []*player
+	visitors visitors
 	dials    atomic.Int64
 	manual   atomic.Bool // an order is noted, and ends the machine's polls
 	systems  sync.Map    // of string: what trusttest.Entry calls the systems of a release, by fleet.Digest
@@ -83,6 +93,10 @@ type player struct {
 	id     fleet.MachineID
 	client *api.AgentClient
 
+	cert    []byte
+	key     ed25519.PrivateKey
+	session session // of visits
+
 	mu      sync.Mutex
 	running fleet.StorePath
 	digest  fleet.Digest
@@ -91,6 +105,8 @@ type player struct {
 	order   *fleet.Order // the last one
 	ordered int64        // when it came, Unix microseconds
 	reports int
+	outbox  []fleet.Report
+	sending bool
 }
 
 // generate is a generator's main function.
@@ -99,12 +115,20 @@ func generate(addr string) error {
 	mux := http.NewServeMux()
 	handle(mux, "/connect", g.connect)
 	handle(mux, "/idle", g.idle)
+	handle(mux, "/paced", g.paced)
 	handle(mux, "/poll", g.poll)
 	handle(mux, "/quiet", g.quiet)
 	handle(mux, "/manual", func(on bool) (any, error) { g.manual.Store(on); return nil, nil })
 	handle(mux, "/release", func(r releaseToPlay) (any, error) { g.systems.Store(r.Digest, r.System); return nil, nil })
 	handle(mux, "/ordered", g.ordered)
 	handle(mux, "/finish", g.finish)
+	handle(mux, "/come", g.come)
+	handle(mux, "/visits", g.visitors.taken)
+	handle(mux, "/seen", func(struct{}) (any, error) {
+		g.visitors.mu.Lock()
+		defer g.visitors.mu.Unlock()
+		return times{Sum: int64(len(g.visitors.seen))}, nil
+	})
 	handle(mux, "/dials", func(struct{}) (any, error) { return times{Sum: g.dials.Load()}, nil })
 	// It ends with the benchmark.
 	go func() {
@@ -130,24 +154,55 @@ func handle[In any](mux *http.ServeMux, path string, do func(In) (any, error)) {
 	})
 }
 
-// connect makes the machines' clients; each checks in once.
+// connect makes the machines' clients.
 func (g *generator) connect(f fleetToPlay) (any, error) {
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(f.CA)
+	g.agents, g.pool = f.Agents, x509.NewCertPool()
+	g.pool.AppendCertsFromPEM(f.CA)
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		g.dials.Add(1)
 		return (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext(ctx, network, addr)
 	}
 	for _, m := range f.Machines {
 		c, err := api.NewAgentClient(api.AgentClientConfig{BaseURL: f.Agents, DialContext: dial, TLS: &tls.Config{
-			RootCAs: pool, Certificates: []tls.Certificate{{Certificate: [][]byte{m.Certificate}, PrivateKey: m.Key}},
+			RootCAs: g.pool, Certificates: []tls.Certificate{{Certificate: [][]byte{m.Certificate}, PrivateKey: m.Key}},
 		}})
 		if err != nil {
 			return nil, err
 		}
-		g.machines = append(g.machines, &player{g: g, id: m.ID, client: c, running: trusttest.Entry(m.ID, "first").StorePath})
+		g.machines = append(g.machines, &player{
+			g: g, id: m.ID, client: c, cert: m.Certificate, key: m.Key, running: trusttest.Entry(m.ID, "first").StorePath,
+		})
 	}
-	return g.each(len(g.machines), func(p *player) error { return p.checkIn(context.Background(), 0) })
+	return nil, nil
+}
+
+// paced has machines check in at a steady rate. A check-in that begins late because
+// others are slow has waited since it was due.
+func (g *generator) paced(v paced) (any, error) {
+	var mu sync.Mutex
+	var each []int64
+	var first error
+	var wg sync.WaitGroup
+	begin, tick := time.Now(), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := 0; time.Since(begin) < v.For; {
+		<-tick.C
+		for ; n < int(time.Since(begin).Seconds()*float64(v.PerSecond)); n++ {
+			due := begin.Add(time.Duration(n+1) * time.Second / time.Duration(v.PerSecond))
+			p := g.machines[n%v.Machines]
+			wg.Go(func() {
+				err := p.checkIn(context.Background(), 0)
+				mu.Lock()
+				defer mu.Unlock()
+				each = append(each, time.Since(due).Microseconds())
+				if err != nil && first == nil {
+					first = err
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return times{Each: each}, first
 }
 
 // each does something with the first n machines, 64 at a time.
@@ -180,23 +235,14 @@ func (g *generator) each(n int, do func(*player) error) (times, error) {
 
 // idle has machines check in that have nothing new to say.
 func (g *generator) idle(b burst) (any, error) {
-	var mu sync.Mutex
-	var each []int64
-	t, err := g.each(b.Machines, func(p *player) error {
+	return g.each(b.Machines, func(p *player) error {
 		for range b.Calls {
-			begin := time.Now()
 			if err := p.checkIn(context.Background(), 0); err != nil {
 				return err
 			}
-			took := time.Since(begin).Microseconds()
-			mu.Lock()
-			each = append(each, took)
-			mu.Unlock()
 		}
 		return nil
 	})
-	t.Each = each
-	return t, err
 }
 
 // poll has all machines hold long polls, and carry out what they are ordered,
@@ -243,9 +289,10 @@ func (g *generator) finish(struct{}) (any, error) {
 		o := *p.order
 		p.order = nil
 		p.mu.Unlock()
-		return p.outcome(context.Background(), o)
+		reports := p.carryOut(o)
+		_, err := p.client.Reports(context.Background(), reports[len(reports)-1:])
+		return err
 	})
-	t.Each = make([]int64, len(waiting))
 	return t, err
 }
 
@@ -305,24 +352,59 @@ func (p *player) poll(ctx context.Context) {
 		if untilAnswered(ctx, func() error { _, err := p.client.Release(ctx, o.Digest); return err }) != nil {
 			continue
 		}
-		for _, phase := range []fleet.AssignmentState{fleet.AssignFetching, fleet.AssignApplying, fleet.AssignVerifying} {
-			_ = p.report(ctx, *o, fleet.Report{Kind: fleet.ReportProgress, Phase: phase})
-		}
 		p.mu.Lock()
 		p.order = nil
 		p.mu.Unlock()
-		_ = p.outcome(ctx, *o) // the rollout does not complete then
+		for _, r := range p.carryOut(*o) {
+			p.queue(ctx, r)
+		}
 	}
 }
 
-func (p *player) outcome(ctx context.Context, o fleet.Order) error {
+// queue has a report sent, as an agent's outbox does: in order, and what comes while
+// some are on their way together.
+func (p *player) queue(ctx context.Context, r fleet.Report) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outbox = append(p.outbox, r)
+	if p.sending {
+		return
+	}
+	p.sending = true
+	p.g.polls.Go(func() {
+		waits := wait.BackOff(time.Second, time.Minute)
+		for {
+			p.mu.Lock()
+			some := p.outbox[:min(len(p.outbox), 32)]
+			p.sending = len(some) > 0 && ctx.Err() == nil
+			p.mu.Unlock()
+			if !p.sending {
+				return
+			}
+			if _, err := p.client.Reports(ctx, some); err != nil {
+				wait.For(ctx, waits.NextBackOff())
+				continue
+			}
+			p.mu.Lock()
+			p.outbox = p.outbox[len(some):]
+			p.mu.Unlock()
+		}
+	})
+}
+
+// carryOut does what an order says, and returns what there is to report.
+func (p *player) carryOut(o fleet.Order) []fleet.Report {
+	var reports []fleet.Report
+	for _, phase := range []fleet.AssignmentState{fleet.AssignFetching, fleet.AssignApplying, fleet.AssignVerifying} {
+		reports = append(reports, p.report(o, fleet.Report{Kind: fleet.ReportProgress, Phase: phase}))
+	}
 	p.mu.Lock()
 	p.digest, p.running = o.Digest, p.target(o)
 	p.mu.Unlock()
-	return p.report(ctx, o, fleet.Report{
+	return append(reports, p.report(o, fleet.Report{
 		Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Confirmed: "control-plane",
 		Checks: []fleet.HealthCheckResult{{Name: "multi-user", Kind: fleet.HealthCheckUnit, Required: true, Status: fleet.HealthCheckPassing}},
-	})
+	}))
 }
 
 // target is the system that an order leads to.
@@ -331,7 +413,7 @@ func (p *player) target(o fleet.Order) fleet.StorePath {
 	return trusttest.Entry(p.id, fmt.Sprint(name)).StorePath
 }
 
-func (p *player) report(ctx context.Context, o fleet.Order, r fleet.Report) error {
+func (p *player) report(o fleet.Order, r fleet.Report) fleet.Report {
 	p.mu.Lock()
 	p.reports++
 	r.ID = fmt.Sprintf("%d-%d", time.Now().UnixNano(), p.reports)
@@ -339,7 +421,7 @@ func (p *player) report(ctx context.Context, o fleet.Order, r fleet.Report) erro
 	p.mu.Unlock()
 	r.Machine, r.At, r.BootID = p.id, time.Now().UnixMilli(), "boot-1"
 	r.Rollout, r.Attempt, r.Digest, r.StorePath = o.Rollout, o.Attempt, o.Digest, p.target(o)
-	return untilAnswered(ctx, func() error { _, err := p.client.Reports(ctx, []fleet.Report{r}); return err })
+	return r
 }
 
 // untilAnswered asks again while the control plane cannot answer, as an agent does.

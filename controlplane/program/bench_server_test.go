@@ -15,6 +15,7 @@ import (
 	_ "net/http/pprof" // on the default mux
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -56,36 +57,45 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// self starts this program as one of those processes.
+// self starts this program as one of those processes. It ends with the test.
 func self(t *testing.T, env string, stdin io.Reader) *proc.Process {
 	t.Helper()
-	return spawn(t, proc.Cmd{Path: must(os.Executable())(t), Env: append(os.Environ(), env), Stdin: stdin})
+	return selfUntil(t, t, env, stdin)
 }
 
-// spawn starts a program that ends with the test at the latest.
-func spawn(t *testing.T, c proc.Cmd) *proc.Process {
+// selfUntil starts one that ends with another test, of which t is a part.
+func selfUntil(root, t *testing.T, env string, stdin io.Reader) *proc.Process {
+	t.Helper()
+	return spawn(root, t, proc.Cmd{Path: must(os.Executable())(t), Env: append(os.Environ(), env), Stdin: stdin})
+}
+
+// spawn starts a program that ends with another test at the latest.
+func spawn(root, t *testing.T, c proc.Cmd) *proc.Process {
 	t.Helper()
 	c.Grace = time.Minute
-	p, err := proc.Start(context.WithoutCancel(t.Context()), c)
+	p, err := proc.Start(context.WithoutCancel(root.Context()), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		select {
-		case <-p.Done():
-		default:
-			_ = p.Signal(syscall.SIGKILL) // it ended before the benchmark did
-			<-p.Done()
-		}
-	})
+	root.Cleanup(func() { kill(p) })
 	return p
 }
 
 // startProgram starts another build of it.
 func (c *control) startProgram(path string) {
 	c.t.Helper()
-	c.p = spawn(c.t, proc.Cmd{Path: path, Args: []string{"run", "--config", c.config}})
+	c.p = spawn(c.t, c.t, proc.Cmd{Path: path, Args: []string{"run", "--config", c.config}})
 	c.becomesReady()
+}
+
+// kill ends a process if it has not ended.
+func kill(p *proc.Process) {
+	select {
+	case <-p.Done():
+	default:
+		_ = p.Signal(syscall.SIGKILL)
+		<-p.Done()
+	}
 }
 
 // How often until looks: to ask costs the control plane, too. To count the polls
@@ -112,14 +122,19 @@ func until(t *testing.T, limit, every time.Duration, what string, ok func() bool
 // control is a control plane in a process of its own.
 type control struct {
 	place
-	p *proc.Process
+	root *testing.T    // with which its process ends; nil for place.t
+	p    *proc.Process // nil before it was started
 }
 
 // start starts it and returns how long it took until it was ready.
 func (c *control) start() time.Duration {
 	c.t.Helper()
 	begin := time.Now()
-	c.p = self(c.t, serverEnv+"="+c.config, nil)
+	root := c.root
+	if root == nil {
+		root = c.t
+	}
+	c.p = selfUntil(root, c.t, serverEnv+"="+c.config, nil)
 	c.becomesReady()
 	return time.Since(begin)
 }
@@ -140,14 +155,15 @@ func (c *control) becomesReady() {
 // stop stops it and returns how long that took, and how much of processors.
 func (c *control) stop() (took, cpu time.Duration) {
 	c.t.Helper()
-	begin, before := time.Now(), c.cpu()-ended(c.t)
+	begin, before := time.Now(), ended(c.t)
+	sofar := c.cpu()
 	if err := c.p.Signal(syscall.SIGTERM); err != nil {
 		c.t.Fatal(err)
 	}
 	if r, err := c.p.Wait(); err != nil {
 		c.t.Fatalf("%v\n%s", err, r.Stderr)
 	}
-	return time.Since(begin), ended(c.t) - before
+	return time.Since(begin), ended(c.t) - before - sofar
 }
 
 // ended is the time that control planes which have ended took of processors. The
@@ -166,7 +182,6 @@ func (c *control) cpu() time.Duration {
 	c.t.Helper()
 	_, stat, _ := strings.Cut(c.proc("stat"), ") ")
 	f := strings.Fields(stat)
-	const ticks = 100 // a second, on every Linux
 	return time.Duration(number(c.t, f[11])+number(c.t, f[12])) * time.Second / ticks
 }
 
@@ -214,8 +229,15 @@ func number(t *testing.T, s string) int64 {
 }
 
 // held is how many long polls it holds.
-func (c *control) held() int {
-	c.t.Helper()
+func (c *control) held() int { return c.metric("nixfleet_long_polls") }
+
+// checkIns is how many it has answered.
+func (c *control) checkIns() int {
+	return c.metric(`nixfleet_http_requests_total{listener="agents",operation="checkIn",status="200"}`)
+}
+
+// metric is one of its metrics, 0 without it.
+func (c *control) metric(name string) int {
 	res, err := http.Get("http://" + c.metrics + "/metrics")
 	if err != nil {
 		return 0
@@ -226,7 +248,7 @@ func (c *control) held() int {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "nixfleet_long_polls "); ok {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
 			f, _ := strconv.ParseFloat(strings.TrimSpace(v), 64)
 			return int(f)
 		}
@@ -236,11 +258,12 @@ func (c *control) held() int {
 
 // players are the generators' processes.
 type players struct {
-	t     *testing.T
-	bases []string
+	t         *testing.T
+	bases     []string
+	processes []*proc.Process
 }
 
-func newPlayers(t *testing.T, n int) *players {
+func newPlayers(root, t *testing.T, n int) *players {
 	t.Helper()
 	p := &players{t: t}
 	for range n {
@@ -256,8 +279,8 @@ func newPlayers(t *testing.T, n int) *players {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = w.Close() })
-		self(t, generatorEnv+"="+addr, r)
+		root.Cleanup(func() { _ = w.Close() })
+		p.processes = append(p.processes, selfUntil(root, t, generatorEnv+"="+addr, r))
 		_ = r.Close()
 		until(t, 10*time.Second, lookEvery, "a generator listens", func() bool {
 			c, err := net.Dial("tcp", addr)
@@ -298,6 +321,21 @@ func (p *players) all(path string, input func(i int) any) times {
 		sum.Sum += r.Sum
 	}
 	return sum
+}
+
+// connect gives them the machines of a control plane.
+func (p *players) connect(at place, machines []machineToPlay) {
+	p.t.Helper()
+	ca := must(os.ReadFile(filepath.Join(at.dir, "ca.pem")))(p.t)
+	plays := make([]fleetToPlay, len(p.bases))
+	for i, m := range machines {
+		to := &plays[i%len(plays)]
+		to.Machines = append(to.Machines, m)
+	}
+	for i := range plays {
+		plays[i].Agents, plays[i].CA = "https://"+at.agents, ca
+	}
+	p.all("/connect", func(i int) any { return plays[i] })
 }
 
 func (p *players) tell(path string, input any) times {

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,52 +28,19 @@ import (
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
 )
 
-// figures are the benchmark's result. A figure that was not taken is left out.
-type figures struct {
-	Machines         int     `json:"machines"`
-	IdlePerSecond    float64 `json:"idlePerSecond"`
-	Flatness         float64 `json:"flatness"` // idle check-ins a second of all machines, to those of the first hundred
-	P99Ms            float64 `json:"p99Ms"`    // of those check-ins, 64 at a time from each generator
-	CyclesPerSecond  float64 `json:"cyclesPerSecond"`
-	CPUPer1000Cycles float64 `json:"cpuPer1000Cycles"` // seconds of the server
-	RSS10kMiB        int64   `json:"rss10kMiB"`
-	RSSAfterMiB      int64   `json:"rssAfterRolloutMiB"`
-	IdleBytes        float64 `json:"idleBytes,omitempty"` // written for a check-in
-	PushP99Ms        float64 `json:"pushP99Ms"`
-	All1000Ms        int64   `json:"all1000Ms"` // the fifth
-	All1000FirstMs   int64   `json:"all1000FirstMs"`
-	Staged1000Ms     int64   `json:"staged1000Ms"`
-	All10kMs         int64   `json:"all10kMs"`
-	Batches10kMs     int64   `json:"batches10kMs"`
-	CPUAll10kMs      int64   `json:"cpuAll10kMs"` // of the server
-	StopMs           int64   `json:"stopMs"`
-	CPUStopMs        int64   `json:"cpuStopMs"` // of the server
-	ReadyMs          int64   `json:"readyMs"`
-	BackMs           int64   `json:"backMs"`
-	CPUBackMs        int64   `json:"cpuBackMs"` // of the server, from its start on
-	BackDials        float64 `json:"backDials"` // connections that a machine made to be back
-	List10kCPUMs     int64   `json:"list10kCpuMs"`
-	History          int     `json:"history"` // events, and audit entries, for what follows
-	AuditFilterCPUMs float64 `json:"auditFilterCpuMs"`
-	All1000HistoryMs int64   `json:"all1000HistoryMs"`
-	All10kHistoryMs  int64   `json:"all10kHistoryMs"`
-	ReadyHistoryMs   int64   `json:"readyHistoryMs"`
-	LoadBefore       string  `json:"loadBefore"` // average of a minute: what shares the machine
-	LoadAfter        string  `json:"loadAfter"`
-}
-
 // size is how large the benchmark is, and which parts of it run.
 type size struct {
-	machines, history int
-	idle              time.Duration
-	only              string // names of parts, with commas; "" for all
-	disk              int    // bytes of a file system of its own for the state; 0: none
+	machines, history, large int
+	idle                     time.Duration
+	every                    time.Duration // a machine of the large fleet checks in so often
+	only                     string        // names of parts, with commas; "" for all
+	disk                     int           // bytes of a file system of its own for the state; 0: none
 }
 
 // benchLine is the last line of the output.
 var benchLine []byte
 
-// benchEnv is "machines,history,idle", such as 10000,1000000,15m.
+// benchEnv is "machines,history,idle,large", such as 10000,1000000,15m,100000.
 const benchEnv = "NIXFLEET_BENCH_PLANE"
 
 // onlyEnv names the parts to run, such as idle,restart.
@@ -80,63 +48,95 @@ const onlyEnv = "NIXFLEET_BENCH_ONLY"
 
 // bench is a benchmark under way.
 type bench struct {
-	t *testing.T
+	root, t *testing.T // t is that of the part
 	size
 	control
 	*players
-	fleet    *trusttest.Fleet
-	ids      []fleet.MachineID
-	admin    *api.Client
-	polling  bool
-	sequence uint64
-	previous fleet.Digest
-	f        figures
+	fleet      *trusttest.Fleet
+	ids        []fleet.MachineID
+	admin      *api.Client
+	polling    bool
+	sequence   uint64
+	previous   fleet.Digest
+	largeFleet *largeFleet
+	f          figures
 }
 
 // TestPlaneBench takes the figures of `make bench-plane`. Without the environment
-// it does so with a few machines, to hold that it works.
+// it does so with a few machines, to hold that it works. A part that fails leaves its
+// figures null, and the others are taken.
 func TestPlaneBench(t *testing.T) {
-	s := size{machines: 40, history: 1000}
+	s := size{machines: 40, history: 1000, large: 60, every: time.Second}
 	if v := os.Getenv(benchEnv); v != "" {
 		s = parseSize(t, v)
 		s.only = os.Getenv(onlyEnv)
 	}
-	b := &bench{t: t, size: s, control: control{place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
-	b.f.Machines, b.f.LoadBefore = s.machines, load()
-	b.setUp()
+	began := lookAround()
+	b := &bench{root: t, size: s, t: t, control: control{root: t, place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
+	b.largeFleet = newLargeFleet(b)
+	b.f.Failed = []string{}
+	b.f.Machines, b.f.Fleet100k.Machines, b.f.LoadBefore = s.machines, s.large, load()
+	up := b.part("setup", b.setUp)
 	for _, part := range []struct {
 		name string
 		run  func()
 	}{{"idle", b.idleCheckIns}, {"held", b.held10k}, {"rollouts", b.rollouts}, {"restart", b.restart}, {"history", b.withHistory}} {
-		if s.only == "" || slices.Contains(strings.Split(s.only, ","), part.name) {
-			part.run()
+		if !up {
+			b.f.Failed = append(b.f.Failed, part.name)
+		} else if s.wants(part.name) {
+			b.part(part.name, part.run)
 		}
 	}
-	b.f.LoadAfter = load()
+	endAll(&b.control, b.players)
+	if s.wants("large") && b.part("release of the large fleet", b.largeFleet.register) {
+		b.part("large fleet", b.largeFleet.run)
+	}
+	b.largeFleet.end()
+	now := lookAround()
+	b.f.OthersCores, b.f.Others = now.since(began)
+	b.f.LoadAfter, b.f.TookS = load(), math.Round(now.began.Sub(began.began).Seconds())
 	var err error
 	if benchLine, err = json.Marshal(b.f); err != nil {
 		t.Fatal(err)
 	}
+	if os.Getenv(benchEnv) == "" && bytes.Contains(benchLine, []byte(":null")) {
+		t.Errorf("a figure is missing: %s", benchLine)
+	}
+}
+
+func (s size) wants(part string) bool {
+	return s.only == "" || slices.Contains(strings.Split(s.only, ","), part)
+}
+
+// part takes some figures, and reports whether it could.
+func (b *bench) part(name string, run func()) bool {
+	ok := b.root.Run(name, func(t *testing.T) {
+		b.t, b.control.t, b.largeFleet.t = t, t, t
+		if b.players != nil {
+			b.players.t = t
+		}
+		run()
+	})
+	if !ok {
+		b.say("%s: failed", name)
+		b.f.Failed = append(b.f.Failed, name)
+	}
+	return ok
 }
 
 func parseSize(t *testing.T, v string) (s size) {
 	t.Helper()
 	f := strings.Split(v, ",")
-	if len(f) != 3 {
-		t.Fatalf("%s=%s: want machines,history,idle, such as 10000,1000000,15m", benchEnv, v)
+	if len(f) != 4 {
+		t.Fatalf("%s=%s: want machines,history,idle,large, such as 10000,1000000,15m,100000", benchEnv, v)
 	}
-	s.machines, s.history = int(number(t, f[0])), int(number(t, f[1]))
+	s.machines, s.history, s.large = int(number(t, f[0])), int(number(t, f[1])), int(number(t, f[3]))
 	var err error
 	if s.idle, err = time.ParseDuration(f[2]); err != nil {
 		t.Fatal(err)
 	}
+	s.every = time.Minute
 	return s
-}
-
-// load is what shares the machine: the load average of a minute.
-func load() string {
-	b, _ := os.ReadFile("/proc/loadavg")
-	return string(bytes.Fields(append(b, " ?"...))[0])
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -147,61 +147,65 @@ func (b *bench) say(format string, args ...any) {
 // and the generators.
 func (b *bench) setUp() {
 	b.say("starting %d machines", b.machines)
-	keys := must(pki.Load(b.dir, []string{"127.0.0.1"}, time.Now()))(b.t)
-	plays := make([]fleetToPlay, 2)
-	ca := must(os.ReadFile(filepath.Join(b.dir, "ca.pem")))(b.t)
-	for i, m := range b.enrol(keys, "m", b.machines) {
+	machines, err := makeMachines(b.place, "m", b.machines)
+	if err == nil {
+		err = enrol(b.place, machines)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, m := range machines {
 		b.ids = append(b.ids, m.ID)
-		p := &plays[i%2]
-		p.Agents, p.CA = "https://"+b.agents, ca
-		p.Machines = append(p.Machines, m)
 	}
 	if b.disk > 0 {
 		moveToOwnDisk(b.t, b.place, b.disk)
 	}
 	b.start()
-	secret, err := os.ReadFile(filepath.Join(b.dir, "bootstrap-secret"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ctx := context.Background()
-	key := must(b.client("").BootstrapKey(ctx, api.BootstrapRequest{Secret: strings.TrimSpace(string(secret)), Owner: "bench"}))(b.t)
-	b.admin = b.client(key.Secret)
-	must(b.admin.PutRoot(ctx, b.fleet.RootEnvelope))(b.t)
-	b.players = newPlayers(b.t, 2)
-	b.all("/connect", func(i int) any { return plays[i] })
+	b.admin = b.bootstrap(b.fleet)
+	b.players = newPlayers(b.root, b.t, 2)
+	b.connect(b.place, machines)
+	b.tell("/idle", burst{b.machines / len(b.bases), 1}) // each has a connection then
 }
 
-// enrol writes rows of active machines, while no control plane runs, and returns
-// what a generator needs of them.
-func (b *bench) enrol(keys *pki.Keys, prefix string, n int) []machineToPlay {
-	b.t.Helper()
+// makeMachines makes keys and certificates of machines, which a generator needs.
+func makeMachines(p place, prefix string, n int) ([]machineToPlay, error) {
 	now := time.Now()
-	machines, rows := make([]machineToPlay, n), make([]fleet.Machine, n)
+	keys, err := pki.Load(p.dir, []string{"127.0.0.1"}, now)
+	if err != nil {
+		return nil, err
+	}
+	machines := make([]machineToPlay, n)
 	for i := range n {
 		id := fleet.MachineID(fmt.Sprintf("%s-%05d", prefix, i))
 		public, secret, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
-			b.t.Fatal(err)
+			return nil, err
 		}
-		cert := must(keys.AgentCA.Agent(pki.Request{Machine: id, Key: public}, now))(b.t)
-		machines[i] = machineToPlay{id, cert.Raw, secret}
-		rows[i] = fleet.Machine{ID: id, Lifecycle: fleet.Active, CreatedAt: now.UnixMilli(), Key: pki.KeyHash(cert)}
+		cert, err := keys.AgentCA.Agent(pki.Request{Machine: id, Key: public}, now)
+		if err != nil {
+			return nil, err
+		}
+		machines[i] = machineToPlay{id, cert.Raw, secret, pki.KeyHash(cert)}
 	}
+	return machines, nil
+}
+
+// enrol writes rows of active machines, while no control plane runs.
+func enrol(p place, machines []machineToPlay) error {
 	ctx := context.Background()
-	s := must(store.Open(ctx, store.Options{Path: filepath.Join(b.dir, "nixfleet.db")}))(b.t)
-	err := s.Write(ctx, func(tx *store.Tx) error {
-		for _, m := range rows {
-			if err := tx.AddMachine(ctx, m); err != nil {
+	s, err := store.Open(ctx, store.Options{Path: filepath.Join(p.dir, "nixfleet.db")})
+	if err != nil {
+		return err
+	}
+	now := time.Now().UnixMilli()
+	return errors.Join(s.Write(ctx, func(tx *store.Tx) error {
+		for _, m := range machines {
+			if err := tx.AddMachine(ctx, fleet.Machine{ID: m.ID, Lifecycle: fleet.Active, CreatedAt: now, Key: m.Hash}); err != nil {
 				return err
 			}
 		}
 		return nil
-	})
-	if err = errors.Join(err, s.Close()); err != nil {
-		b.t.Fatal(err)
-	}
-	return machines
+	}), s.Close())
 }
 
 func must[T any](v T, err error) func(*testing.T) T {
@@ -216,34 +220,44 @@ func must[T any](v T, err error) func(*testing.T) T {
 
 func (b *bench) idleCheckIns() {
 	few := min(100, b.machines)
-	rate := func(machines, calls int) (perSecond, p99 float64) {
-		n := len(b.bases)
-		t := b.tell("/idle", burst{machines / n, calls})
-		slices.Sort(t.Each)
-		return float64(machines*calls) / (float64(t.Ended-t.Began) / 1e6), float64(t.Each[len(t.Each)*99/100]) / 1000
+	rate := func(machines, calls int) float64 {
+		t := b.tell("/idle", burst{machines / len(b.bases), calls})
+		return float64(machines*calls) / (float64(t.Ended-t.Began) / 1e6)
 	}
 	each := min(100, b.machines) // a machine's budget is a burst of 200 calls
-	fewRate, _ := rate(few, each)
-	b.f.IdlePerSecond, b.f.P99Ms = rate(b.machines, 2)
-	b.f.Flatness = b.f.IdlePerSecond / fewRate
-	b.say("%.0f idle check-ins/s, flatness %.2f", b.f.IdlePerSecond, b.f.Flatness)
+	fewRate := rate(few, each)
+	allRate := rate(b.machines, 2)
+	b.f.IdlePerSecond, b.f.Flatness = num(allRate), num(allRate/fewRate)
+	b.say("%.0f idle check-ins/s, flatness %.2f", allRate, allRate/fewRate)
+	t := b.tell("/paced", paced{min(1000, b.machines) / len(b.bases), 200 / len(b.bases), b.pacedFor()})
+	b.f.P99At1000Ms = p99(t.Each)
+	b.say("p99 %.1f ms at 200/s", *b.f.P99At1000Ms)
+}
+
+func (b *bench) pacedFor() time.Duration {
+	if os.Getenv(benchEnv) == "" {
+		return 100 * time.Millisecond
+	}
+	return 15 * time.Second
 }
 
 // held10k has all machines hold long polls, for as long as is asked for.
 func (b *bench) held10k() {
 	b.poll()
-	b.f.RSS10kMiB = b.rested()
-	b.say("%d MiB with all polls held", b.f.RSS10kMiB)
-	if b.idle == 0 {
-		return
-	}
-	before := b.written()
+	b.f.RSS10kMiB = num(b.rested())
+	b.say("%.0f MiB with all polls held", *b.f.RSS10kMiB)
+	made := make(chan error, 1)
+	go func() { made <- b.largeFleet.make() }() // meanwhile
+	before, asked := b.written(), b.checkIns()
 	rest := time.NewTimer(b.idle)
 	<-rest.C
-	checkIns := float64(b.machines) * b.idle.Seconds() / (api.DefaultWaitMs / 1000)
-	b.f.IdleBytes = float64(b.written()-before) / checkIns
-	b.f.RSS10kMiB = b.rss()
-	b.say("%.1f bytes written a check-in, %d MiB", b.f.IdleBytes, b.f.RSS10kMiB)
+	if err := <-made; err != nil {
+		b.t.Fatal(err)
+	}
+	n := max(1, b.checkIns()-asked)
+	b.f.IdleBytes = num(float64(b.written()-before) / float64(n))
+	b.f.RSS10kMiB = num(b.rss())
+	b.say("%.1f bytes written for each of %d check-ins, %.0f MiB", *b.f.IdleBytes, n, *b.f.RSS10kMiB)
 }
 
 // poll has all machines hold long polls, if they do not yet.
@@ -305,26 +319,14 @@ func (b *bench) rollout(spec fleet.RolloutSpec) (fleet.RolloutID, time.Time) {
 	return d.ID, begin
 }
 
-func (b *bench) completed(id fleet.RolloutID) {
-	b.t.Helper()
-	var d api.RolloutDetail
-	until(b.t, 5*time.Minute, lookEvery, "the rollout is completed", func() bool {
-		d = must(b.admin.Rollout(context.Background(), id))(b.t)
-		return d.State.Final() || d.State == fleet.RolloutPaused
-	})
-	if d.State != fleet.RolloutCompleted {
-		b.t.Fatalf("rollout %s is %s: %s", id, d.State, d.Why)
-	}
-}
-
 // timed runs a rollout and returns how long it took.
-func (b *bench) timed(what string, spec fleet.RolloutSpec) int64 {
+func (b *bench) timed(what string, spec fleet.RolloutSpec) *float64 {
 	b.t.Helper()
 	id, begin := b.rollout(spec)
-	b.completed(id)
+	completed(b.t, b.admin, id, 5*time.Minute)
 	took := time.Since(begin).Milliseconds()
 	b.say("%s: %d ms", what, took)
-	return took
+	return num(took)
 }
 
 var (
@@ -350,10 +352,10 @@ func (b *bench) rollouts() {
 	b.f.Staged1000Ms = b.timed("1,000 in 10 batches", staged(all1k, 10))
 	before := b.cpu()
 	b.f.All10kMs = b.timed("all at once", all)
-	b.f.CPUAll10kMs = (b.cpu() - before).Milliseconds()
+	b.f.CPUAll10kMs = num((b.cpu() - before).Milliseconds())
 	b.f.Batches10kMs = b.timed("all in 10 batches", staged(all, 10))
 	b.allHeld()
-	b.f.RSSAfterMiB = b.rested()
+	b.f.RSSAfterMiB = num(b.rested())
 	before = b.cpu()
 	n := 0
 	for page := (fleet.PageRequest{Limit: 1000}); ; {
@@ -363,11 +365,11 @@ func (b *bench) rollouts() {
 			break
 		}
 	}
-	b.f.List10kCPUMs = (b.cpu() - before).Milliseconds()
+	b.f.List10kCPUMs = num((b.cpu() - before).Milliseconds())
 	if n != b.machines {
 		b.t.Fatalf("%d machines are listed", n)
 	}
-	b.say("%d MiB after rollouts; %d ms of CPU to list all machines", b.f.RSSAfterMiB, b.f.List10kCPUMs)
+	b.say("%.0f MiB after rollouts; %.0f ms of CPU for a rollout to all, %.0f to list all machines", *b.f.RSSAfterMiB, *b.f.CPUAll10kMs, *b.f.List10kCPUMs)
 }
 
 // push measures how orders come to all machines, and then what it costs that each
@@ -380,32 +382,35 @@ func (b *bench) push() {
 		t = b.tell("/ordered", id)
 		return len(t.Each) == b.machines
 	})
-	slices.Sort(t.Each)
-	b.f.PushP99Ms = float64(t.Each[len(t.Each)*99/100]-begin.UnixMicro()) / 1000
+	for i := range t.Each {
+		t.Each[i] -= begin.UnixMicro()
+	}
+	b.f.PushP99Ms = p99(t.Each)
 	before := b.cpu()
 	t = b.tell("/finish", struct{}{})
-	b.completed(id)
-	b.f.CyclesPerSecond = float64(b.machines) / (float64(t.Ended-t.Began) / 1e6)
-	b.f.CPUPer1000Cycles = (b.cpu() - before).Seconds() * 1000 / float64(b.machines)
+	completed(b.t, b.admin, id, 5*time.Minute)
+	b.f.CyclesPerSecond = num(float64(b.machines) / (float64(t.Ended-t.Began) / 1e6))
+	b.f.CPUPer1000Cycles = num((b.cpu() - before).Seconds() * 1000 / float64(b.machines))
 	b.tell("/manual", false)
 	b.tell("/quiet", struct{}{})
 	b.tell("/poll", struct{}{})
 	b.allHeld()
-	b.say("push p99 %.0f ms; %.0f cycles/s, %.2f s of CPU for 1,000", b.f.PushP99Ms, b.f.CyclesPerSecond, b.f.CPUPer1000Cycles)
+	b.say("push p99 %.0f ms; %.0f cycles/s, %.2f s of CPU for 1,000", *b.f.PushP99Ms, *b.f.CyclesPerSecond, *b.f.CPUPer1000Cycles)
 }
 
 func (b *bench) restart() {
 	b.poll()
 	before := b.tell("/dials", struct{}{}).Sum
 	took, cpu := b.stop()
-	b.f.StopMs, b.f.CPUStopMs = took.Milliseconds(), cpu.Milliseconds()
+	b.f.StopMs, b.f.CPUStopMs = num(took.Milliseconds()), num(cpu.Milliseconds())
 	begin := time.Now()
-	b.f.ReadyMs = b.start().Milliseconds()
+	b.f.ReadyMs = num(b.start().Milliseconds())
 	b.allHeld()
-	b.f.BackMs = time.Since(begin).Milliseconds()
-	b.f.CPUBackMs = b.cpu().Milliseconds()
-	b.f.BackDials = float64(b.tell("/dials", struct{}{}).Sum-before) / float64(b.machines)
-	b.say("stop %d ms (%d of CPU), ready %d ms, all back %d ms (%d of CPU): %.2f connections each", b.f.StopMs, b.f.CPUStopMs, b.f.ReadyMs, b.f.BackMs, b.f.CPUBackMs, b.f.BackDials)
+	b.f.BackMs = num(time.Since(begin).Milliseconds())
+	b.f.CPUBackMs = num(b.cpu().Milliseconds())
+	b.f.BackDials = num(float64(b.tell("/dials", struct{}{}).Sum-before) / float64(b.machines))
+	b.say("stop %.0f ms (%.0f of CPU), ready %.0f ms, all back %.0f ms (%.0f of CPU): %.2f connections each",
+		*b.f.StopMs, *b.f.CPUStopMs, *b.f.ReadyMs, *b.f.BackMs, *b.f.CPUBackMs, *b.f.BackDials)
 }
 
 // withHistory measures again on a database that has been at work for long.
@@ -414,25 +419,29 @@ func (b *bench) withHistory() {
 	b.say("adding %d events and audit entries", b.history)
 	b.age()
 	b.f.History = b.history
-	b.f.ReadyHistoryMs = b.start().Milliseconds()
+	b.f.ReadyHistoryMs = num(b.start().Milliseconds())
 	b.poll()
-	for range 2 {
+	for range 5 {
 		b.f.All1000HistoryMs = b.timed("1,000 all at once, with history", all1k)
 	}
+	before := b.cpu()
 	b.f.All10kHistoryMs = b.timed("all at once, with history", all)
+	b.f.CPU10kHistoryMs = num((b.cpu() - before).Milliseconds())
+	b.f.Batches10kHistMs = b.timed("all in 10 batches, with history", staged(all, 10))
+	b.allHeld()
 	const asked = 10
 	filters := []fleet.AuditFilter{
 		{Actor: "key:old"}, {Action: "old.action"}, {Subject: "machine:m-00001"}, {Actor: "key:old", Action: fleet.ActionReportOutcome},
 		{Since: time.Now().Add(-time.Minute).UnixMilli()},
 	}
-	before := b.cpu()
+	before = b.cpu()
 	for range asked {
 		for _, f := range filters {
 			must(b.admin.Audit(context.Background(), f, fleet.PageRequest{}))(b.t)
 		}
 	}
-	b.f.AuditFilterCPUMs = float64((b.cpu() - before).Milliseconds()) / float64(asked*len(filters))
-	b.say("%.1f ms of CPU for a filter of the audit trail", b.f.AuditFilterCPUMs)
+	b.f.AuditFilterCPUMs = num(float64((b.cpu() - before).Milliseconds()) / float64(asked*len(filters)))
+	b.say("%.1f ms of CPU for a filter of the audit trail", *b.f.AuditFilterCPUMs)
 }
 
 func (b *bench) age() {

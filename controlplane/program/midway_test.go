@@ -94,7 +94,7 @@ func TestFullDisk_HoldsARolloutAndLosesNothing(t *testing.T) {
 		}
 		b.passed(id, at+2)
 	}
-	b.completed(id)
+	completed(b.t, b.admin, id, 5*time.Minute)
 	b.allHealthy(id)
 	b.stop()
 	b.sound()
@@ -154,7 +154,7 @@ func TestControlPlane_IsRolledForwardAndBackInTheMiddleOfARollout(t *testing.T) 
 		b.start()
 		b.passed(id, b.batch(id)+2)
 	}
-	b.completed(id)
+	completed(b.t, b.admin, id, 5*time.Minute)
 	b.allHealthy(id)
 	b.stop()
 	b.sound()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/enrolment"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -93,7 +94,7 @@ func (s *Server) machine(name string, renewal bool, fn agentCall) http.HandlerFu
 
 // only makes a call of a machine, and ends the older one of the same kind.
 func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enrolment.Certificate, fn agentCall) (any, error) {
-	ctx, done := s.calls.begin(r.Context(), c.Machine, name)
+	ctx, done := s.calls.Begin(r.Context(), c.Machine, name)
 	defer done()
 	// A call that still waits for its body is cut there. Its connection is good
 	// for nothing then: net/http ends the context of all that follows on it.
@@ -106,8 +107,8 @@ func (s *Server) only(name string, w http.ResponseWriter, r *http.Request, c enr
 		}
 	}()
 	v, err := fn(w, r.WithContext(ctx), c)
-	if err != nil && errors.Is(context.Cause(ctx), plane.ErrNewer) {
-		return nil, fleet.Errorf(fleet.Unavailable, "%w", plane.ErrNewer)
+	if err != nil && errors.Is(context.Cause(ctx), calls.ErrNewer) {
+		return nil, fleet.Errorf(fleet.Unavailable, "%w", calls.ErrNewer)
 	}
 	return v, err
 }

@@ -3,51 +3,13 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/wire"
 	"github.com/arcanesys/nixfleet/fleet"
 )
-
-func TestCalls_ANewerOneEndsTheOlderOfItsKind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCalls()
-		older, doneOlder := c.begin(t.Context(), "web-01", "checkIn")
-		other, doneOther := c.begin(t.Context(), "web-01", "reports")
-		another, doneAnother := c.begin(t.Context(), "web-02", "checkIn")
-		began := make(chan context.Context)
-		go func() {
-			newer, done := c.begin(t.Context(), "web-01", "checkIn")
-			began <- newer
-			done()
-		}()
-		synctest.Wait()
-		if !errors.Is(context.Cause(older), plane.ErrNewer) {
-			t.Errorf("the older call goes on: %v", context.Cause(older))
-		}
-		select {
-		case <-began:
-			t.Error("the newer call began before the older had ended")
-		default:
-		}
-		doneOlder()
-		newer := <-began
-		if other.Err() != nil || another.Err() != nil || errors.Is(context.Cause(newer), plane.ErrNewer) {
-			t.Errorf("ended: %v %v %v", other.Err(), another.Err(), newer.Err())
-		}
-		doneOther()
-		doneAnother()
-		synctest.Wait()
-		if len(c.at) != 0 {
-			t.Errorf("%d calls are kept after their end", len(c.at))
-		}
-	})
-}
 
 func TestBudgets_BoundWhatAMachineAsksFor(t *testing.T) {
 	for _, tt := range []struct {

@@ -56,7 +56,7 @@ func (s *Server) hold(w http.ResponseWriter, r *http.Request, h *hold) (any, err
 	h.rec.goesOn = true
 	h.last = buffered.Reader.Buffered() > 0
 	h.rec.bodyRead = nil // it has the request
-	h.done = s.calls.handOver(r.Context(), h.machine, "checkIn", h.end)
+	h.done = s.calls.HandOver(r.Context(), h.machine, "checkIn", h.end)
 	s.metrics.longPolls.Inc()
 	begun := time.Now()
 	h.mu.Lock()

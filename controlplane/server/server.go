@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/calls"
 	"github.com/arcanesys/nixfleet/controlplane/guard"
 	"github.com/arcanesys/nixfleet/controlplane/handshakes"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -57,7 +58,7 @@ type Server struct {
 	vouched  *vouched
 	failures *failures
 	budgets  *budgets
-	calls    *calls
+	calls    *calls.Calls
 	holds    sync.WaitGroup
 	returned *returned
 
@@ -125,7 +126,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
-		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: newCalls(), returned: newReturned(),
+		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: calls.New(), returned: newReturned(),
 	}
 	s.conns.wasted = func(address string) { shakes.Waste(address, s.clock.Now()) }
 	s.metrics = newMetrics(o.Plane, s.conns, o.Log)
