@@ -75,6 +75,9 @@ const (
 	// operator went on with it.
 	ActionControlPlaneRestored = "control-plane.restored"
 	ActionControlPlaneAccept   = "control-plane.accept"
+	// The oldest entries of the trail were removed, as the retention says. What this
+	// entry says of them is where the rest begins (AuditCut).
+	ActionAuditCut = "audit.cut"
 )
 
 // AuditEntry is an event in its chain. Body holds the event's JSON bytes as
@@ -119,6 +122,23 @@ func (c *AuditChain) Add(e AuditEntry) error {
 	}
 	c.Size, c.Head = e.Seq, e.Hash
 	return nil
+}
+
+// AuditCut is the detail of an ActionAuditCut event, before which the entries up to
+// h were removed.
+func AuditCut(h AuditHead) map[string]string {
+	return map[string]string{"size": strconv.FormatInt(h.Size, 10), "head": string(h.Head)}
+}
+
+// CutBy returns what an ActionAuditCut event says: the chain goes on from there. The
+// error's code is Conflict.
+func CutBy(e AuditEvent) (AuditHead, error) {
+	size, err := strconv.ParseInt(e.Detail["size"], 10, 64)
+	h := AuditHead{Size: size, Head: Digest(e.Detail["head"])}
+	if err != nil || size < 1 || !h.Head.Valid() {
+		return AuditHead{}, Errorf(Conflict, "an %s event of the audit trail does not say where the trail begins: size %.20q, head %.80q", ActionAuditCut, e.Detail["size"], e.Detail["head"])
+	}
+	return h, nil
 }
 
 // Checkpoint is where the chain stands.

@@ -168,6 +168,10 @@ func (k *Keeper) Check(ctx context.Context, from, echo string) error {
 		if err != nil || ok && entry.Hash == e.head.Head {
 			return err
 		}
+		// An entry that was removed by retention is older than what is here.
+		if cut, err := k.loop.Store.AuditCut(ctx); err != nil || !ok && e.head.Size <= cut.Size {
+			return err
+		}
 	}
 	if e.generation == generation && e.head.Size == 0 {
 		return nil

@@ -32,8 +32,6 @@ const (
 	// contacts are written: a whole fleet each time.
 	flushEvery    = 30 * time.Second
 	contactsEvery = 10 * time.Minute
-	// sweepEvery is how often what is past its retention is deleted.
-	sweepEvery = time.Hour
 	// retryAfter is how long the loop rests after an error of the store.
 	retryAfter = time.Second
 	// shortestWait keeps a clock that stands still from spinning the loop.
@@ -41,18 +39,17 @@ const (
 
 	hourMs            = 3600 * 1000
 	dayMs             = 24 * hourMs
-	eventRetentionMs  = 7 * dayMs
-	reportRetentionMs = 90 * dayMs
 	tokenRetentionMs  = 7 * dayMs
 	answerRetentionMs = dayMs // as once.Kept
 )
 
 // Config says what a Loop works with. Store and Log are required.
 type Config struct {
-	Store   *store.Store
-	Log     *slog.Logger
-	Clock   clock.Clock
-	Version string // of the program, for the audit trail
+	Store     *store.Store
+	Log       *slog.Logger
+	Clock     clock.Clock
+	Version   string // of the program, for the audit trail
+	Retention Retention
 	// Ask asks a gate; it ends with its context.
 	Ask func(context.Context, rollout.Probe) rollout.GateResult
 }
@@ -84,6 +81,10 @@ type Loop struct {
 	active map[fleet.RolloutID]*rollout.State
 	told   map[told]bool
 	failed bool // the last try did
+
+	retention Retention
+	sweeps    []func(context.Context, *Pass) (bool, error)
+	sweepIn   time.Duration // until the next look for what is old
 
 	commands    chan command
 	probes      *probes
@@ -122,7 +123,7 @@ func Open(ctx context.Context, c Config) (*Loop, error) {
 		return nil, err
 	}
 	l := &Loop{
-		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, running: running, started: kept.Run,
+		Store: c.Store, Log: c.Log, Clock: c.Clock, version: c.Version, retention: c.Retention, sweepIn: sweepEvery, running: running, started: kept.Run,
 		seen: rollout.Moment{Wall: kept.Wall, Run: kept.Run}, kept: kept.Run,
 		Inventory: newInventory(machines, rollout.Moment{Wall: kept.Wall, Run: kept.Run}), Presence: newPresence(), Events: newNotifier(), Behind: newBehind(behind),
 		told: map[told]bool{}, commands: make(chan command), inbox: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
@@ -263,6 +264,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			again = l.try(ctx, "write last contacts", l.flushContacts)
 		case <-sweep.C:
 			again = l.try(ctx, "delete what is old", l.sweep)
+			sweep.Reset(l.sweepIn)
 		}
 		if again < 0 {
 			again = l.untilNextWake()
@@ -370,20 +372,6 @@ func (l *Loop) flushContacts(ctx context.Context) error {
 		return fmt.Errorf("write last contacts: %w", err)
 	}
 	return nil
-}
-
-// sweep deletes what is past its retention.
-func (l *Loop) sweep(ctx context.Context) error {
-	now := l.Clock.UnixMilli()
-	return l.Store.Write(ctx, func(tx *store.Tx) error {
-		return errors.Join(
-			tx.DeleteEventsBefore(ctx, now-eventRetentionMs),
-			tx.DeleteReportsBefore(ctx, now-reportRetentionMs),
-			tx.DeleteTokensBefore(ctx, now-tokenRetentionMs),
-			tx.DeleteAnswersBefore(ctx, now-answerRetentionMs),
-			tx.DeleteCertificatesBefore(ctx, now-dayMs, now-hourMs),
-		)
-	})
 }
 
 // reconnected are machines that were offline and are online again.

@@ -43,7 +43,8 @@ type Config struct {
 	PollSeconds int
 	WaitSeconds int
 	// Renewal is how long machines can be away, for Health.
-	Renewal health.Renewal
+	Renewal   health.Renewal
+	Retention loop.Retention
 	// Gates are what rollouts can name; nil for none.
 	Gates *gates.Set
 }
@@ -84,7 +85,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 		c.WaitSeconds = api.DefaultWaitMs / 1000
 	}
 	l, err := loop.Open(ctx, loop.Config{
-		Store: c.Store, Log: c.Log, Clock: c.Now, Version: c.Version,
+		Store: c.Store, Log: c.Log, Clock: c.Now, Version: c.Version, Retention: c.Retention,
 		Ask: c.Gates.Ask,
 	})
 	if err != nil {
@@ -92,6 +93,7 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	p := &Plane{loop: l, conf: c, kept: kept{since: map[fleet.MachineID]int{}}, Keys: access.NewKeys(c.Store, c.Now), History: history.New(l)}
 	l.OnFlush(p.Keys.Flush)
+	l.OnSweep(p.sweepReleases)
 	l.OnTime(loop.Timetable{Next: p.timetable.next, Do: p.keepTime})
 	if err = p.timetable.load(ctx, c.Store); err != nil {
 		return nil, err

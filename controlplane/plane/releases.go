@@ -15,6 +15,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/documents"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/once"
+	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
@@ -205,6 +206,34 @@ func (p *Plane) DeleteRelease(ctx context.Context, c access.Caller, digest fleet
 		return pass.Audit(ctx, c.Actor(), fleet.ActionReleaseDelete, "release:"+string(digest), nil)
 	})
 	return gone, err
+}
+
+// sweepReleases deletes the oldest release that is past its retention and that
+// nothing uses.
+func (p *Plane) sweepReleases(ctx context.Context, pass *loop.Pass) (more bool, err error) {
+	keep := p.conf.Retention.Releases
+	if keep == 0 {
+		return false, nil
+	}
+	old, err := pass.Tx.OldReleases(ctx, pass.Now-keep.Milliseconds())
+	if err != nil {
+		return false, err
+	}
+	for _, digest := range old {
+		users, err := pass.Tx.ReleaseUsers(ctx, digest)
+		if err != nil {
+			return false, err
+		}
+		if len(users) > 0 {
+			continue
+		}
+		if err = pass.Tx.DeleteRelease(ctx, digest); err != nil {
+			return false, err
+		}
+		pass.AfterCommit(func() { p.releases.drop(digest) })
+		return true, pass.Audit(ctx, rollout.EngineActor, fleet.ActionReleaseDelete, "release:"+string(digest), map[string]string{"why": "retention"})
+	}
+	return false, nil
 }
 
 func machinesOf(r *trust.Release) []fleet.MachineID {

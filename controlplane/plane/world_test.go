@@ -21,6 +21,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/health"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -45,6 +46,7 @@ type world struct {
 	heads    map[fleet.Line]fleet.Digest
 	sequence map[fleet.Line]uint64
 	renewal  health.Renewal
+	kept     loop.Retention
 	tag      fleet.Tag // of the entries that are signed; linux if empty
 
 	mu     sync.Mutex
@@ -96,7 +98,7 @@ func (w *world) start() {
 	ctx := context.Background()
 	st := must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: w.path}))
 	log := slog.New(slog.NewTextHandler(testLog{w.tb}, nil))
-	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Now: w.now, Version: "test", EpochKey: w.epochKey, Renewal: w.renewal}))
+	p := must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: st, Log: log, Now: w.now, Version: "test", EpochKey: w.epochKey, Renewal: w.renewal, Retention: w.kept}))
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(ctx) }()
 	w.mu.Lock()

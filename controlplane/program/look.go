@@ -98,6 +98,10 @@ type storage struct {
 	Sizes  store.Sizes  `json:"sizes"`
 	Schema store.Schema `json:"schema"`
 	Copies []store.Copy `json:"copies,omitempty"` // from before migrations
+	// Retention is what is kept for how long, and AuditBegins after which entry the
+	// audit trail begins; 0 if it has all.
+	Retention   config.Retention `json:"retention"`
+	AuditBegins int64            `json:"auditBegins"`
 }
 
 // little is how much room there should be at least: less is told.
@@ -105,7 +109,7 @@ const little = 256 << 20
 
 // examine looks at the disk, and at the database, which it opens for reading only.
 func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(string, ...any)) (e examination, err error) {
-	e.Findings = []health.Finding{}
+	e.Findings, e.Storage.Retention = []health.Finding{}, conf.Retention
 	if e.Storage.Space, err = diskspace.Of(filepath.Dir(conf.DatabasePath())); err != nil {
 		return e, fleet.Errorf(fleet.NotFound, "%w", err).WithHint("stateDir, or database.url, names the folder")
 	}
@@ -138,6 +142,9 @@ func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(
 	if have := e.Storage.Schema; have.Version < have.Known {
 		e.add("warning", "database", fmt.Sprintf("the database has schema %d, and this program makes it %d at its next start", have.Version, have.Known), "")
 		return e, st.Close()
+	}
+	if cut, failed := st.AuditCut(ctx); failed == nil { // what is wrong with the trail, inspect tells
+		e.Storage.AuditBegins = cut.Size
 	}
 	err = e.inspect(ctx, conf, st, deep, say)
 	return e, errors.Join(err, st.Close())
@@ -214,10 +221,27 @@ func (e examination) text(w io.Writer) {
 	}
 	z := e.Storage.Sizes
 	fmt.Fprintf(w, "the database has %d KiB, its log %d KiB; %s: %s\n", z.Database>>10, z.Log>>10, e.Storage.Folder, e.Storage.Space)
+	keep := e.Storage.Retention
+	fmt.Fprintf(w, "kept: events %s, reports %s, audit trail %s, releases that nothing needs %s\n",
+		days(keep.EventDays), days(keep.ReportDays), days(keep.AuditDays), days(keep.ReleaseDays))
+	if e.Storage.AuditBegins > 0 {
+		fmt.Fprintf(w, "the audit trail begins after entry %d: those before were removed, as the retention says\n", e.Storage.AuditBegins)
+	}
 	if have := e.Storage.Schema; have.Version > have.Known {
 		fmt.Fprintf(w, "a newer control plane, %s, has added to the database; this one can use it\n", cmp.Or(have.Program, "of a version that is not known"))
 	}
 	for _, c := range e.Storage.Copies {
 		fmt.Fprintf(w, "%s is a copy from before schema %d was migrated: %d KiB\n", c.Path, c.Schema, c.Size>>10)
 	}
+}
+
+// days says for how long something is kept.
+func days(n int) string {
+	switch n {
+	case 0:
+		return "for ever"
+	case 1:
+		return "1 day"
+	}
+	return fmt.Sprintf("%d days", n)
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
-	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/trust"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
@@ -58,8 +57,9 @@ func (c *control) pool() *x509.CertPool {
 
 func registerRelease(t *testing.T, hosts int) {
 	b := &bench{t: t, control: control{place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
-	keys := must(pki.Load(b.dir, []string{"127.0.0.1"}, time.Now()))(t)
-	m := b.enrol(keys, "m", 1)[0]
+	machines := must(makeMachines(b.place, "m", 1))(t)
+	check(t, enrol(b.place, machines))
+	m := machines[0]
 	b.start()
 	secret := must(os.ReadFile(filepath.Join(b.dir, "bootstrap-secret")))(t)
 	key := must(b.client("").BootstrapKey(t.Context(), api.BootstrapRequest{Secret: strings.TrimSpace(string(secret)), Owner: "bench"}))(t)

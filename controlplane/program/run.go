@@ -21,6 +21,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/access"
 	"github.com/arcanesys/nixfleet/controlplane/gates"
 	"github.com/arcanesys/nixfleet/controlplane/health"
+	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
@@ -68,7 +69,10 @@ func Run(ctx context.Context, conf config.ControlPlane, version string, log *slo
 		return err
 	}
 	err = serve(ctx, conf, sockets, identity, log, plane.Config{
-		Store: st, Log: log, Version: version, EpochKey: keys.EpochKey, Renewal: renewal(conf.TLS),
+		Store: st, Log: log, Version: version, EpochKey: keys.EpochKey, Renewal: renewal(conf.TLS), Retention: loop.Retention{
+			Events: config.Days(conf.Retention.EventDays), Reports: config.Days(conf.Retention.ReportDays),
+			Audit: config.Days(conf.Retention.AuditDays), Releases: config.Days(conf.Retention.ReleaseDays),
+		},
 		Gates: gates.New(gates.Options{Gates: conf.Gates}),
 	})
 	return errors.Join(err, st.Close())

@@ -227,7 +227,10 @@ func TestEvents_ResumeOrReset(t *testing.T) {
 	if said := begin("900", 3); !slices.Equal(said, []string{"event: reset", "3", "reset"}) {
 		t.Errorf("after an event that is not there yet come %q", said)
 	}
-	if err := w.store.Write(t.Context(), func(tx *store.Tx) error { return tx.DeleteEventsBefore(t.Context(), w.now().UnixMilli()+1) }); err != nil {
+	if err := w.store.Write(t.Context(), func(tx *store.Tx) error {
+		_, failed := tx.DeleteEventsBefore(t.Context(), w.now().UnixMilli()+1, 1000)
+		return failed
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if said := begin("1", 3); !slices.Equal(said, []string{"event: reset", "3", "reset"}) {

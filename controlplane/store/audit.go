@@ -113,6 +113,44 @@ func (r Reader) LastAudit(ctx context.Context, action string) (fleet.AuditEvent,
 	return event, err == nil, err
 }
 
+// AuditCut is where the trail begins, if its oldest entries were removed; zero if it
+// has them all.
+func (r Reader) AuditCut(ctx context.Context) (fleet.AuditHead, error) {
+	e, ok, err := r.LastAudit(ctx, fleet.ActionAuditCut)
+	if err != nil || !ok {
+		return fleet.AuditHead{}, err
+	}
+	return fleet.CutBy(e)
+}
+
+// CutAudit removes the oldest entries, as far as they are from before a time, but so
+// many at most and never the newest. It returns what the last of them was; zero if
+// there are none. The caller adds an event that says so, in the same transaction.
+func (t *Tx) CutAudit(ctx context.Context, at int64, most int) (cut fleet.AuditHead, err error) {
+	type old struct {
+		fleet.AuditHead
+		at int64
+	}
+	entries, err := list(ctx, t.q, func(r row) (o old, err error) { return o, r.Scan(&o.Size, &o.at, &o.Head) },
+		`SELECT seq, at, hash FROM audit WHERE seq < (SELECT MAX(seq) FROM audit) ORDER BY seq LIMIT $1`, most)
+	if err != nil {
+		return cut, fmt.Errorf("read audit: %w", err)
+	}
+	for _, e := range entries {
+		if e.at >= at {
+			break
+		}
+		cut = e.AuditHead
+	}
+	if cut.Size == 0 {
+		return cut, nil
+	}
+	if _, err = t.exec(ctx, `DELETE FROM audit WHERE seq <= $1`, cut.Size); err != nil {
+		return cut, fmt.Errorf("cut audit: %w", err)
+	}
+	return cut, nil
+}
+
 func scanAudit(r row) (e fleet.AuditEntry, err error) {
 	return e, r.Scan(&e.Seq, &e.Body, &e.Hash)
 }
@@ -181,10 +219,14 @@ func (t *Tx) AddAudit(ctx context.Context, events ...fleet.AuditEvent) error {
 // kept elsewhere.
 func (r Reader) VerifyAudit(ctx context.Context) (fleet.AuditHead, error) {
 	const page = 1000
-	var chain fleet.AuditChain
+	cut, err := r.AuditCut(ctx)
+	if err != nil {
+		return fleet.AuditHead{}, err
+	}
+	chain := fleet.AuditChain(cut)
 	for {
 		rows, err := list(ctx, r.q, scanAuditRow, `SELECT seq, at, actor, action, subject, body, hash FROM audit
-			WHERE seq > $1 ORDER BY seq LIMIT $2`, chain.Size, page)
+			WHERE seq > $1 ORDER BY seq LIMIT $2`, seen(chain, cut), page)
 		if err != nil {
 			return fleet.AuditHead{}, fmt.Errorf("read audit: %w", err)
 		}
@@ -197,6 +239,15 @@ func (r Reader) VerifyAudit(ctx context.Context) (fleet.AuditHead, error) {
 			return chain.Checkpoint(), nil
 		}
 	}
+}
+
+// seen is the entry after which the chain is read next. Those that were cut are read,
+// too: if they are there, they are where the first of the rest should be.
+func seen(chain fleet.AuditChain, cut fleet.AuditHead) int64 {
+	if chain.Size == cut.Size {
+		return 0
+	}
+	return chain.Size
 }
 
 type auditRow struct {

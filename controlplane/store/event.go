@@ -96,11 +96,12 @@ func subjectOf(e api.Event) (rollout fleet.RolloutID, machine fleet.MachineID) {
 	return "", e.Removed
 }
 
-// DeleteEventsBefore forgets events older than a time. The newest stays, so
-// that ids never start again.
-func (t *Tx) DeleteEventsBefore(ctx context.Context, at int64) error {
-	if _, err := t.exec(ctx, `DELETE FROM event WHERE at < $1 AND id < (SELECT MAX(id) FROM event)`, at); err != nil {
-		return fmt.Errorf("delete old events: %w", err)
+// DeleteEventsBefore forgets so many events older than a time, and says how many. The
+// newest stays, so that ids never start again.
+func (t *Tx) DeleteEventsBefore(ctx context.Context, at int64, most int) (int64, error) {
+	n, err := t.exec(ctx, `DELETE FROM event WHERE id IN (SELECT id FROM event WHERE at < $1 AND id < (SELECT MAX(id) FROM event) ORDER BY at LIMIT $2)`, at, most)
+	if err != nil {
+		return 0, fmt.Errorf("delete old events: %w", err)
 	}
-	return nil
+	return n, nil
 }

@@ -12,6 +12,7 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"math"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -46,8 +47,9 @@ var reads = map[string]string{
 	"SELECT seq, body, hash FROM audit WHERE seq > $1 AND seq < $2 AND at + 0":                                           "between the times that are asked for",
 	"SELECT seq, body FROM machine_report WHERE applied = 0":                                                             "the index has only those that wait",
 	"UPDATE assignment SET healthy_run":                                                                                  "the index has only what it changes",
-	"DELETE FROM event WHERE at <":                                                                                       "what it deletes",
-	"DELETE FROM machine_report WHERE received_at <":                                                                     "what it deletes, and reports that wait",
+	"DELETE FROM event WHERE id IN":                                                                                      "what it deletes",
+	"DELETE FROM machine_report WHERE seq IN":                                                                            "what it deletes, and reports that wait",
+	"SELECT digest FROM release WHERE registered_at":                                                                     "releases are few, and this is looked for every hour",
 	"DELETE FROM certificate WHERE not_after <":                                                                          "what it deletes, and a row a machine",
 	"UPDATE certificate SET answer = '' WHERE":                                                                           "what it changes",
 }
@@ -99,7 +101,9 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 	}
 	if err := s.Write(t.Context(), func(tx *Tx) error { // its own statement, at the start
 		rec.querier, tx.q = tx.q, rec
-		return errors.Join(tx.measureHealthy(t.Context()), undo)
+		second := tx.AddAudit(t.Context(), fleet.AuditEvent{At: 1000})
+		_, failed := tx.CutAudit(t.Context(), math.MaxInt64, 10) // of an entry that is old
+		return errors.Join(tx.measureHealthy(t.Context()), second, failed, undo)
 	}); !errors.Is(err, undo) {
 		t.Fatal(err)
 	}

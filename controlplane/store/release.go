@@ -231,6 +231,17 @@ func (r Reader) ReleaseUsers(ctx context.Context, digest fleet.Digest) ([]string
 	return users, nil
 }
 
+// OldReleases returns releases that were registered before a time, which are not
+// their line's newest and were never rolled out, or whose rollouts are deleted.
+func (r Reader) OldReleases(ctx context.Context, before int64) ([]fleet.Digest, error) {
+	old, err := list(ctx, r.q, column[fleet.Digest], `SELECT digest FROM release WHERE registered_at < $1 AND digest NOT IN (SELECT digest FROM release_line)
+		AND NOT EXISTS (SELECT 1 FROM rollout WHERE release_digest = digest) ORDER BY registered_at`, before)
+	if err != nil {
+		return nil, fmt.Errorf("list old releases: %w", err)
+	}
+	return old, nil
+}
+
 // DeleteRelease forgets a release and its entries. The error's code is
 // NotFound if there is none.
 func (t *Tx) DeleteRelease(ctx context.Context, digest fleet.Digest) error {

@@ -100,12 +100,13 @@ func (t *Tx) DeleteReportsBeyond(ctx context.Context, id fleet.MachineID, newest
 	return nil
 }
 
-// DeleteReportsBefore forgets applied reports that arrived before a time. The
-// newest row stays, so that the order never starts again.
-func (t *Tx) DeleteReportsBefore(ctx context.Context, at int64) error {
-	if _, err := t.exec(ctx, `DELETE FROM machine_report WHERE received_at < $1 AND applied = 1
-		AND seq < (SELECT MAX(seq) FROM machine_report)`, at); err != nil {
-		return fmt.Errorf("delete old reports: %w", err)
+// DeleteReportsBefore forgets so many applied reports that arrived before a time, and
+// says how many. The newest row stays, so that the order never starts again.
+func (t *Tx) DeleteReportsBefore(ctx context.Context, at int64, most int) (int64, error) {
+	n, err := t.exec(ctx, `DELETE FROM machine_report WHERE seq IN (SELECT seq FROM machine_report WHERE received_at < $1 AND applied = 1
+		AND seq < (SELECT MAX(seq) FROM machine_report) ORDER BY received_at LIMIT $2)`, at, most)
+	if err != nil {
+		return 0, fmt.Errorf("delete old reports: %w", err)
 	}
-	return nil
+	return n, nil
 }

@@ -342,10 +342,61 @@ func TestReports_AreKeptOnceAndAppliedOnce(t *testing.T) {
 	if err = s.Write(ctx, func(tx *Tx) error { return tx.MarkApplied(ctx, waiting[0].Seq) }); err == nil {
 		t.Fatal("a report was applied twice")
 	}
-	write(t, s, func(tx *Tx) error { return tx.DeleteReportsBefore(ctx, 1000) })
+	write(t, s, func(tx *Tx) error { _, failed := tx.DeleteReportsBefore(ctx, 1000, 10); return failed })
 	left, err := s.MachineReports(ctx, "web-01", fleet.PageRequest{})
 	if err != nil || len(left.Items) != 1 || left.Items[0].ID != "2" {
 		t.Fatalf("retention left %+v %v: only what was applied may go", left, err)
+	}
+}
+
+// E10: a trail whose oldest entries were removed is verified from where an entry of it
+// says that it begins; what was removed or altered otherwise is found.
+func TestCutAudit_LeavesATrailThatVerifies(t *testing.T) {
+	cutTo := func(t *testing.T, at int64) (*Store, string, fleet.AuditHead) {
+		path := filepath.Join(t.TempDir(), "a.db")
+		s, ctx := open(t, path), t.Context()
+		for n := range int64(20) {
+			write(t, s, func(tx *Tx) error { return tx.AddAudit(ctx, fleet.AuditEvent{At: n, Action: "test"}) })
+		}
+		var cut fleet.AuditHead
+		write(t, s, func(tx *Tx) (err error) {
+			if cut, err = tx.CutAudit(ctx, at, 7); err != nil || cut.Size == 0 {
+				return err
+			}
+			return tx.AddAudit(ctx, fleet.AuditEvent{At: 100, Action: fleet.ActionAuditCut, Detail: fleet.AuditCut(cut)})
+		})
+		return s, path, cut
+	}
+	for at, want := range map[int64]int64{0: 0, 3: 3, 1000: 7} {
+		s, _, cut := cutTo(t, at)
+		if begin, err := s.AuditCut(t.Context()); err != nil || cut.Size != want || begin != cut {
+			t.Errorf("before %d: cut at %d, %+v, %v", at, cut.Size, begin, err)
+		}
+		if head, err := s.VerifyAudit(t.Context()); err != nil || head.Size != map[bool]int64{true: 20, false: 21}[want == 0] {
+			t.Errorf("before %d: %+v, %v", at, head, err)
+		}
+	}
+	s, _, _ := cutTo(t, 1000) // of old entries only, the newest stays
+	write(t, s, func(tx *Tx) error { _, err := tx.CutAudit(t.Context(), 1000, 1000); return err })
+	if head, err := s.AuditHead(t.Context()); err != nil || head.Size != 21 {
+		t.Errorf("head %+v, %v", head, err)
+	}
+	for harm, want := range map[string]string{
+		`DELETE FROM audit WHERE seq = 8`:                                                                     "entry 9 is where entry 8 should be",
+		`UPDATE audit SET body = REPLACE(body, '"test"', '"best"') WHERE seq = 8`:                             "entry 8 was altered",
+		`INSERT INTO audit (seq, at, actor, action, subject, body, hash) VALUES (7, 0, '', '', '', '{}', '')`: "entry 7 is where entry 8 should be",
+		`DELETE FROM audit WHERE seq = 21`:                                                                    "entry 8 is where entry 1 should be",
+	} {
+		s, path, _ := cutTo(t, 1000)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		tamper(t, path, harm)
+		_, err := open(t, path).VerifyAudit(t.Context())
+		wantCode(t, err, fleet.Conflict)
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", harm, err, want)
+		}
 	}
 }
 
@@ -355,7 +406,7 @@ func TestEvents_KeepTheirIDsAfterRetention(t *testing.T) {
 		return []api.Event{{At: at, Rollout: &fleet.Rollout{ID: "r1"}}, {At: at, Machine: &fleet.Machine{ID: "web-01"}}}
 	}
 	write(t, s, func(tx *Tx) error { return tx.AddEvents(ctx, event(1)) })
-	write(t, s, func(tx *Tx) error { return tx.DeleteEventsBefore(ctx, 100) })
+	write(t, s, func(tx *Tx) error { _, err := tx.DeleteEventsBefore(ctx, 100, 10); return err })
 	write(t, s, func(tx *Tx) error { return tx.AddEvents(ctx, event(2)) })
 	var ids []int64
 	all, err := s.Events(ctx, 0, fleet.EventFilter{}, 10)

@@ -85,6 +85,45 @@ func TestAuditVerify_FindsEveryChangeOfTheTrail(t *testing.T) {
 	}
 }
 
+// E10: a trail whose oldest entries were removed by retention verifies, and what
+// could not be compared for it is said. It must say itself where it begins.
+func TestAuditVerify_OfATrailThatWasCut(t *testing.T) {
+	full := chain(9, same)
+	for _, size := range []int64{4, 6} { // it was cut twice
+		last := full[len(full)-1]
+		body := fmt.Sprintf(`{"at":1,"actor":"control-plane","action":"%s","subject":"audit","detail":{"size":"%d","head":"%s"}}`, fleet.ActionAuditCut, size, full[size-1].Hash)
+		full = append(full, fleet.AuditEntry{Seq: last.Seq + 1, Body: body, Hash: fleet.AuditHash(last.Seq+1, last.Hash, body)})
+	}
+	once, twice := full[4:10], full[6:]
+	p := newPlane(t)
+	verify := func(u *user, entries []fleet.AuditEntry, want ...string) {
+		t.Helper()
+		p.audit = entries
+		r := u.mustRun(command.ExitDone, "audit", "verify")
+		for _, w := range want {
+			if !strings.Contains(r.out, w) {
+				t.Errorf("says %q, want %q", r.out, w)
+			}
+		}
+	}
+	u, other := newUser(t).of(p), newUser(t).of(p)
+	verify(u, full[:4], "4 entries")
+	verify(other, full[:4], "4 entries")
+	verify(u, once, "10 entries", "begins after entry 4", "seen before, at entry 4")
+	verify(u, twice, "11 entries", "begins after entry 6", "seen before, at entry 10")
+	verify(other, twice, "begins after entry 6", "up to entry 4, and could not be compared")
+	for name, entries := range map[string][]fleet.AuditEntry{
+		"it says nothing":           chain(9, same)[6:],
+		"more is gone than it says": full[7:],
+		"less is gone":              full[5:],
+	} {
+		p.audit = entries
+		if r := newUser(t).of(p).mustRun(command.ExitError, "audit", "verify", "--json"); !strings.Contains(r.out, `"conflict"`) {
+			t.Errorf("%s: %s", name, r.out)
+		}
+	}
+}
+
 func TestAuditVerify_KeepsACheckpointForEachControlPlane(t *testing.T) {
 	one, two := newPlane(t), newPlane(t)
 	u := newUser(t).of(one)

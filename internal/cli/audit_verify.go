@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,11 @@ type verified struct {
 	Size     int64            `json:"size"`
 	Head     fleet.Digest     `json:"head"`
 	Compared *fleet.AuditHead `json:"compared"` // the earlier checkpoint, which the chain contains; nil: none was known
+	// Cut is what the trail was when its oldest entries were removed, as the control
+	// plane's retention says, and it begins after it; nil if it has them all.
+	Cut *fleet.AuditHead `json:"cut,omitempty"`
+	// Gone are the checkpoints that are before the cut, so that they were not compared.
+	Gone []int64 `json:"gone,omitempty"`
 	// Releases are those whose signed checkpoint the chain contains.
 	Releases []fleet.Digest `json:"releases"`
 	// Unverified are releases whose signatures could not be verified, so that
@@ -40,7 +46,8 @@ func (a *app) auditVerifyCmd() *cobra.Command {
 		Use: "verify", Short: "Check that no entry of the audit trail was altered, removed or moved",
 		Long: `Check that no entry of the audit trail was altered, removed or moved.
 
-The whole chain is read and hashed here. Entries that were cut off at the end are noticed only by
+The whole chain is read and hashed here. Where the control plane's retention removed the oldest entries,
+an entry says where the chain begins. Entries that were cut off at the end are noticed only by
 comparing with an earlier checkpoint: this command keeps the last one of each control plane, and
 each release has one in its signed header. Those of the newest releases of the line are compared.`,
 		Example: "  nixfleet audit verify",
@@ -90,11 +97,21 @@ func (a *app) verifyAudit(ctx context.Context, o auditVerification) error {
 	if before != nil {
 		points = append(points, checkpoint.Checkpoint{AuditHead: *before})
 	}
-	chain, err := checkpoint.Walk(ctx, c, points)
+	chain, begin, err := checkpoint.Walk(ctx, c, points)
 	if err != nil {
 		return err
 	}
+	if begin.Size > 0 {
+		out.Cut = &begin
+	}
 	for _, p := range points {
+		if p.Size < begin.Size && p.Size > 0 {
+			out.Gone = append(out.Gone, p.Size)
+			if p.Release == "" {
+				out.Compared = nil
+			}
+			continue
+		}
 		if err := p.Fault(chain, at.AuditFile()); err != nil {
 			return err
 		}
@@ -111,6 +128,12 @@ func (a *app) verifyAudit(ctx context.Context, o auditVerification) error {
 
 func (v verified) text(w io.Writer) {
 	fmt.Fprintf(w, "%d entries, each follows from the one before; head %s\n", v.Size, v.Head.Short())
+	if v.Cut != nil {
+		fmt.Fprintf(w, "it begins after entry %d: the control plane removed those before, as its retention says\n", v.Cut.Size)
+	}
+	if len(v.Gone) > 0 {
+		fmt.Fprintf(w, "%d checkpoints are of entries that were removed, up to entry %d, and could not be compared\n", len(v.Gone), slices.Max(v.Gone))
+	}
 	if v.Compared == nil {
 		fmt.Fprintln(w, "no earlier checkpoint is known here, so entries cut off before now could not be seen; the next run compares with this one")
 	} else {

@@ -20,6 +20,7 @@ type ControlPlane struct {
 	// The root document is pinned at the start, or replaces the pinned one if it is the next version; nixfleet trust pin does the same.
 	Trust     Trust     `toml:"trust"`
 	Bootstrap Bootstrap `toml:"bootstrap"`
+	Retention Retention `toml:"retention"`
 	// Gates are what rollouts can name, by name.
 	Gates map[string]Gate `toml:"gates"`
 }
@@ -78,6 +79,23 @@ type Bootstrap struct {
 	SecretFile string `toml:"secretFile"` // empty: bootstrap-secret in the state directory
 }
 
+// Retention is for how many days history is kept; 0 is for ever. The newest of each
+// kind always stays.
+type Retention struct {
+	EventDays  int `toml:"eventDays" json:"eventDays"`   // events: a stream can be resumed after those that are kept
+	ReportDays int `toml:"reportDays" json:"reportDays"` // machines' reports that were applied
+	// AuditDays is for entries of the audit trail. An entry of the trail says where it
+	// begins after a cut, so that nixfleet audit verify verifies the rest.
+	AuditDays   int `toml:"auditDays" json:"auditDays"`
+	ReleaseDays int `toml:"releaseDays" json:"releaseDays"` // releases that no rollout, machine or line needs
+}
+
+// maxRetentionDays is a hundred years: more is a mistake.
+const maxRetentionDays = 36500
+
+// Days is a number of days as a duration.
+func Days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }
+
 // ReadControlPlane reads and checks a control plane's configuration. The
 // error's code is NotFound, Invalid or TooLarge.
 func ReadControlPlane(file string) (ControlPlane, error) {
@@ -131,6 +149,13 @@ func (c *ControlPlane) validate(file string) error {
 	}
 	if err := validateGates(file, c.Gates); err != nil {
 		return err
+	}
+	for name, days := range map[string]int{
+		"eventDays": c.Retention.EventDays, "reportDays": c.Retention.ReportDays, "auditDays": c.Retention.AuditDays, "releaseDays": c.Retention.ReleaseDays,
+	} {
+		if days < 0 || days > maxRetentionDays {
+			return invalid(file, "retention.%s must be from 0, which is for ever, to %d", name, maxRetentionDays)
+		}
 	}
 	for _, l := range []struct{ name, addr string }{
 		{"operators", c.Listen.Operators}, {"agents", c.Listen.Agents}, {"metrics", c.Listen.Metrics},

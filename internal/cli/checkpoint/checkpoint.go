@@ -22,9 +22,56 @@ type Checkpoint struct {
 	met     bool
 }
 
-// Walk reads the whole chain, and marks the checkpoints that it contains.
-func Walk(ctx context.Context, c *api.Client, points []Checkpoint) (fleet.AuditChain, error) {
-	var chain fleet.AuditChain
+// cut is the newest entry that says that older ones were removed.
+type cut struct {
+	entry fleet.AuditEntry
+	begin fleet.AuditHead // zero if there is none
+}
+
+func newestCut(ctx context.Context, c *api.Client) (newest cut, err error) {
+	for e, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
+		return c.Audit(ctx, fleet.AuditFilter{Action: fleet.ActionAuditCut}, p)
+	}) {
+		if err != nil {
+			return newest, err
+		}
+		event, err := e.Event()
+		if err != nil || event.Action != fleet.ActionAuditCut {
+			continue // what is wrong with it shows in the chain
+		}
+		begin, err := fleet.CutBy(event)
+		if err != nil {
+			return newest, err
+		}
+		if begin.Size >= e.Seq {
+			return newest, fleet.Errorf(fleet.Conflict, "entry %d of the audit trail says that it was cut at entry %d", e.Seq, begin.Size)
+		}
+		newest = cut{e, begin}
+	}
+	return newest, nil
+}
+
+// Walk reads the whole chain, from where it begins, which it returns too, and marks
+// the checkpoints that the chain contains. The error's code is Conflict, and names
+// the first bad entry, if the chain is broken.
+func Walk(ctx context.Context, c *api.Client, points []Checkpoint) (fleet.AuditChain, fleet.AuditHead, error) {
+	from, err := newestCut(ctx, c)
+	for try := 0; err == nil; try++ {
+		chain, fault := from.walk(ctx, c, points)
+		if fault == nil || try == 2 {
+			return chain, from.begin, fault
+		}
+		next, again := newestCut(ctx, c)
+		if again != nil || next.entry == from.entry {
+			return chain, from.begin, fault
+		}
+		from = next // it was cut meanwhile
+	}
+	return fleet.AuditChain{}, from.begin, err
+}
+
+func (f cut) walk(ctx context.Context, c *api.Client, points []Checkpoint) (fleet.AuditChain, error) {
+	chain := fleet.AuditChain(f.begin)
 	mark := func() {
 		for i := range points {
 			p := &points[i]
@@ -32,6 +79,7 @@ func Walk(ctx context.Context, c *api.Client, points []Checkpoint) (fleet.AuditC
 		}
 	}
 	mark()
+	said := f.begin.Size == 0
 	for e, err := range api.All(ctx, func(ctx context.Context, p fleet.PageRequest) (api.Page[fleet.AuditEntry], error) {
 		return c.Audit(ctx, fleet.AuditFilter{}, p)
 	}) {
@@ -41,7 +89,11 @@ func Walk(ctx context.Context, c *api.Client, points []Checkpoint) (fleet.AuditC
 		if err != nil {
 			return chain, err
 		}
+		said = said || e == f.entry
 		mark()
+	}
+	if !said {
+		return chain, fleet.Errorf(fleet.Conflict, "the audit trail begins after entry %d, and has no entry that says that those before were removed", f.begin.Size)
 	}
 	return chain, nil
 }
