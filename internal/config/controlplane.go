@@ -82,8 +82,8 @@ type Bootstrap struct {
 // Retention is for how many days history is kept; 0 is for ever. The newest of each
 // kind always stays.
 type Retention struct {
-	EventDays  int `toml:"eventDays" json:"eventDays"`   // events: a stream can be resumed after those that are kept
-	ReportDays int `toml:"reportDays" json:"reportDays"` // machines' reports that were applied
+	EventDays  int `toml:"eventDays" json:"eventDays"`   // events; 7 if it is left out. A stream can be resumed after those that are kept
+	ReportDays int `toml:"reportDays" json:"reportDays"` // machines' reports that were applied; 90 if it is left out
 	// AuditDays is for entries of the audit trail. An entry of the trail says where it
 	// begins after a cut, so that nixfleet audit verify verifies the rest.
 	AuditDays   int `toml:"auditDays" json:"auditDays"`
@@ -104,6 +104,8 @@ func ReadControlPlane(file string) (ControlPlane, error) {
 		StateDir: "/var/lib/nixfleet/control-plane",
 		Listen:   Listen{Operators: ":8443", Agents: ":8444", Metrics: "127.0.0.1:9443"},
 		TLS:      TLS{Names: []string{"localhost"}, RenewLateDays: &late},
+		// A fleet's events and reports would fill a disk in some years.
+		Retention: Retention{EventDays: 7, ReportDays: 90},
 	}
 	text, err := read(file)
 	if err != nil {
