@@ -335,7 +335,8 @@ type Batch struct {
 	Index      int        `json:"index"` // from 0
 	State      BatchState `json:"state"`
 	Why        string     `json:"why,omitempty"`
-	Size       int        `json:"size"` // of the frozen plan; those that left or were skipped count
+	Group      int        `json:"group,omitempty"` // 0 for the first of RolloutRules.After, and so on
+	Size       int        `json:"size"`            // of the frozen plan; those that left or were skipped count
 	Counts     Counts     `json:"counts"`
 	OpenedAt   int64      `json:"openedAt"`
 	OpenedRun  int64      `json:"-"`

@@ -51,7 +51,7 @@ func Build(in Input) (State, api.Plan, error) {
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
-	batches, err := fill(in.Spec, members)
+	batches, group, err := arrange(in.Spec, members)
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
@@ -78,7 +78,7 @@ func Build(in Input) (State, api.Plan, error) {
 		plan.Batches = append(plan.Batches, ids)
 		plan.Tolerated = append(plan.Tolerated, in.Spec.MaxFailures.Tolerates(len(ids)))
 		state.Batches = append(state.Batches, fleet.Batch{
-			Rollout: in.ID, Index: i, State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
+			Rollout: in.ID, Index: i, Group: group[i], State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
 		})
 	}
 	return state, plan, nil
@@ -114,6 +114,16 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 	if term, bad := sel.Unmatched(maps.All(all)); bad {
 		return nil, nil, fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q", term).
 			WithHint("nixfleet machine list shows machines and their tags")
+	}
+	after, err := in.Spec.Groups()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, g := range after {
+		if term, bad := g.Unmatched(maps.All(all)); bad {
+			return nil, nil, fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q of after", term).
+				WithHint("nixfleet machine list shows machines and their tags")
+		}
 	}
 	members, leftOut := []member{}, []api.LeftOut{}
 	for _, e := range in.Entries {
@@ -179,6 +189,34 @@ func errNoMachine(leftOut []api.LeftOut) error {
 		why = append(why, "and more like these")
 	}
 	return err.WithHint("%s", strings.Join(why, "; "))
+}
+
+// arrange fills the batches of each group, and returns them in order with the group
+// of each.
+func arrange(spec fleet.RolloutSpec, members []member) (batches [][]member, group []int, err error) {
+	after, err := spec.Groups()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err = fill(spec, members); err != nil {
+		return nil, nil, err // what is wrong with the spec is wrong for all of them
+	}
+	for g, part := range groups(after, members) {
+		if len(part) == 0 {
+			continue
+		}
+		list, err := fill(spec, part)
+		if fleet.ErrorCode(err) == fleet.Invalid { // its canaries are in another group
+			list, err = split([]fleet.Amount{{N: 1}, {N: 100, Percent: true}}, part), nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, b := range list {
+			batches, group = append(batches, b), append(group, g)
+		}
+	}
+	return batches, group, nil
 }
 
 // fill spreads members, in order, over the batches of a strategy. No batch is

@@ -20,6 +20,7 @@ type index struct {
 	atWork       map[fleet.MachineID]bool
 	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
 	calendar     fleet.Calendar           // of the spec, which was validated
+	after        []fleet.Selector         // of the spec
 }
 
 // indexed returns the state's index, a new one if it has none yet.
@@ -32,6 +33,7 @@ func (s *State) indexed() *index {
 		atWork: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
 	}
 	x.calendar, _ = s.Rollout.Spec.Calendar()
+	x.after, _ = s.Rollout.Spec.Groups()
 	for id, a := range s.Assignments {
 		x.order[a.Batch] = append(x.order[a.Batch], id)
 		x.note(a)

@@ -122,6 +122,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 		},
 		"gate":      d.answers,
 		"disrupt":   d.disrupt,
+		"elsewhere": func(r *rapid.T) { d.elsewhere = rapid.SampledFrom([]string{"", "", "1 machine"}).Draw(r, "left") },
 		"freeze":    d.freezes,
 		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
@@ -176,7 +177,7 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 // who lets things go on.
 func (m *sim) obey() {
 	m.t.Helper()
-	m.freeze = nil
+	m.freeze, m.elsewhere = nil, ""
 	for _, b := range m.budgets {
 		clear(b.others)
 	}

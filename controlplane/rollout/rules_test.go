@@ -16,6 +16,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	m.checkGates(before)
 	m.checkOffers(before, res)
 	m.checkBudgets(before, res)
+	m.checkGroups(before)
 	for _, a := range res.Assignments {
 		m.checkAssignment(before, before.Assignments[a.Machine], a, ev)
 	}

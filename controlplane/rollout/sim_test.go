@@ -32,22 +32,23 @@ type tester interface {
 // sim is a fleet around one rollout. Every step that it makes is checked
 // against the rules that hold for any rollout.
 type sim struct {
-	t        tester
-	state    rollout.State
-	plan     api.Plan
-	facts    map[fleet.MachineID]rollout.Facts
-	since    int64 // running time of the control plane's start
-	now      int64
-	ahead    int64 // of the wall clock, before running time
-	freeze   *fleet.Freeze
-	gates    gateWatch
-	budgets  []simBudget
-	released map[fleet.MachineID]bool
-	audit    []fleet.AuditEvent
-	last     rollout.Result
-	caughtUp map[fleet.MachineID]*rollout.State // the rollouts in which machines catch up
-	quick    bool                               // do not compare states before and after whole
-	sent     []fleet.Report                     // every report that was made, to repeat some
+	t         tester
+	state     rollout.State
+	plan      api.Plan
+	facts     map[fleet.MachineID]rollout.Facts
+	since     int64 // running time of the control plane's start
+	now       int64
+	ahead     int64 // of the wall clock, before running time
+	freeze    *fleet.Freeze
+	gates     gateWatch
+	budgets   []simBudget
+	elsewhere string // what other rollouts have left of any group
+	released  map[fleet.MachineID]bool
+	audit     []fleet.AuditEvent
+	last      rollout.Result
+	caughtUp  map[fleet.MachineID]*rollout.State // the rollouts in which machines catch up
+	quick     bool                               // do not compare states before and after whole
+	sent      []fleet.Report                     // every report that was made, to repeat some
 }
 
 func digest(name string) fleet.Digest { return fleet.SHA256([]byte(name)) }
@@ -107,7 +108,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Budgets: m.holding(), Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Budgets: m.holding(), Unfinished: func(fleet.Selector, fleet.RolloutID) string { return m.elsewhere }, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
 		if f.SeenRun == 0 {
 			f.SeenRun = max(0, f.LastContact-m.ahead)

@@ -82,6 +82,8 @@ type step struct {
 	// one was held back by its budget at the latest look.
 	begun      map[string]map[fleet.MachineID]bool
 	overBudget string
+	// waitsForGroup is set when a batch may not open because of what goes before it.
+	waitsForGroup bool
 
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool

@@ -242,6 +242,9 @@ func (st *step) advance() bool {
 		st.rollout.Why = b.Why
 		return false
 	case i+1 < len(st.batches):
+		if !st.mayOpen(i + 1) {
+			return false
+		}
 		st.rollout.Why = ""
 		st.open(i + 1)
 		return true
@@ -374,6 +377,9 @@ func (st *step) nextWake() int64 {
 	}
 	for _, a := range st.atWork() {
 		at(st.due(a))
+	}
+	if st.waitsForGroup && !st.rollout.State.Final() {
+		at(st.run + budgetRecheck)
 	}
 	if st.rollout.State != fleet.RolloutRunning {
 		return next

@@ -56,6 +56,7 @@ func (o *Rollout) RegisterPolicy(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
 	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
+	f.StringArrayVar(&o.spec.After, "after", nil, "machines that go first, in batches of their own: @routers; more of them go one after the other")
 	f.StringSliceVar(&o.gates, "gate", nil, "gates that must pass after each batch; nixfleet gate list shows them")
 	f.StringVar(&o.inconclusive, "on-inconclusive", "", "when a gate has no answer by its deadline: fail, or approve to wait for nixfleet rollout approve (default fail)")
 	o.times = map[string]*time.Duration{}
