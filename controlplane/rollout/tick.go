@@ -103,14 +103,7 @@ func (st *step) progressDue() int64 {
 	return due
 }
 
-// due is when an assignment's deadline counts: one from before the control
-// plane's last start leaves machines time to report.
-func (st *step) due(a fleet.Assignment) int64 {
-	if a.OfferedRun < st.world.Since {
-		return max(a.Deadline, st.world.Since+reportGrace)
-	}
-	return a.Deadline
-}
+func (st *step) due(a fleet.Assignment) int64 { return dueOf(a, st.world) }
 
 // gone reports whether a machine can never take part again.
 func gone(f Facts, known bool) bool { return !known || f.Lifecycle == fleet.Decommissioned }
@@ -193,8 +186,10 @@ func (st *step) readmit(a fleet.Assignment) {
 
 // offlineDeadline is until when an offline machine is waited for, whatever the
 // policy. After a start all machines get the time to reconnect.
-func (st *step) offlineDeadline(f Facts) int64 {
-	return max(f.SeenRun+st.spec().OfflineAfterMs, st.world.Since+max(st.spec().OfflineAfterMs, reportGrace))
+func (st *step) offlineDeadline(f Facts) int64 { return offlineDeadline(f, st.spec(), st.world) }
+
+func offlineDeadline(f Facts, spec fleet.RolloutSpec, w World) int64 {
+	return max(f.SeenRun+spec.OfflineAfterMs, w.Since+max(spec.OfflineAfterMs, reportGrace))
 }
 
 func sinceContact(f Facts) string {

@@ -280,6 +280,9 @@ func waitingText(l api.Waiting) string {
 		subject = fmt.Sprintf("batch %d", l.Batch+1)
 	}
 	line := fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
+	if until := max(l.Until, l.Deadline); until != 0 && !strings.Contains(l.Why, "until") {
+		line += "; until about " + view.Date(until)
+	}
 	if l.Do != "" {
 		line += "; to go on: " + l.Do
 	}
