@@ -346,6 +346,8 @@ type Batch struct {
 	ApprovedBy string     `json:"approvedBy,omitempty"`
 	// Acknowledged is how many of its failures no longer count.
 	Acknowledged int `json:"acknowledged"`
+	// AcknowledgedBy is the same by type of failure, for RolloutRules.FailureLimits.
+	AcknowledgedBy map[string]int `json:"acknowledgedBy,omitempty"`
 	// Gates are those of the spec, from when the batch has soaked.
 	Gates []GateStatus `json:"gates,omitempty"`
 }

@@ -26,6 +26,10 @@ type RolloutRules struct {
 	// Blackouts are when they may not, whatever Windows say.
 	Blackouts []string `json:"blackouts,omitempty"`
 
+	// FailureLimits are what is tolerated of each type of failure, beside
+	// MaxFailures.
+	FailureLimits []FailureLimit `json:"failureLimits,omitempty"`
+
 	// Gates are asked once a batch has soaked; all must pass before it does, the
 	// last batch included.
 	Gates []GateName `json:"gates,omitempty"`
@@ -82,6 +86,14 @@ func (r RolloutRules) validate() error {
 	const day = 24 * 3600 * 1000
 	if r.Policy != "" && !gateName.MatchString(r.Policy) {
 		return Errorf(Invalid, "rollout: %q is not the name of a policy", clip(r.Policy, 60))
+	}
+	for i, l := range r.FailureLimits {
+		if err := l.validate(); err != nil {
+			return err
+		}
+		if i >= MaxGates || slices.ContainsFunc(r.FailureLimits[:i], func(o FailureLimit) bool { return o.Type == l.Type }) {
+			return Errorf(Invalid, "rollout: the limit of %s is listed twice, or is one too many", l.Type)
+		}
 	}
 	for i, g := range r.Gates {
 		if !g.Valid() || slices.Contains(r.Gates[:i], g) || i >= MaxGates {

@@ -109,6 +109,7 @@ func (m *sim) checkOffers(before rollout.State, res rollout.Result) {
 		return
 	}
 	m.checkMayBegin(offers)
+	m.checkLimits(offers)
 	inFlight, failed := 0, 0
 	for i, b := range s.Batches {
 		inFlight += b.Counts.InFlight

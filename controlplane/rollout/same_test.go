@@ -21,6 +21,8 @@ func TestSameBatch_ComparesEveryFieldThatMayChange(t *testing.T) {
 			f.SetString("x")
 		case reflect.Bool:
 			f.SetBool(true)
+		case reflect.Map:
+			f.Set(reflect.ValueOf(map[string]int{"x": 1}))
 		case reflect.Slice:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
 		case reflect.Struct:

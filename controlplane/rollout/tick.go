@@ -463,6 +463,7 @@ func (st *step) supersede(ids []fleet.MachineID) {
 // acknowledgeOne keeps the count of failures that no longer count in step when
 // one of the batch's failures goes away.
 func (st *step) acknowledgeOne(batch int) {
+	acknowledgeLess(&st.batches[batch])
 	if b := &st.batches[batch]; b.Acknowledged > 0 {
 		b.Acknowledged--
 		st.rollout.Acknowledged = max(0, st.rollout.Acknowledged-1)

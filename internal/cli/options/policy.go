@@ -23,6 +23,7 @@ var given = map[string]func(to *fleet.RolloutSpec, from fleet.RolloutSpec){
 	"supersede":          func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Supersede = from.Supersede },
 	"window":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Windows = from.Windows },
 	"blackout":           func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Blackouts = from.Blackouts },
+	"limit":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.FailureLimits = from.FailureLimits },
 	"after":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.After = from.After },
 	"gate":               func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Gates = from.Gates },
 	"on-inconclusive":    func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.OnInconclusive = from.OnInconclusive },
