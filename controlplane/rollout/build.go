@@ -115,15 +115,8 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 		return nil, nil, fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q", term).
 			WithHint("nixfleet machine list shows machines and their tags")
 	}
-	after, err := in.Spec.Groups()
-	if err != nil {
+	if err = checkGroups(in.Spec, all); err != nil {
 		return nil, nil, err
-	}
-	for _, g := range after {
-		if term, bad := g.Unmatched(maps.All(all)); bad {
-			return nil, nil, fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q of after", term).
-				WithHint("nixfleet machine list shows machines and their tags")
-		}
 	}
 	members, leftOut := []member{}, []api.LeftOut{}
 	for _, e := range in.Entries {
@@ -156,6 +149,21 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 		members[i] = byID[id]
 	}
 	return members, leftOut, nil
+}
+
+// checkGroups refuses a group that no machine matches.
+func checkGroups(spec fleet.RolloutSpec, tags map[fleet.MachineID][]fleet.Tag) error {
+	after, err := spec.Groups()
+	if err != nil {
+		return err
+	}
+	for _, g := range after {
+		if term, bad := g.Unmatched(maps.All(tags)); bad {
+			return fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q of after", term).
+				WithHint("nixfleet machine list shows machines and their tags")
+		}
+	}
+	return nil
 }
 
 // whyNot says why a machine of the release cannot take part, "" if it can.
