@@ -335,7 +335,8 @@ type Batch struct {
 	Index      int        `json:"index"` // from 0
 	State      BatchState `json:"state"`
 	Why        string     `json:"why,omitempty"`
-	Size       int        `json:"size"` // of the frozen plan; those that left or were skipped count
+	Group      int        `json:"group,omitempty"` // 0 for the first of RolloutRules.After, and so on
+	Size       int        `json:"size"`            // of the frozen plan; those that left or were skipped count
 	Counts     Counts     `json:"counts"`
 	OpenedAt   int64      `json:"openedAt"`
 	OpenedRun  int64      `json:"-"`
@@ -345,6 +346,8 @@ type Batch struct {
 	ApprovedBy string     `json:"approvedBy,omitempty"`
 	// Acknowledged is how many of its failures no longer count.
 	Acknowledged int `json:"acknowledged"`
+	// AcknowledgedBy is the same by type of failure, for RolloutRules.FailureLimits.
+	AcknowledgedBy map[string]int `json:"acknowledgedBy,omitempty"`
 	// Gates are those of the spec, from when the batch has soaked.
 	Gates []GateStatus `json:"gates,omitempty"`
 }

@@ -2,7 +2,10 @@
 
 package fleet
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // RolloutRules are the part of a rollout's spec that says when machines may be
 // offered the release.
@@ -11,11 +14,21 @@ type RolloutRules struct {
 	// is decided by it.
 	Policy string `json:"policy,omitempty"`
 
+	// After are groups of machines that go first, one after the other, each written
+	// as selector terms with commas between. A machine belongs to the first that it
+	// matches; the others go last. Each group has batches of its own. The next group
+	// begins when all machines of those before are done, also of other rollouts.
+	After []string `json:"after,omitempty"`
+
 	// Windows are when machines may begin to switch, and may reboot, as ParseWindow
 	// reads them; none: at any time. Work that has begun goes on when they close.
 	Windows []string `json:"windows,omitempty"`
 	// Blackouts are when they may not, whatever Windows say.
 	Blackouts []string `json:"blackouts,omitempty"`
+
+	// FailureLimits are what is tolerated of each type of failure, beside
+	// MaxFailures.
+	FailureLimits []FailureLimit `json:"failureLimits,omitempty"`
 
 	// Gates are asked once a batch has soaked; all must pass before it does, the
 	// last batch included.
@@ -43,14 +56,44 @@ func (r RolloutRules) defaults() RolloutRules {
 // Calendar returns when machines may begin. The error's code is Invalid.
 func (r RolloutRules) Calendar() (Calendar, error) { return ParseCalendar(r.Windows, r.Blackouts) }
 
+// MaxGroups bounds the groups of a rollout that go first.
+const MaxGroups = 10
+
+// Groups returns the selectors of After. The error's code is Invalid.
+func (r RolloutRules) Groups() ([]Selector, error) {
+	if len(r.After) > MaxGroups {
+		return nil, Errorf(Invalid, "rollout: %d groups in after are more than %d", len(r.After), MaxGroups)
+	}
+	var list []Selector
+	for _, text := range r.After {
+		sel, err := ParseSelector(strings.Split(text, ","))
+		if err != nil {
+			return nil, Errorf(Invalid, "rollout: after %q: %w", clip(text, 100), err).WithHint("%s", ErrorHint(err))
+		}
+		list = append(list, sel)
+	}
+	return list, nil
+}
+
 // validate reports the first thing wrong; the code is Invalid.
 func (r RolloutRules) validate() error {
 	if _, err := r.Calendar(); err != nil {
 		return Errorf(Invalid, "rollout: %w", err).WithHint("%s", ErrorHint(err))
 	}
+	if _, err := r.Groups(); err != nil {
+		return err
+	}
 	const day = 24 * 3600 * 1000
 	if r.Policy != "" && !gateName.MatchString(r.Policy) {
 		return Errorf(Invalid, "rollout: %q is not the name of a policy", clip(r.Policy, 60))
+	}
+	for i, l := range r.FailureLimits {
+		if err := l.validate(); err != nil {
+			return err
+		}
+		if i >= MaxGates || slices.ContainsFunc(r.FailureLimits[:i], func(o FailureLimit) bool { return o.Type == l.Type }) {
+			return Errorf(Invalid, "rollout: the limit of %s is listed twice, or is one too many", l.Type)
+		}
 	}
 	for i, g := range r.Gates {
 		if !g.Valid() || slices.Contains(r.Gates[:i], g) || i >= MaxGates {

@@ -4,6 +4,7 @@ package loop
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
@@ -205,4 +206,26 @@ func (p *Pass) noteWork(s *rollout.State, res rollout.Result) {
 // heldBack reports whether a rollout may have waited for a budget.
 func heldBack(s *rollout.State) bool {
 	return s.Rollout.State == fleet.RolloutRunning && slices.ContainsFunc(s.Batches[:s.Rollout.Batch+1], func(b fleet.Batch) bool { return b.Counts.Pending > 0 })
+}
+
+// unfinishedOf is World.Unfinished: what is committed of other rollouts.
+func (l *Loop) unfinishedOf(machine func(fleet.MachineID) (fleet.Machine, bool)) func(fleet.Selector, fleet.RolloutID) string {
+	return func(sel fleet.Selector, except fleet.RolloutID) string {
+		left, example := 0, fleet.RolloutID("")
+		for id, c := range l.Presence.all() {
+			if c.assignment.Rollout == except || c.assignment.State.Final() {
+				continue
+			}
+			if m, ok := machine(id); ok && sel.Match(id, m.Tags.Effective) {
+				left++
+				if example == "" || c.rollout.ID < example {
+					example = c.rollout.ID
+				}
+			}
+		}
+		if left == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%d machines of other rollouts are not done, as of %s", left, example)
+	}
 }

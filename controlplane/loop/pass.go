@@ -252,7 +252,7 @@ func (l *Loop) World(now rollout.Moment) rollout.World {
 }
 
 func (l *Loop) world(now rollout.Moment, f *fleet.Freeze, machine func(fleet.MachineID) (fleet.Machine, bool)) rollout.World {
-	return rollout.World{Run: now.Run, Since: l.started, Freeze: f, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Unfinished: l.unfinishedOf(machine), Run: now.Run, Since: l.started, Freeze: f, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		m, ok := machine(id)
 		if !ok {
 			return rollout.Facts{}, false

@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
@@ -101,4 +102,11 @@ func (p *Presence) Unwatch(id fleet.MachineID, w Waker) {
 	if p.wakers[id] == w {
 		delete(p.wakers, id)
 	}
+}
+
+// all returns the assignments that machines have.
+func (p *Presence) all() map[fleet.MachineID]CurrentAssignment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.current)
 }

@@ -51,7 +51,7 @@ func Build(in Input) (State, api.Plan, error) {
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
-	batches, err := fill(in.Spec, members)
+	batches, group, err := arrange(in.Spec, members)
 	if err != nil {
 		return State{}, api.Plan{}, err
 	}
@@ -78,7 +78,7 @@ func Build(in Input) (State, api.Plan, error) {
 		plan.Batches = append(plan.Batches, ids)
 		plan.Tolerated = append(plan.Tolerated, in.Spec.MaxFailures.Tolerates(len(ids)))
 		state.Batches = append(state.Batches, fleet.Batch{
-			Rollout: in.ID, Index: i, State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
+			Rollout: in.ID, Index: i, Group: group[i], State: fleet.BatchWaiting, Size: len(ids), Counts: fleet.Counts{Pending: len(ids)},
 		})
 	}
 	return state, plan, nil
@@ -115,6 +115,9 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 		return nil, nil, fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q", term).
 			WithHint("nixfleet machine list shows machines and their tags")
 	}
+	if err = checkGroups(in.Spec, all); err != nil {
+		return nil, nil, err
+	}
 	members, leftOut := []member{}, []api.LeftOut{}
 	for _, e := range in.Entries {
 		if !sel.Match(e.ID, all[e.ID]) {
@@ -148,6 +151,21 @@ func choose(in Input) ([]member, []api.LeftOut, error) {
 	return members, leftOut, nil
 }
 
+// checkGroups refuses a group that no machine matches.
+func checkGroups(spec fleet.RolloutSpec, tags map[fleet.MachineID][]fleet.Tag) error {
+	after, err := spec.Groups()
+	if err != nil {
+		return err
+	}
+	for _, g := range after {
+		if term, bad := g.Unmatched(maps.All(tags)); bad {
+			return fleet.Errorf(fleet.Invalid, "rollout: no machine matches %q of after", term).
+				WithHint("nixfleet machine list shows machines and their tags")
+		}
+	}
+	return nil
+}
+
 // whyNot says why a machine of the release cannot take part, "" if it can.
 func whyNot(m fleet.Machine, known bool) string {
 	switch {
@@ -179,6 +197,34 @@ func errNoMachine(leftOut []api.LeftOut) error {
 		why = append(why, "and more like these")
 	}
 	return err.WithHint("%s", strings.Join(why, "; "))
+}
+
+// arrange fills the batches of each group, and returns them in order with the group
+// of each.
+func arrange(spec fleet.RolloutSpec, members []member) (batches [][]member, group []int, err error) {
+	after, err := spec.Groups()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err = fill(spec, members); err != nil {
+		return nil, nil, err // what is wrong with the spec is wrong for all of them
+	}
+	for g, part := range groups(after, members) {
+		if len(part) == 0 {
+			continue
+		}
+		list, err := fill(spec, part)
+		if fleet.ErrorCode(err) == fleet.Invalid { // its canaries are in another group
+			list, err = split([]fleet.Amount{{N: 1}, {N: 100, Percent: true}}, part), nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, b := range list {
+			batches, group = append(batches, b), append(group, g)
+		}
+	}
+	return batches, group, nil
 }
 
 // fill spreads members, in order, over the batches of a strategy. No batch is

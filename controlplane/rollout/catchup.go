@@ -145,7 +145,7 @@ func CatchUpSpec(follow fleet.Rollout, ids []fleet.MachineID) fleet.RolloutSpec 
 	}
 	s.MaxFailuresTotal, s.OnFailure, s.Offline = nil, fleet.Pause, fleet.OfflineSkip
 	s.Approve, s.ApproveByOther, s.Supersede = false, false, false
-	s.Gates, s.GateDeadlineMs, s.OnInconclusive = nil, 0, ""
+	s.Gates, s.GateDeadlineMs, s.OnInconclusive, s.After = nil, 0, "", nil
 	s.SoakMs, s.StragglerMs, s.ProgressDeadlineMs = 0, 0, 0
 	return s
 }

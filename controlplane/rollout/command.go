@@ -183,6 +183,7 @@ func (st *step) resume(c Command) {
 			st.beginGates(b) // what a gate said before no longer counts
 		}
 	}
+	st.acknowledgeTypes()
 	st.logCommand(fleet.ActionRolloutResume, c, nil)
 }
 

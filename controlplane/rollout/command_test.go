@@ -187,11 +187,11 @@ func TestExplain_NamesWhatWaits(t *testing.T) {
 	until := "until about 2027-01-15 08:10:00 UTC"
 	want := []api.Waiting{
 		{Batch: -1, State: "running", Why: "batch 1 is at work", Deadline: m.state.Rollout.WakeAt},
-		{Batch: 0, State: "open", Why: "2 pending, 1 at work, 0 rolling back"},
+		{Batch: 0, State: "open", Why: "2 pending, 1 at work, 0 rolling back", Deadline: start + 10*minute},
 		{Machine: m.at(0, 0), State: "offered", Why: "offered, has not begun; has " + until, Deadline: start + 10*minute},
-		{Machine: m.at(0, 1), State: "pending", Why: "offline since 2027-01-15 08:00:00 UTC; policy: wait", Do: "nixfleet rollout skip r1 --on " + string(m.at(0, 1))},
-		{Machine: m.at(0, 2), State: "pending", Why: "waits for a slot: 1 machines may be at work"},
-		{Batch: 1, State: "waiting", Why: "waits for batch 1 to pass"},
+		{Machine: m.at(0, 1), State: "pending", Why: "offline since 2027-01-15 08:00:00 UTC; its batch waits for it", Do: "nixfleet rollout skip r1 --on " + string(m.at(0, 1))},
+		{Machine: m.at(0, 2), State: "pending", Why: "waits for a slot: 1 machines may be at work", Deadline: m.state.Rollout.WakeAt},
+		{Batch: 1, State: "waiting", Why: "waits for batch 1 to pass", Deadline: m.state.Rollout.WakeAt},
 	}
 	if d := cmp.Diff(want, rollout.Explain(m.state, m.world(), m.now)); d != "" {
 		t.Error(d)

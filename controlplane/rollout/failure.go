@@ -21,7 +21,7 @@ func (st *step) judge() {
 			return
 		}
 	}
-	if st.spec().MaxFailuresTotal == nil {
+	if st.judgeLimits(); st.rollout.State != fleet.RolloutRunning || st.spec().MaxFailuresTotal == nil {
 		return
 	}
 	n, limit := st.total().Failed-st.rollout.Acknowledged, st.spec().MaxFailuresTotal.Tolerates(st.rollout.Machines)

@@ -18,8 +18,10 @@ type index struct {
 	order        [][]fleet.MachineID // of each batch, in the order of the plan
 	pending      [][]fleet.MachineID // of each batch, in order, a superset of those pending
 	atWork       map[fleet.MachineID]bool
+	failed       map[fleet.MachineID]bool
 	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
 	calendar     fleet.Calendar           // of the spec, which was validated
+	after        []fleet.Selector         // of the spec
 }
 
 // indexed returns the state's index, a new one if it has none yet.
@@ -29,9 +31,10 @@ func (s *State) indexed() *index {
 	}
 	x := &index{
 		order: make([][]fleet.MachineID, len(s.Batches)), pending: make([][]fleet.MachineID, len(s.Batches)),
-		atWork: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
+		atWork: map[fleet.MachineID]bool{}, failed: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
 	}
 	x.calendar, _ = s.Rollout.Spec.Calendar()
+	x.after, _ = s.Rollout.Spec.Groups()
 	for id, a := range s.Assignments {
 		x.order[a.Batch] = append(x.order[a.Batch], id)
 		x.note(a)
@@ -45,6 +48,7 @@ func (s *State) indexed() *index {
 
 func (x *index) note(a fleet.Assignment) {
 	set(x.atWork, a.Machine, atWork(a))
+	set(x.failed, a.Machine, hasFailed(a))
 	set(x.readmittable, a.Machine, readmittable(a))
 }
 

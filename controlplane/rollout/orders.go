@@ -47,51 +47,6 @@ func Desired(claim, healthy *fleet.Assignment) *fleet.Desired {
 	return &fleet.Desired{Digest: a.Digest, StorePath: a.StorePath, Rollout: a.Rollout}
 }
 
-// Explain says why a rollout has not ended, until about when, and what an operator
-// can do: the rollout, then its opened batches, each with its machines. Machines of
-// batches that are not open share their batch's line.
-func Explain(state State, w World, now int64) []api.Waiting {
-	r, at := state.Rollout, Moment{Wall: now, Run: w.Run}
-	lines := []api.Waiting{}
-	state.index = state.indexed()
-	h := holdFor(state, w, now)
-	if !r.State.Final() {
-		l := api.Waiting{Batch: -1, State: string(r.State), Why: orElse(r.Why, whyRollout(r)), Deadline: at.Expect(r.WakeAt), Do: doRollout(r)}
-		lines = append(lines, h.explain(l))
-	}
-	order := state.indexed().order
-	for i, b := range state.Batches {
-		if !r.State.Final() && b.State != fleet.BatchPassed {
-			l := api.Waiting{Batch: i, State: string(b.State), Why: orElse(b.Why, whyBatch(b, at)), Deadline: at.Expect(b.SoakUntil), Do: doBatch(r, b)}
-			for _, g := range b.Gates {
-				if b.State == fleet.BatchGated && g.Answer != fleet.GatePass {
-					l.Deadline = max(l.Deadline, at.Expect(gateDue(g, w)))
-				}
-			}
-			if b.State == fleet.BatchOpen && b.Counts.Pending > 0 {
-				l = h.explain(l)
-			}
-			lines = append(lines, l)
-		}
-		if b.State == fleet.BatchWaiting {
-			continue
-		}
-		for _, id := range order[i] {
-			a := state.Assignments[id]
-			why := Why(a, state, w, now)
-			if why == "" {
-				continue
-			}
-			l := api.Waiting{Machine: id, Batch: i, State: string(a.State), Why: why, Deadline: at.Expect(a.Deadline), Do: doMachine(a, state, w)}
-			if a.State == fleet.AssignPending {
-				l = h.explain(l)
-			}
-			lines = append(lines, l)
-		}
-	}
-	return lines
-}
-
 // holdFor is what holds a running rollout; nil for nothing.
 func holdFor(state State, w World, now int64) *hold {
 	if state.Rollout.State != fleet.RolloutRunning && state.Rollout.State != fleet.RolloutScheduled {
@@ -106,34 +61,6 @@ func (h *hold) explain(l api.Waiting) api.Waiting {
 		l.Why, l.Until, l.Do = h.why, h.until, h.do
 	}
 	return l
-}
-
-// doRollout is what an operator can do about a rollout that waits, "" for
-// nothing.
-func doRollout(r fleet.Rollout) string {
-	switch {
-	case r.State == fleet.RolloutPaused:
-		return "nixfleet rollout resume " + string(r.ID)
-	case r.State == fleet.RolloutScheduled && wantsFirstApproval(r):
-		return "nixfleet rollout approve " + string(r.ID)
-	}
-	return ""
-}
-
-func doBatch(r fleet.Rollout, b fleet.Batch) string {
-	if b.State == fleet.BatchGated && (gateWantsApproval(b) || len(gateTimes(b, World{})) == 0 && !b.Approved) {
-		return "nixfleet rollout approve " + string(r.ID)
-	}
-	return ""
-}
-
-// doMachine is what an operator can do about a machine that holds up its batch.
-func doMachine(a fleet.Assignment, state State, w World) string {
-	f, known := w.Machine(a.Machine)
-	if a.State == fleet.AssignPending && known && !f.Online && state.Batches[a.Batch].State != fleet.BatchWaiting {
-		return "nixfleet rollout skip " + string(state.Rollout.ID) + " --on " + string(a.Machine)
-	}
-	return ""
 }
 
 func whyRollout(r fleet.Rollout) string {
@@ -195,6 +122,13 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 	return why
 }
 
+// whyOffline says what becomes of a machine that is offline.
+var whyOffline = map[fleet.OfflinePolicy]string{
+	fleet.OfflineWait: "its batch waits for it",
+	fleet.OfflineSkip: "the rollout will go on without it",
+	fleet.OfflineFail: "it will count as failed",
+}
+
 func whyPending(a fleet.Assignment, state State, w World, at Moment) string {
 	r, b := state.Rollout, state.Batches[a.Batch]
 	f, known := w.Machine(a.Machine)
@@ -208,7 +142,7 @@ func whyPending(a fleet.Assignment, state State, w World, at Moment) string {
 	case holdFor(state, w, at.Wall) != nil:
 		return holdFor(state, w, at.Wall).why
 	case !f.Online:
-		return fmt.Sprintf("offline %s; policy: %s", sinceContact(f), r.Spec.Offline)
+		return fmt.Sprintf("offline %s; %s", sinceContact(f), whyOffline[r.Spec.Offline])
 	case whyBudget(a.Machine, w) != "":
 		return "waits for " + whyBudget(a.Machine, w)
 	case r.Spec.MaxParallel > 0:

@@ -124,6 +124,7 @@ func (d driver) actions() map[string]func(*rapid.T) {
 		"gate":      d.answers,
 		"disrupt":   d.disrupt,
 		"revert":    d.reverts,
+		"elsewhere": func(r *rapid.T) { d.elsewhere = rapid.SampledFrom([]string{"", "", "1 machine"}).Draw(r, "left") },
 		"freeze":    d.freezes,
 		"wallClock": d.wallClock,
 		"restart": func(*rapid.T) {
@@ -179,7 +180,7 @@ func TestStep_KeepsItsRulesAndEnds(t *testing.T) {
 // who lets things go on.
 func (m *sim) obey() {
 	m.t.Helper()
-	m.freeze = nil
+	m.freeze, m.elsewhere = nil, ""
 	for _, b := range m.budgets {
 		clear(b.others)
 	}

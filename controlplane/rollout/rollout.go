@@ -87,6 +87,9 @@ type World struct {
 	// Budgets returns the disruption budgets that a machine counts in; nil if there
 	// are none.
 	Budgets func(fleet.MachineID) []*Budget
+	// Unfinished says which machines of a selector are not done in another rollout
+	// than the one that is named, "" for none.
+	Unfinished func(fleet.Selector, fleet.RolloutID) string
 }
 
 // Facts are what the engine knows of a machine.

@@ -3,6 +3,10 @@
 package rollout_test
 
 import (
+	"fmt"
+	"strings"
+
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -16,6 +20,7 @@ func (m *sim) checkStep(before rollout.State, ev rollout.Event, res rollout.Resu
 	m.checkGates(before)
 	m.checkOffers(before, res)
 	m.checkBudgets(before, res)
+	m.checkGroups(before)
 	for _, a := range res.Assignments {
 		m.checkAssignment(before, before.Assignments[a.Machine], a, ev)
 	}
@@ -104,6 +109,7 @@ func (m *sim) checkOffers(before rollout.State, res rollout.Result) {
 		return
 	}
 	m.checkMayBegin(offers)
+	m.checkLimits(offers)
 	inFlight, failed := 0, 0
 	for i, b := range s.Batches {
 		inFlight += b.Counts.InFlight
@@ -184,7 +190,50 @@ func (m *sim) checkWaiting(s rollout.State) {
 			m.t.Fatalf("%s was let go in a rollout that is %s", a, s.Rollout.State)
 		}
 	}
-	if !s.Rollout.State.Final() && len(rollout.Explain(s, m.world(), m.now)) == 0 {
-		m.t.Fatalf("nothing explains why rollout %s has not ended", s.Rollout.State)
+	m.checkExplained(s)
+}
+
+// checkExplained holds that whatever waits has an answer: why, and until when or
+// what to do; and that what it says to do is possible.
+func (m *sim) checkExplained(s rollout.State) {
+	m.t.Helper()
+	lines := map[string]api.Waiting{}
+	for _, l := range rollout.Explain(s, m.world(), m.now) {
+		lines[fmt.Sprint(l.Batch, l.Machine)] = l
+		if l.Why == "" || l.Until == 0 && l.Deadline == 0 && l.Do == "" {
+			m.t.Fatalf("nothing says until when, or what to do: %+v\n%+v", l, s.Rollout)
+		}
+		if (l.Until != 0 || l.Deadline != 0) && max(l.Until, l.Deadline) < m.now-minute && l.Do == "" {
+			m.t.Fatalf("waits for a moment that is over at %d: %+v", m.now, l)
+		}
+		words := strings.Fields(l.Do)
+		if len(words) < 3 || words[1] != "rollout" {
+			continue
+		}
+		c := rollout.Command{Verb: api.Verb(words[2]), Actor: "key:bob"}
+		if len(words) == 6 {
+			c.Machines = []fleet.MachineID{fleet.MachineID(words[5])}
+		}
+		if err := rollout.Check(s, c); err != nil {
+			m.t.Fatalf("%+v says to do what is refused: %v", l, err)
+		}
+	}
+	want := func(batch int, id fleet.MachineID) {
+		if _, ok := lines[fmt.Sprint(batch, id)]; !ok {
+			m.t.Fatalf("nothing explains batch %d, machine %q of a rollout that is %s", batch, id, s.Rollout.State)
+		}
+	}
+	for i, b := range s.Batches {
+		if !s.Rollout.State.Final() {
+			want(-1, "")
+			if b.State != fleet.BatchPassed {
+				want(i, "")
+			}
+		}
+	}
+	for id, a := range s.Assignments {
+		if !a.State.Final() && s.Batches[a.Batch].State != fleet.BatchWaiting {
+			want(a.Batch, id)
+		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // A field that the engine changes and sameBatch does not compare would never be
 // written.
 func TestSameBatch_ComparesEveryFieldThatMayChange(t *testing.T) {
-	fixed := map[string]bool{"Rollout": true, "Index": true, "Size": true}
+	fixed := map[string]bool{"Rollout": true, "Index": true, "Group": true, "Size": true}
 	for i := range reflect.TypeFor[fleet.Batch]().NumField() {
 		var b fleet.Batch
 		f, name := reflect.ValueOf(&b).Elem().Field(i), reflect.TypeFor[fleet.Batch]().Field(i).Name
@@ -21,6 +21,8 @@ func TestSameBatch_ComparesEveryFieldThatMayChange(t *testing.T) {
 			f.SetString("x")
 		case reflect.Bool:
 			f.SetBool(true)
+		case reflect.Map:
+			f.Set(reflect.ValueOf(map[string]int{"x": 1}))
 		case reflect.Slice:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
 		case reflect.Struct:

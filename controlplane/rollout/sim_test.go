@@ -32,23 +32,24 @@ type tester interface {
 // sim is a fleet around one rollout. Every step that it makes is checked
 // against the rules that hold for any rollout.
 type sim struct {
-	t        tester
-	state    rollout.State
-	plan     api.Plan
-	facts    map[fleet.MachineID]rollout.Facts
-	since    int64 // running time of the control plane's start
-	now      int64
-	ahead    int64 // of the wall clock, before running time
-	freeze   *fleet.Freeze
-	gates    gateWatch
-	budgets  []simBudget
-	history  *history
-	released map[fleet.MachineID]bool
-	audit    []fleet.AuditEvent
-	last     rollout.Result
-	caughtUp map[fleet.MachineID]*rollout.State // the rollouts in which machines catch up
-	quick    bool                               // do not compare states before and after whole
-	sent     []fleet.Report                     // every report that was made, to repeat some
+	t         tester
+	state     rollout.State
+	plan      api.Plan
+	facts     map[fleet.MachineID]rollout.Facts
+	since     int64 // running time of the control plane's start
+	now       int64
+	ahead     int64 // of the wall clock, before running time
+	freeze    *fleet.Freeze
+	gates     gateWatch
+	budgets   []simBudget
+	history   *history
+	released  map[fleet.MachineID]bool
+	audit     []fleet.AuditEvent
+	last      rollout.Result
+	caughtUp  map[fleet.MachineID]*rollout.State // the rollouts in which machines catch up
+	quick     bool                               // do not compare states before and after whole
+	sent      []fleet.Report                     // every report that was made, to repeat some
+	elsewhere string                             // what other rollouts have left of any group
 }
 
 func digest(name string) fleet.Digest { return fleet.SHA256([]byte(name)) }
@@ -108,7 +109,7 @@ func newSim(t tester, n int, s fleet.RolloutSpec) *sim {
 }
 
 func (m *sim) world() rollout.World {
-	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Budgets: m.holding(), Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
+	return rollout.World{Run: m.run(), Since: m.since, Freeze: m.freeze, Budgets: m.holding(), Unfinished: func(fleet.Selector, fleet.RolloutID) string { return m.elsewhere }, Machine: func(id fleet.MachineID) (rollout.Facts, bool) {
 		f, ok := m.facts[id]
 		if f.SeenRun == 0 {
 			f.SeenRun = max(0, f.LastContact-m.ahead)

@@ -14,6 +14,9 @@ func (st *step) start() {
 		st.rollout.Why = whyFirstApproval(st.rollout)
 		return
 	}
+	if !st.mayOpen(0) {
+		return
+	}
 	st.rollout.State, st.rollout.StartedAt, st.rollout.Why = fleet.RolloutRunning, st.now, ""
 	st.open(0)
 }

@@ -82,6 +82,8 @@ type step struct {
 	// one was held back by its budget at the latest look.
 	begun      map[string]map[fleet.MachineID]bool
 	overBudget string
+	// waitsForGroup is set when a batch may not open because of what goes before it.
+	waitsForGroup bool
 
 	audit      []fleet.AuditEvent
 	wake       map[fleet.MachineID]bool
@@ -120,7 +122,7 @@ func rolloutChanged(a, b fleet.Rollout) bool {
 // sameBatch compares what the engine changes.
 func sameBatch(a, b fleet.Batch) bool {
 	return a.State == b.State && a.Why == b.Why && a.Counts == b.Counts && a.OpenedAt == b.OpenedAt && a.OpenedRun == b.OpenedRun && a.SoakUntil == b.SoakUntil &&
-		a.EndedAt == b.EndedAt && a.Approved == b.Approved && a.ApprovedBy == b.ApprovedBy && a.Acknowledged == b.Acknowledged &&
+		a.EndedAt == b.EndedAt && a.Approved == b.Approved && a.ApprovedBy == b.ApprovedBy && a.Acknowledged == b.Acknowledged && maps.Equal(a.AcknowledgedBy, b.AcknowledgedBy) &&
 		slices.Equal(a.Gates, b.Gates)
 }
 
@@ -222,6 +224,8 @@ func (st *step) wakeIfDue() {
 		b.State == fleet.BatchOpen && st.drained(&b),
 		st.rollout.State == fleet.RolloutReverting && t.RollingBack == 0:
 		st.wakeBy(st.run)
+	case len(st.spec().FailureLimits) > 0 && t.Failed > 0:
+		st.wakeBy(st.run) // the sample may be large enough
 	case st.rollout.State == fleet.RolloutRunning && (st.spec().MaxParallel > 0 || st.world.Budgets != nil) && t.Pending > 0:
 		st.wakeBy(st.run) // there may be a slot
 	}

@@ -103,14 +103,7 @@ func (st *step) progressDue() int64 {
 	return due
 }
 
-// due is when an assignment's deadline counts: one from before the control
-// plane's last start leaves machines time to report.
-func (st *step) due(a fleet.Assignment) int64 {
-	if a.OfferedRun < st.world.Since {
-		return max(a.Deadline, st.world.Since+reportGrace)
-	}
-	return a.Deadline
-}
+func (st *step) due(a fleet.Assignment) int64 { return dueOf(a, st.world) }
 
 // gone reports whether a machine can never take part again.
 func gone(f Facts, known bool) bool { return !known || f.Lifecycle == fleet.Decommissioned }
@@ -193,8 +186,10 @@ func (st *step) readmit(a fleet.Assignment) {
 
 // offlineDeadline is until when an offline machine is waited for, whatever the
 // policy. After a start all machines get the time to reconnect.
-func (st *step) offlineDeadline(f Facts) int64 {
-	return max(f.SeenRun+st.spec().OfflineAfterMs, st.world.Since+max(st.spec().OfflineAfterMs, reportGrace))
+func (st *step) offlineDeadline(f Facts) int64 { return offlineDeadline(f, st.spec(), st.world) }
+
+func offlineDeadline(f Facts, spec fleet.RolloutSpec, w World) int64 {
+	return max(f.SeenRun+spec.OfflineAfterMs, w.Since+max(spec.OfflineAfterMs, reportGrace))
 }
 
 func sinceContact(f Facts) string {
@@ -242,6 +237,9 @@ func (st *step) advance() bool {
 		st.rollout.Why = b.Why
 		return false
 	case i+1 < len(st.batches):
+		if !st.mayOpen(i + 1) {
+			return false
+		}
 		st.rollout.Why = ""
 		st.open(i + 1)
 		return true
@@ -375,6 +373,9 @@ func (st *step) nextWake() int64 {
 	for _, a := range st.atWork() {
 		at(st.due(a))
 	}
+	if st.waitsForGroup && !st.rollout.State.Final() {
+		at(st.run + budgetRecheck)
+	}
 	if st.rollout.State != fleet.RolloutRunning {
 		return next
 	}
@@ -462,6 +463,7 @@ func (st *step) supersede(ids []fleet.MachineID) {
 // acknowledgeOne keeps the count of failures that no longer count in step when
 // one of the batch's failures goes away.
 func (st *step) acknowledgeOne(batch int) {
+	acknowledgeLess(&st.batches[batch])
 	if b := &st.batches[batch]; b.Acknowledged > 0 {
 		b.Acknowledged--
 		st.rollout.Acknowledged = max(0, st.rollout.Acknowledged-1)

@@ -45,8 +45,5 @@ func (t *Tx) PutBudget(ctx context.Context, b fleet.Budget) error {
 
 // DeleteBudget forgets a disruption budget.
 func (t *Tx) DeleteBudget(ctx context.Context, name string) error {
-	if _, err := t.exec(ctx, `DELETE FROM disruption_budget WHERE name = $1`, name); err != nil {
-		return fmt.Errorf("delete budget %.40s: %w", name, err)
-	}
-	return nil
+	return t.forget(ctx, "budget", `DELETE FROM disruption_budget WHERE name = $1`, name)
 }

@@ -52,10 +52,15 @@ func (t *Tx) PutPolicy(ctx context.Context, p fleet.RolloutPolicy) error {
 	return nil
 }
 
-// DeletePolicy forgets a rollout policy.
-func (t *Tx) DeletePolicy(ctx context.Context, name string) error {
-	if _, err := t.exec(ctx, `DELETE FROM rollout_policy WHERE name = $1`, name); err != nil {
-		return fmt.Errorf("delete policy %.40s: %w", name, err)
+// forget deletes what a statement finds by a name.
+func (t *Tx) forget(ctx context.Context, what, statement, name string) error {
+	if _, err := t.exec(ctx, statement, name); err != nil {
+		return fmt.Errorf("delete %s %.40s: %w", what, name, err)
 	}
 	return nil
+}
+
+// DeletePolicy forgets a rollout policy.
+func (t *Tx) DeletePolicy(ctx context.Context, name string) error {
+	return t.forget(ctx, "policy", `DELETE FROM rollout_policy WHERE name = $1`, name)
 }

@@ -128,7 +128,7 @@ func (t *Tx) DeleteRollout(ctx context.Context, id fleet.RolloutID) error {
 // Batches returns a rollout's batches in order.
 func (r Reader) Batches(ctx context.Context, id fleet.RolloutID) ([]fleet.Batch, error) {
 	batches, err := list(ctx, r.q, scanBatch, `SELECT rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at,
-		approved, approved_by, acknowledged, opened_run, gates FROM batch WHERE rollout_id = $1 ORDER BY position`, string(id))
+		approved, approved_by, acknowledged, opened_run, gates, group_index, acknowledged_by FROM batch WHERE rollout_id = $1 ORDER BY position`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("read batches of %s: %w", id, err)
 	}
@@ -136,13 +136,13 @@ func (r Reader) Batches(ctx context.Context, id fleet.RolloutID) ([]fleet.Batch,
 }
 
 func scanBatch(r row) (b fleet.Batch, err error) {
-	var counts, gates string
+	var counts, gates, acknowledged string
 	if err := r.Scan(&b.Rollout, &b.Index, &b.State, &b.Why, &b.Size, &counts, &b.OpenedAt, &b.SoakUntil, &b.EndedAt,
-		&b.Approved, &b.ApprovedBy, &b.Acknowledged, &b.OpenedRun, &gates); err != nil {
+		&b.Approved, &b.ApprovedBy, &b.Acknowledged, &b.OpenedRun, &gates, &b.Group, &acknowledged); err != nil {
 		return b, err
 	}
 	b.OpenedRun = measured(b.OpenedRun, b.OpenedAt)
-	return b, parse(jsonColumn{counts, &b.Counts}, jsonColumn{gates, &b.Gates})
+	return b, parse(jsonColumn{counts, &b.Counts}, jsonColumn{gates, &b.Gates}, jsonColumn{acknowledged, &b.AcknowledgedBy})
 }
 
 // PutBatch writes a batch's row, new or not.
@@ -155,14 +155,18 @@ func (t *Tx) PutBatch(ctx context.Context, b fleet.Batch) error {
 	if err != nil {
 		return err
 	}
+	acknowledged, err := text(b.AcknowledgedBy)
+	if err != nil {
+		return err
+	}
 	if _, err := t.exec(ctx, `INSERT INTO batch (rollout_id, position, state, why, size, counts, opened_at, soak_until, ended_at,
-		approved, approved_by, acknowledged, opened_run, gates) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+		approved, approved_by, acknowledged, opened_run, gates, group_index, acknowledged_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (rollout_id, position) DO UPDATE SET state = excluded.state, why = excluded.why, size = excluded.size,
 		counts = excluded.counts, opened_at = excluded.opened_at, soak_until = excluded.soak_until, ended_at = excluded.ended_at,
 		approved = excluded.approved, approved_by = excluded.approved_by, acknowledged = excluded.acknowledged, opened_run = excluded.opened_run,
-		gates = excluded.gates`,
+		gates = excluded.gates, group_index = excluded.group_index, acknowledged_by = excluded.acknowledged_by`,
 		string(b.Rollout), b.Index, string(b.State), b.Why, b.Size, counts, b.OpenedAt, b.SoakUntil, b.EndedAt,
-		bit(b.Approved), b.ApprovedBy, b.Acknowledged, b.OpenedRun, gates); err != nil {
+		bit(b.Approved), b.ApprovedBy, b.Acknowledged, b.OpenedRun, gates, b.Group, acknowledged); err != nil {
 		return fmt.Errorf("write batch %d of %s: %w", b.Index, b.Rollout, err)
 	}
 	return nil

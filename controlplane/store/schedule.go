@@ -38,8 +38,5 @@ func (t *Tx) PutSchedule(ctx context.Context, s fleet.Schedule) error {
 
 // DeleteSchedule forgets a schedule.
 func (t *Tx) DeleteSchedule(ctx context.Context, name string) error {
-	if _, err := t.exec(ctx, `DELETE FROM schedule WHERE name = $1`, name); err != nil {
-		return fmt.Errorf("delete schedule %.40s: %w", name, err)
-	}
-	return nil
+	return t.forget(ctx, "schedule", `DELETE FROM schedule WHERE name = $1`, name)
 }

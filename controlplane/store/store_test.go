@@ -445,7 +445,7 @@ func TestBackup_IsAWholeStore(t *testing.T) {
 func TestRows_AreReadAsTheyWereWritten(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx, "r1", "r2") })
-	batch := fleet.Batch{Rollout: "r1", Index: 1, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, OpenedRun: 2, Approved: true, ApprovedBy: "key:bob",
+	batch := fleet.Batch{Rollout: "r1", Index: 1, Group: 2, AcknowledgedBy: map[string]int{"rolled-back": 1}, State: fleet.BatchOpen, Why: "w", Size: 2, Counts: fleet.Counts{Healthy: 1, Failed: 1}, OpenedAt: 3, OpenedRun: 2, Approved: true, ApprovedBy: "key:bob",
 		Gates: []fleet.GateStatus{{Name: "errors", Answer: fleet.GateInconclusive, Message: "no data", Asked: 2, AskAt: 4}}}
 	a := fleet.Assignment{
 		Rollout: "r1", Machine: "web-01", Batch: 1, State: fleet.AssignHealthy, Attempt: 2, Digest: digestA, StorePath: "/nix/store/p",

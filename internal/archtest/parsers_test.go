@@ -45,6 +45,7 @@ var noNetwork = map[string]string{
 	"controlplane/plane .release":        "rows of releases that were checked before they were stored",
 	"controlplane/plane .reachedEntries": "entries of releases that were checked before they were stored",
 	"controlplane/server rootOf":         "the control plane's own certificate",
+	"fleet ParseFailureLimit":            "an operator's command line",
 	"internal/agent/disk .List":          "the agent's own history",
 	"internal/agent/disk .Load":          "the agent's own journal",
 	"internal/agent/disk .Read":          "the agent's own file for its watchdog",

@@ -109,6 +109,14 @@ func (a *app) createRollout(ctx context.Context, o createRolloutOptions, isGiven
 	return a.follow(ctx, c, out.ID, o.timeout)
 }
 
+// afterText says what a batch begins after by the order of groups.
+func afterText(d api.RolloutDetail, batch int) string {
+	if batch >= len(d.Batches) || d.Batches[batch].Group == 0 || batch > 0 && d.Batches[batch-1].Group == d.Batches[batch].Group {
+		return ""
+	}
+	return "; begins when " + strings.Join(d.Spec.After[:d.Batches[batch].Group], ", ") + " are done"
+}
+
 // byPolicy is the spec of a rollout by the policy that is named.
 func (o *createRolloutOptions) byPolicy(ctx context.Context, c *api.Client, isGiven func(flag string) bool) (fleet.RolloutSpec, error) {
 	p, err := c.Policy(ctx, o.Policy)
@@ -128,7 +136,7 @@ func planText(w io.Writer, d api.RolloutDetail, dry bool) {
 		return
 	}
 	for i, b := range d.Plan.Batches {
-		fmt.Fprintf(w, "  batch %d: %s\n", i+1, machineNames(b))
+		fmt.Fprintf(w, "  batch %d: %s%s\n", i+1, machineNames(b), afterText(d, i))
 		if i < len(d.Plan.Tolerated) && d.Plan.Tolerated[i] > 0 {
 			fmt.Fprintf(w, "    tolerates %d of %d failed; machines that leave or are skipped change neither\n", d.Plan.Tolerated[i], len(b))
 		}
@@ -272,6 +280,9 @@ func waitingText(l api.Waiting) string {
 		subject = fmt.Sprintf("batch %d", l.Batch+1)
 	}
 	line := fmt.Sprintf("%-16s %-12s %s", subject, l.State, l.Why)
+	if until := max(l.Until, l.Deadline); until != 0 && !strings.Contains(l.Why, "until") {
+		line += "; until about " + view.Date(until)
+	}
 	if l.Do != "" {
 		line += "; to go on: " + l.Do
 	}

@@ -27,6 +27,7 @@ type Rollout struct {
 	onFail   string
 	offline  string
 	gates    []string
+	limits   []string
 
 	inconclusive string
 	times        map[string]*time.Duration
@@ -56,6 +57,8 @@ func (o *Rollout) RegisterPolicy(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
 	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
+	f.StringSliceVar(&o.limits, "limit", nil, "failures of one type that are tolerated: rolled-back=10%/20 is 10% of the machines that are done, once 20 are; the type is a state or a reason code")
+	f.StringArrayVar(&o.spec.After, "after", nil, "machines that go first, in batches of their own: @routers; more of them go one after the other")
 	f.StringSliceVar(&o.gates, "gate", nil, "gates that must pass after each batch; nixfleet gate list shows them")
 	f.StringVar(&o.inconclusive, "on-inconclusive", "", "when a gate has no answer by its deadline: fail, or approve to wait for nixfleet rollout approve (default fail)")
 	o.times = map[string]*time.Duration{}
@@ -105,6 +108,13 @@ func (o *Rollout) Fill() (fleet.RolloutSpec, error) {
 		if *o.times[name] < time.Millisecond { // 0 would mean the default
 			return s, command.Usagef("--%s %s must be above 0", name, *o.times[name])
 		}
+	}
+	for _, text := range o.limits {
+		l, err := fleet.ParseFailureLimit(text)
+		if err != nil {
+			return s, command.Exit(command.ExitUsage, err)
+		}
+		s.FailureLimits = append(s.FailureLimits, l)
 	}
 	for _, g := range o.gates {
 		s.Gates = append(s.Gates, fleet.GateName(g))
