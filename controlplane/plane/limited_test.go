@@ -170,3 +170,20 @@ func TestDeleteRollout_ForgetsOnlyWhatNothingNeeds(t *testing.T) {
 		wantCode(t, err, fleet.NotFound)
 	})
 }
+
+// waker is a held check-in that nobody wakes.
+type waker struct{}
+
+func (*waker) Wake() {}
+
+// E07: a check-in of a machine that was shut out just before it is held gets no
+// orders, not even none.
+func TestHold_OfAMachineThatIsShutOutIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.fleetOf("web-01")
+	must[fleet.Machine](t)(w.plane().SetLifecycle(t.Context(), alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
+	held := &waker{}
+	_, err := w.plane().Hold("web-01", held)
+	w.plane().EndHold("web-01", held)
+	wantCode(t, err, fleet.Forbidden)
+}
