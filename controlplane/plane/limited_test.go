@@ -170,3 +170,46 @@ func TestDeleteRollout_ForgetsOnlyWhatNothingNeeds(t *testing.T) {
 		wantCode(t, err, fleet.NotFound)
 	})
 }
+
+// waker is a held check-in that nobody wakes.
+type waker struct{}
+
+func (*waker) Wake() {}
+
+// E07: a check-in of a machine that was shut out just before it is held gets no
+// orders, not even none.
+func TestHold_OfAMachineThatIsShutOutIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.fleetOf("web-01")
+	must[fleet.Machine](t)(w.plane().SetLifecycle(t.Context(), alice, "web-01", api.LifecycleRequest{Lifecycle: fleet.Decommissioned}))
+	held := &waker{}
+	_, err := w.plane().Hold("web-01", held)
+	w.plane().EndHold("web-01", held)
+	wantCode(t, err, fleet.Forbidden)
+}
+
+// A machine is deleted as it was seen, by whose key is for it.
+func TestDeleteMachine_NeedsTheVersionThatWasSeen(t *testing.T) {
+	w := newWorld(t)
+	p, ctx := w.plane(), t.Context()
+	seen := must[fleet.Machine](t)(p.RegisterMachine(ctx, alice, api.MachineRequest{ID: "web-01", Tags: []fleet.Tag{"web"}}))
+	now := must[fleet.Machine](t)(p.SetTags(ctx, alice, "web-01", api.TagsRequest{Tags: []fleet.Tag{"web", "new"}}))
+	db := access.Caller{Owner: "d", KeyID: "k3", Role: fleet.RoleAdmin, Tags: []fleet.Tag{"db"}}
+	for _, c := range []struct {
+		what    string
+		by      access.Caller
+		id      fleet.MachineID
+		version int64
+		want    fleet.Code
+	}{
+		{"one that is not known", alice, "web-09", 0, fleet.NotFound},
+		{"another team's", db, "web-01", now.Version, fleet.Forbidden},
+		{"as it was before", alice, "web-01", seen.Version, fleet.Changed},
+		{"as it is", alice, "web-01", now.Version, ""},
+		{"once more", alice, "web-01", 0, fleet.NotFound},
+	} {
+		if m, err := p.DeleteMachine(ctx, c.by, c.id, c.version); fleet.ErrorCode(err) != c.want || err == nil && m.ID != c.id {
+			t.Errorf("%s: %+v, %v; want %q", c.what, m, err, c.want)
+		}
+	}
+}
