@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/controlplane/diskspace"
 	"github.com/arcanesys/nixfleet/controlplane/health"
 	"github.com/arcanesys/nixfleet/controlplane/pki"
@@ -95,9 +96,9 @@ type examination struct {
 // storage is where the database lies, and the room that it has and takes.
 type storage struct {
 	diskspace.Space
-	Sizes  store.Sizes  `json:"sizes"`
-	Schema store.Schema `json:"schema"`
-	Copies []store.Copy `json:"copies,omitempty"` // from before migrations
+	Sizes  dbfiles.Sizes  `json:"sizes"`
+	Schema store.Schema   `json:"schema"`
+	Copies []dbfiles.Copy `json:"copies,omitempty"` // from before migrations
 	// Retention is what is kept for how long, and AuditBegins after which entry the
 	// audit trail begins; 0 if it has all.
 	Retention   config.Retention `json:"retention"`
@@ -133,10 +134,10 @@ func examine(ctx context.Context, conf config.ControlPlane, deep bool, say func(
 		return e, err
 	}
 	e.Storage.Schema = st.Schema()
-	if e.Storage.Copies, err = store.Copies(conf.DatabasePath()); err != nil {
+	if e.Storage.Copies, err = dbfiles.Copies(conf.DatabasePath()); err != nil {
 		return e, errors.Join(err, st.Close())
 	}
-	if e.Storage.Sizes, err = st.Sizes(); err != nil {
+	if e.Storage.Sizes, err = dbfiles.SizesOf(conf.DatabasePath()); err != nil {
 		return e, errors.Join(err, st.Close())
 	}
 	if have := e.Storage.Schema; have.Version < have.Known {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/api"
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/proc"
@@ -158,7 +159,7 @@ func TestControlPlane_IsRolledForwardAndBackInTheMiddleOfARollout(t *testing.T) 
 	b.allHealthy(id)
 	b.stop()
 	b.sound()
-	copies := must(store.Copies(b.database()))(t)
+	copies := must(dbfiles.Copies(b.database()))(t)
 	if len(copies) != 1 || copies[0].Schema != before.Version {
 		t.Errorf("copies from before the migration: %+v", copies)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -92,13 +93,13 @@ func TestLog_ShrinksAfterAPeak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if size := s.logSize(); size < 3*keptLog {
+		if size := dbfiles.LogSize(s.path); size < 3*keptLog {
 			t.Fatalf("the log has %d bytes: there was no peak", size)
 		}
 		write(t, s, func(tx *Tx) error { return tx.SetMeta(t.Context(), "x", "y") })
 		<-time.After(2 * idleAfter)
 		synctest.Wait()
-		if size := s.logSize(); size > keptLog {
+		if size := dbfiles.LogSize(s.path); size > keptLog {
 			t.Errorf("the log has %d bytes after a rest", size)
 		}
 		if err := s.Trouble(); err != nil {

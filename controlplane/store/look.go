@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -104,15 +103,6 @@ func (s *Store) shrunk() error {
 
 func damagedFile(format string, args ...any) error {
 	return fleet.Errorf(fleet.StorageFailed, "the control plane's database is damaged: "+format, args...).WithHint("%s", restoreOne)
-}
-
-// logSize is how many bytes the write-ahead log has on the disk.
-func (s *Store) logSize() int64 {
-	info, err := os.Stat(s.path + "-wal")
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // tidy makes a checkpoint and looks at the file. It runs on the writer's goroutine.
@@ -232,23 +222,4 @@ func (r Reader) Damage(ctx context.Context) ([]string, error) {
 		return nil, nil
 	}
 	return found, nil
-}
-
-// Sizes are how much room the store takes.
-type Sizes struct {
-	Database int64 `json:"database"` // bytes
-	Log      int64 `json:"log"`      // bytes of the write-ahead log
-}
-
-// Sizes looks at the files.
-func (s *Store) Sizes() (Sizes, error) {
-	info, err := os.Stat(s.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Sizes{}, err
-	}
-	z := Sizes{Log: s.logSize()}
-	if info != nil {
-		z.Database = info.Size()
-	}
-	return z, nil
 }

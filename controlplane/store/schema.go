@@ -18,6 +18,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -195,7 +196,7 @@ func (s *Store) migrate(ctx context.Context, o Options) error {
 		return err
 	}
 	if refused := have.readable(); refused != nil {
-		return refuse(refused, o.Path, have.Known)
+		return dbfiles.Refusal(refused, o.Path, have.Known)
 	}
 	if have.Version < have.Known {
 		if have, err = upgrade(ctx, s.writes, o, have); err != nil {

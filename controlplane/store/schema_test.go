@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/pressly/goose/v3"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -233,7 +234,7 @@ func TestMigrate_KeepsACopy(t *testing.T) {
 	if got := s.Schema(); got.Version != got.Known || got.Reader != reader {
 		t.Errorf("schema %+v", got)
 	}
-	copies, err := Copies(path)
+	copies, err := dbfiles.Copies(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver, by its name
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
@@ -139,7 +140,7 @@ func (s *Store) openReader(ctx context.Context) (err error) {
 		return err
 	}
 	if refused := s.schema.readable(); refused != nil {
-		return refuse(refused, s.path, s.schema.Known)
+		return dbfiles.Refusal(refused, s.path, s.schema.Known)
 	}
 	if s.schema.Version < s.schema.Known {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -112,7 +113,7 @@ func (s *Store) serve() {
 				s.tidy()
 			}
 		case <-idle.C:
-			if commits >= minCommits || s.logSize() > keptLog {
+			if commits >= minCommits || dbfiles.LogSize(s.path) > keptLog {
 				s.tidy()
 			}
 			commits = 0

@@ -65,7 +65,7 @@ var rules = []rule{
 	{"", []string{"controlplane/store"}, is("database/sql"), "all SQL is in one package, so that it can be read and ported"},
 	{"", []string{"internal/proc"}, is("os/exec"), "one place starts programs: with a limit of time and output, and a group to end"},
 	{"", []string{"controlplane", "cmd/nixfleet-control-plane", "test"}, below("controlplane"), "agent, CLI and testbed are MIT and speak to the control plane by its API"},
-	{"controlplane/store", nil, above("paging"), "the store keeps; it does not decide"},
+	{"controlplane/store", nil, above("paging", "diskspace", "dbfiles"), "the store keeps; it does not decide"},
 	{"controlplane/loop", nil, above("rollout", "store"), "the loop carries the rooms, so it knows none of them"},
 	{"controlplane", []string{"controlplane/plane", "controlplane/server", "controlplane/program"}, below("controlplane/plane"), "the use cases stand on the rooms"},
 	{"controlplane", []string{"controlplane/server", "controlplane/program"}, below("controlplane/server"), "use cases know no transport"},

@@ -276,9 +276,7 @@ func (w *world) cutPower(f fault, r *rand.Rand, old bool) bool {
 	if !on {
 		return false
 	}
-	for _, report := range w.ledger.some(m.id, r.IntN(4), r) {
-		m.unsynced = append(m.unsynced, report)
-	}
+	m.unsynced = append(m.unsynced, w.ledger.some(m.id, r.IntN(4), r)...)
 	m.powerOff(f.long, old)
 	return true
 }
