@@ -27,7 +27,7 @@ import (
 // one machine a batch, and returns when it is under way.
 func midway(t *testing.T, s size) (*bench, fleet.RolloutID) {
 	t.Helper()
-	b := &bench{t: t, size: s, control: control{place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
+	b := &bench{root: t, t: t, size: s, control: control{root: t, place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
 	b.setUp()
 	b.poll()
 	spec := fleet.RolloutSpec{Strategy: fleet.Staged}

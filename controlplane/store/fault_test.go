@@ -20,9 +20,10 @@ import (
 // pages sets how many pages the file may have: more are a full disk for SQLite.
 func pages(t *testing.T, s *Store, most int64) {
 	t.Helper()
-	if _, err := s.writer.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", most)); err != nil {
-		t.Fatal(err)
-	}
+	write(t, s, func(tx *Tx) error { // on the writer's own goroutine
+		_, err := tx.q.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", most))
+		return err
+	})
 }
 
 // Whatever a write does after the disk was full, nothing of it or of those that
@@ -31,7 +32,7 @@ func pages(t *testing.T, s *Store, most int64) {
 func TestWrite_OnAFullDiskStoresNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "a.db"))
-		have, _, err := first(t.Context(), s.writer, column[int64], `PRAGMA page_count`)
+		have, _, err := first(t.Context(), s.reads, column[int64], `PRAGMA page_count`)
 		if err != nil {
 			t.Fatal(err)
 		}
