@@ -42,11 +42,11 @@ func (v inventory) next(now states.Moment, kernel string, free int64) inventory 
 }
 
 // steady is free space in steps: what was said last, until it is off by more than a
-// tenth and 64 MiB; then a multiple of 64 MiB.
+// tenth and 64 MiB; then the nearest multiple of 64 MiB.
 func steady(have, now int64) int64 {
 	const step = 64 << 20
 	if off := max(have-now, now-have); have > 0 && off <= max(have/10, step) {
 		return have
 	}
-	return now / step * step
+	return (now + step/2) / step * step // the nearest, so that half a step has to come until the next
 }

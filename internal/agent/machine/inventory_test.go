@@ -38,7 +38,7 @@ func TestInventory_ChangesByStepsOnly(t *testing.T) {
 				rt.Fatalf("%d bytes are free, and it says %d", free, v.DiskFree)
 			}
 		}
-		if changes > int(moved/(64<<20)) {
+		if changes > 1+int(moved/(32<<20)) {
 			rt.Fatalf("%d changes for %d bytes", changes, moved)
 		}
 		reboot := v.next(states.Moment{WallMs: now.WallMs, Boot: 5, BootID: "two"}, "6.13", free)
