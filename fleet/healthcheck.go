@@ -141,8 +141,8 @@ type HealthCheckResult struct {
 // from being healthy stay. A kind or status that this version does not know stays, and
 // never counts as good.
 func CleanResults(results []HealthCheckResult) []HealthCheckResult {
+	results = slices.Clone(results) // others may read what was given
 	if len(results) > MaxChecks {
-		results = slices.Clone(results)
 		slices.SortStableFunc(results, func(a, b HealthCheckResult) int { return a.rank() - b.rank() })
 		results = results[:MaxChecks]
 	}
