@@ -83,7 +83,7 @@ func registerRelease(t *testing.T, hosts int) {
 	took := time.Since(begin)
 	most := b.memory("VmHWM:")
 	t.Logf("%d hosts: %d MiB at the most, %d MiB after, in %s, %s of CPU", hosts, most/1024, b.rss(), took.Round(time.Millisecond), b.cpu()-cpu)
-	if per := float64(most-before) / float64(hosts); per > memoryPerHost {
+	if per := float64(most-before) / float64(hosts); per > memoryPerHost*raceDetector {
 		t.Errorf("%.2f KiB a host", per)
 	}
 	agent := must(api.NewAgentClient(api.AgentClientConfig{BaseURL: "https://" + b.agents, TLS: &tls.Config{
