@@ -30,7 +30,7 @@ func midway(t *testing.T, s size) (*bench, fleet.RolloutID) {
 	b := &bench{root: t, t: t, size: s, control: control{root: t, place: newPlace(t)}, fleet: trusttest.New(t, "acme", nil)}
 	b.setUp()
 	b.poll()
-	spec := fleet.RolloutSpec{Strategy: fleet.Staged}
+	spec := fleet.RolloutSpec{Strategy: fleet.Staged, SoakMs: 250} // a batch takes so long at least
 	for range s.machines {
 		spec.Batches = append(spec.Batches, fleet.Amount{N: 1})
 	}
@@ -133,7 +133,7 @@ INSERT INTO next_note (rollout_id) SELECT id FROM rollout;
 // adds to the database, and back, in the middle of a rollout. It goes on.
 func TestControlPlane_IsRolledForwardAndBackInTheMiddleOfARollout(t *testing.T) {
 	next := newer(t)
-	b, id := midway(t, size{machines: 20})
+	b, id := midway(t, size{machines: 80})
 	schema := func() store.Schema {
 		t.Helper()
 		_, out, stderr := run(t.Context(), "doctor", "--config", b.config, "--json")
