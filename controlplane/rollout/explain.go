@@ -63,6 +63,11 @@ func (x explainer) rollout() api.Waiting {
 
 func (x explainer) batch(i int) api.Waiting {
 	b := x.state.Batches[i]
+	if b.State == fleet.BatchSoaking && x.r.State == fleet.RolloutReverting { // its soak leads to nothing any more
+		l := x.rollout()
+		l.Batch, l.State = i, string(b.State)
+		return l
+	}
 	if b.State != fleet.BatchWaiting {
 		return x.work(b)
 	}
