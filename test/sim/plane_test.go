@@ -183,9 +183,10 @@ func (c *controlPlane) setPages(n int) {
 	writers.Lock()
 	conn := writers.conns[c.database()]
 	writers.Unlock()
-	synctest.Wait() // so that no write is under way
-	_, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", n), nil)
-	c.w.must(err)
+	c.w.must(c.store.Write(context.Background(), func(*store.Tx) error { // on the goroutine that has the connection
+		_, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", n), nil)
+		return err
+	}))
 }
 
 // fillDisk leaves no room on the disk for a while.
