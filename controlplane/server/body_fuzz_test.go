@@ -3,7 +3,6 @@
 package server
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/wiretest"
 )
 
 // FuzzUnmarshalStrict reads operators' bodies: nothing that is not known passes,
@@ -46,7 +46,7 @@ func strict[T any](t *testing.T, body []byte) {
 	if !json.Valid(body) {
 		t.Fatalf("%q was taken", body)
 	}
-	again(t, v, func(text []byte) (v T, err error) {
+	wiretest.Again(t, v, func(text []byte) (v T, err error) {
 		err = unmarshalStrict(text, &v)
 		return v, err
 	})
@@ -67,20 +67,4 @@ func FuzzReadCAs(f *testing.F) {
 			t.Fatalf("%d certificates, %v", len(list), errors.Unwrap(err))
 		}
 	})
-}
-
-// again fails if a value changes when it travels once more.
-func again[T any](t *testing.T, v T, read func(body []byte) (T, error)) {
-	t.Helper()
-	text, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := read(text)
-	if err != nil {
-		t.Fatalf("%s was read, and not again: %v", text, err)
-	}
-	if next, err := json.Marshal(back); err != nil || !bytes.Equal(next, text) {
-		t.Fatalf("%s became %s, %v", text, next, err)
-	}
 }

@@ -57,7 +57,7 @@ func TestAgentTLS_ShakesNoHandsWithWhoWastesThem(t *testing.T) {
 	}
 	now := time.Now()
 	s := &Server{shakes: shakes, clock: func() time.Time { return now }}
-	conn := &stub{}
+	conn := &fakeConn{address: "127.0.0.1:1"}
 	address := host(conn.RemoteAddr().String())
 	for range 1000 {
 		shakes.Waste(address, now)

@@ -3,20 +3,9 @@
 package server
 
 import (
-	"net"
 	"net/http"
 	"testing"
 )
-
-// stub is a connection that knows whether it was closed.
-type stub struct {
-	net.Conn
-	closed bool
-}
-
-func (s *stub) Close() error { s.closed = true; return nil }
-
-func (s *stub) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
 // Machines of one address that are online again at once are not slowed down because
 // there were too many of them: what the cap has closed is not theirs. What ends
@@ -24,15 +13,15 @@ func (s *stub) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 
 func TestConns_CountOnlyTheirOwnEndAsWasted(t *testing.T) {
 	c, wasted := newConns(), 0
 	c.wasted = func(string) { wasted++ }
-	var all []*stub
+	var all []*fakeConn
 	for range maxAnonymous + 100 {
-		s := &stub{}
+		s := &fakeConn{address: "127.0.0.1:1"}
 		all = append(all, s)
 		c.open(t.Context(), s)
 	}
 	cut := 0
 	for _, s := range all {
-		if s.closed {
+		if s.gone() {
 			cut++
 			c.changed(s, http.StateClosed)
 		}

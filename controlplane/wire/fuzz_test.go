@@ -3,12 +3,11 @@
 package wire
 
 import (
-	"bytes"
-	"encoding/json"
 	"testing"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/wiretest"
 )
 
 // mostMemory is what decoding a body of n bytes may allocate, garbage included.
@@ -27,22 +26,6 @@ func decoded[T any](t *testing.T, body []byte, fn func() (T, error)) (T, bool) {
 		t.Fatalf("%v with code %q", err, code)
 	}
 	return v, err == nil
-}
-
-// again fails if a value changes when it travels once more.
-func again[T any](t *testing.T, v T, read func(body []byte) (T, error)) {
-	t.Helper()
-	text, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := read(text)
-	if err != nil {
-		t.Fatalf("%s was read, and not again: %v", text, err)
-	}
-	if next, err := json.Marshal(back); err != nil || !bytes.Equal(next, text) {
-		t.Fatalf("%s became %s, %v", text, next, err)
-	}
 }
 
 // FuzzDecodeReports feeds the parser what a machine could send: it ends, keeps to
@@ -72,7 +55,7 @@ func FuzzDecodeReports(f *testing.F) {
 				t.Fatalf("%+v came through", rep)
 			}
 		}
-		again(t, api.Reports{Reports: reports}, func(text []byte) (api.Reports, error) {
+		wiretest.Again(t, api.Reports{Reports: reports}, func(text []byte) (api.Reports, error) {
 			reports, err := read(text)
 			return api.Reports{Reports: reports}, err
 		})
@@ -99,7 +82,7 @@ func FuzzDecodeCheckIn(f *testing.F) {
 		if len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags || len(body) > maxCheckIn {
 			t.Fatalf("%d bytes: %d checks, %d tags came through", len(body), len(in.Checks), len(in.Tags))
 		}
-		again(t, in, read)
+		wiretest.Again(t, in, read)
 	})
 }
 
@@ -123,6 +106,6 @@ func FuzzDecodeCertificateRequests(f *testing.F) {
 		if len(body) > MaxCSR {
 			t.Fatalf("%d bytes came through", len(body))
 		}
-		again(t, in, read)
+		wiretest.Again(t, in, read)
 	})
 }

@@ -5,11 +5,13 @@
 package wiretest
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"pgregory.net/rapid"
 )
@@ -89,4 +91,20 @@ func other(t *rapid.T, was any) any {
 		}
 		return false
 	})).Draw(t, "value")
+}
+
+// Again fails if a value changes when it travels once more.
+func Again[T any](t *testing.T, v T, read func(body []byte) (T, error)) {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := read(text)
+	if err != nil {
+		t.Fatalf("%s was read, and not again: %v", text, err)
+	}
+	if next, err := json.Marshal(back); err != nil || !bytes.Equal(next, text) {
+		t.Fatalf("%s became %s, %v", text, next, err)
+	}
 }
