@@ -169,6 +169,42 @@ func TestSettle_FailsIfNixFails(t *testing.T) {
 	})
 }
 
+// What others delete while a fetch is settled does not keep it from being settled,
+// unless they go on.
+func TestSettle_GoesOnWhenAnotherPathIsDeleted(t *testing.T) {
+	for name, c := range map[string]struct {
+		then string
+		ends bool
+	}{
+		"once":       {": >$dir/path", true},
+		"for ever":   {"echo x >>$dir/file; nix-store --add $dir/file >$dir/path", false},
+		"four times": {"echo x >>$dir/file; : >$dir/path; [ $(wc -l <$dir/file) -gt 3 ] || nix-store --add $dir/file >$dir/path", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, dir := theft.New(t), t.TempDir()
+			fetch, since := fetchOf(f), time.Now()
+			f.Cache.Set(evil.ForgeThenFail)
+			fails(t, f, fetch)
+			f.Cache.Set(evil.None)
+			writeFile(t, filepath.Join(dir, "file"), "")
+			broken(t, "path-info", "dir="+dir+"; [ ! -s $dir/path ] || nix-store --delete $(cat $dir/path) >&2; "+c.then)
+			res, err := proc.Run(t.Context(), proc.Cmd{Path: "nix-store", Args: []string{"--add", filepath.Join(dir, "file")}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(dir, "path"), string(res.Stdout))
+			t.Cleanup(func() {
+				if left, gone := os.ReadFile(filepath.Join(dir, "path")); gone == nil && len(left) > 0 {
+					_, _ = proc.Run(context.Background(), proc.Cmd{Path: "nix-store", Args: []string{"--delete", strings.TrimSpace(string(left))}}) // it may be gone
+				}
+			})
+			if _, err = fetch.Settle(t.Context(), f.Entry, since, true); (err == nil) != c.ends || f.Valid(f.Dep) == c.ends {
+				t.Errorf("error %v; valid: %t", err, f.Valid(f.Dep))
+			}
+		})
+	}
+}
+
 // An idle agent whose fetch brought nothing asks nobody for its list.
 func TestSettle_AsksNoCacheIfNothingWasFetched(t *testing.T) {
 	f := theft.New(t)

@@ -21,6 +21,9 @@ const (
 	listLimit = time.Minute // for asking the caches for the signed list
 	// clockGrain is how much older a new file may look than the clock says.
 	clockGrain = time.Second
+	// settleTries is how often Settle looks for what was fetched, if a path that it
+	// found is deleted meanwhile: Nix then tells nothing of the others either.
+	settleTries = 5
 )
 
 // Settle judges what a fetch has made valid since then, if the fetch ended in any
@@ -70,6 +73,24 @@ func (f Fetch) Settle(ctx context.Context, e fleet.Entry, since time.Time, final
 
 // brought are the valid paths that changed since then and came from the caches.
 func (f Fetch) brought(ctx context.Context, since time.Time) ([]fleet.ClosurePath, error) {
+	for try := 1; ; try++ {
+		names, err := changedSince(ctx, since)
+		if err != nil {
+			return nil, err
+		}
+		have, err := f.fromCaches(ctx, names)
+		if err == nil || try == settleTries {
+			return have, err
+		}
+		gone, other := store(nil).invalid(ctx, names)
+		if other != nil || len(gone) == 0 {
+			return nil, err
+		}
+	}
+}
+
+// changedSince are the valid paths that changed since then.
+func changedSince(ctx context.Context, since time.Time) ([]string, error) {
 	entries, err := os.ReadDir(fleet.StoreDir)
 	if err != nil {
 		return nil, fmt.Errorf("look for what was fetched: %w", err)
@@ -93,13 +114,17 @@ func (f Fetch) brought(ctx context.Context, since time.Time) ([]fleet.ClosurePat
 	if err != nil {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(invalid, n) })
+	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(invalid, n) }), nil
+}
+
+// fromCaches are those of the valid paths that came from the caches.
+func (f Fetch) fromCaches(ctx context.Context, names []string) ([]fleet.ClosurePath, error) {
 	var from []string
 	for _, derivations := range []bool{false, true} {
 		of := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return strings.HasSuffix(n, ".drv") != derivations })
 		for portion := range slices.Chunk(of, maxPaths) {
-			var some []string
-			if some, err = f.signedByUs(ctx, portion, derivations); err != nil {
+			some, err := f.signedByUs(ctx, portion, derivations)
+			if err != nil {
 				return nil, err
 			}
 			from = append(from, some...)
