@@ -21,6 +21,12 @@ const evidencePrefix = "ed25519:"
 // nixfleet-evidence:ed25519:BASE64URL.
 const EvidenceScheme = "nixfleet-evidence"
 
+// EvidenceProofScheme is the scheme of the URI by which a certificate request proves
+// that its machine has the evidence key that it names, as a subject alternative name:
+// nixfleet-evidence-proof:BASE64URL, with the key's signature over machine and
+// request.
+const EvidenceProofScheme = "nixfleet-evidence-proof"
+
 // EvidenceKeyOf is the form of a public key.
 func EvidenceKeyOf(k ed25519.PublicKey) EvidenceKey {
 	return EvidenceKey(evidencePrefix + base64.RawURLEncoding.EncodeToString(k))
@@ -65,4 +71,36 @@ func EvidenceKeyIn(names []*url.URL) (EvidenceKey, error) {
 		found = k
 	}
 	return found, nil
+}
+
+// evidenceStatement is what an evidence key signs to be named in a machine's
+// certificate of a key; of is the hash of that key.
+func evidenceStatement(m MachineID, of Digest) []byte {
+	return []byte("nixfleet evidence key\n" + string(m) + "\n" + string(of) + "\n")
+}
+
+// ProveEvidence returns the subject alternative name that proves k to whoever issues
+// a certificate: m is the machine, of the hash of the certificate's public key
+// (SubjectPublicKeyInfo).
+func ProveEvidence(k ed25519.PrivateKey, m MachineID, of Digest) *url.URL {
+	return &url.URL{Scheme: EvidenceProofScheme, Opaque: base64.RawURLEncoding.EncodeToString(ed25519.Sign(k, evidenceStatement(m, of)))}
+}
+
+// ProvedIn reports whether the subject alternative names of a certificate request
+// prove k; false without a proof, as agents before it ask. The error's code is Invalid
+// for a proof that is not good.
+func (k EvidenceKey) ProvedIn(names []*url.URL, m MachineID, of Digest) (bool, error) {
+	proved := false
+	for _, u := range names {
+		if u.Scheme != EvidenceProofScheme {
+			continue
+		}
+		public, ok := k.Public()
+		signature, err := base64.RawURLEncoding.Strict().DecodeString(u.Opaque)
+		if proved || !ok || err != nil || !ed25519.Verify(public, evidenceStatement(m, of), signature) {
+			return false, Errorf(Invalid, "the request does not prove that its machine has the evidence key %.120q", k)
+		}
+		proved = true
+	}
+	return proved, nil
 }

@@ -12,6 +12,7 @@ package enrolment
 import (
 	"context"
 	"crypto/rand"
+	"strconv"
 	"strings"
 	"time"
 
@@ -208,7 +209,7 @@ func (r *Registrar) enroll(ctx context.Context, p *loop.Pass, row store.Token, k
 	}
 	detail := map[string]string{"serial": serial, "key": string(keyHash)}
 	if m.EvidenceKey != "" {
-		detail["evidenceKey"] = string(m.EvidenceKey)
+		detail["evidenceKey"], detail["proved"] = string(m.EvidenceKey), strconv.FormatBool(keys.Proved)
 	}
 	return der, p.Audit(ctx, "machine:"+string(m.ID), fleet.ActionMachineEnroll, "machine:"+string(m.ID), detail)
 }

@@ -14,6 +14,7 @@ import (
 type Keys struct {
 	Certificate fleet.Digest      // hash of the key that the certificate is for
 	Evidence    fleet.EvidenceKey // "" if an older agent asks
+	Proved      bool              // an enrolment's request proves the evidence key; else the certificate does not name it
 }
 
 // evidenceHash is what ended_key has of an evidence key.

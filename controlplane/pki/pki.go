@@ -98,8 +98,10 @@ type Request struct {
 	Machine fleet.MachineID
 	Key     crypto.PublicKey
 	KeyHash fleet.Digest // of the public key, as in the request (SubjectPublicKeyInfo)
-	// Evidence is the machine's evidence key; "" if an older agent asks.
+	// Evidence is the machine's evidence key; "" if an older agent asks. Proved says
+	// that the request proves that the machine has it.
 	Evidence fleet.EvidenceKey
+	Proved   bool
 }
 
 // ParseRequest reads a PKCS #10 request, DER: signed by its own key, which is
@@ -130,18 +132,24 @@ func ParseRequest(der []byte) (Request, error) {
 	if err != nil {
 		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: %w", err)
 	}
-	return Request{Machine: m, Key: csr.PublicKey, KeyHash: fleet.SHA256(csr.RawSubjectPublicKeyInfo), Evidence: evidence}, nil
+	req := Request{Machine: m, Key: csr.PublicKey, KeyHash: fleet.SHA256(csr.RawSubjectPublicKeyInfo), Evidence: evidence}
+	if req.Proved, err = evidence.ProvedIn(csr.URIs, m, req.KeyHash); err != nil {
+		return Request{}, fleet.Errorf(fleet.Invalid, "certificate request: %w", err)
+	}
+	return req, nil
 }
 
 // Agent issues a machine's client certificate. Of the request only name and keys
-// are used.
+// are used. It names an evidence key only if the request proves it.
 func (a Authority) Agent(req Request, now time.Time) (*x509.Certificate, error) {
 	tmpl := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: string(req.Machine)},
-		URIs:      req.Evidence.URIs(),
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(AgentLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
+	}
+	if req.Proved {
+		tmpl.URIs = req.Evidence.URIs()
 	}
 	return sign(tmpl, a.Cert, req.Key, a.Key)
 }

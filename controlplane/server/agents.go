@@ -262,7 +262,7 @@ func (s *Server) enrolled(w http.ResponseWriter, r *http.Request, rec *record) (
 		return api.Certificate{}, err
 	}
 	rec.caller = string(req.Machine)
-	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence}, s.issuer(req))
+	der, m, err := s.plane.Enrolment.RedeemToken(r.Context(), in.Token, enrolment.Keys{Certificate: req.KeyHash, Evidence: req.Evidence, Proved: req.Proved}, s.issuer(req))
 	if err != nil {
 		return api.Certificate{}, err
 	}

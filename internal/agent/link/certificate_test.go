@@ -103,8 +103,8 @@ func TestEvidence_IsTheKeyOfFileAndCertificate(t *testing.T) {
 	}
 	named := shown.Leaf
 	have, err := id.evidence(named)
-	if err != nil || have != a.asked() {
-		t.Fatalf("%q, %v; asked for %q", have, err, a.asked())
+	if err != nil || publicOf(have) != a.asked() {
+		t.Fatalf("%q, %v; asked for %q", publicOf(have), err, a.asked())
 	}
 	_, err = id.evidence(&x509.Certificate{URIs: twoEvidenceKeys(t)})
 	says(t, "a certificate with two", err, fleet.Invalid, "not one ed25519 key")

@@ -90,7 +90,7 @@ func (i *identity) enroll(ctx context.Context, token string) error {
 	if i.cfg.ControlPlane.CAFile == "" && api.CAHash(cert.CA) != t.CAHash {
 		return fleet.Errorf(fleet.Refused, "the control plane sent another CA than the one that the token names")
 	}
-	if _, err := i.ours(cert, k, evidence); err != nil {
+	if _, err := i.ours(cert, k, publicOf(evidence)); err != nil {
 		return err
 	}
 	if i.cfg.ControlPlane.CAFile == "" {
@@ -196,7 +196,7 @@ func makeKey(file, token string) (crypto.Signer, error) {
 
 // makeEvidenceKey makes the key of a machine's evidence for a token, "" for none,
 // and writes it.
-func makeEvidenceKey(file, token string) (crypto.Signer, error) {
+func makeEvidenceKey(file, token string) (ed25519.PrivateKey, error) {
 	_, k, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)

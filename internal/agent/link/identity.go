@@ -5,6 +5,7 @@ package link
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -170,9 +171,17 @@ func (i *identity) key() (crypto.Signer, error) {
 	return k, err
 }
 
-// request asks for a certificate of a key, which names the evidence key.
-func (i *identity) request(k crypto.Signer, evidence fleet.EvidenceKey) ([]byte, error) {
-	csr := x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}, URIs: evidence.URIs()}
+// request asks for a certificate of a key, which names the evidence key, if there is
+// one. It proves that the machine has both.
+func (i *identity) request(k crypto.Signer, evidence ed25519.PrivateKey) ([]byte, error) {
+	csr := x509.CertificateRequest{Subject: pkix.Name{CommonName: string(i.cfg.MachineID)}, URIs: publicOf(evidence).URIs()}
+	if evidence != nil {
+		public, err := x509.MarshalPKIXPublicKey(k.Public())
+		if err != nil {
+			return nil, fmt.Errorf("make certificate request: %w", err)
+		}
+		csr.URIs = append(csr.URIs, fleet.ProveEvidence(evidence, i.cfg.MachineID, fleet.SHA256(public)))
+	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &csr, k)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request: %w", err)
@@ -267,7 +276,7 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	}
 	evidence, err := i.evidence(have.Leaf)
 	if err != nil { // the certificate matters more: it is renewed without
-		evidence = ""
+		evidence = nil
 	}
 	csr, err := i.request(k, evidence)
 	if err != nil {
@@ -277,7 +286,7 @@ func (i *identity) renewOnce(ctx context.Context, c *api.AgentClient) error {
 	if err != nil {
 		return err
 	}
-	next, err := i.ours(cert, k, evidence)
+	next, err := i.ours(cert, k, publicOf(evidence))
 	if err != nil {
 		return err
 	}

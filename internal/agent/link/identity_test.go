@@ -133,6 +133,10 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.t.Error(err)
 	}
 	a.evidence = append(a.evidence, named)
+	proved, err := named.ProvedIn(req.URIs, fleet.MachineID(req.Subject.CommonName), fleet.SHA256(req.RawSubjectPublicKeyInfo))
+	if err != nil || proved != (named != "") {
+		a.t.Errorf("the request names the evidence key %q, and proves it: %t, %v", named, proved, err)
+	}
 	leaf := &x509.Certificate{Subject: subject, URIs: req.URIs}
 	switch {
 	case a.old:

@@ -9,6 +9,7 @@ package link
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"net"
 	"sync"
@@ -126,11 +127,12 @@ func backOff(every time.Duration) *wait.Growing {
 // setEvidence reads the evidence key that check-ins name.
 func (l *Link) setEvidence(id *identity) {
 	cert, err := id.certificate(nil)
+	var k ed25519.PrivateKey
 	if err == nil {
-		l.evidence, err = id.evidence(cert.Leaf)
+		k, err = id.evidence(cert.Leaf)
 	}
+	l.evidence = publicOf(k)
 	if err != nil {
-		l.evidence = ""
 		l.Log.Error("the machine cannot sign evidence", "error", err, "hint", fleet.ErrorHint(err))
 	}
 }
