@@ -17,12 +17,15 @@ import (
 const switchFile = "nixfleet_mutant.go"
 
 // switchText has what the edits call. A suite of hosts starts programs in which
-// the environment does not reach; for it the number is part of the text.
+// the environment does not reach; for it the number is part of the text. Without a
+// mutant, the numbers of those that would have changed what was decided are noted
+// in a file.
 const switchText = `package %s
 
 import (
 	"os"
 	"strconv"
+	"sync"
 )
 
 var nixfleetMutant = func() int {
@@ -32,9 +35,38 @@ var nixfleetMutant = func() int {
 	return %s
 }()
 
-func nixfleetOn(id int) bool { return id == nixfleetMutant }
+var (
+	nixfleetNotes = os.Getenv(%q)
+	nixfleetNoted sync.Map
+)
+
+func nixfleetNote(id int, differs bool) {
+	if nixfleetNotes == "" || id < 0 || !differs {
+		return
+	}
+	if _, twice := nixfleetNoted.LoadOrStore(id, true); twice {
+		return
+	}
+	f, err := os.OpenFile(nixfleetNotes, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	if _, err = f.WriteString(strconv.Itoa(id) + "\n"); err != nil {
+		panic(err)
+	}
+	if err = f.Close(); err != nil {
+		panic(err)
+	}
+}
+
+func nixfleetOn(id int) bool {
+	nixfleetNote(id, true)
+	return id == nixfleetMutant
+}
 
 func nixfleetGuard(never, inverted int, negative, condition bool) bool {
+	nixfleetNote(never, condition != negative)
+	nixfleetNote(inverted, true)
 	switch {
 	case never == nixfleetMutant && never >= 0:
 		return negative
@@ -45,10 +77,13 @@ func nixfleetGuard(never, inverted int, negative, condition bool) bool {
 }
 
 func nixfleetDecide(yes, no int, v bool) bool {
+	nixfleetNote(yes, !v)
+	nixfleetNote(no, v)
 	return (v || yes == nixfleetMutant) && no != nixfleetMutant
 }
 
 func nixfleetAccept[T any](id int, v T) T {
+	nixfleetNote(id, any(v) != nil)
 	if id == nixfleetMutant {
 		var none T
 		return none
@@ -57,8 +92,11 @@ func nixfleetAccept[T any](id int, v T) T {
 }
 `
 
-// variable is the environment variable that turns a mutant on.
-const variable = "NIXFLEET_MUTANT"
+// Environment variables: variable turns a mutant on, notes names the file of notes.
+const (
+	variable = "NIXFLEET_MUTANT"
+	notes    = "NIXFLEET_MUTANT_NOTES"
+)
 
 // writeOverlay writes, into dir, the files that compile all mutants, and returns
 // the file for go build -overlay. on is the mutant that is on without the
@@ -84,7 +122,7 @@ func (m *module) writeOverlay(dir string, packages []string, edits []edit, on st
 				return "", err
 			}
 		}
-		if err := put(path+"/"+switchFile, fmt.Appendf(nil, switchText, u.types.Name(), variable, on)); err != nil {
+		if err := put(path+"/"+switchFile, fmt.Appendf(nil, switchText, u.types.Name(), variable, on, notes)); err != nil {
 			return "", err
 		}
 	}

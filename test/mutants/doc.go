@@ -43,10 +43,12 @@
 //
 // All mutants are compiled into each test program at once, by an overlay (go
 // build -overlay), and an environment variable turns one on. So a test program is
-// built once and not once for each mutant. Without a mutant each suite has to
-// pass before its verdict on mutants counts. A mutant meets the tests of its own
-// package first, then the suites of widerSuites. It is caught when a suite fails,
-// or takes five times as long as without it and another 30 seconds.
+// built once and not once for each mutant. Without a mutant each test has to pass
+// before its verdict counts. In that run it notes the mutants that would have
+// decided otherwise; it meets no others, since they change nothing in it. A mutant
+// meets the tests of its own package first, then the suites of widerSuites. It is
+// caught when one fails, or they take five times as long as without it and another
+// 30 seconds.
 //
 // The file equivalent.txt lists mutants that change nothing, each with the
 // reason. An entry that no longer exists, or that a suite catches, is an error.

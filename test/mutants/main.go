@@ -56,6 +56,7 @@ type options struct {
 	seed    uint64
 	only    string
 	list    bool
+	fast    bool
 	attacks string // a file
 	dir     string
 }
@@ -68,6 +69,7 @@ func run(ctx context.Context, args []string, out, complain io.Writer) int {
 	flags.Uint64Var(&o.seed, "seed", 0, "chooses the sample; 0 is one by the clock")
 	flags.StringVar(&o.only, "only", "", "only mutants whose names begin with one of these `words`, separated by commas")
 	flags.BoolVar(&o.list, "list", false, "print the names of the mutants and run nothing")
+	flags.BoolVar(&o.fast, "fast", false, "leave the slow suites out, which may catch what survives")
 	flags.StringVar(&o.attacks, "attacks", "", "a `file` with the counts of the attacks, to be part of the line")
 	flags.StringVar(&o.dir, "dir", ".", "the module's `folder`")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
@@ -128,7 +130,7 @@ func (o options) run(ctx context.Context, out, complain io.Writer) (result, erro
 	if err != nil {
 		return r, err
 	}
-	l := &lab{m: m, dir: dir, overlay: overlay, programs: map[suite]*program{}, progress: func(format string, args ...any) {
+	l := &lab{m: m, dir: dir, overlay: overlay, fast: o.fast, programs: map[suite]*program{}, progress: func(format string, args ...any) {
 		fmt.Fprintf(complain, format+"\n", args...)
 	}}
 	return r, l.try(ctx, all, chosen, &r)
