@@ -68,7 +68,7 @@ func (p *Plane) PutBudget(ctx context.Context, c access.Caller, name string, in 
 			return b, nil
 		}
 	}
-	return api.BudgetDetail{}, fleet.Errorf(fleet.NotFound, "budget %s was deleted meanwhile", name)
+	return api.BudgetDetail{Budget: v, Disrupted: []api.Disrupted{}}, nil // it was deleted since
 }
 
 // DeleteBudget forgets a disruption budget, and returns it. The error's code is

@@ -31,6 +31,7 @@ func TestLimitedKey_RegistersItsOwnMachinesAlone(t *testing.T) {
 		want fleet.Code
 	}{
 		{"without a tag", "web-01", nil, fleet.Forbidden},
+		{"with another's tag beside its own", "web-01", []fleet.Tag{"web", "db"}, fleet.Forbidden},
 		{"another's name", "db-01", []fleet.Tag{"web"}, fleet.Forbidden},
 		{"its own", "web-01", []fleet.Tag{"web"}, ""},
 		{"its own again", "web-01", []fleet.Tag{"web"}, fleet.Conflict},
@@ -186,6 +187,18 @@ func TestHold_OfAMachineThatIsShutOutIsRefused(t *testing.T) {
 	_, err := w.plane().Hold("web-01", held)
 	w.plane().EndHold("web-01", held)
 	wantCode(t, err, fleet.Forbidden)
+}
+
+// A check-in of a machine that was deleted just before it is held gets no orders
+// either.
+func TestHold_OfAMachineThatWasDeletedIsRefused(t *testing.T) {
+	w := newWorld(t)
+	must[fleet.Machine](t)(w.plane().RegisterMachine(t.Context(), alice, api.MachineRequest{ID: "web-01"}))
+	must[fleet.Machine](t)(w.plane().DeleteMachine(t.Context(), alice, "web-01", 0))
+	held := &waker{}
+	_, err := w.plane().Hold("web-01", held)
+	w.plane().EndHold("web-01", held)
+	wantCode(t, err, fleet.NotFound)
 }
 
 // A machine is deleted as it was seen, by whose key is for it.

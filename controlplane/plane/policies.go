@@ -68,10 +68,7 @@ func (p *Plane) checkPolicy(v fleet.RolloutPolicy) error {
 	if err := p.conf.Gates.Check(v.Spec.Gates); err != nil {
 		return err
 	}
-	calendar, err := v.Spec.Calendar()
-	if err != nil {
-		return err
-	}
+	calendar, _ := v.Spec.Calendar() // Validate has read it
 	if calendar.Next(time.UnixMilli(v.CreatedAt)).IsZero() {
 		return fleet.Errorf(fleet.Invalid, "policy %s: its blackouts leave no time in which a machine may begin", v.Name)
 	}
