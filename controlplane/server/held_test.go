@@ -65,6 +65,17 @@ func (c *wire) answer() (status int, open bool) {
 	return res.StatusCode, !res.Close
 }
 
+// Orders that the agent does not have yet are not held back, however long it would
+// wait.
+func TestHeld_AnswersAtOnceWhatTheAgentDoesNotHave(t *testing.T) {
+	w := newWorld(t)
+	c := w.wire(w.admin(), "web-01")
+	c.send(time.Minute)
+	if status, open := c.answer(); status != http.StatusOK || !open || c.have == "" {
+		t.Errorf("status %d, open %t, orders %q", status, open, c.have)
+	}
+}
+
 // A held check-in costs one goroutine and no request; its connection serves the next
 // check-in when its time is over, and is closed when the control plane stops.
 func TestHeld_TakesOneGoroutineAndKeepsItsConnection(t *testing.T) {

@@ -6,9 +6,11 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +184,51 @@ func TestIfMatch_KeepsAnothersChange(t *testing.T) {
 		if res, body = w.raw(http.MethodPost, path+c.verb, w.secretOfAdmin, `{}`, "Content-Type", "application/json", "If-Match", seen); res.StatusCode != c.want {
 			t.Errorf("%s: status %d, want %d: %s", c.verb, res.StatusCode, c.want, body)
 		}
+	}
+}
+
+// Each operation that a change can be bound in keeps to it: what is no ETag is refused,
+// what was seen before is refused as changed, and nothing is changed then.
+func TestIfMatch_BindsEachOperationThatTakesIt(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	must[api.Document](t)(admin.PutRoot(t.Context(), w.fleet.RootEnvelope))
+	for _, id := range []fleet.MachineID{"web-01", "web-02"} {
+		must[fleet.Machine](t)(admin.RegisterMachine(t.Context(), api.MachineRequest{ID: id, Lifecycle: fleet.Active}))
+	}
+	made := must[api.RolloutDetail](t)(admin.CreateRollout(t.Context(), api.RolloutRequest{Spec: fleet.RolloutSpec{Release: w.release(admin, 1, "", "web-02").Digest}}))
+	must[api.RolloutDetail](t)(admin.RolloutVerb(t.Context(), made.ID, api.VerbPause, api.VerbRequest{}))
+	must[fleet.Machine](t)(admin.SetTags(t.Context(), "web-01", api.TagsRequest{Tags: []fleet.Tag{"a"}}))
+	bodies := map[string]string{"setLifecycle": `{"lifecycle":"maintenance"}`, "setTags": `{"tags":[]}`, "renameMachine": `{"to":"web-03"}`, "rolloutVerb": "{}"}
+	tried := 0
+	for _, op := range api.Operations {
+		body, bound := bodies[op.ID]
+		if !bound && op.ID != "deleteMachine" {
+			continue
+		}
+		tried++
+		one, all := "/api/v1/machines/web-01", strings.NewReplacer("/machines/{id}", "/machines/web-01", "/rollouts/{id}", "/rollouts/"+string(made.ID), "{verb}", "resume")
+		if op.ID == "rolloutVerb" {
+			one = "/api/v1/rollouts/" + string(made.ID)
+		}
+		res, before := w.raw(http.MethodGet, one, w.secretOfAdmin, "")
+		version, _, _ := strings.Cut(strings.Trim(res.Header.Get("ETag"), `"`), ".")
+		if n := must[int](t)(strconv.Atoi(version)); n < 2 {
+			t.Fatalf("%s has version %d", one, n)
+		}
+		for match, want := range map[string]fleet.Code{`"x"`: fleet.Invalid, `"0.0"`: fleet.Invalid, `"-1"`: fleet.Invalid, `"99999999999999999999.0"`: fleet.Invalid, `"1.0"`: fleet.Changed} {
+			_, reply := w.raw(op.Method, all.Replace(op.Path), w.secretOfAdmin, body, "Content-Type", "application/json", "If-Match", match)
+			var p api.Problem
+			if err := json.Unmarshal(reply, &p); err != nil || p.Code != want {
+				t.Errorf("%s if %s matches: %s, want the code %s", op.ID, match, reply, want)
+			}
+		}
+		if _, after := w.raw(http.MethodGet, one, w.secretOfAdmin, ""); string(after) != string(before) {
+			t.Errorf("%s has changed it to %s", op.ID, after)
+		}
+	}
+	if tried != 5 {
+		t.Errorf("tried %d operations", tried)
 	}
 }
 

@@ -22,9 +22,6 @@ type putBudgetIn struct {
 
 func (o *operators) budgetOperations() {
 	handle(o, "putBudget", func(ctx context.Context, c access.Caller, in *putBudgetIn) (api.BudgetDetail, error) {
-		if err := ruleName("budget", in.Name); err != nil {
-			return api.BudgetDetail{}, err
-		}
 		return o.plane.PutBudget(ctx, c, in.Name, in.Body)
 	})
 	handle(o, "listBudgets", func(_ context.Context, _ access.Caller, _ *none) ([]api.BudgetDetail, error) {

@@ -22,9 +22,6 @@ type putScheduleIn struct {
 
 func (o *operators) scheduleOperations() {
 	handle(o, "putSchedule", func(ctx context.Context, c access.Caller, in *putScheduleIn) (fleet.Schedule, error) {
-		if err := ruleName("schedule", in.Name); err != nil {
-			return fleet.Schedule{}, err
-		}
 		return o.plane.PutSchedule(ctx, c, in.Name, in.Body)
 	})
 	handle(o, "listSchedules", func(_ context.Context, _ access.Caller, _ *none) ([]fleet.Schedule, error) {

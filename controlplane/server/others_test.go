@@ -3,8 +3,10 @@
 package server_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -57,6 +59,47 @@ func TestStop_SpreadsTheCheckInsThatItEnds(t *testing.T) {
 	}
 	if len(asked) < 2 {
 		t.Errorf("all ask again at the same time: %v", asked)
+	}
+}
+
+// A16: so are those whose connections end with them.
+func TestStop_SpreadsTheCheckInsOfConnectionsThatEnd(t *testing.T) {
+	const machines = 16
+	w := newWorld(t)
+	admin := w.admin()
+	told := make(chan string, machines)
+	for i := range machines {
+		id := fleet.MachineID(fmt.Sprintf("m-%02d", i))
+		thief, ci := w.thief(admin, id), checkIn(id)
+		ask := func() (*http.Response, error) {
+			req := must[*http.Request](t)(http.NewRequestWithContext(w.ctx(), http.MethodPost, base(w.addrs.Agents)+api.PathCheckIn, bytes.NewReader(must[[]byte](t)(json.Marshal(ci)))))
+			req.Close = true
+			return thief.Do(req)
+		}
+		res := must[*http.Response](t)(ask())
+		var o api.Orders
+		if err := json.NewDecoder(res.Body).Decode(&o); err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		ci.Have, ci.WaitMs = o.Etag, 60_000
+		go func() {
+			after := ""
+			if res, err := ask(); err == nil {
+				after = res.Header.Get("Retry-After")
+				_ = res.Body.Close()
+			}
+			told <- after
+		}()
+	}
+	w.eventually("all are held", func() bool { return w.metric("nixfleet_long_polls") == machines })
+	w.stop()
+	asked := map[string]int{}
+	for range machines {
+		asked[<-told]++
+	}
+	if len(asked) < 2 || asked[""] > 0 {
+		t.Errorf("told to ask again after: %v", asked)
 	}
 }
 

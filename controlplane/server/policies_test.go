@@ -11,6 +11,42 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
+// What cannot be saved is not answered as if it were: neither what is wrong, nor what
+// would take the place of another.
+func TestRules_AreAnsweredAsTheyAreKept(t *testing.T) {
+	w := newWorld(t)
+	admin := w.admin()
+	none := func(_ any, err error) error { return err }
+	must[fleet.RolloutPolicy](t)(admin.PutPolicy(t.Context(), "p", api.PolicyRequest{}))
+	budget := func(max int, sel ...string) error {
+		return none(admin.PutBudget(t.Context(), "one", api.BudgetRequest{Select: sel, Max: fleet.Amount{N: max}}))
+	}
+	schedule := func(cron, policy string) error {
+		return none(admin.PutSchedule(t.Context(), "one", api.ScheduleRequest{Cron: cron, Policy: policy}))
+	}
+	for _, c := range []struct {
+		what string
+		got  error
+		want fleet.Code
+	}{
+		{"a budget of nothing", budget(0, "@web"), fleet.Invalid},
+		{"a budget", budget(1, "@web"), ""},
+		{"the same", budget(1, "@web"), ""},
+		{"another of its name", budget(2, "@web"), fleet.Conflict},
+		{"a schedule without a time", schedule("whenever", "p"), fleet.Invalid},
+		{"a schedule without a policy", schedule("0 3 * * *", "none"), fleet.NotFound},
+		{"a schedule", schedule("0 3 * * *", "p"), ""},
+		{"the same", schedule("0 3 * * *", "p"), ""},
+		{"another of its name", schedule("0 4 * * *", "p"), fleet.Conflict},
+		{"a policy that a schedule uses", none(admin.DeletePolicy(t.Context(), "p")), fleet.Conflict},
+	} {
+		wantCode(t, c.what, c.got, c.want)
+	}
+	if b, s := must[[]api.BudgetDetail](t)(admin.Budgets(t.Context())), must[[]fleet.Schedule](t)(admin.Schedules(t.Context())); len(b) != 1 || b[0].Max.N != 1 || len(s) != 1 || s[0].Cron != "0 3 * * *" {
+		t.Errorf("budgets %+v, schedules %+v", b, s)
+	}
+}
+
 // A policy is checked when it is saved, survives a restart, and is frozen into the
 // rollouts that are made from it: replacing or deleting it changes none (H14).
 func TestPolicies_AreCheckedWhenSavedAndFrozenIntoRollouts(t *testing.T) {
@@ -22,7 +58,8 @@ func TestPolicies_AreCheckedWhenSavedAndFrozenIntoRollouts(t *testing.T) {
 	for name, edit := range map[string]func(*fleet.RolloutSpec){
 		"a gate that there is not": func(s *fleet.RolloutSpec) { s.Gates = []fleet.GateName{"none"} },
 		"a window without a zone":  func(s *fleet.RolloutSpec) { s.Windows = []string{"0 3 * * * 2h Europe/Atlantis"} },
-		"no time left":             func(s *fleet.RolloutSpec) { s.Blackouts = []string{"* * * * * 2h"} },
+		"a blackout too often":     func(s *fleet.RolloutSpec) { s.Blackouts = []string{"* * * * * 2h"} },
+		"no time left":             func(s *fleet.RolloutSpec) { s.Blackouts = []string{"0 * * * * 2h"} },
 		"a release":                func(s *fleet.RolloutSpec) { s.Release = fleet.SHA256(nil) },
 		"batches of nothing":       func(s *fleet.RolloutSpec) { s.Batches = []fleet.Amount{{}} },
 	} {

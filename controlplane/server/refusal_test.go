@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -171,6 +173,16 @@ func TestEnroll_RefusesWhatIsNoRequest(t *testing.T) {
 	w = newWorldWith(t, config.TLS{ClientCAFile: caFile(t, own)})
 	stranger = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.caPool(), Time: w.now}, DisableKeepAlives: true}}
 	ask("another CA issues", stranger, api.PathEnroll, body(good, ""), fleet.Conflict)
+}
+
+// Metrics that cannot be guarded as the configuration says are not shown at all.
+func TestNew_RefusesAGuardThatIsNone(t *testing.T) {
+	w := newWorld(t)
+	identity := must[*server.Identity](t)(server.NewIdentity(w.tls, w.keys))
+	for name, file := range map[string]string{"no file": filepath.Join(w.dir, "none"), "no certificate": filepath.Join(w.dir, "nixfleet.db")} {
+		_, err := server.New(server.Options{Plane: w.plane, Identity: identity, Log: slog.New(slog.DiscardHandler), Now: w.now, Metrics: config.MetricsGuard{ClientCAFile: file}})
+		wantCode(t, name, err, fleet.Invalid)
+	}
 }
 
 // Files that are wrong are refused at the start, each by its setting.
