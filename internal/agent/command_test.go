@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -181,5 +182,31 @@ func TestEnroll_WantsAToken(t *testing.T) {
 	}
 	if b.state.Floor().Left() {
 		t.Error("it left a floor")
+	}
+}
+
+// A10: a rollback that fails is tried again, as often as the watchdog does, and then
+// told to the agent.
+func TestWatchdog_TriesAgainAndThenSaysWhy(t *testing.T) {
+	b := newBench(t)
+	if err := os.MkdirAll(string(b.state), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	missing := fleet.StorePath(fleet.StoreDir + "/00000000000000000000000000000000-none")
+	if err := b.state.Watch().Write(disk.Watch{Previous: missing, Unit: "none", Fired: true}); err != nil {
+		t.Fatal(err)
+	}
+	for try, last := 1, false; !last; try++ {
+		err := Watchdog(b.Context(), b.Options)
+		w, armed, broken := b.state.Watch().Read()
+		if last = err == nil; !armed || broken != nil || w.Tries != try || w.Done != last || last != (try == 3) {
+			t.Fatalf("try %d: %v; then %+v, %t, %v", try, err, w, armed, broken)
+		}
+		if last && !strings.Contains(w.Message, string(missing)) {
+			t.Errorf("it says %q", w.Message)
+		}
+	}
+	if err := Watchdog(b.Context(), b.Options); err != nil {
+		t.Errorf("after the end: %v", err)
 	}
 }

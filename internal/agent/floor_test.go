@@ -45,8 +45,8 @@ func TestTokenFloor_CountsOnlyWithTheMachinesOwnRoot(t *testing.T) {
 		{"a token for another line", &api.TokenFloor{Line: "staging", Expires: soon}, true, 0, "for line staging"},
 		{"a release of another line", &api.TokenFloor{Line: "main", Release: headerOf(f, 7, "staging"), Expires: soon}, true, 0, "of line staging"},
 		{"an old token", &api.TokenFloor{Line: "main", Release: head, Expires: time.Now().UnixMilli() - 1}, true, 0, "expired"},
-		{"another fleet's release", &api.TokenFloor{Line: "main", Release: headerOf(other, 7, "main"), Expires: soon}, true, 0, "release"},
-		{"a forged release", &api.TokenFloor{Line: "main", Release: forged, Expires: soon}, true, 0, "release"},
+		{"another fleet's release", &api.TokenFloor{Line: "main", Release: headerOf(other, 7, "main"), Expires: soon}, true, 0, "token's release: "},
+		{"a forged release", &api.TokenFloor{Line: "main", Release: forged, Expires: soon}, true, 0, "token's release: "},
 		{"a machine without a root", &api.TokenFloor{Line: "main", Release: head, Expires: soon}, false, 0, "no root"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

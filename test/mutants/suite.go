@@ -39,7 +39,7 @@ var keepers = []string{"controlplane/store", "internal/agent/disk", "internal/ag
 
 // ownTests are, of a package that has stories on hosts too, the tests that need none.
 var ownTests = map[string]string{
-	"internal/agent": "TestTokenFloor|TestLeave|TestLoad|TestFloorCopy|TestKnowledge|TestCommands|TestRun|TestAdoptFloor|TestAllowRepair|TestEnroll",
+	"internal/agent": "TestTokenFloor|TestLeave|TestLoad|TestFloorCopy|TestKnowledge|TestCommands|TestRun|TestAdoptFloor|TestAllowRepair|TestEnroll|TestWatchdog",
 }
 
 // slowSuites are what -fast leaves out.
