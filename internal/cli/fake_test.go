@@ -65,6 +65,7 @@ type plane struct {
 	onRollout   func()                           // called when a rollout is read
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
+	named       []string // calls about machines' names
 	policies    []fleet.RolloutPolicy
 	budget      *api.BudgetRequest   // the last that was saved
 	schedule    *api.ScheduleRequest // the last that was saved
@@ -199,6 +200,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		p.budgets(w, r, words[1:])
 	case words[0] == "policies":
 		p.preset(w, r, words[1:])
+	case rest == "machines/web-1/rename", words[0] == "machines" && r.Method == http.MethodDelete:
+		p.rename(w, r)
 	case rest == "events":
 		p.stream(w, r)
 	case words[0] == "releases" && len(words) == 2:
