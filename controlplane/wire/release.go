@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxReleaseBody is enough for fleet.MaxEntries of the size that entries have.
-	maxReleaseBody = 256 << 20
+	// MaxReleaseBody is enough for fleet.MaxEntries of the size that entries have.
+	MaxReleaseBody = 256 << 20
 	// maxReleasePart bounds what is read for one value: an envelope, or an entry.
 	maxReleasePart = 4 * (fleet.MaxHeaderBytes + fleet.MaxEntryBytes)
 	// arenaBytes is how much memory entries are given at once.
@@ -22,7 +22,7 @@ const (
 // Release reads a release that an operator hands in, as strictly as other bodies of
 // operators are read.
 func Release(w http.ResponseWriter, r *http.Request) (api.ReleaseRequest, error) {
-	return openBody(w, r, maxReleaseBody, maxReleasePart).release()
+	return openBody(w, r, MaxReleaseBody, maxReleasePart).release()
 }
 
 func (b *agentBody) release() (in api.ReleaseRequest, err error) {
