@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/arcanesys/nixfleet/controlplane/diskspace"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/atomicfile"
 )
@@ -30,8 +31,8 @@ type Copy struct {
 
 const mark = ".schema-"
 
-// CopyPath is where the copy of a database with a schema lies.
-func CopyPath(path string, schema int64) string { return path + mark + strconv.FormatInt(schema, 10) }
+// copyPath is where the copy of a database with a schema lies.
+func copyPath(path string, schema int64) string { return path + mark + strconv.FormatInt(schema, 10) }
 
 // Copies returns those that are kept beside a database, the newest schema first.
 func Copies(path string) ([]Copy, error) {
@@ -59,8 +60,8 @@ func Copies(path string) ([]Copy, error) {
 	return out, nil
 }
 
-// Prune removes all copies but so many of the newest.
-func Prune(path string, keep int) error {
+// prune removes all copies but so many of the newest.
+func prune(path string, keep int) error {
 	copies, err := Copies(path)
 	if err != nil {
 		return err
@@ -71,6 +72,39 @@ func Prune(path string, keep int) error {
 		}
 	}
 	return nil
+}
+
+// keptCopies is how many copies from before migrations stay.
+const keptCopies = 2
+
+// spare is how much room a copy must leave, for the migrations and what follows.
+const spare = 16 << 20
+
+// Keep makes a copy of a database that is about to be migrated, by write, into a file
+// that is empty, and removes old copies. One of an upgrade that was interrupted is made
+// again: the older program may have run meanwhile. The error's code is StorageFull if
+// there is no room for size bytes and what follows.
+func Keep(path string, schema, size int64, write func(file string) error) (kept string, err error) {
+	kept = copyPath(path, schema)
+	partial := kept + ".partial"
+	if err = errors.Join(atomicfile.Remove(partial), atomicfile.Remove(kept), prune(path, keptCopies-1)); err != nil {
+		return "", fmt.Errorf("remove old copies of the database: %w", err)
+	}
+	space, err := diskspace.Of(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	if need := size + spare; space.Free < need {
+		return "", fleet.Errorf(fleet.StorageFull, "the database is copied before it is migrated, which takes %s", diskspace.Text(need)).
+			WithHint("make room, or run the control plane of the version before: nothing was changed")
+	}
+	if err = atomicfile.Create(partial, nil, 0o600); err != nil {
+		return "", fmt.Errorf("copy the database: %w", err)
+	}
+	if err = write(partial); err != nil {
+		return "", fmt.Errorf("copy the database to %s: %w", kept, errors.Join(err, atomicfile.Remove(partial)))
+	}
+	return kept, atomicfile.Publish(partial, kept)
 }
 
 // Refusal is err, for a file that is too new, with the copy that this program could
