@@ -120,6 +120,13 @@ var Operations = [...]Operation{
 	{"getFreeze", http.MethodGet, "/api/v1/freeze", Scoped, readers, 200, "What keeps the fleet from being ordered anything new"},
 	{"endFreeze", http.MethodDelete, "/api/v1/freeze", FleetWide, deployers, 200, "Let rollouts go on"},
 
+	{"listWebhooks", http.MethodGet, "/api/v1/webhooks", FleetWide, admins, 200, "Receivers of what is audited, by id"},
+	{"createWebhook", http.MethodPost, "/api/v1/webhooks", FleetWide, admins, 201, "New receiver of what is audited; its secret is shown once"},
+	{"testWebhook", http.MethodPost, "/api/v1/webhooks/{id}/test", FleetWide, admins, 200, "Send a test message now"},
+	{"webhookMessages", http.MethodGet, "/api/v1/webhooks/{id}/messages", FleetWide, admins, 200, "Messages that wait, or dead letters, by audit entry"},
+	{"resendMessages", http.MethodPost, "/api/v1/webhooks/{id}/resend", FleetWide, admins, 200, "Try dead letters again"},
+	{"deleteWebhook", http.MethodDelete, "/api/v1/webhooks/{id}", FleetWide, admins, 200, "Forget a receiver and its messages"},
+
 	{"events", http.MethodGet, "/api/v1/events", Scoped, readers, 200, "Changes as server-sent events"},
 
 	{"listAudit", http.MethodGet, "/api/v1/audit", FleetWide, everyone, 200, "The audit trail, oldest first"},

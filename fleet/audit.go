@@ -62,6 +62,9 @@ const (
 	ActionBudgetPut         = "budget.put"
 	ActionBudgetDelete      = "budget.delete"
 	ActionGateAnswer        = "gate.answer"
+	ActionWebhookCreate     = "webhook.create"
+	ActionWebhookDelete     = "webhook.delete"
+	ActionWebhookResend     = "webhook.resend"
 	ActionFleetFreeze       = "fleet.freeze"
 	ActionFleetUnfreeze     = "fleet.unfreeze"
 	ActionBatchOpen         = "batch.open"
@@ -79,6 +82,19 @@ const (
 	// entry says of them is where the rest begins (AuditCut).
 	ActionAuditCut = "audit.cut"
 )
+
+// Actions are all actions that are audited.
+var Actions = [...]string{
+	ActionBootstrap, ActionKeyCreate, ActionKeyRotate, ActionKeyRevoke, ActionTokenCreate, ActionMachineRegister, ActionMachineEnroll,
+	ActionMachineRenew, ActionMachineRenewLate, ActionMachineKey, ActionMachineEvidence, ActionMachineLifecycle, ActionMachineTags, ActionMachineAdopt,
+	ActionMachineRename, ActionMachineDelete, ActionReportOutcome, ActionReleaseCreate, ActionReleaseDelete, ActionTrustRoot, ActionTrustRevocations,
+	ActionTrustTimestamp, ActionTrustGrant, ActionRolloutCreate, ActionRolloutPause, ActionRolloutResume, ActionRolloutCancel, ActionRolloutApprove,
+	ActionRolloutRetry, ActionRolloutSkip, ActionRolloutRevert, ActionRolloutComplete, ActionRolloutFail, ActionRolloutSupersede, ActionRolloutDelete,
+	ActionPolicyPut, ActionPolicyDelete, ActionSchedulePut, ActionScheduleDelete, ActionScheduleRun, ActionScheduleSkip, ActionBudgetPut,
+	ActionBudgetDelete, ActionGateAnswer, ActionWebhookCreate, ActionWebhookDelete, ActionWebhookResend, ActionFleetFreeze, ActionFleetUnfreeze,
+	ActionBatchOpen, ActionBatchPass, ActionBatchFail, ActionControlPlaneStart, ActionControlPlaneClock, ActionControlPlaneRestored,
+	ActionControlPlaneAccept, ActionAuditCut,
+}
 
 // AuditEntry is an event in its chain. Body holds the event's JSON bytes as
 // they were hashed; they are kept, never encoded again.

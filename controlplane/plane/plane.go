@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
@@ -25,6 +26,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/history"
 	"github.com/arcanesys/nixfleet/controlplane/loop"
 	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/controlplane/webhook"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/clock"
 )
@@ -42,6 +44,8 @@ type Config struct {
 	// if 0. WaitSeconds is how long a long poll should last; 55 if 0.
 	PollSeconds int
 	WaitSeconds int
+	// Webhooks is how webhooks' messages are tried again.
+	Webhooks webhook.Retry
 	// Renewal is how long machines can be away, for Health.
 	Renewal   health.Renewal
 	Retention loop.Retention
@@ -59,6 +63,7 @@ type Plane struct {
 	History   *history.Log
 	Health    *health.Inspector
 	CatchUp   *catchup.Keeper
+	Webhooks  *webhook.Sender
 
 	loop      *loop.Loop
 	conf      Config
@@ -112,12 +117,23 @@ func open(ctx context.Context, c Config) (*Plane, error) {
 	}
 	p.CatchUp = catchup.New(l, p.Documents, p.Epoch)
 	p.Health = health.New(l, p.Documents, p.Epoch, p.CatchUp, c.Renewal)
+	p.Webhooks, err = webhook.Open(ctx, webhook.Config{Loop: l, Key: c.EpochKey, FleetID: p.fleetID, Retry: c.Webhooks})
+	if err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
-// Run drives rollouts until ctx ends or Close is called. It must be called
-// once.
-func (p *Plane) Run(ctx context.Context) error { return p.loop.Run(ctx) }
+// Run drives rollouts and sends webhooks' messages until ctx ends or Close is
+// called. It must be called once. The store must be open until it returns.
+func (p *Plane) Run(ctx context.Context) error {
+	sending, stop := context.WithCancel(ctx)
+	var sends sync.WaitGroup
+	defer sends.Wait()
+	defer stop()
+	sends.Go(func() { p.Webhooks.Run(sending) })
+	return p.loop.Run(ctx)
+}
 
 // EndPolls ends long polls and event streams, before Close ends the rest.
 func (p *Plane) EndPolls() { p.loop.EndPolls() }
@@ -128,14 +144,19 @@ func (p *Plane) Close() error { return p.loop.Close() }
 
 // Info says what is at this end.
 func (p *Plane) Info(_ context.Context) (api.Info, error) {
-	info := api.Info{Version: p.conf.Version, Mode: string(p.Epoch.Mode()), Time: p.now()}
-	if root := p.Documents.Current().Root; root != nil {
-		info.FleetID = root.FleetID
-	}
+	info := api.Info{Version: p.conf.Version, Mode: string(p.Epoch.Mode()), Time: p.now(), FleetID: p.fleetID()}
 	if f := p.loop.Freeze(); f != nil {
 		info.Frozen, info.FrozenUntil = true, f.Until
 	}
 	return info, nil
+}
+
+// fleetID is that of the pinned root; "" without one.
+func (p *Plane) fleetID() string {
+	if root := p.Documents.Current().Root; root != nil {
+		return root.FleetID
+	}
+	return ""
 }
 
 // now is the present time in Unix milliseconds.

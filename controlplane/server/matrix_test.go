@@ -111,6 +111,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 	lost := s.pending(admin, "lost-"+id, team)
 	owner := string(id) + "-admin"
 	key := must[api.NewKey](s.tb)(admin.CreateKey(s.ctx(), api.KeyRequest{Owner: owner, Role: fleet.RoleReadonly, Tags: []fleet.Tag{team}})).Key.ID
+	hook := must[api.NewWebhook](s.tb)(admin.CreateWebhook(s.ctx(), fleet.WebhookSpec{URL: "https://127.0.0.1:1/", Events: []string{"key.rotate"}})).Webhook.ID
 	now := s.now().UnixMilli()
 	bodies := map[string]any{
 		"putRoot":         api.Document{Envelope: s.nextRoot()},
@@ -126,6 +127,7 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 		"putBudget":       api.BudgetRequest{Select: []string{"@none"}, Max: fleet.Amount{N: 1}},
 		"putPolicy":       api.PolicyRequest{},
 		"renameMachine":   api.RenameRequest{To: fleet.MachineID("named-" + string(team))},
+		"createWebhook":   fleet.WebhookSpec{URL: "https://127.0.0.1:1/" + string(team), Events: []string{"key.rotate"}},
 		"setFreeze":       api.FreezeRequest{Reason: "matrix"},
 		"createRollout":   api.RolloutRequest{DryRun: true, Spec: fleet.RolloutSpec{Release: both, Select: []string{string(id)}, Supersede: true}},
 	}
@@ -137,6 +139,8 @@ func (s *scene) requests(admin *api.Client, team fleet.Tag, both, mine fleet.Dig
 			names = strings.NewReplacer("{id}", key)
 		case op.ID == "adoptMachine":
 			names = strings.NewReplacer("{id}", string(lost))
+		case strings.HasPrefix(op.Path, "/api/v1/webhooks/"):
+			names = strings.NewReplacer("{id}", hook)
 		case op.ID == "deleteMachine":
 			names = strings.NewReplacer("{id}", "spare-"+string(id))
 		case op.ID == "renameMachine":

@@ -101,7 +101,7 @@ type fleetCollector struct {
 	size, lifecycle, health, online, drift, silent *prometheus.Desc
 	rollouts, rolloutsActive, waiting, audit, mode *prometheus.Desc
 	frozen                                         *prometheus.Desc
-	certificates, life                             *prometheus.Desc
+	certificates, life, messages                   *prometheus.Desc
 }
 
 func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
@@ -122,6 +122,7 @@ func newFleetCollector(p *plane.Plane, log *slog.Logger) *fleetCollector {
 		rolloutsActive: desc("rollouts_active", "Rollouts that have not ended."),
 		waiting:        desc("reports_waiting", "Reports in the inbox, at most 1000."),
 		audit:          desc("audit_entries", "Size of the audit chain."),
+		messages:       desc("webhook_messages", "Messages of webhooks: waiting, which are tried again; dead, which are not: nixfleet webhook deadletters.", "state"),
 		frozen:         desc("frozen", "1 while the fleet is frozen: no machine is ordered anything new."),
 		mode:           desc("restored_mode", "1 while the database is older than what the fleet has seen."),
 	}
@@ -151,6 +152,10 @@ func (f *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(f.size, float64(size))
+	if waiting, dead, err := f.plane.Webhooks.Counts(ctx); err == nil {
+		gauge(f.messages, float64(waiting), "waiting")
+		gauge(f.messages, float64(dead), "dead")
+	}
 	gauge(f.health, float64(m.Health[""]), "unknown")
 	for _, h := range []fleet.Health{fleet.HealthPending, fleet.Healthy, fleet.Unhealthy} {
 		gauge(f.health, float64(m.Health[h]), string(h))

@@ -55,6 +55,7 @@ func (s *Server) operatorHandler() (http.Handler, error) {
 	o.budgetOperations()
 	o.scheduleOperations()
 	o.freezeOperations()
+	o.webhookOperations()
 	o.auditOperations()
 	o.eventOperations()
 	if err := o.complete(); err != nil {

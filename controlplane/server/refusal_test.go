@@ -55,7 +55,7 @@ func TestOperators_RefuseNamesThatAreNone(t *testing.T) {
 	tried := 0
 	for _, op := range api.Operations {
 		noun, _, _ := strings.Cut(strings.TrimPrefix(op.Path, "/api/v1/"), "/")
-		if !strings.Contains(op.Path, "{") || noun == "keys" {
+		if !strings.Contains(op.Path, "{") || noun == "keys" || noun == "webhooks" {
 			continue
 		}
 		tried++

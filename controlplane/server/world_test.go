@@ -28,6 +28,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
 	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/controlplane/webhook"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/trust/trusttest"
@@ -43,6 +44,7 @@ type world struct {
 	tls    config.TLS
 	gates  map[string]config.Gate
 	guard  config.MetricsGuard
+	retry  webhook.Retry
 	mu     sync.Mutex
 	offset time.Duration // of the clock, from the real one; guarded by mu
 
@@ -104,7 +106,7 @@ func (w *world) start() {
 	identity := must[*server.Identity](w.tb)(server.NewIdentity(w.tls, w.keys))
 	w.store = must[*store.Store](w.tb)(store.Open(ctx, store.Options{Path: filepath.Join(w.dir, "nixfleet.db")}))
 	w.plane = must[*plane.Plane](w.tb)(plane.Open(ctx, plane.Config{Store: w.store, Log: log, Now: w.now, Version: "test", EpochKey: w.keys.EpochKey,
-		Gates: gates.New(gates.Options{Gates: w.gates, Clock: w.now})}))
+		Webhooks: w.retry, Gates: gates.New(gates.Options{Gates: w.gates, Clock: w.now})}))
 	if err := w.plane.Keys.SetBootstrapSecret(ctx, bootstrapSecret); err != nil {
 		w.tb.Fatal(err)
 	}

@@ -114,8 +114,29 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 	if err := (Reader{q: rec}).lookAtAudit(t.Context(), fleet.AuditHead{}); err != nil {
 		t.Fatal(err)
 	}
-	unused := maps.Clone(reads)
-	for query, args := range rec.seen {
+	checkPlans(t, s, rec.seen, "*.go", reads)
+}
+
+// CheckPlans has do make each statement of the files that match a pattern: they find
+// their rows by an index, but for those that begin as one of allowed.
+func CheckPlans(t *testing.T, s *Store, pattern string, allowed map[string]string, do func(tx *Tx)) {
+	t.Helper()
+	rec, undo := recorder{seen: map[string][]any{}}, errors.New("undo")
+	if err := s.Write(t.Context(), func(tx *Tx) error {
+		rec.querier = tx.q
+		tx.q = rec
+		do(tx)
+		return undo
+	}); !errors.Is(err, undo) {
+		t.Fatal(err)
+	}
+	checkPlans(t, s, rec.seen, pattern, allowed)
+}
+
+func checkPlans(t *testing.T, s *Store, seen map[string][]any, pattern string, allowed map[string]string) {
+	t.Helper()
+	unused := maps.Clone(allowed)
+	for query, args := range seen {
 		if strings.HasPrefix(query, "PRAGMA") {
 			continue
 		}
@@ -131,7 +152,7 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 		if line == "" {
 			continue
 		}
-		if i := slices.IndexFunc(slices.Collect(maps.Keys(reads)), func(begin string) bool { return strings.HasPrefix(text, begin) }); i < 0 {
+		if i := slices.IndexFunc(slices.Collect(maps.Keys(allowed)), func(begin string) bool { return strings.HasPrefix(text, begin) }); i < 0 {
 			t.Errorf("%s\n\treads what it does not select: %s\n\tin %q", text, line, plan)
 		}
 		maps.DeleteFunc(unused, func(begin, _ string) bool { return strings.HasPrefix(text, begin) })
@@ -139,7 +160,7 @@ func TestStatements_FindRowsByAnIndex(t *testing.T) {
 	for begin := range unused {
 		t.Errorf("no statement begins so and scans: %s", begin)
 	}
-	for _, missed := range literals(t, rec.seen) {
+	for _, missed := range literals(t, seen, pattern) {
 		t.Errorf("no call makes the statement %s", missed)
 	}
 }
@@ -255,15 +276,15 @@ func fill(v reflect.Value, depth int) {
 
 var verb = regexp.MustCompile(`^\s*(SELECT|INSERT INTO|UPDATE|DELETE|WITH) `)
 
-// literals returns the statements, or their beginnings, in the package's source
-// that were not seen.
-func literals(t *testing.T, seen map[string][]any) []string {
+// literals returns the statements, or their beginnings, in the source that matches a
+// pattern, that were not seen.
+func literals(t *testing.T, seen map[string][]any, pattern string) []string {
 	t.Helper()
 	var all strings.Builder
 	for query := range seen {
 		fmt.Fprintln(&all, strings.Join(strings.Fields(query), " "))
 	}
-	files, err := filepath.Glob("*.go")
+	files, err := filepath.Glob(pattern)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,14 +62,14 @@ var rules = []rule{
 	{"internal/trust", nil, notStd(module+"fleet", module+"internal/trust"), "the verifier stands on the nouns only"},
 	{"controlplane/rollout", nil, is("os", "net", "net/http", "database/sql", "math/rand", "math/rand/v2", "crypto/rand"), "the engine is pure: time, chance and world are parameters"},
 	{"controlplane/rollout", nil, notStd(module+"fleet", module+"api"), "the engine knows nouns and contract, no store and no transport"},
-	{"", []string{"controlplane/store"}, is("database/sql"), "all SQL is in one package, so that it can be read and ported"},
+	{"", []string{"controlplane/store"}, is("database/sql"), "all SQL is in one folder, so that it can be read and ported"},
 	{"", []string{"internal/proc"}, is("os/exec"), "one place starts programs: with a limit of time and output, and a group to end"},
 	{"", []string{"controlplane", "cmd/nixfleet-control-plane", "test"}, below("controlplane"), "agent, CLI and testbed are MIT and speak to the control plane by its API"},
-	{"controlplane/store", nil, above("paging", "diskspace", "dbfiles"), "the store keeps; it does not decide"},
+	{"controlplane/store", nil, above("store", "paging", "diskspace", "dbfiles"), "the store keeps; it does not decide"},
 	{"controlplane/loop", nil, above("rollout", "store"), "the loop carries the rooms, so it knows none of them"},
 	{"controlplane", []string{"controlplane/plane", "controlplane/server", "controlplane/program"}, below("controlplane/plane"), "the use cases stand on the rooms"},
 	{"controlplane", []string{"controlplane/server", "controlplane/program"}, below("controlplane/server"), "use cases know no transport"},
-	{"controlplane", []string{"controlplane/server", "controlplane/program", "controlplane/wire", "controlplane/gates", "controlplane/guard"}, is("net/http"), "use cases know no transport; gates, which asks others, has one of its own"},
+	{"controlplane", []string{"controlplane/server", "controlplane/program", "controlplane/wire", "controlplane/gates", "controlplane/guard", "controlplane/webhook"}, is("net/http"), "use cases know no transport; gates, which asks others, has one of its own"},
 	{"internal/agent", nil, below("internal/cli", "internal/testbed", "internal/demo"), "the agent runs on machines that have none of this"},
 	{"internal/proc", nil, below("internal", "api", "controlplane"), "programs are started the same way for everybody"},
 }
@@ -231,6 +231,30 @@ func codeLines(text string) int {
 		}
 	}
 	return n
+}
+
+// What the store's folder lets its packages do, run a statement, nobody else does.
+func TestStatements_AreInTheStoresFolder(t *testing.T) {
+	statement := regexp.MustCompile("^[`\"]\\s*(SELECT [a-z0-9_.,*() ]+ FROM|INSERT INTO|UPDATE [a-z_]+ SET|DELETE FROM|WITH [a-z_]+ AS) ")
+	found := 0
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok || lit.Kind != token.STRING || !statement.MatchString(lit.Value) {
+				return true
+			}
+			if found++; !in(s.path, "controlplane/store") {
+				t.Errorf("%s has a statement of its own: all SQL is in one folder, so that it can be read and ported", s.fset.Position(lit.Pos()))
+			}
+			return true
+		})
+	}
+	if found < 50 {
+		t.Errorf("found %d statements: the search is broken", found)
+	}
 }
 
 func TestLicences_StandInEverySourceFile(t *testing.T) {

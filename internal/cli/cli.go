@@ -18,6 +18,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/cli/complete"
 	"github.com/arcanesys/nixfleet/internal/cli/documents"
 	"github.com/arcanesys/nixfleet/internal/cli/rules"
+	"github.com/arcanesys/nixfleet/internal/cli/webhooks"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -54,6 +55,7 @@ func (a *app) root() *cobra.Command {
 	a.flags.register(root.PersistentFlags())
 	root.AddCommand(documents.Command(a.documents()), a.releaseCmd(), a.rolloutCmd(), a.machineCmd(), a.keyCmd(), a.auditCmd(), a.infoCmd(), a.demoCmd(), a.VersionCommand("nixfleet"))
 	root.AddCommand(rules.Commands(rules.Host{Line: a.Line, Client: a.client})...)
+	root.AddCommand(webhooks.Command(webhooks.Host{Line: a.Line, Client: a.client, Read: a.readFile}))
 	complete.Commands(root, a.shellClient)
 	return root
 }

@@ -66,6 +66,9 @@ type plane struct {
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
 	named       []string // calls about machines' names
+	hooks       []fleet.Webhook
+	letters     []fleet.WebhookDelivery
+	bodies      []string // of the calls about webhooks
 	policies    []fleet.RolloutPolicy
 	budget      *api.BudgetRequest   // the last that was saved
 	schedule    *api.ScheduleRequest // the last that was saved
@@ -202,6 +205,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		p.preset(w, r, words[1:])
 	case rest == "machines/web-1/rename", words[0] == "machines" && r.Method == http.MethodDelete:
 		p.rename(w, r)
+	case words[0] == "webhooks":
+		p.hooked(w, r, words)
 	case rest == "events":
 		p.stream(w, r)
 	case words[0] == "releases" && len(words) == 2:

@@ -59,6 +59,18 @@ tests:
         values: '5x40'
       - series: 'nixfleet_machines_drift'
         values: '0x40'
+      - series: 'nixfleet_webhook_messages{state="dead"}'
+        values: '0x20 2x80'
+      - series: 'nixfleet_webhook_messages{state="waiting"}'
+        values: '101x30 100x70'
+      - series: 'nixfleet_http_requests_total{listener="operators",operation="info",status="200"}'
+        values: '0+90x100'
+      - series: 'nixfleet_http_requests_total{listener="operators",operation="info",status="500"}'
+        values: '0+10x100'
+      - series: 'nixfleet_http_requests_total{listener="agents",operation="checkIn",status="200"}'
+        values: '0+96x100'
+      - series: 'nixfleet_http_requests_total{listener="agents",operation="checkIn",status="503"}'
+        values: '0+4x100'
       - series: 'nixfleet_certificates{state="ending"}'
         values: '2x100'
       - series: 'nixfleet_certificates{state="ended"}'
@@ -133,6 +145,24 @@ tests:
           - exp_labels: { severity: warning, health: unhealthy }
             exp_annotations: { summary: "1 machines fail their health checks." }
       - { eval_time: 40m, alertname: MachinesDrifted, exp_alerts: [] }
+      - { eval_time: 15m, alertname: WebhookDeadLetters, exp_alerts: [] }
+      - eval_time: 25m
+        alertname: WebhookDeadLetters
+        exp_alerts:
+          - exp_labels: { severity: warning, state: dead }
+            exp_annotations: { summary: "2 messages of webhooks were not taken for a day: nixfleet webhook list says whose." }
+      - eval_time: 30m
+        alertname: WebhookBehind
+        exp_alerts:
+          - exp_labels: { severity: warning, state: waiting }
+            exp_annotations: { summary: "101 messages of webhooks wait for their receivers." }
+      - { eval_time: 40m, alertname: WebhookBehind, exp_alerts: [] }
+      - { eval_time: 5m, alertname: ApiErrors, exp_alerts: [] }
+      - eval_time: 30m
+        alertname: ApiErrors
+        exp_alerts:
+          - exp_labels: { severity: warning, listener: operators }
+            exp_annotations: { summary: "More than 5 % of the requests of operators fail." }
       - { eval_time: 50m, alertname: CertificatesEnding, exp_alerts: [] }
       - eval_time: 70m
         alertname: CertificatesEnding

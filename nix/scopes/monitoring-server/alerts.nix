@@ -67,6 +67,13 @@ in
           "{{ $value }} machines were away for too long and must be enrolled again: nixfleet-control-plane doctor names them.")
         (alert "MachinesUnhealthy" "warning" "15m" ''nixfleet_machines_health{health="unhealthy"} > 0''
           "{{ $value }} machines fail their health checks.")
+        (alert "WebhookDeadLetters" "warning" "0m" ''nixfleet_webhook_messages{state="dead"} > 0''
+          "{{ $value }} messages of webhooks were not taken for a day: nixfleet webhook list says whose.")
+        (alert "WebhookBehind" "warning" "30m" ''nixfleet_webhook_messages{state="waiting"} > 100''
+          "{{ $value }} messages of webhooks wait for their receivers.")
+        (alert "ApiErrors" "warning" "10m"
+          ''sum by (listener) (rate(nixfleet_http_requests_total{status=~"5.."}[5m])) / sum by (listener) (rate(nixfleet_http_requests_total[5m])) > 0.05''
+          "More than 5 % of the requests of {{ $labels.listener }} fail.")
         (alert "MachinesDrifted" "warning" "30m" "nixfleet_machines_drift > 0"
           "{{ $value }} machines run a system that their agent did not activate.")
       ];

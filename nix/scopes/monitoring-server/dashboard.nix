@@ -82,7 +82,10 @@ in
     (panel 9 "timeseries" "Slowest of a hundred requests" "s" [
       (query "histogram_quantile(0.99, sum by (listener, le) (rate(nixfleet_http_request_duration_seconds_bucket[5m])))" "{{listener}}")
     ])
-    (panel 10 "table" "Alerts" "short" [
+    (panel 10 "timeseries" "Messages of webhooks" "short" [
+      (query "nixfleet_webhook_messages" "{{state}}")
+    ])
+    (panel 11 "table" "Alerts" "short" [
       (query ''ALERTS{alertstate="firing"}'' "{{alertname}} {{instance}}")
     ])
   ];
