@@ -130,6 +130,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	rest := strings.TrimPrefix(r.URL.Path, "/api/v1/")
 	words := strings.Split(rest, "/")
 	switch {
+	case rest == "machines" && r.Method == http.MethodPost:
+		p.rename(w, r)
 	case rest == "machines":
 		page(w, r, p.machines)
 	case rest == "releases" && r.Method == http.MethodPost:

@@ -154,15 +154,20 @@ func (a *app) machineShowCmd() *cobra.Command {
 
 func (a *app) machineRegisterCmd() *cobra.Command {
 	var tags []string
+	var lifecycle string
 	c := &cobra.Command{
 		Use: "register MACHINE", Short: "Add a machine to the inventory before it enrols", Example: "  nixfleet machine register web-01 --tag prod",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
+			state := fleet.Lifecycle(lifecycle)
+			if !slices.Contains([]fleet.Lifecycle{fleet.Pending, fleet.Provisioning, fleet.Active}, state) {
+				return command.Usagef("--lifecycle %q is not pending, provisioning or active", lifecycle)
+			}
 			id, c, err := a.machineArg(argv[0])
 			if err != nil {
 				return err
 			}
-			m, err := c.RegisterMachine(cmd.Context(), api.MachineRequest{ID: id, Tags: toTags(tags)})
+			m, err := c.RegisterMachine(cmd.Context(), api.MachineRequest{ID: id, Tags: toTags(tags), Lifecycle: state})
 			if err != nil {
 				return err
 			}
@@ -170,6 +175,7 @@ func (a *app) machineRegisterCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringSliceVar(&tags, "tag", nil, "tag of the machine")
+	c.Flags().StringVar(&lifecycle, "lifecycle", string(fleet.Pending), "pending, provisioning or active")
 	return c
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
-// rename answers what is about a machine's name, and keeps what it was asked.
+// rename answers what makes a machine or is about its name, and keeps what it was asked.
 func (p *plane) rename(w http.ResponseWriter, r *http.Request) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -37,7 +37,13 @@ func TestMachine_NamesAndInventory(t *testing.T) {
 	}
 	u.mustRun(command.ExitUsage, "machine", "rename", "web-1", "Web_1")
 	u.mustRun(command.ExitDone, "machine", "delete", "wbe-01")
-	if want := []string{`POST machines/web-1/rename {"to":"web-01"}`, `DELETE machines/wbe-01 `}; !slices.Equal(p.named, want) {
+	u.mustRun(command.ExitDone, "machine", "register", "web-09", "--tag", "prod")
+	u.mustRun(command.ExitDone, "machine", "register", "web-09", "--lifecycle", "active")
+	for _, state := range []string{"maintenance", "decommissioned", "", "Active"} {
+		u.mustRun(command.ExitUsage, "machine", "register", "web-09", "--lifecycle", state)
+	}
+	if want := []string{`POST machines/web-1/rename {"to":"web-01"}`, `DELETE machines/wbe-01 `,
+		`POST machines {"id":"web-09","lifecycle":"pending","tags":["prod"]}`, `POST machines {"id":"web-09","lifecycle":"active"}`}; !slices.Equal(p.named, want) {
 		t.Errorf("asked for %q, want %q", p.named, want)
 	}
 	wide := u.mustRun(command.ExitDone, "machine", "list", "--wide").out
