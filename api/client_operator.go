@@ -330,6 +330,12 @@ func (c *Client) Assignments(ctx context.Context, r fleet.RolloutID, f fleet.Ass
 	return get[Page[fleet.Assignment]](ctx, c, "/api/v1/rollouts/"+id(r)+"/assignments", pageQuery(p, f))
 }
 
+// RolloutEvents lists what happened in a rollout, oldest first, as far as the event log
+// goes.
+func (c *Client) RolloutEvents(ctx context.Context, r fleet.RolloutID, p fleet.PageRequest) (Page[Event], error) {
+	return get[Page[Event]](ctx, c, "/api/v1/rollouts/"+id(r)+"/events", pageQuery(p))
+}
+
 // RolloutVerb does something to a rollout.
 func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req VerbRequest) (RolloutDetail, error) {
 	return post[RolloutDetail](ctx, c, "/api/v1/rollouts/"+id(r)+"/"+id(v), req)

@@ -98,6 +98,7 @@ var Operations = [...]Operation{
 	{"getRollout", http.MethodGet, "/api/v1/rollouts/{id}", Scoped, readers, 200, "A rollout with its batches"},
 	{"listAssignments", http.MethodGet, "/api/v1/rollouts/{id}/assignments", Scoped, readers, 200, "A rollout's machines"},
 	{"rolloutVerb", http.MethodPost, "/api/v1/rollouts/{id}/{verb}", Scoped, deployers, 200, "pause, resume, cancel, approve, retry, skip or revert"},
+	{"rolloutEvents", http.MethodGet, "/api/v1/rollouts/{id}/events", Scoped, readers, 200, "What happened in a rollout, oldest first, as far as the event log goes"},
 	{"explainRollout", http.MethodGet, "/api/v1/rollouts/{id}/waiting", Scoped, readers, 200, "What a rollout waits for: why, and by when"},
 	{"deleteRollout", http.MethodDelete, "/api/v1/rollouts/{id}", Scoped, admins, 200, "Forget a rollout that has ended"},
 

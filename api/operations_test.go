@@ -53,6 +53,7 @@ func calls(ctx context.Context, c *api.Client) {
 	_, _ = c.Rollouts(ctx, fleet.RolloutFilter{}, page)
 	_, _ = c.CreateRollout(ctx, api.RolloutRequest{})
 	_, _ = c.Rollout(ctx, "{id}")
+	_, _ = c.RolloutEvents(ctx, "{id}", page)
 	_, _ = c.Assignments(ctx, "{id}", fleet.AssignmentFilter{Batch: fleet.AllBatches}, page)
 	_, _ = c.RolloutVerb(ctx, "{id}", "{verb}", api.VerbRequest{})
 	_, _ = c.ExplainRollout(ctx, "{id}")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
+	"github.com/arcanesys/nixfleet/controlplane/paging"
 	"github.com/arcanesys/nixfleet/controlplane/rollout"
 	"github.com/arcanesys/nixfleet/controlplane/store"
 	"github.com/arcanesys/nixfleet/fleet"
@@ -158,6 +159,45 @@ func (p *Plane) Events(ctx context.Context, c access.Caller, after int64, f flee
 			}
 		}
 	}
+}
+
+// RolloutEvents returns a page of the events about a rollout that the log has, oldest
+// first, with the caller's part of them. The error's code is NotFound, or Forbidden for
+// a limited key that may see nothing of it.
+func (p *Plane) RolloutEvents(ctx context.Context, c access.Caller, id fleet.RolloutID, page fleet.PageRequest) (out api.Page[api.Event], err error) {
+	s := eventScope{plane: p, caller: c}
+	key := func(e api.Event) int64 { return e.ID }
+	err = p.loop.Store.Read(ctx, func(r store.Reader) (err error) {
+		if _, err = r.Rollout(ctx, id); err != nil {
+			return unseen(c, id, err)
+		}
+		if _, err = p.readPart(ctx, r, c, id); err != nil {
+			return err
+		}
+		read := func(page fleet.PageRequest) (api.Page[api.Event], error) {
+			after, bad := paging.After[int64](page)
+			if bad != nil {
+				return api.Page[api.Event]{}, bad
+			}
+			events, unread := r.Events(ctx, after, fleet.EventFilter{Rollout: id}, page.Size()+1)
+			return paging.Cut(events, page, key), unread
+		}
+		if !c.Limited() {
+			out, err = read(page)
+			return err
+		}
+		out, err = paging.Keep(page, key, func(e api.Event) (bool, error) {
+			_, ok, unread := s.event(ctx, e)
+			return ok, unread
+		}, read)
+		for i := range out.Items {
+			if out.Items[i], _, err = s.event(ctx, out.Items[i]); err != nil {
+				return err
+			}
+		}
+		return err
+	})
+	return out, err
 }
 
 // eventScope cuts events to what a limited key is for. It keeps the machines of

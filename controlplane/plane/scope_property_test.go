@@ -139,6 +139,7 @@ func (a *attack) calls(rt *rapid.T) map[string][]call {
 			{"listAssignments", func(c access.Caller, t string) (any, error) {
 				return about(p.Assignments(ctx, c, r(t), fleet.AssignmentFilter{Batch: fleet.AllBatches}, page))
 			}},
+			{"rolloutEvents", func(c access.Caller, t string) (any, error) { return about(p.RolloutEvents(ctx, c, r(t), page)) }},
 			{"explainRollout", func(c access.Caller, t string) (any, error) { return about(p.Explain(ctx, c, r(t))) }},
 			{"rolloutVerb", func(c access.Caller, t string) (any, error) {
 				return about(p.RolloutVerb(ctx, c, r(t), verb, api.VerbRequest{Machines: named}))

@@ -3,8 +3,11 @@
 package plane_test
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/controlplane/access"
@@ -49,5 +52,55 @@ func TestLimitedKey_HearsOfItsMachinesOnly(t *testing.T) {
 		if !heard[mine] || heard[other] {
 			t.Errorf("bob hears of %v, want %s only", heard, mine)
 		}
+	})
+}
+
+// The events of a rollout come in pages, to a limited key those of its machines and
+// its part of the rest.
+func TestRolloutEvents_ComeInPages(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pin()
+		w.fleetOf("web-01", "db-01")
+		must[fleet.Machine](t)(w.plane().SetTags(t.Context(), alice, "web-01", api.TagsRequest{Tags: []fleet.Tag{"web"}}))
+		digest := w.register("web-01", "db-01")
+		other := w.rollOut(digest, func(s *fleet.RolloutSpec) { s.Select = []string{"db-01"} })
+		must[api.RolloutDetail](t)(w.plane().RolloutVerb(t.Context(), alice, other, api.VerbCancel, api.VerbRequest{}))
+		both := w.rollOut(digest, func(s *fleet.RolloutSpec) { s.Select = []string{"web-01", "db-01"} })
+		must[api.RolloutDetail](t)(w.plane().RolloutVerb(t.Context(), alice, both, api.VerbCancel, api.VerbRequest{}))
+		bob := access.Caller{Owner: "bob", Role: fleet.RoleReadonly, Tags: []fleet.Tag{"web"}}
+		pages := func(c access.Caller, size int) (all []api.Event) {
+			for e, err := range api.All(t.Context(), func(ctx context.Context, p fleet.PageRequest) (api.Page[api.Event], error) {
+				p.Limit = size
+				return w.plane().RolloutEvents(ctx, c, both, p)
+			}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, e)
+			}
+			return all
+		}
+		whole := must[[]api.Event](t)(w.store.Events(t.Context(), 0, fleet.EventFilter{Rollout: both}, 1000))
+		if got := pages(alice, 2); len(whole) < 4 || !cmp.Equal(got, whole) {
+			t.Errorf("alice reads %d events of %s in pages, the log has %d", len(got), both, len(whole))
+		}
+		part := 0
+		for _, e := range pages(bob, 1) {
+			switch {
+			case e.Assignment != nil && e.Assignment.Machine == "web-01":
+				part++
+			case e.Rollout != nil && e.Rollout.Machines == 1, e.Batch != nil && e.Batch.Size <= 1:
+			default:
+				t.Errorf("bob reads %+v of %s", e, both)
+			}
+		}
+		if part == 0 {
+			t.Error("bob reads nothing of his machine")
+		}
+		_, err := w.plane().RolloutEvents(t.Context(), bob, other, fleet.PageRequest{})
+		wantCode(t, err, fleet.Forbidden)
+		_, err = w.plane().RolloutEvents(t.Context(), alice, "01NONE", fleet.PageRequest{})
+		wantCode(t, err, fleet.NotFound)
 	})
 }

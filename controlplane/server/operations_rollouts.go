@@ -36,6 +36,10 @@ type (
 		RolloutRef
 		fleet.AssignmentFilter
 	}
+	rolloutEventsIn struct {
+		fleet.PageRequest
+		RolloutRef
+	}
 	verbIn struct {
 		RolloutRef
 		Match
@@ -64,6 +68,13 @@ func (o *operators) rolloutOperations() {
 			return api.Page[fleet.Assignment]{}, err
 		}
 		return o.plane.Assignments(ctx, c, id, in.AssignmentFilter, in.PageRequest)
+	})
+	handle(o, "rolloutEvents", func(ctx context.Context, c access.Caller, in *rolloutEventsIn) (api.Page[api.Event], error) {
+		id, err := in.rollout()
+		if err != nil {
+			return api.Page[api.Event]{}, err
+		}
+		return o.plane.RolloutEvents(ctx, c, id, in.PageRequest)
 	})
 	handle(o, "rolloutVerb", o.rolloutVerb)
 	handle(o, "explainRollout", func(ctx context.Context, c access.Caller, in *RolloutRef) ([]api.Waiting, error) {

@@ -76,7 +76,7 @@ func details(d map[string]string) string {
 	for _, k := range slices.Sorted(maps.Keys(d)) {
 		words = append(words, k+"="+d[k])
 	}
-	return oneLine(strings.Join(words, " "))
+	return view.OneLine(strings.Join(words, " "))
 }
 
 func (a *app) auditHeadCmd() *cobra.Command {

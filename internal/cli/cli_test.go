@@ -30,6 +30,7 @@ func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 		{"machine show web-01 --json", command.ExitDone},
 		{"rollout show --json", command.ExitDone},
 		{"rollout explain --json", command.ExitDone},
+		{"rollout events --json", command.ExitDone},
 		{"rollout watch --json", command.ExitFailed}, // the rollout, without an error after it
 		{"release list --json", command.ExitDone},
 		{"release show nope --json", command.ExitError},
@@ -102,7 +103,7 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 			}
 		}
 	}
-	for _, words := range []string{"machine show web-01", "machine list", "machine list --behind", "rollout list", "rollout show", "rollout explain", "rollout watch"} {
+	for _, words := range []string{"machine show web-01", "machine list", "machine list --behind", "rollout list", "rollout show", "rollout explain", "rollout watch", "rollout events"} {
 		r := u.run(strings.Fields(words)...)
 		check(words, r)
 		if !strings.Contains(r.out, "web-01") && !strings.Contains(r.out, "01a") {
@@ -111,6 +112,9 @@ func TestText_HasNoControlCharacters(t *testing.T) {
 	}
 	if r := u.run("rollout", "show"); len(strings.Split(strings.TrimSpace(r.out), "\n")) != 4 {
 		t.Errorf("a message with line ends breaks the table:\n%s", r.out)
+	}
+	if r := u.run("rollout", "events"); strings.Count(r.out, "\n") != 4 || strings.Count(r.out, " web-01 ") != 2 {
+		t.Errorf("four events are not four lines:\n%s", r.out)
 	}
 	p.fail = fleet.Errorf(fleet.Conflict, "%s", evil)
 	check("error", u.run("machine", "list"))

@@ -177,6 +177,12 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fleet.Errorf(fleet.NotFound, "no rollout %s", words[1]))
 	case words[0] == "rollouts" && words[2] == "waiting":
 		reply(w, []api.Waiting{{Batch: -1, State: "running", Why: "batch 1 is at work"}, {Machine: "web-01", State: "offered", Why: "offered, has not begun"}})
+	case words[0] == "rollouts" && words[2] == "events":
+		happened := []api.Event{{ID: 1, Rollout: &p.rollouts[0]}, {ID: 2, Batch: &fleet.Batch{State: fleet.BatchOpen, Size: 1, Why: p.rollouts[0].Why}}}
+		for _, as := range p.assignments {
+			happened = append(happened, api.Event{ID: 3, Assignment: &as}, api.Event{ID: 4, Report: &fleet.Report{Machine: as.Machine, Kind: fleet.ReportOutcome, Outcome: fleet.OutcomeLive, Message: as.Message}})
+		}
+		page(w, r, happened)
 	case words[0] == "rollouts" && words[2] == "assignments":
 		list := p.assignments
 		if state := r.URL.Query().Get("state"); state != "" {

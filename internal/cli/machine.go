@@ -144,7 +144,7 @@ func (a *app) machineShowCmd() *cobra.Command {
 				}
 				rows := make([][]string, len(reports.Items))
 				for i, r := range reports.Items {
-					rows[i] = []string{view.Date(r.At), string(r.Kind), view.Dash(first(string(r.Outcome), string(r.Phase))), view.Dash(string(r.Reason)), oneLine(r.Message)}
+					rows[i] = []string{view.Date(r.At), string(r.Kind), view.Dash(first(string(r.Outcome), string(r.Phase))), view.Dash(string(r.Reason)), view.OneLine(r.Message)}
 				}
 				view.Table(w, "AT REPORT RESULT REASON MESSAGE", rows)
 			})
@@ -282,14 +282,4 @@ func since(ms int64) string {
 		return "never"
 	}
 	return time.Since(time.UnixMilli(ms)).Round(time.Second).String() + " ago"
-}
-
-// oneLine shows the first line of a text, cut to a table's width.
-func oneLine(s string) string {
-	for i, r := range s {
-		if r == '\n' || i >= 100 {
-			return s[:i] + "..."
-		}
-	}
-	return view.Dash(s)
 }

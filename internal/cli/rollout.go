@@ -15,6 +15,7 @@ import (
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/cli/options"
+	"github.com/arcanesys/nixfleet/internal/cli/timeline"
 	"github.com/arcanesys/nixfleet/internal/cli/view"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
@@ -24,7 +25,8 @@ func (a *app) rolloutCmd() *cobra.Command {
 		Use: "rollout", Short: "Bring machines to a release, batch by batch",
 		Example: "  nixfleet rollout create --strategy canary --wait\n  nixfleet rollout watch",
 	}
-	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd(), a.rolloutUndoCmd(), a.rolloutDeleteCmd())
+	c.AddCommand(a.rolloutCreateCmd(), a.rolloutListCmd(), a.rolloutShowCmd(), a.rolloutWatchCmd(), a.rolloutExplainCmd(), a.rolloutUndoCmd(), a.rolloutDeleteCmd(),
+		timeline.Command(timeline.Host{Line: a.Line, Rollout: a.rolloutArg}))
 	for _, v := range []struct {
 		verb    api.Verb
 		short   string
@@ -186,7 +188,7 @@ func (a *app) rolloutListCmd() *cobra.Command {
 				for i, r := range list {
 					rows[i] = []string{
 						string(r.ID), view.Dash(r.Spec.Name), string(r.State), r.Spec.Release.Short(), string(r.Spec.Strategy),
-						fmt.Sprint(r.Machines), view.Date(r.CreatedAt), r.CreatedBy, oneLine(r.Why),
+						fmt.Sprint(r.Machines), view.Date(r.CreatedAt), r.CreatedBy, view.OneLine(r.Why),
 					}
 				}
 				view.Table(w, "ROLLOUT NAME STATE RELEASE STRATEGY MACHINES CREATED BY WHY", rows)
@@ -242,7 +244,7 @@ func (v rolloutView) text(w io.Writer) {
 	}
 	rows := make([][]string, len(v.Assignments))
 	for i, as := range v.Assignments {
-		rows[i] = []string{fmt.Sprint(as.Batch + 1), string(as.Machine), string(as.State), fmt.Sprint(as.Attempt), view.Dash(string(as.Outcome)), view.Dash(string(as.Reason)), oneLine(first(as.Message, as.Why))}
+		rows[i] = []string{fmt.Sprint(as.Batch + 1), string(as.Machine), string(as.State), fmt.Sprint(as.Attempt), view.Dash(string(as.Outcome)), view.Dash(string(as.Reason)), view.OneLine(first(as.Message, as.Why))}
 	}
 	view.Table(w, "BATCH MACHINE STATE ATTEMPT OUTCOME REASON MESSAGE", rows)
 }

@@ -5,15 +5,14 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
+	"github.com/arcanesys/nixfleet/internal/cli/timeline"
 	"github.com/arcanesys/nixfleet/internal/command"
 )
 
@@ -122,22 +121,8 @@ type teller struct {
 }
 
 func (t *teller) tell(e api.Event) {
-	var subject, line string
-	switch {
-	case e.Assignment != nil:
-		as := e.Assignment
-		subject = string(as.Machine)
-		line = fmt.Sprintf("batch %d  %-12s %-16s %s %s", as.Batch+1, as.Machine, as.State, as.Reason, oneLine(first(as.Message, as.Why, " ")))
-	case e.Batch != nil:
-		b := e.Batch
-		subject = fmt.Sprint(b.Index)
-		line = fmt.Sprintf("batch %d  %s: %d of %d healthy, %d failed  %s", b.Index+1, b.State, b.Counts.Healthy, b.Size, b.Counts.Failed, b.Why)
-	case e.Rollout != nil:
-		line = fmt.Sprintf("rollout  %s  %s", e.Rollout.State, e.Rollout.Why)
-	default:
-		return
-	}
-	if line = strings.TrimRight(line, " "); t.last[subject] == line {
+	subject, line := timeline.Line(e)
+	if e.Report != nil || line == "" || t.last[subject] == line { // what follows from a report is an event of its own
 		return
 	}
 	t.last[subject] = line

@@ -75,3 +75,13 @@ func Dash(s string) string {
 	}
 	return s
 }
+
+// OneLine shows the first line of a text, cut to a table's width.
+func OneLine(s string) string {
+	for i, r := range s {
+		if r == '\n' || i >= 100 {
+			return s[:i] + "..."
+		}
+	}
+	return Dash(s)
+}
