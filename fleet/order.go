@@ -19,6 +19,10 @@ type Order struct {
 	// reboot, as in RolloutRules.
 	Windows   []string `json:"windows,omitempty"`
 	Blackouts []string `json:"blackouts,omitempty"`
+	// Reboot and RebootWindows are whether, and when, it may reboot into the release,
+	// if its own policy allows it, as in RolloutRules.
+	Reboot        RebootPolicy `json:"reboot,omitempty"`
+	RebootWindows []string     `json:"rebootWindows,omitempty"`
 }
 
 // DocumentDigests are the digests of a fleet's current trust documents, each

@@ -26,6 +26,12 @@ type RolloutRules struct {
 	// Blackouts are when they may not, whatever Windows say.
 	Blackouts []string `json:"blackouts,omitempty"`
 
+	// Reboot is when machines may reboot into the release, beside what the policy of
+	// each machine allows; empty: that policy alone. With window, RebootWindows say
+	// when, and Windows and Blackouts hold too.
+	Reboot        RebootPolicy `json:"reboot,omitempty"`
+	RebootWindows []string     `json:"rebootWindows,omitempty"`
+
 	// FailureLimits are what is tolerated of each type of failure, beside
 	// MaxFailures.
 	FailureLimits []FailureLimit `json:"failureLimits,omitempty"`
@@ -79,6 +85,9 @@ func (r RolloutRules) Groups() ([]Selector, error) {
 func (r RolloutRules) validate() error {
 	if _, err := r.Calendar(); err != nil {
 		return Errorf(Invalid, "rollout: %w", err).WithHint("%s", ErrorHint(err))
+	}
+	if err := r.validateReboot(); err != nil {
+		return err
 	}
 	if _, err := r.Groups(); err != nil {
 		return err

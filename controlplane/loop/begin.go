@@ -54,7 +54,7 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 	if err := CheckClaims(*s, claims); err != nil {
 		return err
 	}
-	if err := p.supersede(ctx, claimedBy(*s, claims)); err != nil {
+	if err := p.supersede(ctx, s.Rollout.ID, claimedBy(*s, claims)); err != nil {
 		return err
 	}
 	p.note(s.Rollout.CreatedBy, fleet.ActionRolloutCreate, "rollout:"+string(s.Rollout.ID), map[string]string{
@@ -88,13 +88,13 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 
 // supersede ends the claims of other rollouts on the machines of a new one
 // (H17).
-func (p *Pass) supersede(ctx context.Context, claimed map[fleet.RolloutID][]fleet.MachineID) error {
+func (p *Pass) supersede(ctx context.Context, by fleet.RolloutID, claimed map[fleet.RolloutID][]fleet.MachineID) error {
 	for _, other := range slices.Sorted(maps.Keys(claimed)) {
 		s, err := p.State(ctx, other)
 		if err != nil {
 			return err
 		}
-		if err := p.Step(ctx, s, rollout.Event{Superseded: claimed[other]}); err != nil {
+		if err := p.Step(ctx, s, rollout.Event{Superseded: claimed[other], By: by}); err != nil {
 			return err
 		}
 		if err := p.Tx.Unclaim(ctx, other, claimed[other]...); err != nil {

@@ -47,6 +47,9 @@ func Build(in Input) (State, api.Plan, error) {
 	if begins.IsZero() {
 		return State{}, api.Plan{}, fleet.Errorf(fleet.Invalid, "rollout: its blackouts leave no time in which a machine may begin")
 	}
+	if reboots, failed := in.Spec.RebootCalendar(); failed != nil || fleet.NextOfBoth(calendar, reboots, begins).IsZero() {
+		return State{}, api.Plan{}, fleet.Errorf(fleet.Invalid, "rollout: its windows and blackouts leave no time in which a machine may reboot")
+	}
 	members, leftOut, err := choose(in)
 	if err != nil {
 		return State{}, api.Plan{}, err

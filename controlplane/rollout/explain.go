@@ -3,6 +3,8 @@
 package rollout
 
 import (
+	"fmt"
+
 	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -20,7 +22,9 @@ func Explain(state State, w World, now int64) []api.Waiting {
 	}
 	for i, b := range state.Batches {
 		if !x.r.State.Final() && b.State != fleet.BatchPassed {
-			lines = append(lines, x.batch(i))
+			l := x.batch(i)
+			l.Why += x.taken(i)
+			lines = append(lines, l)
 		}
 		if b.State == fleet.BatchWaiting {
 			continue
@@ -75,6 +79,25 @@ func (x explainer) batch(i int) api.Waiting {
 	l := x.rollout()
 	l.Batch, l.State, l.Why = i, string(b.State), orElse(b.Why, whyBatch(b, x.at))
 	return l
+}
+
+// taken says by which rollout machines of a batch were taken over, "" for none.
+func (x explainer) taken(i int) string {
+	first, more := fleet.Assignment{}, -1
+	for _, id := range x.state.index.order[i] {
+		if a := x.state.Assignments[id]; a.Reason == fleet.ReasonSuperseded {
+			if more++; more == 0 {
+				first = a
+			}
+		}
+	}
+	switch {
+	case more < 0:
+		return ""
+	case more == 0:
+		return fmt.Sprintf("; %s: %s", first.Machine, first.Message)
+	}
+	return fmt.Sprintf("; %s: %s, and %d more were taken over", first.Machine, first.Message, more)
 }
 
 // work is the line of a batch that has opened.
@@ -138,7 +161,7 @@ func dueOf(a fleet.Assignment, w World) int64 {
 func (x explainer) machine(a fleet.Assignment) api.Waiting {
 	l := api.Waiting{Machine: a.Machine, Batch: a.Batch, State: string(a.State), Why: Why(a, x.state, x.w, x.at.Wall)}
 	if atWork(a) {
-		l.Deadline = x.at.Expect(dueOf(a, x.w))
+		l.Deadline, l.Until = x.at.Expect(dueOf(a, x.w)), mayReboot(a, x.state, x.at.Wall)
 		return l
 	}
 	f, known := x.w.Machine(a.Machine)

@@ -22,8 +22,9 @@ type history struct {
 	again   map[fleet.MachineID]bool
 	// excused are failures that an operator accepted, or ordered.
 	excused map[fleet.MachineID]bool
-	// rebooting machines may have more time, while their window is closed.
+	// rebooting machines wait for a reboot: whether they might since they do.
 	rebooting map[fleet.MachineID]bool
+	before    int64 // wall clock at the step before
 	// calm is the running time at which a batch was last seen at work.
 	calm map[int]int64
 	// approvedBy are who approved a batch since it was last at work; first is for
@@ -47,6 +48,7 @@ func (h *history) check(m *sim, before rollout.State, ev rollout.Event, res roll
 	if c := ev.Command; c != nil && rollout.Check(before, *c) == nil {
 		h.commanded(before, *c)
 	}
+	h.rebootable(m, before)
 	h.checkRollout(m, before, ev)
 	for _, a := range res.Assignments {
 		h.checkMachine(m, before.Assignments[a.Machine], a)
@@ -129,10 +131,9 @@ func (h *history) checkMachine(m *sim, was, is fleet.Assignment) {
 		if was.Attempt > 0 && !h.again[id] {
 			m.t.Fatalf("%s is offered the release once more, and nobody had it retried: it was %s", id, was) // H03
 		}
-		h.offered[id], h.again[id], h.rebooting[id] = run, false, false
+		h.offered[id], h.again[id] = run, false
 		delete(h.excused, id)
 	}
-	h.rebooting[id] = h.rebooting[id] || is.State == fleet.AssignAwaitingReboot
 	// One whose offer was withdrawn, and one that was left out, may be offered it later.
 	left := is.State == fleet.AssignSkipped && (is.Reason == fleet.ReasonOffline || is.Reason == fleet.ReasonLifecycle)
 	h.again[id] = h.again[id] || left || is.State == fleet.AssignPending && was.State.InFlight()
@@ -154,6 +155,8 @@ func (h *history) checkMachine(m *sim, was, is fleet.Assignment) {
 	switch {
 	case is.Reason == fleet.ReasonHealthyDeadline && is.State.Failure() && ran < spec.HealthyDeadlineMs:
 		m.t.Fatalf("%s ran out of time %d ms after its offer: %s", id, ran, is) // H20
+	case was.State == fleet.AssignAwaitingReboot && is.Reason == fleet.ReasonHealthyDeadline && is.State.Failure() && !h.rebooting[id]:
+		m.t.Fatalf("%s ran out of time before it might reboot: %s", id, is)
 	case is.Reason == fleet.ReasonOffline && is.State.Final() && (f.Online || spec.Offline == fleet.OfflineWait || run-max(m.since, f.SeenRun) < spec.OfflineAfterMs):
 		m.t.Fatalf("%s is %s for being offline, which is to %s after %d ms: %+v", id, is, spec.Offline, spec.OfflineAfterMs, f) // H12
 	case is.Reason == fleet.ReasonLifecycle && is.State.Final() && known && f.Lifecycle == fleet.Active:

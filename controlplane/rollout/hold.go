@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	"github.com/arcanesys/nixfleet/fleet"
@@ -17,8 +18,6 @@ type hold struct {
 	why   string
 	do    string // what an operator can do about it
 	until int64  // when it may be over, by the wall clock; 0: not known
-	// reboots: neither may machines reboot into the release.
-	reboots bool
 }
 
 // holdOf looks for what holds the whole rollout; nil for nothing.
@@ -34,7 +33,7 @@ func holdOf(c fleet.Calendar, w World, now int64) *hold {
 	if c.Always() || c.Open(t) {
 		return nil
 	}
-	h := &hold{why: "outside its windows, or in a blackout", reboots: true}
+	h := &hold{why: "outside its windows, or in a blackout"}
 	if next := c.Next(t); !next.IsZero() {
 		h.until = next.UnixMilli()
 		h.why += ", until " + date(h.until)
@@ -47,10 +46,10 @@ func holdOf(c fleet.Calendar, w World, now int64) *hold {
 func (st *step) runningTime(wall int64) int64 { return st.run + wall - st.now }
 
 // holdBack looks whether the rollout is held. If so, machines that have not begun
-// to switch are withdrawn, and the deadlines of those that wait for a reboot
-// count from when they may.
+// to switch are withdrawn.
 func (st *step) holdBack() {
 	st.hold = holdOf(st.indexed().calendar, st.world, st.now)
+	st.deferReboots()
 	if st.hold == nil || st.rollout.State.Final() {
 		return
 	}
@@ -58,18 +57,79 @@ func (st *step) holdBack() {
 		st.rollout.ProgressRun = st.holdChanges() // the progress deadline counts from then
 	}
 	for _, a := range st.atWork() {
-		switch a.State {
-		case fleet.AssignOffered, fleet.AssignFetching:
+		if a.State == fleet.AssignOffered || a.State == fleet.AssignFetching {
 			st.withdrawOffer(a)
-		case fleet.AssignAwaitingReboot:
-			opens := st.runningTime(st.hold.until)
-			if st.hold.reboots && st.hold.until != 0 && a.Deadline < opens {
-				a.Deadline = opens + st.spec().HealthyDeadlineMs
-				st.put(a)
-			}
-		default:
 		}
 	}
+}
+
+// rebootWindows is how many windows may pass until a machine has failed that waits
+// for a reboot.
+const rebootWindows = 3
+
+// deferReboots has the deadlines of machines that wait for a reboot count from when
+// they may reboot, and the progress deadline too.
+func (st *step) deferReboots() {
+	x := st.indexed()
+	if x.calendar.Always() && x.reboots.Always() {
+		return
+	}
+	waits := slices.DeleteFunc(st.atWork(), func(a fleet.Assignment) bool { return a.State != fleet.AssignAwaitingReboot })
+	if len(waits) == 0 {
+		return
+	}
+	opens := rebootsAt(x, st.now)
+	if opens == 0 {
+		return
+	}
+	at, healthy, deferred := st.runningTime(opens), st.spec().HealthyDeadlineMs, false
+	for _, a := range waits {
+		if x.windowsSince(a.OfferedAt, st.now) >= rebootWindows {
+			continue
+		}
+		deferred = true
+		if a.Deadline < at+min(healthy, reportGrace) {
+			a.Deadline = at + healthy
+			st.put(a)
+		}
+	}
+	if deferred && st.rollout.State == fleet.RolloutRunning {
+		st.rollout.ProgressRun = max(st.rollout.ProgressRun, at)
+	}
+}
+
+// windowsSince counts the times at which machines might reboot from a moment until
+// now, in Unix milliseconds, up to rebootWindows.
+func (x *index) windowsSince(from, now int64) (n int) {
+	for t := time.UnixMilli(from); n < rebootWindows; n++ {
+		t = fleet.NextOfBoth(x.calendar, x.reboots, t)
+		if t.IsZero() || t.UnixMilli() >= now {
+			break
+		}
+		closes := x.reboots.Closes(t)
+		if c := x.calendar.Closes(t); closes.IsZero() || !c.IsZero() && c.Before(closes) {
+			closes = c
+		}
+		if closes.IsZero() {
+			break
+		}
+		t = closes
+	}
+	return n
+}
+
+// rebootsAt is when machines may reboot next, in Unix milliseconds; 0 if they may
+// now, or never.
+func rebootsAt(x *index, now int64) int64 {
+	t := time.UnixMilli(now)
+	if x.reboots.Open(t) && x.calendar.Open(t) {
+		return 0
+	}
+	next := fleet.NextOfBoth(x.calendar, x.reboots, t)
+	if next.IsZero() {
+		return 0
+	}
+	return next.UnixMilli()
 }
 
 // withdrawn reports whether a phase is news of an offer that was withdrawn because

@@ -21,6 +21,9 @@ func drawRules(t *rapid.T, s *fleet.RolloutSpec) {
 		{Windows: []string{"*/30 * * * * 10m Europe/Berlin"}},
 		{Windows: []string{"0 * * * * 40m"}, Blackouts: []string{"10 * * * * 5m Asia/Kathmandu", "2027-01-15T08:00/2027-01-15T08:20"}},
 	}).Draw(t, "rules")
+	if rapid.IntRange(0, 3).Draw(t, "reboots?") == 0 {
+		s.Reboot, s.RebootWindows = fleet.RebootWindow, []string{"*/20 * * * * 5m"}
+	}
 	s.FailureLimits = rapid.SampledFrom([][]fleet.FailureLimit{nil, nil, {{Type: "rolled-back", MinSample: 2}}, {{Type: "failed", Max: fleet.Amount{N: 50, Percent: true}, MinSample: 1}, {Type: "check-failed", Max: fleet.Amount{N: 1}, MinSample: 3}}}).Draw(t, "limits")
 	s.After = rapid.SampledFrom([][]string{nil, nil, {"m-00"}, {"m-*0", "m-*"}}).Draw(t, "after")
 	if n := rapid.IntRange(0, 2).Draw(t, "gates"); n > 0 {

@@ -21,6 +21,7 @@ type index struct {
 	failed       map[fleet.MachineID]bool
 	readmittable map[fleet.MachineID]bool // skipped, until the cause is over
 	calendar     fleet.Calendar           // of the spec, which was validated
+	reboots      fleet.Calendar           // of the spec, beside calendar
 	after        []fleet.Selector         // of the spec
 }
 
@@ -34,6 +35,7 @@ func (s *State) indexed() *index {
 		atWork: map[fleet.MachineID]bool{}, failed: map[fleet.MachineID]bool{}, readmittable: map[fleet.MachineID]bool{},
 	}
 	x.calendar, _ = s.Rollout.Spec.Calendar()
+	x.reboots, _ = s.Rollout.Spec.RebootCalendar()
 	x.after, _ = s.Rollout.Spec.Groups()
 	for id, a := range s.Assignments {
 		x.order[a.Batch] = append(x.order[a.Batch], id)

@@ -23,7 +23,7 @@ func OrdersFor(a fleet.Assignment, r fleet.Rollout, run int64) api.Orders {
 		o.Apply = &fleet.Order{
 			Digest: a.Digest, Rollout: r.ID, Attempt: a.Attempt,
 			MinHealthyMs: r.Spec.MinHealthyMs, DeadlineMs: a.Deadline - run,
-			Windows: r.Spec.Windows, Blackouts: r.Spec.Blackouts,
+			Windows: r.Spec.Windows, Blackouts: r.Spec.Blackouts, Reboot: r.Spec.Reboot, RebootWindows: r.Spec.RebootWindows,
 		}
 	case a.State == fleet.AssignPending && r.State == fleet.RolloutRunning && a.Batch <= r.Batch+1:
 		// The next batch may fetch; those behind it would load caches and
@@ -108,6 +108,9 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 		return "rolls back by itself, has " + left
 	}
 	why := "at work, has " + left
+	if opens := mayReboot(a, state, now); opens != 0 {
+		why = "may reboot from " + date(opens) + " on, has " + left
+	}
 	if f, known := w.Machine(a.Machine); known && !f.Online {
 		why = "offline " + sinceContact(f) + ", has " + left
 	} else if a.State == fleet.AssignOffered {
@@ -120,6 +123,15 @@ func Why(a fleet.Assignment, state State, w World, now int64) string {
 		why += "; " + a.Why
 	}
 	return why
+}
+
+// mayReboot is when a machine that waits for a reboot may reboot next, in Unix
+// milliseconds; 0 if it may now, or does not wait for that.
+func mayReboot(a fleet.Assignment, state State, now int64) int64 {
+	if a.State != fleet.AssignAwaitingReboot {
+		return 0
+	}
+	return rebootsAt(state.indexed(), now)
 }
 
 // whyOffline says what becomes of a machine that is offline.

@@ -121,6 +121,8 @@ func (d driver) actions() map[string]func(*rapid.T) {
 				d.settle()
 			}
 		},
+		"taken":     d.takenOver,
+		"reboot":    d.awaitsReboot,
 		"gate":      d.answers,
 		"disrupt":   d.disrupt,
 		"revert":    d.reverts,
@@ -190,7 +192,7 @@ func (m *sim) obey() {
 			m.changed(machineID(i), online)
 		}
 	}
-	for range 40 * m.state.Rollout.Machines {
+	for range 400 + 40*m.state.Rollout.Machines { // while a window is closed, a group is looked at every 10 s
 		m.settle()
 		for _, v := range []api.Verb{api.VerbResume, api.VerbApprove} {
 			if v := (rollout.Command{Verb: v, Actor: "key:bob"}); rollout.Check(m.state, v) == nil {

@@ -78,6 +78,9 @@ func (st *step) progress(a fleet.Assignment, r fleet.Report) {
 	}
 	st.put(a)
 	st.wakeBy(a.Deadline)
+	if a.State == fleet.AssignAwaitingReboot {
+		st.wakeBy(st.run) // it may have to wait for its window
+	}
 }
 
 func (st *step) succeeded(a fleet.Assignment, r fleet.Report) {

@@ -31,8 +31,9 @@ type Event struct {
 	// Exactly one of these is set; a zero Event is a tick.
 	Report  *fleet.Report // from a machine's outbox
 	Command *Command      // from an operator
-	// Superseded names machines that another rollout has taken over.
+	// Superseded names machines that another rollout, By, has taken over.
 	Superseded []fleet.MachineID
+	By         fleet.RolloutID
 	// Changed names a machine whose lifecycle changed (H10), or that is online
 	// again.
 	Changed fleet.MachineID

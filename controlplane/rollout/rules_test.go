@@ -144,6 +144,9 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 	if a.Batch != old.Batch {
 		m.t.Fatalf("%s moved from batch %d to %d", a.Machine, old.Batch, a.Batch)
 	}
+	if old.Reason == fleet.ReasonSuperseded && a.State.RollingBack() {
+		m.t.Fatalf("%s belongs to another rollout and is reverted: %s", a.Machine, a)
+	}
 	if old.State == fleet.AssignSuperseded && a.State != old.State {
 		m.t.Fatalf("%s belongs to another rollout and became %s", a.Machine, a.State)
 	}
@@ -176,6 +179,9 @@ func (m *sim) checkAssignment(s rollout.State, old, a fleet.Assignment, ev rollo
 func (m *sim) checkWaiting(s rollout.State) {
 	m.t.Helper()
 	for _, a := range s.Assignments {
+		if o := rollout.OrdersFor(a, s.Rollout, m.run()); o.Prefetch != "" && (a.State != fleet.AssignPending || s.Rollout.State != fleet.RolloutRunning || a.Batch > s.Rollout.Batch+1) {
+			m.t.Fatalf("%s may prefetch at batch %d of a rollout that is %s", a, s.Rollout.Batch, s.Rollout.State)
+		}
 		why := rollout.Why(a, s, m.world(), m.now)
 		if a.State.Final() != (why == "") {
 			m.t.Fatalf("%s: why %q", a, why)

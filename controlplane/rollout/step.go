@@ -53,7 +53,7 @@ func Step(state State, ev Event, w World, now int64) Result {
 		st.command(*ev.Command)
 		st.tick()
 	case len(ev.Superseded) > 0:
-		st.supersede(ev.Superseded)
+		st.supersede(ev.Superseded, ev.By)
 		st.tick()
 	default:
 		st.tick()

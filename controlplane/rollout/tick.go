@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
 	"github.com/arcanesys/nixfleet/fleet"
 )
@@ -418,6 +419,10 @@ func (st *step) machineChanged(id fleet.MachineID) {
 	if !ok || a.Batch > st.rollout.Batch || st.rollout.State == fleet.RolloutScheduled {
 		return
 	}
+	if a.State == fleet.AssignAwaitingReboot {
+		st.deferReboots()
+		a, _ = st.assignment(id)
+	}
 	st.expire(a)
 	if st.rollout.State == fleet.RolloutRunning {
 		a, _ = st.assignment(id)
@@ -435,28 +440,32 @@ func (st *step) machineChanged(id fleet.MachineID) {
 
 // supersede ends this rollout's part in machines that another one took over.
 // Healthy ones keep their state, and cannot be reverted any more.
-func (st *step) supersede(ids []fleet.MachineID) {
-	taken := map[fleet.MachineID]bool{}
+func (st *step) supersede(ids []fleet.MachineID, by fleet.RolloutID) {
+	taken, lost := map[fleet.MachineID]bool{}, []fleet.MachineID{}
+	message := fmt.Sprintf("rollout %s took the machine over", by)
 	for _, id := range ids {
 		a, ok := st.assignment(id)
 		if !ok || a.State == fleet.AssignSuperseded || taken[id] {
 			continue
 		}
-		taken[id] = !a.State.Final()
+		taken[id], lost = !a.State.Final(), append(lost, id)
 		switch {
 		case a.State == fleet.AssignHealthy:
-			a.Reason = fleet.ReasonSuperseded
+			a.Reason, a.Message = fleet.ReasonSuperseded, message
 			st.put(a)
-		case a.State.Failure():
+		case a.State.Failure(): // its outcome stays on record
 			st.acknowledgeOne(a.Batch)
-			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, a.Message) // its outcome stays on record
+			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, strings.TrimPrefix(a.Message+"; "+message, "; "))
 		default:
-			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, "another rollout took the machine over")
+			st.end(a, fleet.AssignSuperseded, fleet.ReasonSuperseded, message)
 		}
 	}
 	maps.DeleteFunc(taken, func(_ fleet.MachineID, live bool) bool { return !live })
-	if len(taken) > 0 && !st.rollout.State.Final() && unfinished(st.total()) == 0 {
-		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, EngineActor, "another rollout took its machines over")
+	switch {
+	case len(taken) > 0 && !st.rollout.State.Final() && unfinished(st.total()) == 0:
+		st.finish(fleet.RolloutSuperseded, fleet.ActionRolloutSupersede, EngineActor, fmt.Sprintf("rollout %s took its machines over", by))
+	case len(lost) > 0:
+		st.log(EngineActor, fleet.ActionRolloutSupersede, map[string]string{"by": string(by), "machines": list(lost)})
 	}
 }
 

@@ -226,25 +226,6 @@ func TestStep_RetryWhileSoaking(t *testing.T) {
 	m.wantStates("running = passed: healthy healthy | open: offered")
 }
 
-// H17: another rollout takes machines over; the rest goes on, and a rollout
-// that has none left has ended.
-func TestStep_Superseded(t *testing.T) {
-	m := newSim(t, 4, spec("1", "100%"))
-	m.settle()
-	m.live(m.at(0, 0))
-	m.step(rollout.Event{Superseded: []fleet.MachineID{m.at(0, 0), m.at(1, 0), "m-99"}})
-	m.wantStates("running = passed: healthy | open: superseded offered offered")
-	if err := rollout.Check(m.state, rollout.Command{Verb: api.VerbRevert, Machines: []fleet.MachineID{m.at(0, 0)}}); fleet.ErrorCode(err) != fleet.Conflict {
-		t.Errorf("revert of a machine of another rollout: %v", err)
-	}
-	m.live(m.at(1, 1))
-	m.step(rollout.Event{Superseded: []fleet.MachineID{m.at(1, 2)}})
-	m.wantStates("superseded = passed: healthy | failed: superseded healthy superseded")
-	if len(m.released) != 1 || !m.released[m.at(1, 1)] {
-		t.Errorf("let go %v", m.released)
-	}
-}
-
 // H18: serving follows the plan: what each state of an assignment gets.
 func TestOrdersFor_FollowThePlan(t *testing.T) {
 	m := newSim(t, 4, spec("1", "1", "100%"))

@@ -14,7 +14,7 @@ import (
 )
 
 func windowOpen(window string, t time.Time) (bool, error) {
-	return config.Reboot{Policy: config.RebootWindow, Window: window}.WindowOpen(t)
+	return config.Reboot{Policy: fleet.RebootWindow, Window: window}.WindowOpen(t)
 }
 
 // O08: an agent whose reboot window cannot be judged does not start, and a

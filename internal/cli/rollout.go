@@ -263,7 +263,7 @@ func (a *app) rolloutExplainCmd() *cobra.Command {
 			}
 			return a.Print(lines, func(w io.Writer) {
 				if len(lines) == 0 {
-					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended\n", id)
+					fmt.Fprintf(w, "rollout %s waits for nothing: it has ended; nixfleet rollout show %s says how\n", id, id)
 				}
 				for _, l := range lines {
 					fmt.Fprintln(w, waitingText(l))

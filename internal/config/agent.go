@@ -63,20 +63,10 @@ type Confirm struct {
 	Beacons         []string `toml:"beacons"`         // other addresses that prove it by answering: tcp://host:port or http(s) URLs
 }
 
-// RebootPolicy says when the agent may reboot the machine.
-type RebootPolicy string
-
-// The reboot policies.
-const (
-	RebootNever    RebootPolicy = "never"
-	RebootIfNeeded RebootPolicy = "if-needed"
-	RebootWindow   RebootPolicy = "window"
-)
-
 // Reboot is when the agent may reboot the machine.
 type Reboot struct {
-	Policy RebootPolicy `toml:"policy"` // never, if-needed, or window
-	Window string       `toml:"window"` // with policy window: cron fields and duration, "0 3 * * * 2h Europe/Paris"
+	Policy fleet.RebootPolicy `toml:"policy"` // never, if-needed, or window
+	Window string             `toml:"window"` // with policy window: cron fields and duration, "0 3 * * * 2h Europe/Paris"
 }
 
 // Metrics is where Prometheus finds the agent; empty: nowhere.
@@ -115,7 +105,7 @@ func defaultAgent() Agent {
 		Line: "main", StateDir: "/var/lib/nixfleet/agent", RunDir: "/run/nixfleet",
 		ControlPlane: AgentControlPlane{LongPollSeconds: 55, PollSeconds: 60},
 		Confirm:      Confirm{DeadlineSeconds: 300},
-		Reboot:       Reboot{Policy: RebootNever},
+		Reboot:       Reboot{Policy: fleet.RebootNever},
 	}
 }
 
@@ -166,12 +156,12 @@ func (a *Agent) validate(file string) error {
 		return invalid(file, "trust.unsigned works only with a control plane on loopback")
 	case a.Confirm.DeadlineSeconds < 1 || a.Confirm.DeadlineSeconds > 86400:
 		return invalid(file, "confirm.deadlineSeconds must be between 1 and 86400")
-	case !slices.Contains([]RebootPolicy{RebootNever, RebootIfNeeded, RebootWindow}, a.Reboot.Policy):
+	case !a.Reboot.Policy.Valid():
 		return invalid(file, "reboot.policy %q is not never, if-needed or window", a.Reboot.Policy)
-	case (a.Reboot.Policy == RebootWindow) != (a.Reboot.Window != ""):
+	case (a.Reboot.Policy == fleet.RebootWindow) != (a.Reboot.Window != ""):
 		return invalid(file, "reboot.window and reboot.policy = \"window\" must be set together")
 	}
-	if a.Reboot.Policy == RebootWindow {
+	if a.Reboot.Policy == fleet.RebootWindow {
 		if _, err := fleet.ParseWindow(a.Reboot.Window); err != nil {
 			return invalid(file, "reboot.window: %w", err)
 		}

@@ -9,10 +9,10 @@ import (
 )
 
 // WindowOpen reports whether t lies in the reboot window, as fleet.ParseWindow
-// reads it; with another policy than RebootWindow there is none, and it is always
+// reads it; with another policy than fleet.RebootWindow there is none, and it is always
 // open.
 func (r Reboot) WindowOpen(t time.Time) (bool, error) {
-	if r.Policy != RebootWindow {
+	if r.Policy != fleet.RebootWindow {
 		return true, nil
 	}
 	w, err := fleet.ParseWindow(r.Window)

@@ -26,16 +26,16 @@ func TestReboot_WindowOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := (config.Reboot{Policy: config.RebootWindow, Window: tc.window}).WindowOpen(at); err != nil || got != tc.want {
+		if got, err := (config.Reboot{Policy: fleet.RebootWindow, Window: tc.window}).WindowOpen(at); err != nil || got != tc.want {
 			t.Errorf("%s at %s: %t, %v; want %t", tc.window, tc.at, got, err, tc.want)
 		}
 	}
 	for _, bad := range []string{"", "0 3 * * *", "0 3 * * * soon", "0 3 * * * 2h Mars/Olympus", "x 3 * * * 2h"} {
-		if _, err := (config.Reboot{Policy: config.RebootWindow, Window: bad}).WindowOpen(time.Now()); fleet.ErrorCode(err) != fleet.Invalid {
+		if _, err := (config.Reboot{Policy: fleet.RebootWindow, Window: bad}).WindowOpen(time.Now()); fleet.ErrorCode(err) != fleet.Invalid {
 			t.Errorf("%q: %v, want invalid", bad, err)
 		}
 	}
-	if open, err := (config.Reboot{Policy: config.RebootIfNeeded}).WindowOpen(time.Now()); !open || err != nil {
+	if open, err := (config.Reboot{Policy: fleet.RebootIfNeeded}).WindowOpen(time.Now()); !open || err != nil {
 		t.Errorf("no window: %t, %v; want open", open, err)
 	}
 }

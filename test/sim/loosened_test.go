@@ -22,8 +22,8 @@ var loosenings = []loosen.Rule{
 	loosen.Of("ignore the claim").
 		In("controlplane/loop/begin.go", "if s.Rollout.Spec.Supersede || len(claimed) == 0 {",
 			"if s.Rollout.Spec.Supersede || len(claimed) == 0 || LOOSE {").
-		In("controlplane/loop/begin.go", "if err := p.supersede(ctx, claimedBy(*s, claims)); err != nil {",
-			"if LOOSE {\n\t\tclaims = nil\n\t}\n\tif err := p.supersede(ctx, claimedBy(*s, claims)); err != nil {").
+		In("controlplane/loop/begin.go", "if err := p.supersede(ctx, s.Rollout.ID, claimedBy(*s, claims)); err != nil {",
+			"if LOOSE {\n\t\tclaims = nil\n\t}\n\tif err := p.supersede(ctx, s.Rollout.ID, claimedBy(*s, claims)); err != nil {").
 		In("controlplane/store/assignment.go", "if n == int64(len(machines)) {",
 			"if n == int64(len(machines)) || LOOSE {"),
 	loosen.Of("pass without the approval").

@@ -138,9 +138,9 @@ func (w *world) addMachine(i int, r *rand.Rand) {
 	}
 	first := trusttest.Entry(id, "first").StorePath
 	m.profile, m.bootDefault = first, first
-	policy := config.RebootNever
+	policy := fleet.RebootNever
 	if m.trait.mayReboot {
-		policy = config.RebootIfNeeded
+		policy = fleet.RebootIfNeeded
 	}
 	interval, timeout, retries, successes, required := 5.0, 2.0, 1, 1, true
 	m.conf = config.Agent{

@@ -38,6 +38,14 @@ func bounded(v api.Orders) (o api.Orders, left []string) {
 			drop(what + " for its windows")
 			return nil
 		}
+		if _, err := fleet.ParseCalendar(o.RebootWindows, nil); err != nil {
+			drop(what + " for its reboot windows")
+			return nil
+		}
+		if o.Reboot != "" && !o.Reboot.Valid() {
+			drop(what + " for its reboot policy")
+			return nil
+		}
 		c := *o
 		c.MinHealthyMs, c.DeadlineMs = min(max(c.MinHealthyMs, 0), maxOrderMs), min(c.DeadlineMs, maxOrderMs)
 		return &c

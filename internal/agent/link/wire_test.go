@@ -52,7 +52,7 @@ func TestOrders_WhatIsWrongInOneStaysThere(t *testing.T) {
 	c := answering(t, &answer)
 	rapid.Check(t, func(t *rapid.T) {
 		order := func(rollout fleet.RolloutID) *fleet.Order {
-			return &fleet.Order{Digest: fleet.SHA256(nil), Rollout: rollout, Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000, Windows: []string{"0 3 * * * 2h"}, Blackouts: []string{"0 3 1 * * 1h"}}
+			return &fleet.Order{Digest: fleet.SHA256(nil), Rollout: rollout, Attempt: 1, MinHealthyMs: 1000, DeadlineMs: 60_000, Windows: []string{"0 3 * * * 2h"}, Blackouts: []string{"0 3 1 * * 1h"}, Reboot: fleet.RebootWindow, RebootWindows: []string{"0 4 * * * 1h"}}
 		}
 		want := api.Orders{
 			Etag: "a", Epoch: "1.2.", Prefetch: fleet.SHA256(nil), Grants: []fleet.Digest{fleet.SHA256(nil), fleet.SHA256([]byte("g"))}, Apply: order("r1"), Revert: order("r2"),

@@ -14,7 +14,6 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
-	"github.com/arcanesys/nixfleet/internal/config"
 	"github.com/arcanesys/nixfleet/internal/nix"
 )
 
@@ -50,7 +49,7 @@ func (m *Machine) prepare(ctx context.Context, j states.Journal) states.Input {
 	}
 	return states.Prepared{
 		Generations: m.Generations(), FailedUnits: failed, Baseline: m.baseline(ctx, j),
-		Reboot: reboot, MayReboot: m.Agent.Reboot.Policy != config.RebootNever, Confirm: m.Agent.Confirm.DeadlineSeconds,
+		Reboot: reboot, MayReboot: m.Agent.Reboot.Policy.Allows() && j.Work.Order.Reboot.Allows(), Confirm: m.Agent.Confirm.DeadlineSeconds,
 	}
 }
 

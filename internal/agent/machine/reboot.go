@@ -13,13 +13,20 @@ import (
 
 // awaitReboot reboots into the target once the machine's policy allows it.
 func (m *Machine) awaitReboot(ctx context.Context, j states.Journal) states.Input {
-	return m.reboot(ctx, func(t time.Time) bool { return mayBegin(j, t) && m.inWindow(t) })
+	return m.reboot(ctx, func(t time.Time) bool { return mayBegin(j, t) && mayReboot(j, t) && m.inWindow(t) })
 }
 
 // mayBegin reports whether the order at work lets the machine switch or reboot at
 // t. Windows that cannot be read are never open.
 func mayBegin(j states.Journal, t time.Time) bool {
 	c, err := fleet.ParseCalendar(j.Work.Order.Windows, j.Work.Order.Blackouts)
+	return err == nil && c.Open(t)
+}
+
+// mayReboot reports whether the order at work lets the machine reboot at t, by its
+// reboot windows.
+func mayReboot(j states.Journal, t time.Time) bool {
+	c, err := fleet.ParseCalendar(j.Work.Order.RebootWindows, nil)
 	return err == nil && c.Open(t)
 }
 

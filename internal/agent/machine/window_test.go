@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/agent/host"
 	"github.com/arcanesys/nixfleet/internal/agent/states"
 )
@@ -45,6 +46,22 @@ func TestAwaitReboot_WaitsForTheRolloutsWindow(t *testing.T) {
 		m.awaitReboot(t.Context(), ordered("0 2 * * * 1h"))
 		if wait := r.at.Sub(begun); wait < 2*time.Hour || wait > 2*time.Hour+time.Minute {
 			t.Errorf("rebooted %s after midnight, want 2h", wait)
+		}
+	})
+}
+
+// Nor outside the reboot windows of the rollout, which are inside its windows.
+func TestAwaitReboot_WaitsForTheRolloutsRebootWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := testMachine(t, &fakePlane{down: true})
+		r := &rebooter{}
+		m.Supervisor = r
+		j := ordered("0 2 * * * 4h")
+		j.Work.Order.Reboot, j.Work.Order.RebootWindows = fleet.RebootWindow, []string{"0 1 * * * 30m", "30 4 * * * 30m"}
+		begun := time.Now()
+		m.awaitReboot(t.Context(), j)
+		if wait := r.at.Sub(begun); wait < 270*time.Minute || wait > 271*time.Minute {
+			t.Errorf("rebooted %s after midnight, want 4h30m", wait)
 		}
 	})
 }

@@ -23,17 +23,21 @@ var given = map[string]func(to *fleet.RolloutSpec, from fleet.RolloutSpec){
 	"supersede":          func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Supersede = from.Supersede },
 	"window":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Windows = from.Windows },
 	"blackout":           func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Blackouts = from.Blackouts },
-	"limit":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.FailureLimits = from.FailureLimits },
-	"after":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.After = from.After },
-	"gate":               func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Gates = from.Gates },
-	"on-inconclusive":    func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.OnInconclusive = from.OnInconclusive },
-	"gate-deadline":      func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.GateDeadlineMs = from.GateDeadlineMs },
-	"min-healthy":        func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.MinHealthyMs = from.MinHealthyMs },
-	"healthy-deadline":   func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.HealthyDeadlineMs = from.HealthyDeadlineMs },
-	"progress-deadline":  func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.ProgressDeadlineMs = from.ProgressDeadlineMs },
-	"soak":               func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.SoakMs = from.SoakMs },
-	"straggler":          func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.StragglerMs = from.StragglerMs },
-	"offline-after":      func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.OfflineAfterMs = from.OfflineAfterMs },
+	"reboot":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Reboot = from.Reboot },
+	"reboot-window": func(to *fleet.RolloutSpec, from fleet.RolloutSpec) {
+		to.Reboot, to.RebootWindows = from.Reboot, from.RebootWindows
+	},
+	"limit":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.FailureLimits = from.FailureLimits },
+	"after":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.After = from.After },
+	"gate":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Gates = from.Gates },
+	"on-inconclusive":   func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.OnInconclusive = from.OnInconclusive },
+	"gate-deadline":     func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.GateDeadlineMs = from.GateDeadlineMs },
+	"min-healthy":       func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.MinHealthyMs = from.MinHealthyMs },
+	"healthy-deadline":  func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.HealthyDeadlineMs = from.HealthyDeadlineMs },
+	"progress-deadline": func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.ProgressDeadlineMs = from.ProgressDeadlineMs },
+	"soak":              func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.SoakMs = from.SoakMs },
+	"straggler":         func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.StragglerMs = from.StragglerMs },
+	"offline-after":     func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.OfflineAfterMs = from.OfflineAfterMs },
 }
 
 // FillOver returns the spec of a policy with what the flags that are given say
@@ -57,6 +61,9 @@ func (o *Rollout) FillOver(p fleet.RolloutPolicy, isGiven func(flag string) bool
 		if !isGiven("canary") {
 			s.Canaries = nil
 		}
+	}
+	if s.Reboot != fleet.RebootWindow {
+		s.RebootWindows = nil
 	}
 	if len(s.Gates) == 0 {
 		s.GateDeadlineMs, s.OnInconclusive = 0, ""

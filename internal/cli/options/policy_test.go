@@ -61,6 +61,12 @@ func TestFillOver_GivenOptionsBeatThePolicy(t *testing.T) {
 	if s.Batches != nil || s.SoakMs != 0 || len(s.Gates) != 0 || s.OnInconclusive != "" || s.Approve || s.Name != "n" || s.Policy != "careful" {
 		t.Errorf("options do not beat the policy: %+v", s)
 	}
+	if s = over("--reboot-window", "0 3 * * * 1h"); s.Reboot != fleet.RebootWindow || len(s.RebootWindows) != 1 {
+		t.Errorf("reboots: %+v", s)
+	}
+	if s = over("--reboot", "never"); s.Reboot != fleet.RebootNever || s.RebootWindows != nil {
+		t.Errorf("reboots: %+v", s)
+	}
 	if s.MaxFailures.N != 2 || len(s.Select) != 1 {
 		t.Errorf("what is not given is not the policy's: %+v", s)
 	}

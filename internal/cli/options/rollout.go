@@ -26,6 +26,7 @@ type Rollout struct {
 	maxTotal string
 	onFail   string
 	offline  string
+	reboot   string
 	gates    []string
 	limits   []string
 
@@ -57,6 +58,8 @@ func (o *Rollout) RegisterPolicy(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
 	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
 	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
+	f.StringVar(&o.reboot, "reboot", "", "when machines may reboot into the release: never, if-needed, or window with --reboot-window (default: as each machine's configuration says, which holds in any case)")
+	f.StringArrayVar(&o.spec.RebootWindows, "reboot-window", nil, "when machines may reboot, written as --window")
 	f.StringSliceVar(&o.limits, "limit", nil, "failures of one type that are tolerated: rolled-back=10%/20 is 10% of the machines that are done, once 20 are; the type is a state or a reason code")
 	f.StringArrayVar(&o.spec.After, "after", nil, "machines that go first, in batches of their own: @routers; more of them go one after the other")
 	f.StringSliceVar(&o.gates, "gate", nil, "gates that must pass after each batch; nixfleet gate list shows them")
@@ -92,6 +95,10 @@ func (o *Rollout) Fill() (fleet.RolloutSpec, error) {
 			return s, command.Exit(command.ExitUsage, err)
 		}
 		s.Batches = append(s.Batches, n)
+	}
+	s.Reboot = fleet.RebootPolicy(o.reboot)
+	if s.Reboot == "" && len(s.RebootWindows) > 0 {
+		s.Reboot = fleet.RebootWindow
 	}
 	var err error
 	if s.MaxFailures, err = fleet.ParseAmount(o.maxFail); err != nil {
