@@ -69,7 +69,7 @@ func (p *Pass) Begin(ctx context.Context, s *rollout.State) error {
 	}
 	ids := slices.Sorted(maps.Keys(s.Assignments))
 	for _, id := range ids {
-		c.assignments[id] = true
+		c.assignments[id], p.touched[id] = true, true // also of a rollout that has not started
 		p.rested[id] = s.Assignments[id].State == fleet.AssignHealthy
 	}
 	maps.DeleteFunc(p.rested, func(_ fleet.MachineID, healthy bool) bool { return !healthy })
