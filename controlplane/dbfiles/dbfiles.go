@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-only
 
-// Package dbfiles knows the files of a database: how large they are, and the copies
-// from before its migrations.
+// Package dbfiles knows the files of a database: how large they are, the copies from
+// before its migrations, and why they cannot be written.
 //
 // It never opens the database.
 package dbfiles

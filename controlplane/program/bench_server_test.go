@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,20 @@ const serverEnv = "NIXFLEET_BENCH_SERVER"
 // time and memory go.
 const pprofEnv = "NIXFLEET_BENCH_PPROF"
 
+// userEnv has the user that such a process becomes.
+const userEnv = "NIXFLEET_TEST_USER"
+
+func becomeUser() {
+	id, err := strconv.Atoi(os.Getenv(userEnv))
+	if err == nil {
+		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id))
+	}
+	if os.Getenv(userEnv) != "" && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
 // TestMain makes this program the processes that the benchmark measures with.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv(generatorEnv); addr != "" {
@@ -43,6 +58,7 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(serverEnv); config != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
+		becomeUser()
 		if addr := os.Getenv(pprofEnv); addr != "" {
 			go func() { fmt.Fprintln(os.Stderr, http.ListenAndServe(addr, nil)) }()
 		}

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -20,23 +22,43 @@ const metaOpen = "open"
 
 // begin notes that the file is open, in the file itself and not only in its log.
 func (s *Store) begin(ctx context.Context) error {
-	tx := &Tx{Reader{q: s.writer}}
-	was, err := tx.Meta(ctx, metaOpen)
+	was, err := (Reader{q: s.writer}).Meta(ctx, metaOpen)
 	if err != nil {
 		return err
 	}
 	s.unclean = was == "1"
-	if err = tx.measureHealthy(ctx); err != nil {
+	s.schema, err = s.noteOpen(ctx)
+	if fleet.ErrorCode(dbfiles.Located(err, s.path)) != fleet.StorageFull {
 		return err
 	}
-	if s.schema, err = s.schema.sign(ctx, tx, s.version); err != nil {
-		return err
+	// It serves what needs no room, and says why it takes no writes.
+	s.unnoted, s.writer.lost = true, nil
+	s.note(err)
+	return nil
+}
+
+// noteOpen notes in the file that it is open, and by which program.
+func (s *Store) noteOpen(ctx context.Context) (schema Schema, err error) {
+	tx := &Tx{Reader{q: s.writer}}
+	if err = tx.measureHealthy(ctx); err != nil {
+		return s.schema, err
+	}
+	if schema, err = s.schema.sign(ctx, tx, s.version); err != nil {
+		return schema, err
 	}
 	if err = tx.SetMeta(ctx, metaOpen, "1"); err != nil {
-		return err
+		return schema, err
 	}
 	_, err = s.checkpoint(ctx)
-	return err
+	return schema, err
+}
+
+// noteLater does so when there is room again.
+func (s *Store) noteLater() {
+	s.writer.lost = nil
+	_, err := s.noteOpen(context.Background())
+	s.unnoted = err != nil
+	s.note(dbfiles.StorageError(err))
 }
 
 // end notes that the file is closed. What cannot be noted then is looked at when
@@ -60,7 +82,7 @@ func (s *Store) checkpoint(ctx context.Context) (whole bool, err error) {
 		var log, moved int
 		return busy, r.Scan(&busy, &log, &moved)
 	}, "PRAGMA wal_checkpoint(TRUNCATE)")
-	if resultCode(err) == sqlite3.SQLITE_BUSY {
+	if dbfiles.ResultCode(err) == sqlite3.SQLITE_BUSY {
 		busy, err = 1, nil
 	}
 	_, again := s.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout(%d)", busyTimeout))
@@ -77,32 +99,36 @@ func (s *Store) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return damagedFile("the file is gone: %w", err)
+	if s.size, err = s.stat(); err == nil && s.size != size {
+		return damagedFile("the file has %d bytes, and should have %d", s.size, size)
 	}
-	if info.Size() != size {
-		return damagedFile("the file has %d bytes, and should have %d", info.Size(), size)
-	}
-	s.size = info.Size()
-	return nil
+	return err
 }
 
 // shrunk returns an error if the file has become shorter. A checkpoint would fill
 // what is missing with nothing.
 func (s *Store) shrunk() error {
+	have, err := s.stat()
+	if err == nil && have < s.size {
+		return damagedFile("the file has %d bytes, and had %d: it was cut", have, s.size)
+	}
+	return err
+}
+
+// stat is how many bytes the file has.
+func (s *Store) stat() (int64, error) {
 	info, err := os.Stat(s.path)
-	if err != nil {
-		return damagedFile("the file is gone: %w", err)
+	switch {
+	case err == nil:
+		return info.Size(), nil
+	case errors.Is(err, fs.ErrPermission): // a folder that may not be entered is no damage
+		return s.size, fleet.Errorf(fleet.StorageFailed, "look at the database: %w", err)
 	}
-	if info.Size() < s.size {
-		return damagedFile("the file has %d bytes, and had %d: it was cut", info.Size(), s.size)
-	}
-	return nil
+	return s.size, damagedFile("the file is gone: %w", err)
 }
 
 func damagedFile(format string, args ...any) error {
-	return fleet.Errorf(fleet.StorageFailed, "the control plane's database is damaged: "+format, args...).WithHint("%s", restoreOne)
+	return fleet.Errorf(fleet.StorageFailed, "the control plane's database is damaged: "+format, args...).WithHint("%s", dbfiles.RestoreOne)
 }
 
 // tidy makes a checkpoint and looks at the file. It runs on the writer's goroutine.
@@ -113,14 +139,13 @@ func (s *Store) tidy() {
 	if err == nil {
 		err = s.look(ctx)
 	}
-	if err == nil {
-		return
-	}
-	if fleet.ErrorCode(err) == fleet.StorageFull {
+	switch {
+	case err == nil:
+	case fleet.ErrorCode(err) == fleet.StorageFull || errors.Is(err, fs.ErrPermission):
 		s.note(err)
-		return
+	default:
+		s.damaged(err)
 	}
-	s.damaged(err)
 }
 
 // damaged keeps what was found: it does not go away by itself.

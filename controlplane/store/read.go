@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/arcanesys/nixfleet/controlplane/dbfiles"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -40,7 +41,7 @@ type row interface{ Scan(dest ...any) error }
 func list[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, storageError(err)
+		return nil, dbfiles.StorageError(err)
 	}
 	defer func() { _ = rows.Close() }() // Err says what went wrong
 	out := []T{}
@@ -60,14 +61,14 @@ func failed(q querier, err error) error {
 	if w, ok := q.(*writer); ok {
 		return w.failed(err)
 	}
-	return storageError(err)
+	return dbfiles.StorageError(err)
 }
 
 // first runs a query and scans its first row; false if there is none.
 func first[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) (v T, ok bool, err error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return v, false, storageError(err)
+		return v, false, dbfiles.StorageError(err)
 	}
 	defer func() { _ = rows.Close() }() // Err says what went wrong
 	if !rows.Next() {
@@ -83,7 +84,7 @@ func first[T any](ctx context.Context, q querier, scan func(row) (T, error), que
 func (r Reader) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	res, err := r.q.ExecContext(ctx, query, args...)
 	if err != nil {
-		return 0, storageError(err)
+		return 0, dbfiles.StorageError(err)
 	}
 	return res.RowsAffected()
 }

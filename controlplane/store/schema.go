@@ -127,7 +127,7 @@ func readSchema(ctx context.Context, q querier) (Schema, error) {
 		return s, err
 	}
 	if len(have) == 0 {
-		return s, fleet.Errorf(fleet.StorageFailed, "the file is empty: the database that was there is gone").WithHint("%s", restoreOne)
+		return s, fleet.Errorf(fleet.StorageFailed, "the file is empty: the database that was there is gone").WithHint("%s", dbfiles.RestoreOne)
 	}
 	if !have["goose_db_version.version_id"] {
 		return s, foreign("it has tables, and none of them are a control plane's")
@@ -169,7 +169,7 @@ func (s Schema) check(ctx context.Context, q querier) error {
 	}
 	if lacks := have.lacks(known.shape); len(lacks) > 0 {
 		return fleet.Errorf(fleet.StorageFailed, "the file says that it has schema %d, and lacks %s", s.Version, strings.Join(lacks, ", ")).
-			WithHint("someone changed it by hand, or it is damaged: %s", restoreOne)
+			WithHint("someone changed it by hand, or it is damaged: %s", dbfiles.RestoreOne)
 	}
 	return nil
 }

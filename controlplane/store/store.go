@@ -62,6 +62,8 @@ type Store struct {
 	// has fewer. Of the writer.
 	size    int64
 	unclean bool // the process before did not close the file
+	// unnoted: that the file is open could not be noted in it. Of the writer.
+	unnoted bool
 	// committed is the audit trail's head as the last transaction left it.
 	committed atomic.Pointer[fleet.AuditHead]
 
@@ -83,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		path: o.Path, jobs: make(chan *job), closing: make(chan struct{}), stopped: make(chan struct{}), examined: make(chan struct{}),
 	}
 	if err := s.open(ctx, o); err != nil {
-		err = located(storageError(err), filepath.Dir(o.Path))
+		err = dbfiles.Located(dbfiles.StorageError(err), o.Path)
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Path, err), s.release())
 	}
 	if o.ReadOnly {

@@ -171,6 +171,9 @@ func (s *Store) commit(group []*job) {
 	s.note(err)
 	if err == nil {
 		s.committed.Store(&head)
+		if s.unnoted {
+			s.noteLater()
+		}
 	}
 	for _, j := range group {
 		if j.err == nil {
@@ -216,7 +219,7 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 func (w *writer) begin(ctx context.Context) error {
 	w.lost = nil
 	_, err := w.ExecContext(ctx, "BEGIN IMMEDIATE")
-	if resultCode(err) != sqlite3.SQLITE_ERROR {
+	if dbfiles.ResultCode(err) != sqlite3.SQLITE_ERROR {
 		return err
 	}
 	if err = w.rollback(ctx); err != nil {
@@ -229,7 +232,7 @@ func (w *writer) begin(ctx context.Context) error {
 // rollback undoes the transaction, unless SQLite has done so.
 func (w *writer) rollback(ctx context.Context) error {
 	w.lost = nil
-	if _, err := w.ExecContext(ctx, "ROLLBACK"); resultCode(err) != sqlite3.SQLITE_ERROR {
+	if _, err := w.ExecContext(ctx, "ROLLBACK"); dbfiles.ResultCode(err) != sqlite3.SQLITE_ERROR {
 		return err
 	}
 	return nil
@@ -238,7 +241,7 @@ func (w *writer) rollback(ctx context.Context) error {
 // failed takes in an error of a statement. After one of the disk the transaction
 // is lost, and with it all that callers wrote in it.
 func (w *writer) failed(err error) error {
-	if err = storageError(err); fleet.ErrorCode(err) == fleet.StorageFull || fleet.ErrorCode(err) == fleet.StorageFailed {
+	if err = dbfiles.StorageError(err); fleet.ErrorCode(err) == fleet.StorageFull || fleet.ErrorCode(err) == fleet.StorageFailed {
 		w.lost = err
 	}
 	return err
