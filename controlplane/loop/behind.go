@@ -39,20 +39,20 @@ type CatchUpPlan struct {
 type Behind struct {
 	mu       sync.Mutex
 	machines map[fleet.MachineID]store.CatchUp
-	// waits are of those that did not catch up in a rollout that was made for it. They
-	// begin anew with the process.
-	waits map[fleet.MachineID]wait
 }
 
-// wait keeps a machine from being tried again too soon.
-type wait struct {
-	tries  int
-	silent int   // times that it fell silent
-	until  int64 // running time
+// missed is what is owed to a machine that did not catch up in a rollout that was made
+// for it, or fell silent in it.
+func missed(c store.CatchUp, silent bool, run int64) store.CatchUp {
+	c.Until = run + min(catchUpAgain<<min(c.Tries, 16), catchUpAgainMost).Milliseconds()
+	if c.Tries++; silent {
+		c.Silent++
+	}
+	return c
 }
 
 func newBehind(list []store.CatchUp) *Behind {
-	b := &Behind{machines: make(map[fleet.MachineID]store.CatchUp, len(list)), waits: map[fleet.MachineID]wait{}}
+	b := &Behind{machines: make(map[fleet.MachineID]store.CatchUp, len(list))}
 	for _, c := range list {
 		b.machines[c.Machine] = c
 	}
@@ -85,10 +85,8 @@ func (b *Behind) all() []store.CatchUp {
 	return slices.Collect(maps.Values(b.machines))
 }
 
-// change takes in what a pass wrote: nil for nothing to catch up with. Missed are
-// machines that did not catch up in a rollout that was made for it, and whether they
-// fell silent in it.
-func (b *Behind) change(changes map[fleet.MachineID]*store.CatchUp, missed map[fleet.MachineID]bool, run int64) {
+// change takes in what a pass wrote: nil for nothing to catch up with.
+func (b *Behind) change(changes map[fleet.MachineID]*store.CatchUp) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, c := range changes {
@@ -97,26 +95,7 @@ func (b *Behind) change(changes map[fleet.MachineID]*store.CatchUp, missed map[f
 			continue
 		}
 		delete(b.machines, id)
-		delete(b.waits, id)
 	}
-	for id, silent := range missed {
-		if _, ok := b.machines[id]; !ok {
-			continue
-		}
-		w := b.waits[id]
-		w.until = run + min(catchUpAgain<<min(w.tries, 16), catchUpAgainMost).Milliseconds()
-		w.tries++
-		if silent {
-			w.silent++
-		}
-		b.waits[id] = w
-	}
-}
-
-func (b *Behind) wait(id fleet.MachineID) wait {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.waits[id]
 }
 
 // OnCatchUp says how rollouts are planned in which machines catch up. The machines
@@ -162,7 +141,7 @@ func (l *Loop) delay(id fleet.MachineID) rollout.Delay {
 	m, known := l.Inventory.Machine(id)
 	online, _ := l.Inventory.Online(id, now.Run)
 	held := l.Presence.Assignment(id).assignment
-	w := l.Behind.wait(id)
+	w, _ := l.Behind.of(id)
 	switch {
 	case !known:
 		return rollout.Delay{Why: "it was deleted"}
@@ -170,12 +149,12 @@ func (l *Loop) delay(id fleet.MachineID) rollout.Delay {
 		return rollout.Delay{Why: "its lifecycle is " + string(m.Lifecycle)}
 	case held.Rollout != "":
 		return rollout.Delay{Why: "rollout " + string(held.Rollout) + " is at work on it"}
-	case w.silent >= catchUpSilent:
-		return rollout.Delay{Why: fmt.Sprintf("it fell silent %d times after it was offered a release; a rollout that an operator creates tries again", w.silent), Stuck: true}
+	case w.Silent >= catchUpSilent:
+		return rollout.Delay{Why: fmt.Sprintf("it fell silent %d times after it was offered a release; a rollout that an operator creates tries again", w.Silent), Stuck: true}
 	case !online:
 		return rollout.Delay{Why: "it is offline"}
-	case now.Run < w.until:
-		return rollout.Delay{Why: "it did not catch up when it was tried last; it is tried again at about " + time.UnixMilli(now.Expect(w.until)).UTC().Format(time.RFC3339)}
+	case now.Run < w.Until:
+		return rollout.Delay{Why: "it did not catch up when it was tried last; it is tried again at about " + time.UnixMilli(now.Expect(w.Until)).UTC().Format(time.RFC3339)}
 	}
 	return rollout.Delay{}
 }
@@ -210,17 +189,33 @@ func (p *Pass) noteBehind(s *rollout.State, res rollout.Result, before fleet.Rol
 	if !s.Rollout.State.Final() || before.State.Final() {
 		return
 	}
-	for id, a := range s.Assignments {
-		if catchUp && (a.State == fleet.AssignSkipped || silent(a)) {
-			p.missed[id] = silent(a)
-		}
-	}
 	for _, id := range rollout.Behind(*s) {
 		if m, known := p.Machine(id); known && m.Lifecycle != fleet.Decommissioned {
-			p.behind[id] = &store.CatchUp{Machine: id, Rollout: s.Rollout.ID, At: p.Now}
+			c, _ := p.owed(id) // how often it was tried stays
+			c.Machine, c.Rollout, c.Line, c.At = id, s.Rollout.ID, "", p.Now
+			p.behind[id] = &c
 			p.released[s.Rollout.ID] = s.Rollout.Spec.Release
 		}
 	}
+	for id, a := range s.Assignments {
+		if c, ok := p.owed(id); ok && catchUp && (a.State == fleet.AssignSkipped || silent(a)) {
+			c = missed(c, silent(a), p.Run)
+			p.behind[id] = &c
+		}
+	}
+}
+
+// owed is what a machine has to catch up with, as this pass has it.
+func (p *Pass) owed(id fleet.MachineID) (store.CatchUp, bool) {
+	for _, in := range []map[fleet.MachineID]*store.CatchUp{p.behind, p.behindNow} {
+		if c, noted := in[id]; noted {
+			if c == nil {
+				return store.CatchUp{}, false
+			}
+			return *c, true
+		}
+	}
+	return p.loop.Behind.of(id)
 }
 
 // caughtUp notes that a machine has nothing to catch up with.
@@ -243,14 +238,14 @@ func (p *Pass) writeBehind(ctx context.Context) error {
 			not = append(not, id)
 			continue
 		}
-		if _, ok := lines[c.Rollout]; !ok {
+		if _, ok := lines[c.Rollout]; !ok && c.Line == "" {
 			r, err := p.Tx.Release(ctx, p.released[c.Rollout])
 			if err != nil {
 				return err
 			}
 			lines[c.Rollout] = r.Header.Line
 		}
-		c.Line = lines[c.Rollout]
+		c.Line = cmp.Or(c.Line, lines[c.Rollout])
 		list = append(list, *c)
 	}
 	clear(p.behind)

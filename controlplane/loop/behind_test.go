@@ -7,28 +7,21 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/store"
-	"github.com/arcanesys/nixfleet/fleet"
 )
 
 // A machine that missed a rollout that was made for it waits for longer each time, up
-// to a limit. What it waits for is forgotten when it has caught up.
-func TestBehind_WaitsLongerEachTime(t *testing.T) {
-	b := newBehind([]store.CatchUp{{Machine: "m"}})
+// to a limit.
+func TestMissed_WaitsLongerEachTime(t *testing.T) {
+	c := store.CatchUp{Machine: "m"}
 	last := int64(0)
-	for range 100 {
-		b.change(nil, map[fleet.MachineID]bool{"m": false, "other": false}, 0)
-		w := b.wait("m")
-		if w.until < last || w.until > catchUpAgainMost.Milliseconds() || last == 0 && w.until != (2*time.Minute).Milliseconds() {
-			t.Fatalf("after %d ms it waits for %d ms", last, w.until)
+	for n := range 100 {
+		c = missed(c, n%2 == 0, 0)
+		if c.Until < last || c.Until > catchUpAgainMost.Milliseconds() || last == 0 && c.Until != (2*time.Minute).Milliseconds() {
+			t.Fatalf("after %d ms it waits for %d ms", last, c.Until)
 		}
-		last = w.until
+		last = c.Until
 	}
-	if last != catchUpAgainMost.Milliseconds() || b.wait("m").silent != 0 || b.wait("other") != (wait{}) {
-		t.Errorf("at the end it waits for %d ms: %+v", last, b.waits)
-	}
-	b.change(map[fleet.MachineID]*store.CatchUp{"m": nil}, nil, 0)
-	b.change(map[fleet.MachineID]*store.CatchUp{"m": {Machine: "m"}}, nil, 0)
-	if !b.Has("m") || b.wait("m") != (wait{}) {
-		t.Errorf("later it waits for %+v", b.wait("m"))
+	if last != catchUpAgainMost.Milliseconds() || c.Tries != 100 || c.Silent != 50 {
+		t.Errorf("at the end: %+v", c)
 	}
 }

@@ -41,11 +41,9 @@ type Pass struct {
 	rests   map[fleet.MachineID]*fleet.Desired // and what that is
 	audit   []fleet.AuditEvent
 	// What changes in who has to catch up, nil for nothing to catch up with: what is to
-	// be written, the releases of the rollouts in it, what was written, and who missed a
-	// rollout that was made for it.
+	// be written, the releases of the rollouts in it, and what was written.
 	behind, behindNow map[fleet.MachineID]*store.CatchUp
 	released          map[fleet.RolloutID]fleet.Digest
-	missed            map[fleet.MachineID]bool
 	dirty             bool     // loop.active no longer is what the store has, until the commit
 	after             []func() // run after the commit
 }
@@ -63,7 +61,7 @@ func (l *Loop) pass(ctx context.Context, fn func(ctx context.Context, p *Pass) e
 		loop: l, Now: now.Wall, Run: now.Run, freeze: l.freeze.Load(), machines: map[fleet.MachineID]fleet.Machine{}, touched: map[fleet.MachineID]bool{}, told: map[told]bool{},
 		changes: map[fleet.RolloutID]*changes{}, rested: map[fleet.MachineID]bool{},
 		rests: map[fleet.MachineID]*fleet.Desired{}, behind: map[fleet.MachineID]*store.CatchUp{},
-		behindNow: map[fleet.MachineID]*store.CatchUp{}, released: map[fleet.RolloutID]fleet.Digest{}, missed: map[fleet.MachineID]bool{},
+		behindNow: map[fleet.MachineID]*store.CatchUp{}, released: map[fleet.RolloutID]fleet.Digest{},
 		budgets: *l.budgets.Load(), work: map[fleet.MachineID]string{},
 	}
 	err := l.Store.Write(ctx, func(tx *store.Tx) error {
@@ -96,7 +94,7 @@ func (l *Loop) publish(p *Pass) {
 		l.Inventory.rest(id, d)
 	}
 	maps.Copy(l.told, p.told)
-	l.Behind.change(p.behindNow, p.missed, p.Run)
+	l.Behind.change(p.behindNow)
 	for _, f := range p.after {
 		f()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -208,6 +209,7 @@ func TestCatchUp_BacksOff(t *testing.T) {
 			if rest(20 * time.Second); len(w.own()) > len(began) {
 				began = append(began, time.Since(start))
 				rest(3 * time.Minute)
+				w.restart() // nothing of it is forgotten
 			}
 		}
 		if len(began) != 3 || began[1]-began[0] < 4*time.Minute || began[2]-began[1] < 6*time.Minute {
@@ -224,6 +226,65 @@ func TestCatchUp_BacksOff(t *testing.T) {
 			t.Errorf("behind are %+v", w.behind())
 		}
 	})
+}
+
+// H12: rollouts in which machines catch up keep to the windows of the one that they
+// follow, and to every disruption budget.
+func TestCatchUp_KeepsToWindowsAndBudgets(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pin()
+		away := []fleet.MachineID{"web-02", "web-03", "web-04"}
+		w.fleetOf(append([]fleet.MachineID{"web-01"}, away...)...)
+		_, stop := w.agents("web-01")
+		defer stop()
+		hour := time.Now().UTC().Truncate(time.Hour)
+		rest(time.Minute)
+		release := w.register(append([]fleet.MachineID{"web-01"}, away...)...)
+		id := w.rollOut(release, skipOffline, func(s *fleet.RolloutSpec) { s.Windows = []string{"0 * * * * 20m"} })
+		w.until(id, fleet.RolloutCompleted)
+		must[api.BudgetDetail](t)(w.plane().PutBudget(t.Context(), alice, "one", api.BudgetRequest{Select: []string{"web-02", "web-03", "web-04"}, Max: fleet.Amount{N: 2}}))
+		rest(time.Until(hour.Add(30 * time.Minute)))
+		most, switching := 0, map[fleet.MachineID]bool{}
+		var mu sync.Mutex
+		agents, stopAll := w.agentsThat(func(a *agent) {
+			a.before = func() {
+				rest(5 * time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				if now := w.atWork(away...); len(now) > most {
+					most, switching = len(now), now
+				}
+			}
+		}, away...)
+		defer stopAll()
+		rest(time.Until(hour.Add(59 * time.Minute)))
+		for _, a := range agents {
+			if len(a.applied) != 0 || len(w.own()) != 0 {
+				t.Fatalf("outside the window: %s applied %v, rollouts %+v", a.id, a.applied, w.own())
+			}
+		}
+		rest(time.Until(hour.Add(70 * time.Minute)))
+		if len(w.behind()) != 0 {
+			t.Errorf("in the window: behind are %+v", w.behind())
+		}
+		if most != 2 {
+			t.Errorf("%v were at work at once, 2 may be", switching)
+		}
+	})
+}
+
+// atWork are those of some machines that a rollout has at work.
+func (w *world) atWork(ids ...fleet.MachineID) map[fleet.MachineID]bool {
+	busy := map[fleet.MachineID]bool{}
+	for _, r := range w.own() {
+		for id, a := range w.assignments(r.ID) {
+			if slices.Contains(ids, id) && a.State.InFlight() {
+				busy[id] = true
+			}
+		}
+	}
+	return busy
 }
 
 // What it would be brought to may be revoked, or have expired, another rollout may

@@ -16,13 +16,17 @@ type CatchUp struct {
 	Rollout fleet.RolloutID // may be deleted by now
 	Line    fleet.Line      // of the rollout's release
 	At      int64           // when the rollout completed, Unix milliseconds
+	// Tries are the rollouts made for it in which it did not catch up, Silent those in
+	// which it fell silent; it is not tried again before Until, in running time.
+	Tries, Silent int
+	Until         int64
 }
 
 // CatchUps returns the machines that have to catch up, by id.
 func (r Reader) CatchUps(ctx context.Context) ([]CatchUp, error) {
 	rows, err := list(ctx, r.q, func(r row) (c CatchUp, err error) {
-		return c, r.Scan(&c.Machine, &c.Rollout, &c.Line, &c.At)
-	}, `SELECT machine_id, rollout_id, line, at FROM catch_up ORDER BY machine_id`)
+		return c, r.Scan(&c.Machine, &c.Rollout, &c.Line, &c.At, &c.Tries, &c.Silent, &c.Until)
+	}, `SELECT machine_id, rollout_id, line, at, tries, silent, wait_until FROM catch_up ORDER BY machine_id`)
 	if err != nil {
 		return nil, fmt.Errorf("list machines that have to catch up: %w", err)
 	}
@@ -34,10 +38,11 @@ func (r Reader) CatchUps(ctx context.Context) ([]CatchUp, error) {
 func (t *Tx) PutCatchUps(ctx context.Context, list []CatchUp) error {
 	rows := make([][]any, len(list))
 	for i, c := range list {
-		rows[i] = []any{string(c.Machine), string(c.Rollout), string(c.Line), c.At}
+		rows[i] = []any{string(c.Machine), string(c.Rollout), string(c.Line), c.At, c.Tries, c.Silent, c.Until}
 	}
-	if _, err := t.putRows(ctx, `INSERT INTO catch_up (machine_id, rollout_id, line, at)`, rows,
-		` ON CONFLICT (machine_id) DO UPDATE SET rollout_id = excluded.rollout_id, line = excluded.line, at = excluded.at`); err != nil {
+	if _, err := t.putRows(ctx, `INSERT INTO catch_up (machine_id, rollout_id, line, at, tries, silent, wait_until)`, rows,
+		` ON CONFLICT (machine_id) DO UPDATE SET rollout_id = excluded.rollout_id, line = excluded.line, at = excluded.at,
+		tries = excluded.tries, silent = excluded.silent, wait_until = excluded.wait_until`); err != nil {
 		return fmt.Errorf("note machines that have to catch up: %w", err)
 	}
 	return nil

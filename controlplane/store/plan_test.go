@@ -27,12 +27,12 @@ import (
 // reads are statements that read a whole table or index, by how they begin, and
 // why they may.
 var reads = map[string]string{
-	"SELECT name FROM sqlite_master":                        "a row a table",
-	"SELECT count(*) FROM machine":                          "a row a machine, for a backup",
-	"SELECT m.id, m.lifecycle,":                             "a row a machine, at the start",
-	"SELECT id, owner, role,":                               "operators' keys are few",
-	"SELECT machine_id, rollout_id, line, at FROM catch_up": "a row a machine that has to catch up, at the start",
-	"SELECT machine_id, rollout_id FROM claim":              "a row a claimed machine, when a rollout begins",
+	"SELECT name FROM sqlite_master": "a row a table",
+	"SELECT count(*) FROM machine":   "a row a machine, for a backup",
+	"SELECT m.id, m.lifecycle,":      "a row a machine, at the start",
+	"SELECT id, owner, role,":        "operators' keys are few",
+	"SELECT machine_id, rollout_id, line, at, tries, silent, wait_until FROM catch_up": "a row a machine that has to catch up, at the start",
+	"SELECT machine_id, rollout_id FROM claim":                                         "a row a claimed machine, when a rollout begins",
 	"SELECT id, spec, state, why, batch, machines, created_at, created_by, started_at, ended_at, progress_at, acknowledged, wake_at, version, progress_run, approved, approved_by " +
 		"FROM rollout WHERE state IN ('scheduled', 'running', 'paused', 'reverting') OR id IN": "a row a claimed machine, at the start",
 	"SELECT name, spec, created_at, created_by FROM rollout_policy ORDER BY":                                             "policies are few",
