@@ -124,20 +124,23 @@ func (g *rig) checkBudgets(now snapshot) {
 		if i >= len(g.was.budgets) || !cmp.Equal(g.was.budgets[i].Budget, b.Budget) {
 			continue
 		}
-		begun, leaving := 0, false
+		begun, leaving, busy := 0, false, 0
 		for id, s := range now.rollouts {
 			for m, a := range s.Assignments {
 				before := fleet.Assignment{}
+				if workOf(a) != "" && slices.Contains(b.Budget.Select, string(m)) {
+					busy++
+				}
 				if old := g.was.rollouts[id]; old != nil {
 					before = old.Assignments[m]
 				}
-				if leaving = leaving || a.State.RollingBack() && !before.State.RollingBack(); a.Attempt > before.Attempt && b.Disrupted[m] != "" && g.was.budgets[i].Disrupted[m] == "" {
+				if leaving = leaving || a.State.RollingBack() && !before.State.RollingBack(); a.Attempt > before.Attempt && slices.Contains(b.Budget.Select, string(m)) && g.was.budgets[i].Disrupted[m] == "" {
 					begun++
 				}
 			}
 		}
-		if begun > 0 && !leaving && len(b.Disrupted) > b.Limit {
-			g.t.Fatalf("budget %s: %d began, and %v are disrupted, %d may be", b.Budget.Name, begun, b.Disrupted, b.Limit)
+		if begun > 0 && !leaving && max(busy, len(b.Disrupted)) > b.Limit {
+			g.t.Fatalf("budget %s: %d began, %d are at work, and %v are disrupted, %d may be", b.Budget.Name, begun, busy, b.Disrupted, b.Limit)
 		}
 	}
 }
