@@ -23,7 +23,7 @@ func (p OfflinePolicy) Valid() bool {
 }
 
 // Behind says that a rollout has completed without a machine because it was
-// offline. Once it is online again, the control plane makes a rollout for it and
+// offline, or joined too late for its plan (RolloutRules.LateJoiners). Once it is online again, the control plane makes a rollout for it and
 // others like it, to its line's newest completed release. A machine that comes to an
 // end in any rollout, or that an operator skips, has nothing to catch up with.
 type Behind struct {

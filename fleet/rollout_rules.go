@@ -20,6 +20,11 @@ type RolloutRules struct {
 	// begins when all machines of those before are done, also of other rollouts.
 	After []string `json:"after,omitempty"`
 
+	// LateJoiners are machines that are active when the rollout completes, that it
+	// selects, and that are not in its plan: with it they get the release once it has
+	// completed, as those that catch up (Behind).
+	LateJoiners bool `json:"lateJoiners,omitempty"`
+
 	// Windows are when machines may begin to switch, and may reboot, as ParseWindow
 	// reads them; none: at any time. Work that has begun goes on when they close.
 	Windows []string `json:"windows,omitempty"`

@@ -5,6 +5,7 @@ package loop
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -197,6 +198,9 @@ func (p *Pass) noteBehind(s *rollout.State, res rollout.Result, before fleet.Rol
 			p.released[s.Rollout.ID] = s.Rollout.Spec.Release
 		}
 	}
+	if s.Rollout.Spec.LateJoiners {
+		p.completed = append(p.completed, s)
+	}
 	for id, a := range s.Assignments {
 		if c, ok := p.owed(id); ok && catchUp && (a.State == fleet.AssignSkipped || silent(a)) {
 			c = missed(c, silent(a), p.Run)
@@ -225,8 +229,40 @@ func (p *Pass) caughtUp(id fleet.MachineID) {
 	}
 }
 
+// noteLateJoiners notes who has to catch up because it is not in the plan of a rollout
+// that has completed: machines that it selects, as far as its release has a system for
+// them.
+func (p *Pass) noteLateJoiners(ctx context.Context) error {
+	list := p.completed
+	p.completed = nil
+	for _, s := range list {
+		release, err := p.Tx.Release(ctx, s.Rollout.Spec.Release)
+		if err != nil {
+			return err
+		}
+		err = p.Tx.EachReleaseEntry(ctx, release.Digest, func(body []byte) {
+			var e fleet.Entry
+			if json.Unmarshal(body, &e) != nil {
+				return // it was read when it was registered
+			}
+			if m, known := p.Machine(e.ID); known && rollout.JoinsLate(*s, m, e) {
+				c, _ := p.owed(e.ID)
+				c.Machine, c.Rollout, c.Line, c.At = e.ID, s.Rollout.ID, release.Header.Line, p.Now
+				p.behind[e.ID] = &c
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeBehind writes who has to catch up, and who has not any more.
 func (p *Pass) writeBehind(ctx context.Context) error {
+	if err := p.noteLateJoiners(ctx); err != nil {
+		return err
+	}
 	var (
 		list  []store.CatchUp
 		not   []fleet.MachineID

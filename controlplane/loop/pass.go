@@ -44,8 +44,9 @@ type Pass struct {
 	// be written, the releases of the rollouts in it, and what was written.
 	behind, behindNow map[fleet.MachineID]*store.CatchUp
 	released          map[fleet.RolloutID]fleet.Digest
-	dirty             bool     // loop.active no longer is what the store has, until the commit
-	after             []func() // run after the commit
+	completed         []*rollout.State // with late joiners that are to be looked for
+	dirty             bool             // loop.active no longer is what the store has, until the commit
+	after             []func()         // run after the commit
 }
 
 // pass runs fn in a transaction. After an error the rollouts in memory are read

@@ -274,6 +274,41 @@ func TestCatchUp_KeepsToWindowsAndBudgets(t *testing.T) {
 	})
 }
 
+// A machine that becomes active while a rollout runs is brought along once that has
+// completed, if the rollout is to do so, selects it, and its release has a system for it.
+func TestCatchUp_BringsAlongWhoJoinsLate(t *testing.T) {
+	for _, late := range []bool{true, false} {
+		bubble(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.pin()
+			w.fleetOf("web-01", "web-04")
+			release := w.register("web-01", "web-02", "web-03", "web-04")
+			id := w.rollOut(release, allAtOnce, func(s *fleet.RolloutSpec) {
+				s.Select, s.Approve, s.LateJoiners = []string{"web-*", "!web-03", "!web-04"}, true, late
+			})
+			w.fleetOf("web-02", "web-03", "web-05")
+			agents, stop := w.agents("web-01", "web-02", "web-03", "web-04", "web-05")
+			defer stop()
+			rest(time.Minute)
+			must[api.RolloutDetail](t)(w.plane().RolloutVerb(t.Context(), alice, id, api.VerbApprove, api.VerbRequest{}))
+			w.until(id, fleet.RolloutCompleted)
+			rest(2 * time.Minute)
+			want := map[fleet.MachineID]int{"web-01": 1}
+			if late {
+				want["web-02"] = 1
+			}
+			for m, a := range agents {
+				if len(a.applied) != want[m] {
+					t.Errorf("late joiners %t: %s applied %v", late, m, a.applied)
+				}
+			}
+			if own := w.own(); late != (len(own) == 1 && own[0].Machines == 1) || len(w.behind()) != 0 {
+				t.Errorf("late joiners %t: rollouts of their own %+v, behind are %+v", late, own, w.behind())
+			}
+		})
+	}
+}
+
 // atWork are those of some machines that a rollout has at work.
 func (w *world) atWork(ids ...fleet.MachineID) map[fleet.MachineID]bool {
 	busy := map[fleet.MachineID]bool{}

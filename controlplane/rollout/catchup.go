@@ -40,6 +40,16 @@ func Behind(s State) []fleet.MachineID {
 	return ids
 }
 
+// JoinsLate reports whether a machine that is not in a rollout's plan is to get its
+// release once it has completed; e is its entry there.
+func JoinsLate(s State, m fleet.Machine, e fleet.Entry) bool {
+	if _, planned := s.Assignments[m.ID]; planned || !s.Rollout.Spec.LateJoiners || s.Rollout.State != fleet.RolloutCompleted {
+		return false
+	}
+	sel, err := fleet.ParseSelector(s.Rollout.Spec.Select)
+	return err == nil && m.Lifecycle == fleet.Active && m.RunsRelease != s.Rollout.Spec.Release && sel.Match(m.ID, fleet.NewTags(e.Tags, m.Tags.Operator).Effective)
+}
+
 // Past is a rollout of a line, as far as it matters to machines that have to catch
 // up.
 type Past struct {
@@ -145,7 +155,7 @@ func CatchUpSpec(follow fleet.Rollout, ids []fleet.MachineID) fleet.RolloutSpec 
 	}
 	s.MaxFailuresTotal, s.OnFailure, s.Offline = nil, fleet.Pause, fleet.OfflineSkip
 	s.Approve, s.ApproveByOther, s.Supersede = false, false, false
-	s.Gates, s.GateDeadlineMs, s.OnInconclusive, s.After = nil, 0, "", nil
+	s.Gates, s.GateDeadlineMs, s.OnInconclusive, s.After, s.LateJoiners = nil, 0, "", nil, false
 	s.SoakMs, s.StragglerMs, s.ProgressDeadlineMs = 0, 0, 0
 	return s
 }

@@ -21,6 +21,7 @@ var given = map[string]func(to *fleet.RolloutSpec, from fleet.RolloutSpec){
 	"approve":            func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Approve = from.Approve },
 	"approve-by-other":   func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.ApproveByOther = from.ApproveByOther },
 	"supersede":          func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Supersede = from.Supersede },
+	"late-joiners":       func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.LateJoiners = from.LateJoiners },
 	"window":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Windows = from.Windows },
 	"blackout":           func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Blackouts = from.Blackouts },
 	"reboot":             func(to *fleet.RolloutSpec, from fleet.RolloutSpec) { to.Reboot = from.Reboot },

@@ -56,6 +56,7 @@ func (o *Rollout) RegisterPolicy(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Approve, "approve", false, "each batch, the first too, waits for nixfleet rollout approve")
 	f.BoolVar(&o.spec.ApproveByOther, "approve-by-other", false, "each batch, the first too, waits for the approval of another owner than yours")
 	f.BoolVar(&o.spec.Supersede, "supersede", false, "take machines over from other rollouts")
+	f.BoolVar(&o.spec.LateJoiners, "late-joiners", false, "machines that become active meanwhile, and that --on names, get the release once the rollout has completed")
 	f.StringArrayVar(&o.spec.Windows, "window", nil, `when machines may begin to switch, and may reboot: "0 3 * * 1-5 2h Europe/Paris", or once "2026-12-24T00:00/2026-12-27T00:00 Europe/Paris"`)
 	f.StringArrayVar(&o.spec.Blackouts, "blackout", nil, "when they may not, written in the same way")
 	f.StringVar(&o.reboot, "reboot", "", "when machines may reboot into the release: never, if-needed, or window with --reboot-window (default: as each machine's configuration says, which holds in any case)")
