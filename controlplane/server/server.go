@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/arcanesys/nixfleet/controlplane/calls"
+	"github.com/arcanesys/nixfleet/controlplane/ending"
 	"github.com/arcanesys/nixfleet/controlplane/guard"
 	"github.com/arcanesys/nixfleet/controlplane/handshakes"
 	"github.com/arcanesys/nixfleet/controlplane/plane"
@@ -63,6 +64,7 @@ type Server struct {
 	returned *returned
 
 	operators, agents, again, health *http.Server
+	operatorConns, healthConns       *ending.Conns
 
 	// draining ends long polls and event streams.
 	draining context.Context
@@ -126,6 +128,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		plane: o.Plane, identity: o.Identity, log: o.Log, clock: o.Now,
+		operatorConns: ending.New(), healthConns: ending.New(),
 		conns: newConns(), shakes: shakes, vouched: vouched, failures: failures, budgets: budgets, calls: calls.New(), returned: newReturned(),
 	}
 	s.conns.wasted = func(address string) { shakes.Waste(address, s.clock.Now()) }
@@ -138,7 +141,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.operators = &http.Server{
-		Handler: operators, ErrorLog: errorLog, TLSConfig: s.operatorTLS(),
+		Handler: operators, ErrorLog: errorLog, TLSConfig: s.operatorTLS(), ConnState: s.operatorConns.State,
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}
 	// Handlers of the agents' listener set their own deadlines: a long poll is
@@ -157,7 +160,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.health = &http.Server{
-		Handler: s.healthHandler(o.Metrics), ErrorLog: errorLog, TLSConfig: metricsTLS,
+		Handler: s.healthHandler(o.Metrics), ErrorLog: errorLog, TLSConfig: metricsTLS, ConnState: s.healthConns.State,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 	}
 	return s, nil
@@ -204,9 +207,11 @@ func (s *Server) shutdown() {
 	limit, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, srv := range []*http.Server{s.operators, s.agents, s.again, s.health} {
+	for srv, shutdown := range map[*http.Server]func(context.Context, *http.Server) error{
+		s.operators: s.operatorConns.Shutdown, s.agents: ending.Shutdown, s.again: ending.Shutdown, s.health: s.healthConns.Shutdown,
+	} {
 		wg.Go(func() {
-			if err := srv.Shutdown(limit); err != nil {
+			if err := shutdown(limit, srv); err != nil {
 				_ = srv.Close() // what has not ended by now is cut
 			}
 		})

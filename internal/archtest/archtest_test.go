@@ -69,7 +69,7 @@ var rules = []rule{
 	{"controlplane/loop", nil, above("rollout", "store"), "the loop carries the rooms, so it knows none of them"},
 	{"controlplane", []string{"controlplane/plane", "controlplane/server", "controlplane/program"}, below("controlplane/plane"), "the use cases stand on the rooms"},
 	{"controlplane", []string{"controlplane/server", "controlplane/program"}, below("controlplane/server"), "use cases know no transport"},
-	{"controlplane", []string{"controlplane/server", "controlplane/program", "controlplane/wire", "controlplane/gates", "controlplane/guard", "controlplane/webhook"}, is("net/http"), "use cases know no transport; gates, which asks others, has one of its own"},
+	{"controlplane", []string{"controlplane/server", "controlplane/program", "controlplane/wire", "controlplane/gates", "controlplane/guard", "controlplane/webhook", "controlplane/ending"}, is("net/http"), "use cases know no transport; gates, which asks others, has one of its own"},
 	{"internal/agent", nil, below("internal/cli", "internal/testbed", "internal/demo"), "the agent runs on machines that have none of this"},
 	{"internal/proc", nil, below("internal", "api", "controlplane"), "programs are started the same way for everybody"},
 }
