@@ -38,7 +38,7 @@ type job struct {
 }
 
 // Write runs fn in a transaction and returns after its COMMIT is on the disk.
-// Other writes may share the transaction; each has its own savepoint, so that
+// Other writes may share the transaction; each has its own savepoint then, so that
 // an error of one undoes that one alone. fn must not keep tx, and must not
 // call Write. After ctx has ended, Write still returns the result of an fn that
 // had begun. Errors of fn are returned as they are; Unavailable means closed,
@@ -48,7 +48,7 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 }
 
 // WriteAgain is Write for an fn that may run more than once, of which only the last
-// counts. It costs less: such writes share a savepoint until one of them fails.
+// counts. It costs less: such writes need no savepoint until one of them fails.
 func (s *Store) WriteAgain(ctx context.Context, fn func(tx *Tx) error) error {
 	return s.do(ctx, &job{write: fn, again: true, done: make(chan struct{})})
 }
@@ -165,9 +165,44 @@ func (s *Store) gather(first *job) []*job {
 	return group
 }
 
+// commit runs the writes of a group, in at most two transactions: in the first those
+// that may run again. It needs no savepoint, with which SQLite copies every page that
+// is written: if one of them fails, it is undone, and all of them run in the second.
 func (s *Store) commit(group []*job) {
+	var together, apart []*job
+	for _, j := range group {
+		switch {
+		case !j.taken.CompareAndSwap(false, true):
+			close(j.done) // its caller has given up
+		case j.again:
+			together = append(together, j)
+		default:
+			apart = append(apart, j)
+		}
+	}
+	if len(together) > 0 && !s.transaction(together, s.writer.runOnce) {
+		apart = append(together, apart...)
+	}
+	switch len(apart) {
+	case 0:
+	case 1:
+		if !s.transaction(apart, s.writer.runOnce) {
+			close(apart[0].done)
+		}
+	default:
+		s.transaction(apart, s.writer.runSaved)
+	}
+}
+
+// transaction runs writes in one, and has their callers go on once it is on the disk.
+// It reports false, and leaves them waiting, if run failed with errUndone: then nothing
+// of them is.
+func (s *Store) transaction(jobs []*job, run func(context.Context, []*job) error) bool {
 	// The transaction belongs to many callers; none of theirs may end it.
-	head, err := s.writer.transact(context.Background(), group)
+	head, err := s.writer.transact(context.Background(), jobs, run)
+	if errors.Is(err, errUndone) {
+		return false
+	}
 	s.note(err)
 	if err == nil {
 		s.committed.Store(&head)
@@ -175,13 +210,17 @@ func (s *Store) commit(group []*job) {
 			s.noteLater()
 		}
 	}
-	for _, j := range group {
+	for _, j := range jobs {
 		if j.err == nil {
 			j.err = err
 		}
 		close(j.done)
 	}
+	return true
 }
+
+// errUndone is the error of a transaction in which a write has failed, by itself.
+var errUndone = errors.New("a write has failed")
 
 // writer is the one connection that writes. Its statements are compiled once:
 // their texts are few.
@@ -194,7 +233,7 @@ type writer struct {
 }
 
 // transact returns the head of the audit trail that it has committed.
-func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHead, err error) {
+func (w *writer) transact(ctx context.Context, jobs []*job, run func(context.Context, []*job) error) (head fleet.AuditHead, err error) {
 	if err = w.begin(ctx); err != nil {
 		return head, fmt.Errorf("begin transaction: %w", err)
 	}
@@ -203,7 +242,7 @@ func (w *writer) transact(ctx context.Context, group []*job) (head fleet.AuditHe
 			err = errors.Join(err, w.rollback(ctx))
 		}
 	}()
-	if err = w.runAll(ctx, group); err != nil {
+	if err = run(ctx, jobs); err != nil {
 		return head, err
 	}
 	if head, err = (Reader{q: w}).AuditHead(ctx); err != nil {
@@ -247,62 +286,40 @@ func (w *writer) failed(err error) error {
 	return err
 }
 
-// runAll runs the writes of a group: first those that share a savepoint. With each
-// savepoint SQLite copies every page that a write changes.
-func (w *writer) runAll(ctx context.Context, group []*job) error {
-	var together, apart []*job
-	for _, j := range group {
-		switch {
-		case !j.taken.CompareAndSwap(false, true):
-		case j.again:
-			together = append(together, j)
-		default:
-			apart = append(apart, j)
+// runOnce runs writes until one fails, and returns errUndone then.
+func (w *writer) runOnce(_ context.Context, jobs []*job) error {
+	for _, j := range jobs {
+		j.err = j.write(&Tx{Reader{q: w}})
+		if w.lost != nil {
+			return w.lost
 		}
-	}
-	failed, err := w.runSaved(ctx, together)
-	if err != nil {
-		return err
-	}
-	if failed {
-		apart = append(together, apart...)
-	}
-	for _, j := range apart {
-		if _, err := w.runSaved(ctx, []*job{j}); err != nil {
-			return err
+		if j.err != nil {
+			return errUndone
 		}
 	}
 	return nil
 }
 
-// runSaved runs writes in a savepoint, until one fails; then it undoes them all.
-// It returns an error only if the whole transaction is lost.
-func (w *writer) runSaved(ctx context.Context, jobs []*job) (failed bool, err error) {
-	if len(jobs) == 0 {
-		return false, nil
-	}
-	if _, err := w.ExecContext(ctx, "SAVEPOINT write"); err != nil {
-		return false, fmt.Errorf("set savepoint: %w", err)
-	}
+// runSaved runs each write in a savepoint of its own, and undoes those that fail. It
+// returns an error only if the whole transaction is lost.
+func (w *writer) runSaved(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
-		j.err = j.write(&Tx{Reader{q: w}})
-		if w.lost != nil {
-			return failed, w.lost
+		if _, err := w.ExecContext(ctx, "SAVEPOINT write"); err != nil {
+			return fmt.Errorf("set savepoint: %w", err)
+		}
+		if j.err = j.write(&Tx{Reader{q: w}}); w.lost != nil {
+			return w.lost
 		}
 		if j.err != nil {
-			failed = true
-			break
+			if _, err := w.ExecContext(ctx, "ROLLBACK TO write"); err != nil {
+				return fmt.Errorf("roll back to savepoint: %w", err)
+			}
+		}
+		if _, err := w.ExecContext(ctx, "RELEASE write"); err != nil {
+			return fmt.Errorf("release savepoint: %w", err)
 		}
 	}
-	if failed {
-		if _, err := w.ExecContext(ctx, "ROLLBACK TO write"); err != nil {
-			return failed, fmt.Errorf("roll back to savepoint: %w", err)
-		}
-	}
-	if _, err := w.ExecContext(ctx, "RELEASE write"); err != nil {
-		return failed, fmt.Errorf("release savepoint: %w", err)
-	}
-	return failed, nil
+	return nil
 }
 
 // statement compiles a statement, or finds it compiled.
