@@ -17,6 +17,7 @@ const (
 	PathRenew     = "/agent/v1/renew"
 	MaxWaitMs     = 300_000
 	DefaultWaitMs = 55_000
+	MaxRiding     = 32 // reports that come with a check-in
 )
 
 // CheckIn is what an agent says of itself when it asks what to do.
@@ -42,6 +43,9 @@ type CheckIn struct {
 	// Inventory is sent when it is another than the last that was answered; nil: no
 	// change, or an agent that says none.
 	Inventory *fleet.Inventory `json:"inventory,omitempty"`
+	// Reports are queued ones, oldest first, at most MaxRiding. A check-in that carries
+	// some is answered at once, and Orders.Reports says what became of them.
+	Reports []fleet.Report `json:"reports,omitempty"`
 	fleet.Generations
 }
 
@@ -57,7 +61,10 @@ type Orders struct {
 	Grants      []fleet.Digest        `json:"grants,omitempty"` // for this machine, in force now
 	PollAfterMs int64                 `json:"pollAfterMs"`      // for an agent that does not hold a long poll
 	WaitMs      int64                 `json:"waitMs"`           // that the agent should ask for
-	LeftOut     []string              `json:"-"`                // what could not be read, for people; see UnmarshalJSON
+	// Reports acknowledges those of the check-in. nil: none of them was taken in, by an
+	// older control plane or because the machine sends too many; they go to PathReports.
+	Reports *ReportsReply `json:"reports,omitempty"`
+	LeftOut []string      `json:"-"` // what could not be read, for people; see UnmarshalJSON
 }
 
 // Reports carries queued reports, oldest first.

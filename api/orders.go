@@ -34,6 +34,7 @@ func (o *Orders) UnmarshalJSON(b []byte) error {
 	readField(o, fields, "grants", &o.Grants, true)
 	readField(o, fields, "pollAfterMs", &o.PollAfterMs, false)
 	readField(o, fields, "waitMs", &o.WaitMs, false)
+	readField(o, fields, "reports", &o.Reports, true)
 	unknown := 0
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		var order fleet.Order

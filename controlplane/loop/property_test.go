@@ -155,13 +155,13 @@ func (g *rig) look() snapshot {
 // submit puts a report into the inbox, as a request does, and notes that it was
 // acknowledged.
 func (g *rig) submit(r fleet.Report, again bool) {
-	var added bool
+	var added int64
 	g.must(g.store.Write(g.ctx, func(tx *store.Tx) (err error) {
-		added, err = tx.AddReport(g.ctx, r, g.wall)
+		added, err = tx.AddReports(g.ctx, g.wall, r)
 		return err
 	}))
-	if added == again {
-		g.t.Fatalf("report %s of %s: added %t", r.ID, r.Machine, added)
+	if (added == 1) == again {
+		g.t.Fatalf("report %s of %s: added %d", r.ID, r.Machine, added)
 	}
 	if !again {
 		g.acked = append(g.acked, r)

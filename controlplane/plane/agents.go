@@ -24,30 +24,35 @@ import (
 // orders, as soon as they are others than it has, at the latest after
 // in.WaitMs. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
-	if err := p.TakeIn(ctx, machine, in); err != nil {
+	acknowledged, err := p.TakeIn(ctx, machine, in)
+	if err != nil {
 		return api.Orders{}, err
 	}
-	if in.WaitMs <= 0 {
-		return p.ordersOf(machine, p.loop.Presence.Assignment(machine))
+	if in.WaitMs <= 0 || len(in.Reports) > 0 {
+		o, err := p.ordersOf(machine, p.loop.Presence.Assignment(machine))
+		o.Reports = acknowledged
+		return o, err
 	}
 	return p.wait(ctx, machine, in.Have, time.Duration(min(in.WaitMs, api.MaxWaitMs))*time.Millisecond)
 }
 
-// TakeIn takes in what an agent says of its machine. The orders are left to Hold.
-func (p *Plane) TakeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
+// TakeIn takes in what an agent says of its machine, and says what became of the
+// reports that came along; nil if there were none, or none is taken in. The orders are
+// left to Hold.
+func (p *Plane) TakeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (*api.ReportsReply, error) {
 	select {
 	case <-p.loop.Ending(): // else an agent would ask again at once
-		return loop.ErrClosed()
+		return nil, loop.ErrClosed()
 	default:
 	}
 	if err := cleanCheckIn(machine, &in); err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.Epoch.Check(ctx, "machine:"+string(machine), in.Epoch); err != nil {
-		return err
+		return nil, err
 	}
 	return p.takeIn(ctx, machine, in)
 }
@@ -167,38 +172,64 @@ func cleanCheckIn(machine fleet.MachineID, in *api.CheckIn) error {
 // maxEcho bounds the mark that an agent repeats from a reply, in bytes.
 const maxEcho = 300
 
-// takeIn notes the contact, and writes what is new.
-func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) error {
+// takeIn notes the contact, and writes what is new, with the reports that came along.
+// Without room for those alone it answers all the same, and acknowledges none.
+func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (*api.ReportsReply, error) {
+	reports, err := p.judge(machine, in.Reports)
+	if err != nil {
+		return nil, err
+	}
 	now := p.loop.Moment()
 	have, wasOffline, known := p.loop.Inventory.CheckedIn(machine, now, in.WaitMs, in.PollMs)
 	if !known {
-		return loop.NoMachine(machine)
+		return nil, loop.NoMachine(machine)
 	}
 	if wasOffline {
 		p.loop.Reconnected(machine)
 	}
 	m := merge(have, in)
-	if sameStatus(have, m) {
-		return nil
+	changed, tell := !sameStatus(have, m), notable(have, m)
+	if !changed && len(reports.good) == 0 {
+		return reports.acknowledged(in), nil
 	}
-	tell := notable(have, m)
-	err := p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
-		if err := tx.UpdateMachineStatus(ctx, m); err != nil {
-			return err
+	err = p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
+		if changed {
+			if err := tx.UpdateMachineStatus(ctx, m); err != nil {
+				return err
+			}
 		}
-		if !tell {
-			return nil
+		if tell {
+			if err := tx.AddEvents(ctx, []api.Event{{At: now.Wall, Machine: &m}}); err != nil {
+				return err
+			}
 		}
-		return tx.AddEvents(ctx, []api.Event{{At: now.Wall, Machine: &m}})
+		return reports.write(ctx, tx)
 	})
-	if err != nil {
-		return err
+	if err != nil && !changed {
+		p.loop.Log.Warn("the reports of a check-in cannot be stored", "machine", machine, "error", err)
+		return nil, nil
 	}
-	p.loop.Inventory.PutStatus(m)
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		p.loop.Inventory.PutStatus(m)
+	}
 	if tell {
 		p.loop.Events.Notify()
 	}
-	return nil
+	if len(reports.good) > 0 {
+		p.loop.Wake()
+	}
+	return reports.acknowledged(in), nil
+}
+
+// acknowledged is what the reply to a check-in says of its reports; nil if it had none.
+func (in reportsIn) acknowledged(c api.CheckIn) *api.ReportsReply {
+	if len(c.Reports) == 0 {
+		return nil
+	}
+	return &in.reply
 }
 
 func merge(m fleet.Machine, in api.CheckIn) fleet.Machine {
@@ -273,55 +304,68 @@ func (k *kept) due(m fleet.MachineID, n int) bool {
 	return true
 }
 
+// reportsIn are reports of a machine that came together.
+type reportsIn struct {
+	machine fleet.MachineID
+	good    []fleet.Report // that are kept
+	reply   api.ReportsReply
+	at      int64
+	tidy    bool // the machine's old ones are to be deleted
+}
+
+// judge says which reports are kept. A malformed one is rejected, and delays no other.
+// The error's code is Forbidden for one of another machine (E07).
+func (p *Plane) judge(machine fleet.MachineID, reports []fleet.Report) (reportsIn, error) {
+	in := reportsIn{machine: machine, at: p.now(), reply: api.ReportsReply{Accepted: []string{}, Rejected: []string{}, Reasons: map[string]string{}}}
+	for _, r := range reports {
+		if r.Machine != machine && r.Machine.Valid() {
+			return in, fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the report that of %.80q", machine, r.Machine)
+		}
+		r.Clean()
+		if err := r.Validate(); err != nil {
+			in.reply.Rejected = append(in.reply.Rejected, r.ID)
+			in.reply.Reasons[r.ID] = err.Error()
+			continue
+		}
+		in.reply.Accepted = append(in.reply.Accepted, r.ID)
+		in.good = append(in.good, r)
+	}
+	if n := len(in.reply.Rejected); n > 0 { // one line, however many they are
+		first := in.reply.Rejected[0]
+		p.loop.Log.Warn("rejected reports", "machine", machine, "count", n, "first", fleet.CleanLine(first, 64), "err", in.reply.Reasons[first])
+	}
+	if len(in.good) > 0 {
+		in.tidy = p.kept.due(machine, len(in.good))
+	}
+	return in, nil
+}
+
+// write keeps the good ones. One that came before is kept once.
+func (in reportsIn) write(ctx context.Context, tx *store.Tx) error {
+	if _, err := tx.AddReports(ctx, in.at, in.good...); err != nil || !in.tidy {
+		return err
+	}
+	return tx.DeleteReportsBeyond(ctx, in.machine, keptReports)
+}
+
 // SubmitReports keeps a machine's reports and returns when they are durable.
 // A report that came before is accepted again and has no second effect. A
 // malformed one is rejected, and delays no other.
 func (p *Plane) SubmitReports(ctx context.Context, machine fleet.MachineID, reports []fleet.Report) (api.ReportsReply, error) {
-	reply := api.ReportsReply{Accepted: []string{}, Rejected: []string{}, Reasons: map[string]string{}}
 	if len(reports) > MaxReports {
-		return reply, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), MaxReports)
+		return api.ReportsReply{}, fleet.Errorf(fleet.TooLarge, "%d reports, at most %d at once", len(reports), MaxReports)
 	}
 	if err := p.Enrolment.Admit(ctx, machine); err != nil {
-		return reply, err
+		return api.ReportsReply{}, err
 	}
-	var good []fleet.Report
-	for _, r := range reports {
-		if r.Machine != machine && r.Machine.Valid() {
-			return reply, fleet.Errorf(fleet.Forbidden, "the certificate is that of %s, the report that of %.80q", machine, r.Machine)
-		}
-		r.Clean()
-		if err := r.Validate(); err != nil {
-			reply.Rejected = append(reply.Rejected, r.ID)
-			reply.Reasons[r.ID] = err.Error()
-			continue
-		}
-		reply.Accepted = append(reply.Accepted, r.ID)
-		good = append(good, r)
+	in, err := p.judge(machine, reports)
+	if err != nil || len(in.good) == 0 {
+		return in.reply, err
 	}
-	if n := len(reply.Rejected); n > 0 { // one line, however many they are
-		first := reply.Rejected[0]
-		p.loop.Log.Warn("rejected reports", "machine", machine, "count", n, "first", fleet.CleanLine(first, 64), "err", reply.Reasons[first])
-	}
-	if len(good) == 0 {
-		return reply, nil
-	}
-	now := p.now()
-	tidy := p.kept.due(machine, len(good))
-	err := p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
-		for _, r := range good {
-			if _, err := tx.AddReport(ctx, r, now); err != nil {
-				return err
-			}
-		}
-		if !tidy {
-			return nil
-		}
-		return tx.DeleteReportsBeyond(ctx, machine, keptReports)
-	})
-	if err != nil {
+	if err = p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error { return in.write(ctx, tx) }); err != nil {
 		return api.ReportsReply{}, err
 	}
 	p.loop.Inventory.Heard(machine, p.loop.Moment())
 	p.loop.Wake()
-	return reply, nil
+	return in.reply, nil
 }

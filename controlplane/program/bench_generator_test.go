@@ -10,11 +10,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -105,12 +107,12 @@ type player struct {
 	order   *fleet.Order // the last one
 	ordered int64        // when it came, Unix microseconds
 	reports int
-	outbox  []fleet.Report
-	sending bool
+	outbox  []fleet.Report // that the next check-in carries
 }
 
 // generate is a generator's main function.
 func generate(addr string) error {
+	debug.SetGCPercent(400) // its work is none of what is measured
 	g := &generator{}
 	mux := http.NewServeMux()
 	handle(mux, "/connect", g.connect)
@@ -276,21 +278,22 @@ func (g *generator) ordered(id fleet.RolloutID) (any, error) {
 }
 
 // finish has the machines that were ordered something say that they verify it,
-// and report that it is live: a check-in that is new and a report that is audited.
+// and report that it is live: a check-in that is new, with a report that is audited.
 func (g *generator) finish(struct{}) (any, error) {
 	waiting := slices.DeleteFunc(slices.Clone(g.machines), func(p *player) bool { return p.order == nil })
 	t, err := (&generator{machines: waiting}).each(len(waiting), func(p *player) error {
 		ci := p.says()
 		ci.State = fleet.AgentVerifying
-		if _, err := p.client.CheckIn(context.Background(), ci); err != nil {
-			return err
-		}
 		p.mu.Lock()
 		o := *p.order
 		p.order = nil
 		p.mu.Unlock()
 		reports := p.carryOut(o)
-		_, err := p.client.Reports(context.Background(), reports[len(reports)-1:])
+		ci.Reports = reports[len(reports)-1:]
+		v, err := p.client.CheckIn(context.Background(), ci)
+		if err == nil && v.Reports == nil {
+			err = errors.New("the report was not taken in")
+		}
 		return err
 	})
 	return t, err
@@ -309,17 +312,21 @@ func (p *player) says() api.CheckIn {
 
 func (p *player) checkIn(ctx context.Context, wait time.Duration) error {
 	ci := p.says()
-	if wait > 0 {
-		p.mu.Lock()
+	p.mu.Lock()
+	ci.Reports = p.outbox[:min(len(p.outbox), api.MaxRiding)]
+	if wait > 0 && len(ci.Reports) == 0 {
 		ci.Have, ci.WaitMs = p.have, wait.Milliseconds()
-		p.mu.Unlock()
 	}
+	p.mu.Unlock()
 	o, err := p.client.CheckIn(ctx, ci)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(ci.Reports) > 0 && o.Reports != nil {
+		p.outbox = p.outbox[len(ci.Reports):]
+	}
 	p.have, p.epoch = o.Etag, o.Epoch
 	if o.Apply != nil && o.Apply.Digest != p.digest {
 		p.order, p.ordered = o.Apply, time.Now().UnixMicro()
@@ -352,44 +359,12 @@ func (p *player) poll(ctx context.Context) {
 		if untilAnswered(ctx, func() error { _, err := p.client.Release(ctx, o.Digest); return err }) != nil {
 			continue
 		}
+		reports := p.carryOut(*o)
 		p.mu.Lock()
 		p.order = nil
+		p.outbox = append(p.outbox, reports...)
 		p.mu.Unlock()
-		for _, r := range p.carryOut(*o) {
-			p.queue(ctx, r)
-		}
 	}
-}
-
-// queue has a report sent, as an agent's outbox does: in order, and what comes while
-// some are on their way together.
-func (p *player) queue(ctx context.Context, r fleet.Report) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.outbox = append(p.outbox, r)
-	if p.sending {
-		return
-	}
-	p.sending = true
-	p.g.polls.Go(func() {
-		waits := wait.BackOff(time.Second, time.Minute)
-		for {
-			p.mu.Lock()
-			some := p.outbox[:min(len(p.outbox), 32)]
-			p.sending = len(some) > 0 && ctx.Err() == nil
-			p.mu.Unlock()
-			if !p.sending {
-				return
-			}
-			if _, err := p.client.Reports(ctx, some); err != nil {
-				wait.For(ctx, waits.NextBackOff())
-				continue
-			}
-			p.mu.Lock()
-			p.outbox = p.outbox[len(some):]
-			p.mu.Unlock()
-		}
-	})
 }
 
 // carryOut does what an order says, and returns what there is to report.

@@ -152,19 +152,22 @@ func bodyIn(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Certificate) (any, error) {
 	m := c.Machine
-	ci, err := wire.CheckIn(w, r)
+	ci, err := wire.CheckIn(w, r, m)
 	if err != nil {
 		return nil, err
 	}
 	bodyIn(w, r)
-	if err = wire.Own(m, ci.Machine); err != nil {
-		return nil, err
-	}
 	if err = s.takeEvidence(r.Context(), c, ci.EvidenceKey); err != nil {
 		return nil, err
 	}
 	rec := recordOf(r.Context())
 	ci.WaitMs = min(max(ci.WaitMs, 0), api.MaxWaitMs)
+	if len(ci.Reports) > 0 {
+		ci.WaitMs = 0
+		if s.budgets.reports(m, len(ci.Reports), s.clock.Now()) != nil {
+			ci.Reports = nil // the agent sends them by themselves, and is told to wait
+		}
+	}
 	// A connection is held no longer than its certificate is good.
 	left := r.TLS.PeerCertificates[0].NotAfter.Sub(s.clock.Now()).Milliseconds()
 	ci.WaitMs = min(ci.WaitMs, max(left, 0))
@@ -178,7 +181,7 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request, c enrolment.Cer
 		defer s.metrics.longPolls.Dec()
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + agentWriteTime))
 		orders, err = s.plane.CheckIn(r.Context(), m, ci)
-	} else if err = s.plane.TakeIn(r.Context(), m, ci); err == nil {
+	} else if _, err = s.plane.TakeIn(r.Context(), m, ci); err == nil {
 		return s.hold(w, r, &hold{s: s, machine: m, have: ci.Have, until: time.Now().Add(wait), rec: rec})
 	}
 	if fleet.ErrorCode(err) == fleet.Unavailable && s.draining.Err() != nil {

@@ -17,19 +17,29 @@ type Inbox struct {
 	Report fleet.Report
 }
 
-// AddReport puts a report into the inbox; false if it is there already.
-func (t *Tx) AddReport(ctx context.Context, r fleet.Report, receivedAt int64) (bool, error) {
-	body, err := text(r)
-	if err != nil {
-		return false, err
+// AddReports puts reports into the inbox, but those that are there already. It returns
+// how many it has added.
+func (t *Tx) AddReports(ctx context.Context, receivedAt int64, reports ...fleet.Report) (added int64, err error) {
+	if len(reports) == 0 {
+		return 0, nil
 	}
-	n, err := t.exec(ctx, `INSERT INTO machine_report (seq, machine_id, report_id, received_at, rollout_id, body)
-		VALUES ((SELECT COALESCE(MAX(seq), 0) + 1 FROM machine_report), $1, $2, $3, $4, $5)
-		ON CONFLICT (machine_id, report_id) DO NOTHING`, string(r.Machine), r.ID, receivedAt, string(r.Rollout), body)
+	last, _, err := first(ctx, t.q, column[int64], `SELECT COALESCE(MAX(seq), 0) FROM machine_report`)
 	if err != nil {
-		return false, fmt.Errorf("write report %s of %s: %w", r.ID, r.Machine, err)
+		return 0, fmt.Errorf("read newest report: %w", err)
 	}
-	return n > 0, nil
+	rows := make([][]any, len(reports))
+	for i, r := range reports {
+		body, terr := text(r)
+		if terr != nil {
+			return 0, terr
+		}
+		rows[i] = []any{last + 1 + int64(i), string(r.Machine), r.ID, receivedAt, string(r.Rollout), body}
+	}
+	if added, err = t.putRows(ctx, `INSERT INTO machine_report (seq, machine_id, report_id, received_at, rollout_id, body)`, rows,
+		` ON CONFLICT (machine_id, report_id) DO NOTHING`); err != nil {
+		return added, fmt.Errorf("write %d reports of %s: %w", len(reports), reports[0].Machine, err)
+	}
+	return added, nil
 }
 
 // WaitingReports returns at most limit reports that are not applied yet,

@@ -48,7 +48,7 @@ func TestRows_OfManyMachinesTakeFewStatements(t *testing.T) {
 	var seqs []int64
 	write(t, s, func(tx *Tx) error {
 		for _, id := range ids {
-			if _, err := tx.AddReport(ctx, fleet.Report{Machine: id, ID: "1"}, 1); err != nil {
+			if _, err := tx.AddReports(ctx, 1, fleet.Report{Machine: id, ID: "1"}); err != nil {
 				return err
 			}
 		}
@@ -89,8 +89,8 @@ func TestRows_OfManyMachinesTakeFewStatements(t *testing.T) {
 	}
 }
 
-// Writes that may run again share a savepoint. One that fails undoes itself alone,
-// whatever ran with it.
+// A write that fails undoes itself alone, whatever ran with it: others that may run
+// again, others that may not, or nothing.
 func TestWriteAgain_FailsAlone(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	no := errors.New("no")
@@ -121,6 +121,11 @@ func TestWriteAgain_FailsAlone(t *testing.T) {
 		if err := group[i].err; !errors.Is(err, want) {
 			t.Errorf("write %d: %v, want %v", i, err, want)
 		}
+	}
+	alone := add("i", false, no)
+	s.commit([]*job{alone})
+	if !errors.Is(alone.err, no) {
+		t.Errorf("a write alone: %v", alone.err)
 	}
 	if ids := know(); !slices.Equal(ids, []fleet.MachineID{"a", "b", "c", "d", "g", "h"}) || runs["f"] != 1 || runs["h"] != 1 {
 		t.Errorf("written are %v, in %v runs", ids, runs)

@@ -325,11 +325,15 @@ func tamper(t *testing.T, path, statement string) {
 func TestReports_AreKeptOnceAndAppliedOnce(t *testing.T) {
 	s, ctx := open(t, filepath.Join(t.TempDir(), "a.db")), t.Context()
 	write(t, s, func(tx *Tx) error { return seed(ctx, tx) })
-	for n, id := range []string{"1", "2", "1"} {
+	for n, ids := range [][]string{{"1"}, {"1", "2", "2"}, {"2", "1"}} {
 		write(t, s, func(tx *Tx) error {
-			added, err := tx.AddReport(ctx, fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportDrift}, 100)
-			if added != (n < 2) {
-				t.Errorf("report %s, delivery %d: added %v", id, n, added)
+			var reports []fleet.Report
+			for _, id := range ids {
+				reports = append(reports, fleet.Report{ID: id, Machine: "web-01", Kind: fleet.ReportDrift})
+			}
+			added, err := tx.AddReports(ctx, 100, reports...)
+			if added != []int64{1, 1, 0}[n] {
+				t.Errorf("reports %s: added %d", ids, added)
 			}
 			return err
 		})

@@ -66,21 +66,27 @@ func FuzzDecodeReports(f *testing.F) {
 func FuzzDecodeCheckIn(f *testing.F) {
 	for _, s := range []string{
 		`{"machine":"web-01","state":"idle","tags":["a"],"checks":[{"name":"a","status":"passing"}],"waitMs":55000,"running":"/nix/store/x"}`,
+		`{"machine":"web-01","reports":[{"machine":"web-01","id":"1","kind":"drift","checks":[{"status":1}]},7,{"machine":"web-01","at":"now"}]}`, `{"machine":"web-01","reports":{}}`,
 		`{"machine":7,"waitMs":"long","documents":[]}`, `{"tags":[["a"]],"tags":["b"]}`, `null`, `{"machine":"web-01"} {}`,
 	} {
 		f.Add([]byte(s))
 	}
 	read := func(body []byte) (api.CheckIn, error) {
 		w, r := post(body)
-		return CheckIn(w, r)
+		return CheckIn(w, r, "web-01")
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		in, ok := decoded(t, body, func() (api.CheckIn, error) { return read(body) })
 		if !ok {
 			return
 		}
-		if len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags || len(body) > maxCheckIn {
-			t.Fatalf("%d bytes: %d checks, %d tags came through", len(body), len(in.Checks), len(in.Tags))
+		if len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags || len(in.Reports) > api.MaxRiding || len(body) > maxCheckIn {
+			t.Fatalf("%d bytes: %d checks, %d tags, %d reports came through", len(body), len(in.Checks), len(in.Tags), len(in.Reports))
+		}
+		for _, rep := range append(in.Reports, fleet.Report{Machine: in.Machine}) {
+			if rep.Machine.Valid() && rep.Machine != "web-01" {
+				t.Fatalf("%+v came through", rep)
+			}
 		}
 		wiretest.Again(t, in, read)
 	})

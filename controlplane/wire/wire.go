@@ -138,18 +138,64 @@ func decodeInPart(w http.ResponseWriter, r *http.Request, limit int64, v any) (w
 	return wrong, b.end()
 }
 
-// CheckIn reads a check-in. Checks and tags beyond their number are left
-// out, and take no memory.
-func CheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
+// shortBody is how long a body may be, in bytes, that is read whole. Those of agents of
+// ours are, most often.
+const shortBody = 8 << 10
+
+// whole reads a short body into v, which costs a third of reading it by its parts. It
+// reports false if the body is longer, is wrong in any way, or is not as usual says: then
+// it can be read by its parts.
+func whole(r *http.Request, v any, usual func() bool) bool {
+	if r.ContentLength < 0 || r.ContentLength > shortBody {
+		return false
+	}
+	b := make([]byte, r.ContentLength)
+	n, err := io.ReadFull(r.Body, b)
+	if err == nil && json.Unmarshal(b, v) == nil && usual() {
+		return true
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(b[:n]), r.Body), r.Body}
+	return false
+}
+
+// usual reports whether reports are of machine m, and none has too much in it.
+func usual(m fleet.MachineID, reports []fleet.Report) bool {
+	return !slices.ContainsFunc(reports, func(r fleet.Report) bool {
+		return r.Machine != m || len(r.Checks) > fleet.MaxChecks || len(r.Failed) > fleet.MaxFailedUnits
+	})
+}
+
+// CheckIn reads a check-in of machine m. Checks, tags and reports beyond their number
+// are left out, and take no memory. A report of another machine (E07) ends it.
+func CheckIn(w http.ResponseWriter, r *http.Request, m fleet.MachineID) (api.CheckIn, error) {
+	var short api.CheckIn
+	if whole(r, &short, func() bool {
+		return short.Machine == m && len(short.Checks) <= fleet.MaxChecks && len(short.Tags) <= fleet.MaxTags && len(short.Reports) <= api.MaxRiding && usual(m, short.Reports)
+	}) {
+		return short, nil
+	}
 	var in struct {
 		api.CheckIn
-		Checks few[result]    `json:"checks"`
-		Tags   few[fleet.Tag] `json:"tags"`
+		Checks  few[result]    `json:"checks"`
+		Tags    few[fleet.Tag] `json:"tags"`
+		Reports few[report]    `json:"reports"`
 	}
-	in.Checks.limit, in.Tags.limit = fleet.MaxChecks, fleet.MaxTags
+	in.Checks.limit, in.Tags.limit, in.Reports.limit = fleet.MaxChecks, fleet.MaxTags, api.MaxRiding
 	wrong, err := decodeInPart(w, r, maxCheckIn, &in)
+	if err == nil {
+		err = Own(m, in.Machine)
+	}
+	for _, report := range in.Reports.items {
+		if err == nil && report.Machine.Valid() {
+			err = Own(m, report.Machine)
+		}
+		in.CheckIn.Reports = append(in.CheckIn.Reports, report.Report)
+	}
 	in.CheckIn.Checks, in.CheckIn.Tags = results(in.Checks), in.Tags.items
-	if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "tags": in.Tags.wrong}); len(names) > 0 {
+	if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "tags": in.Tags.wrong, "reports": in.Reports.wrong}); len(names) > 0 {
 		in.Waiting = fleet.MarkLeftOut(in.Waiting, names, fleet.MaxWaiting)
 	}
 	return in.CheckIn, err
@@ -159,6 +205,10 @@ func CheckIn(w http.ResponseWriter, r *http.Request) (api.CheckIn, error) {
 // that is one too many, or of another machine (E07), ends it. What cannot be read of one is
 // left out of it, with a mark.
 func Reports(w http.ResponseWriter, r *http.Request, m fleet.MachineID, most int) ([]fleet.Report, error) {
+	var short api.Reports
+	if whole(r, &short, func() bool { return len(short.Reports) <= most && usual(m, short.Reports) }) {
+		return short.Reports, nil
+	}
 	b := openBody(w, r, MaxReportsSize, maxReport)
 	if err := b.delim('{'); err != nil {
 		return nil, err
@@ -204,14 +254,8 @@ func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID, most int)
 			return nil, fleet.Errorf(fleet.TooLarge, "more than %d reports at once", most)
 		}
 		b.part.N = maxReport
-		var in struct {
-			fleet.Report
-			Checks few[result] `json:"checks"`
-			Failed few[string] `json:"failedUnits"`
-		}
-		in.Checks.limit, in.Failed.limit = fleet.MaxChecks, fleet.MaxFailedUnits
-		wrong, err := b.value(&in)
-		if err != nil {
+		var in report
+		if _, err := b.value(&in); err != nil {
 			return nil, err
 		}
 		// One without a name that can be read is refused by itself, further on.
@@ -220,13 +264,35 @@ func (b *agentBody) reports(reports []fleet.Report, m fleet.MachineID, most int)
 				return nil, err
 			}
 		}
-		in.Report.Checks, in.Report.Failed = results(in.Checks), in.Failed.items
-		if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "failedUnits": in.Failed.wrong}); len(names) > 0 {
-			in.Message = fleet.MarkLeftOut(in.Message, names, fleet.MaxMessage)
-		}
 		reports = append(reports, in.Report)
 	}
 	return reports, b.delim(']')
+}
+
+// report is a report of which what cannot be read is left out, with a mark.
+type report struct{ fleet.Report }
+
+// UnmarshalJSON is for json.Unmarshaler; b is valid JSON.
+func (r *report) UnmarshalJSON(b []byte) error {
+	var in struct {
+		fleet.Report
+		Checks few[result] `json:"checks"`
+		Failed few[string] `json:"failedUnits"`
+	}
+	in.Checks.limit, in.Failed.limit = fleet.MaxChecks, fleet.MaxFailedUnits
+	wrong := ""
+	var wrongType *json.UnmarshalTypeError
+	if err := json.Unmarshal(b, &in); errors.As(err, &wrongType) {
+		wrong = fieldName(wrongType.Field)
+	} else if err != nil {
+		return err
+	}
+	in.Report.Checks, in.Report.Failed = results(in.Checks), in.Failed.items
+	if names := leftOut(wrong, map[string]bool{"checks": in.Checks.wrong, "failedUnits": in.Failed.wrong}); len(names) > 0 {
+		in.Message = fleet.MarkLeftOut(in.Message, names, fleet.MaxMessage)
+	}
+	r.Report = in.Report
+	return nil
 }
 
 // few is a list in JSON of which the first items count, up to a limit. Of

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/arcanesys/nixfleet/api"
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
@@ -96,17 +97,19 @@ func TestDecodeReports_TakesBoundedMemory(t *testing.T) {
 }
 
 func TestDecodeCheckIn_TakesBoundedMemory(t *testing.T) {
-	const limit = 4 << 20
+	const limit = 5 << 20
 	for name, body := range map[string][]byte{
 		"checks":         filledTo(maxCheckIn, `{"machine":"web-01","checks":[`, `{}`, `]}`),
 		"lists":          filledTo(maxCheckIn, `{"machine":"web-01",`, `"checks":[{}]`, `}`),
 		"tags":           filledTo(maxCheckIn, `{"machine":"web-01","tags":[`, `""`, `]}`),
+		"reports":        filledTo(maxCheckIn, `{"machine":"web-01","reports":[`, `{}`, `]}`),
+		"checks of one":  filledTo(maxCheckIn, `{"machine":"web-01","reports":[{"checks":[`, `{}`, `]}]}`),
 		"unknown fields": filledTo(maxCheckIn, `{"machine":"web-01",`, `"mood":{}`, `}`),
 	} {
 		w, r := post(body)
 		got := allocated(func() {
-			in, err := CheckIn(w, r)
-			if err != nil || in.Machine != "web-01" || len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags {
+			in, err := CheckIn(w, r, "web-01")
+			if err != nil || in.Machine != "web-01" || len(in.Checks) > fleet.MaxChecks || len(in.Tags) > fleet.MaxTags || len(in.Reports) > api.MaxRiding {
 				t.Errorf("%s: %v, %d checks, %d tags", name, err, len(in.Checks), len(in.Tags))
 			}
 		})
@@ -137,6 +140,7 @@ func TestDecodeReports_KeepsTheRestOfAReport(t *testing.T) {
 func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 	own := `{"machine":"web-01"}`
 	many := strings.Repeat(own+",", most)
+	long := strings.Repeat(" ", shortBody) // it is read by its parts
 	for _, tt := range []struct {
 		name, body string
 		want       fleet.Code
@@ -157,8 +161,8 @@ func TestDecodeReports_SaysWhatIsWrong(t *testing.T) {
 		{"nothing", ``, fleet.Invalid, "not whole"},
 		{"two values", `{"reports":[]}{}`, fleet.Invalid, "after"},
 		{"a value and what is none", `{"reports":[]}x`, fleet.Invalid, "request"},
-		{"as many fields as may be", `{` + strings.TrimSuffix(strings.Repeat(`"x":0,`, maxFields), ",") + `}`, "", ""},
-		{"a field more", `{` + strings.Repeat(`"x":0,`, maxFields) + `"x":0}`, fleet.TooLarge, "more than 64 fields"},
+		{"as many fields as may be", `{` + strings.TrimSuffix(strings.Repeat(`"x":0,`, maxFields), ",") + `}` + long, "", ""},
+		{"a field more", `{` + strings.Repeat(`"x":0,`, maxFields) + `"x":0}` + long, fleet.TooLarge, "more than 64 fields"},
 		{"a field without a name", `{"reports":[],7:0}`, fleet.Invalid, "request"},
 		{"a field without an end", `{"reports":[],"x":[}`, fleet.Invalid, "request"},
 		{"a field without a bottom", `{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`, fleet.Invalid, "max depth"},

@@ -29,6 +29,9 @@ func (l *Link) checkIn(wait time.Duration) api.CheckIn {
 			c.Have = v.Etag
 		}
 	}
+	if wait == 0 && l.Agent.ControlPlane.LongPollSeconds > 0 { // the next one follows soon
+		c.PollMs = settleTime.Milliseconds()
+	}
 	return c
 }
 

@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -13,21 +14,72 @@ import (
 	"github.com/arcanesys/nixfleet/internal/agent/wait"
 )
 
-// mostReports is how many reports are sent at once.
-const mostReports = 32
+const (
+	mostReports = 32 // that are sent at once
+	// rideTime is for how long new reports wait for a check-in that carries them: what is
+	// reported is most often news too.
+	rideTime = 250 * time.Millisecond
+	// rideSize is how much of reports a check-in carries, in bytes.
+	rideSize = 128 << 10
+	// postsTime is for how long reports are sent by themselves once a check-in did not
+	// deliver them.
+	postsTime = 5 * time.Minute
+)
 
-// deliver sends the queued reports in order, until ctx ends (A09). When they
-// are too large together, or one of them is refused, it sends fewer at once. A
-// report that is refused by itself is set aside: an older or a newer control plane
-// may not understand it, and the others must not wait for it.
+// carry returns reports that the next check-in delivers. If there are any, it has
+// locked sending.
+func (l *Link) carry() []fleet.Report {
+	if l.Outbox.Len() == 0 || !l.sending.TryLock() {
+		return nil
+	}
+	batch, err := l.Outbox.Batch(api.MaxRiding)
+	if err != nil {
+		l.Log.Error("queued reports cannot be read", "error", err)
+	}
+	size := 0
+	for i, r := range batch {
+		b, _ := json.Marshal(r) // it was read as JSON
+		if size += len(b); size > rideSize {
+			batch = batch[:i]
+			break
+		}
+	}
+	if len(batch) == 0 {
+		l.sending.Unlock()
+	}
+	return batch
+}
+
+// delivered takes in what became of reports that a check-in carried.
+func (a *asker) delivered(l *Link, carried []fleet.Report, reply *api.ReportsReply, err error) error {
+	if err != nil && !refused(err) {
+		return err
+	}
+	if err == nil && reply != nil && l.acknowledged(carried, *reply) == nil {
+		return nil
+	}
+	a.posts = time.Now().Add(postsTime)
+	if err != nil {
+		l.Log.Warn("a check-in with reports is refused; they are sent by themselves", "error", err)
+		return errNotCarried
+	}
+	return nil
+}
+
+// deliver sends the queued reports that no check-in carries, in order, until ctx ends
+// (A09). When they are too large together, or one of them is refused, it sends fewer
+// at once. A report that is refused by itself is set aside: an older or a newer control
+// plane may not understand it, and the others must not wait for it.
 func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures, waits := 0, backOff(20*time.Second)
 	size := mostReports
 	for {
+		l.sending.Lock()
 		batch, err := l.Outbox.Batch(size)
 		if err == nil && len(batch) > 0 {
 			err = l.send(ctx, p, batch)
 		}
+		l.sending.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -56,6 +108,9 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 				return
 			case <-l.Outbox.Wake():
 			}
+			if !wait.For(ctx, rideTime) {
+				return
+			}
 		default:
 			failures, size = 0, mostReports
 			waits.Reset()
@@ -68,6 +123,11 @@ func (l *Link) send(ctx context.Context, p controlPlane, batch []fleet.Report) e
 	if err != nil {
 		return err
 	}
+	return l.acknowledged(batch, reply)
+}
+
+// acknowledged takes in what the control plane says of reports.
+func (l *Link) acknowledged(batch []fleet.Report, reply api.ReportsReply) error {
 	if !slices.ContainsFunc(batch, func(r fleet.Report) bool {
 		return slices.Contains(reply.Accepted, r.ID) || slices.Contains(reply.Rejected, r.ID)
 	}) {

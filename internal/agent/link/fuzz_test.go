@@ -48,8 +48,8 @@ func TestBounded_KeepsEveryField(t *testing.T) {
 		Documents: fleet.DocumentDigests{Root: fleet.SHA256(nil), Revocations: fleet.SHA256(nil), Timestamp: fleet.SHA256(nil)}, PollAfterMs: 30_000, WaitMs: 55_000,
 	}
 	for i := range reflect.TypeFor[api.Orders]().NumField() {
-		if name := reflect.TypeFor[api.Orders]().Field(i).Name; name == "LeftOut" {
-			continue // of what could not be read
+		if name := reflect.TypeFor[api.Orders]().Field(i).Name; name == "LeftOut" || name == "Reports" {
+			continue // no orders: what could not be read, and what became of reports
 		}
 		if reflect.ValueOf(v).Field(i).IsZero() {
 			t.Errorf("the example has no %s", reflect.TypeFor[api.Orders]().Field(i).Name)

@@ -52,6 +52,8 @@ type Config struct {
 type Link struct {
 	Config
 	wake chan struct{}
+	// sending is held while reports are on their way.
+	sending sync.Mutex
 
 	mu      sync.Mutex
 	plane   controlPlane // nil until the machine is enrolled
