@@ -210,6 +210,6 @@ type Event struct {
 	Batch      *fleet.Batch      `json:"batch,omitempty"`
 	Assignment *fleet.Assignment `json:"assignment,omitempty"`
 	Machine    *fleet.Machine    `json:"machine,omitempty"`
-	Report     *fleet.Report     `json:"report,omitempty"`
+	Report     *fleet.Report     `json:"report,omitempty"`  // not of progress in a rollout, which its assignment tells
 	Removed    fleet.MachineID   `json:"removed,omitempty"` // a machine that is known no more
 }

@@ -49,8 +49,12 @@ func (l *Loop) drain(ctx context.Context) error {
 func (p *Pass) apply(in store.Inbox) {
 	r := in.Report
 	p.applied = append(p.applied, in.Seq)
-	p.events = append(p.events, api.Event{At: p.Now, Report: &r})
-	if s, ok := p.loop.active[r.Rollout]; ok {
+	s, ok := p.loop.active[r.Rollout]
+	// What progress changes in a rollout is announced by itself.
+	if !ok || r.Kind != fleet.ReportProgress {
+		p.events = append(p.events, api.Event{At: p.Now, Report: &r})
+	}
+	if ok {
 		p.step(s, rollout.Event{ID: string(r.Machine) + "/" + r.ID, Report: &r})
 	}
 }
