@@ -46,6 +46,24 @@ func (c *releaseCache) release(ctx context.Context, digest fleet.Digest) (*trust
 	if r := c.whole(digest); r != nil {
 		return r, nil
 	}
+	r, err := c.read(ctx, digest)
+	if err == nil {
+		c.put(r)
+	}
+	return r, err
+}
+
+// entries returns the entries of a release. It takes the place of no other one.
+func (c *releaseCache) entries(ctx context.Context, digest fleet.Digest) ([]fleet.Entry, error) {
+	if r := c.whole(digest); r != nil {
+		return r.Entries, nil
+	}
+	r, err := c.read(ctx, digest)
+	return r.Entries, err
+}
+
+// read reads a release whole.
+func (c *releaseCache) read(ctx context.Context, digest fleet.Digest) (*trust.Release, error) {
 	r := &trust.Release{Digest: digest}
 	err := c.store.Read(ctx, func(s store.Reader) (err error) {
 		if err = readHead(ctx, s, r); err != nil {
@@ -55,12 +73,12 @@ func (c *releaseCache) release(ctx context.Context, digest fleet.Digest) (*trust
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	r.Entries = make([]fleet.Entry, len(r.Raw))
 	for i, raw := range r.Raw {
 		if err := json.Unmarshal(raw, &r.Entries[i]); err != nil {
-			return nil, fmt.Errorf("read entry %d of release %s: %w", i, digest.Short(), err)
+			return r, fmt.Errorf("read entry %d of release %s: %w", i, digest.Short(), err)
 		}
 	}
 	if t, ok := c.trees.Get(digest); ok {
@@ -68,7 +86,6 @@ func (c *releaseCache) release(ctx context.Context, digest fleet.Digest) (*trust
 	} else {
 		r.Tree = trust.NewTree(r.Raw)
 	}
-	c.put(r)
 	return r, nil
 }
 

@@ -172,12 +172,12 @@ func (p *Plane) currentEntries(ctx context.Context, machines []fleet.Machine) (m
 		entries, ok := byRelease[m.RunsRelease]
 		if !ok {
 			entries = map[fleet.MachineID]fleet.Entry{}
-			r, err := p.releases.release(ctx, m.RunsRelease)
+			list, err := p.releases.entries(ctx, m.RunsRelease)
 			if err != nil && fleet.ErrorCode(err) != fleet.NotFound {
 				return nil, err
 			}
 			if err == nil {
-				for _, e := range r.Entries {
+				for _, e := range list {
 					entries[e.ID] = e
 				}
 			}

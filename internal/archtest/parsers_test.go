@@ -42,7 +42,7 @@ var noNetwork = map[string]string{
 	"controlplane/once .answered":        "what the control plane answered before, sealed by itself",
 	"controlplane/pki sign":              "the control plane's own certificate",
 	"controlplane/loop .loadFreeze":      "the control plane's own row",
-	"controlplane/plane .release":        "rows of releases that were checked before they were stored",
+	"controlplane/plane .read":           "rows of releases that were checked before they were stored",
 	"controlplane/plane .reachedEntries": "entries of releases that were checked before they were stored",
 	"controlplane/server rootOf":         "the control plane's own certificate",
 	"fleet ParseFailureLimit":            "an operator's command line",
