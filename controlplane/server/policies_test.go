@@ -18,8 +18,8 @@ func TestRules_AreAnsweredAsTheyAreKept(t *testing.T) {
 	admin := w.admin()
 	none := func(_ any, err error) error { return err }
 	must[fleet.RolloutPolicy](t)(admin.PutPolicy(t.Context(), "p", api.PolicyRequest{}))
-	budget := func(max int, sel ...string) error {
-		return none(admin.PutBudget(t.Context(), "one", api.BudgetRequest{Select: sel, Max: fleet.Amount{N: max}}))
+	budget := func(most int, sel ...string) error {
+		return none(admin.PutBudget(t.Context(), "one", api.BudgetRequest{Select: sel, Max: fleet.Amount{N: most}}))
 	}
 	schedule := func(cron, policy string) error {
 		return none(admin.PutSchedule(t.Context(), "one", api.ScheduleRequest{Cron: cron, Policy: policy}))
