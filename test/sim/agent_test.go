@@ -228,6 +228,7 @@ func (p *process) RestartAgent(context.Context) error {
 }
 
 func (p *process) Reboot(context.Context) error {
+	p.m.w.lookAtReboot(p.m, p.snap.Journal())
 	down := time.Duration(10+p.m.draw(30)) * time.Second
 	p.m.w.loose.Go(func() { p.m.powerOff(down, false) })
 	return nil
@@ -327,7 +328,7 @@ func (e effects) prepare(ctx context.Context, w *states.Work) states.Input {
 	defer m.mu.Unlock()
 	return states.Prepared{
 		Generations: fleet.Generations{Running: m.running, Booted: m.booted, BootDefault: m.profile}, FailedUnits: failed, Baseline: baseline,
-		MayReboot: m.trait.mayReboot, Confirm: m.conf.Confirm.DeadlineSeconds,
+		MayReboot: m.trait.mayReboot && w.Order.Reboot.Allows(), Confirm: m.conf.Confirm.DeadlineSeconds,
 		Reboot: m.w.systemAt(m.booted).kernel != m.w.systemAt(w.Target.Path).kernel,
 	}
 }

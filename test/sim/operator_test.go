@@ -91,7 +91,7 @@ func (o *operator) rollOut(r *rand.Rand) {
 		}
 	}
 	spec.Name = fmt.Sprintf("draw-%016x", r.Uint64())
-	if r.IntN(3) == 0 {
+	if r.IntN(3) == 0 && !w.healed.Load() {
 		o.at.set(func(p *place) { p.lose++ })
 	}
 	o.create(spec)
@@ -158,6 +158,12 @@ func drawSpec(r *rand.Rand) fleet.RolloutSpec {
 	}
 	if r.IntN(4) == 0 {
 		s.Windows = []string{"*/10 * * * * 6m"}
+	}
+	switch r.IntN(8) {
+	case 0:
+		s.Reboot = fleet.RebootNever
+	case 1:
+		s.Reboot, s.RebootWindows = fleet.RebootWindow, []string{"*/10 * * * * 3m"}
 	}
 	if r.IntN(4) == 0 {
 		s.MaxFailuresTotal = &fleet.Amount{N: int(one(0, 1, 2))}

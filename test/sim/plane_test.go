@@ -23,6 +23,7 @@ import (
 	"github.com/arcanesys/nixfleet/controlplane/plane"
 	"github.com/arcanesys/nixfleet/controlplane/server"
 	"github.com/arcanesys/nixfleet/controlplane/store"
+	"github.com/arcanesys/nixfleet/fleet"
 	"github.com/arcanesys/nixfleet/internal/config"
 )
 
@@ -183,10 +184,22 @@ func (c *controlPlane) setPages(n int) {
 	writers.Lock()
 	conn := writers.conns[c.database()]
 	writers.Unlock()
-	c.w.must(c.store.Write(context.Background(), func(*store.Tx) error { // on the goroutine that has the connection
-		_, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", n), nil)
-		return err
-	}))
+	set := false
+	for range 100 {
+		err := c.store.Write(context.Background(), func(*store.Tx) error { // on the goroutine that has the connection
+			_, failed := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", n), nil)
+			set = failed == nil
+			return failed
+		})
+		if set {
+			return
+		}
+		if fleet.ErrorCode(err) != fleet.StorageFull { // else another write of the transaction was first
+			c.w.must(err)
+			return
+		}
+	}
+	c.w.must(errors.New("the pages of the database cannot be set"))
 }
 
 // fillDisk leaves no room on the disk for a while.

@@ -109,6 +109,20 @@ func (w *world) lookAtDeadline(p part, a fleet.Assignment) {
 	}
 }
 
+// lookAtReboot holds that a machine reboots into a release only when its order allows
+// that. It gives its reports a moment before.
+func (w *world) lookAtReboot(m *machine, j states.Journal) {
+	if j.Step != states.AwaitReboot || j.Work == nil {
+		return
+	}
+	o := j.Work.Order
+	c, err := fleet.ParseCalendar(o.RebootWindows, nil)
+	w.must(err)
+	if now := time.Now(); !o.Reboot.Allows() || !c.Open(now) && !c.Open(now.Add(-10*time.Second)) {
+		w.violated(keepsHours, "%s reboots for %s, which says %q and %v", m.id, o.Key(), o.Reboot, o.RebootWindows)
+	}
+}
+
 // seen is when an assignment's attempt was seen first.
 func (w *world) seen(a fleet.Assignment) time.Time {
 	return w.offered[attemptKey(a.Rollout, a.Machine, a.Attempt)]

@@ -3,11 +3,13 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +54,19 @@ func live(t *testing.T, seed uint64, log io.Writer) (w *world) {
 	return w
 }
 
+// replays is how often a seed is run that is to be replayed: which goroutine comes
+// first at one moment differs from run to run.
+const replays = 10
+
+// processors is how many a replay runs on: one, where least differs from the replay
+// before, or all, in turns.
+func processors(replay uint64) int {
+	if replay%2 == 0 {
+		return 1
+	}
+	return runtime.NumCPU()
+}
+
 // number reads a number from the environment.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	text := os.Getenv(name)
@@ -72,17 +87,28 @@ func TestFleet_KeepsItsRulesWhateverBefallsIt(t *testing.T) {
 	only := number(t, "NIXFLEET_SIM_SEED", 0)
 	one := only != 0
 	if one {
-		seeds, first = 1, only
+		seeds, first = replays, 0
 	}
 	sum := result{Faults: map[string]int{}, Invariants: len(rules)}
 	var mu sync.Mutex
 	t.Run("seeds", func(t *testing.T) {
 		for seed := first; seed < first+seeds; seed++ {
+			if one && sum.Failed > 0 {
+				break
+			}
 			t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-				t.Parallel()
-				log := io.Discard
+				var kept bytes.Buffer // the log of a replay
+				lives, log := seed, io.Writer(io.Discard)
 				if one {
-					log = t.Output()
+					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors(seed)))
+					defer func() {
+						if t.Failed() || seed == replays-1 {
+							t.Logf("%s", kept.Bytes())
+						}
+					}()
+					lives, log = only, &kept
+				} else {
+					t.Parallel()
 				}
 				t.Cleanup(func() { // also when the test ends in the bubble
 					mu.Lock()
@@ -90,21 +116,24 @@ func TestFleet_KeepsItsRulesWhateverBefallsIt(t *testing.T) {
 					sum.Seeds++
 					if t.Failed() {
 						sum.Failed++
-						t.Logf("replay it with: make sim SEED=%d", seed)
+						t.Logf("replay it with: make sim SEED=%d", lives)
 					}
 				})
-				w := live(t, seed, log)
+				w := live(t, lives, log)
 				mu.Lock()
 				for k, n := range w.faults {
 					sum.Faults[k] += n
 				}
 				mu.Unlock()
 				if len(w.failures) > 0 {
-					t.Errorf("seed %d:\n  %s\n\n%s", seed, strings.Join(w.failures, "\n  "), strings.Join(w.story, "\n"))
+					t.Errorf("seed %d:\n  %s\n\n%s", lives, strings.Join(w.failures, "\n  "), strings.Join(w.story, "\n"))
 				}
 			})
 		}
 	})
+	if one {
+		sum.Seeds = 1
+	}
 	line, err := json.Marshal(sum)
 	if err != nil {
 		t.Fatal(err)

@@ -431,6 +431,8 @@ func (l *ledger) outcome(m *machine, work *states.Work, r fleet.Report) {
 		}
 	case o.OnPrevious():
 		delete(m.since, work.Target.Path)
+	case o == fleet.OutcomeStagedReboot && m.w.systemAt(work.Target.Path).sequence < m.w.systemAt(running).sequence:
+		delete(m.since, running) // it was left in time, and waits for the boot
 	default:
 	}
 	m.mu.Unlock()
