@@ -3,6 +3,7 @@
 package plane_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,16 @@ func TestRollout_ThatLostAMachineDoesNotSayWhatItShouldRun(t *testing.T) {
 		w.until(second, fleet.RolloutCompleted)
 		d := must[api.RolloutDetail](t)(w.plane().Rollout(t.Context(), alice, first))
 		m := must[fleet.Machine](t)(w.plane().Machine(t.Context(), alice, "web-01"))
+		if a := w.assignments(first)["web-01"]; a.Reason != fleet.ReasonSuperseded || a.Message != "rollout "+string(second)+" took the machine over" {
+			t.Errorf("in the first rollout web-01 is %s, %s: %s", a.State, a.Reason, a.Message)
+		}
+		why := ""
+		for _, l := range must[[]api.Waiting](t)(w.plane().Explain(t.Context(), alice, first)) {
+			why += l.Why
+		}
+		if !strings.Contains(why, "web-01: rollout "+string(second)+" took the machine over") {
+			t.Errorf("the first rollout is explained by %s", why)
+		}
 		if d.State.Final() || m.Desired == nil || m.Desired.Digest != newer {
 			t.Errorf("the first rollout is %s; web-01 should run %+v, want %s", d.State, m.Desired, newer)
 		}
