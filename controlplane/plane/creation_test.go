@@ -50,6 +50,39 @@ func TestCreateRollout_IsRefusedAsItsDryRunIs(t *testing.T) {
 	})
 }
 
+// E09: a limited key hears the same of a rollout that is not its own as of one that
+// there is not.
+func TestLimitedKey_DoesNotHearWhichRolloutsThereAre(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.pin()
+		w.fleetOf("db-01")
+		there := w.rollOut(w.register("db-01"))
+		must[api.RolloutDetail](t)(w.plane().RolloutVerb(t.Context(), alice, there, api.VerbCancel, api.VerbRequest{}))
+		const none = fleet.RolloutID("01J00000000000000000000000")
+		web := access.Caller{Owner: "w", KeyID: "k2", Role: fleet.RoleAdmin, Tags: []fleet.Tag{"web"}}
+		p, ctx := w.plane(), t.Context()
+		for what, do := range map[string]func(fleet.RolloutID) error{
+			"read": func(id fleet.RolloutID) error { _, err := p.Rollout(ctx, web, id); return err },
+			"machines": func(id fleet.RolloutID) error {
+				_, err := p.Assignments(ctx, web, id, fleet.AssignmentFilter{}, fleet.PageRequest{})
+				return err
+			},
+			"explain": func(id fleet.RolloutID) error { _, err := p.Explain(ctx, web, id); return err },
+			"verb": func(id fleet.RolloutID) error {
+				_, err := p.RolloutVerb(ctx, web, id, api.VerbPause, api.VerbRequest{})
+				return err
+			},
+			"delete": func(id fleet.RolloutID) error { _, err := p.DeleteRollout(ctx, web, id); return err },
+		} {
+			a, b := do(there), do(none)
+			if a == nil || b == nil || fleet.ErrorCode(a) != fleet.Forbidden || fleet.ErrorHint(a) != fleet.ErrorHint(b) || strings.ReplaceAll(a.Error(), string(there), string(none)) != b.Error() {
+				t.Errorf("%s: %v; of one that there is not: %v", what, a, b)
+			}
+		}
+	})
+}
+
 // A verb is carried out on the rollout that was seen, by whom it concerns, if its
 // state allows it; else it writes nothing.
 func TestRolloutVerb_IsRefusedWhole(t *testing.T) {

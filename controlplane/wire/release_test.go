@@ -22,6 +22,7 @@ func TestDecodeRelease_IsStrict(t *testing.T) {
 	for _, tc := range []struct {
 		body string
 		code fleet.Code
+		says string
 		want api.ReleaseRequest
 	}{
 		{body: ` { "entries": [ "YQ==", "Yg==" ], "envelope": "Yw\u003d=" } `, want: api.ReleaseRequest{Envelope: []byte("c"), Entries: [][]byte{[]byte("a"), []byte("b")}}},
@@ -33,16 +34,21 @@ func TestDecodeRelease_IsStrict(t *testing.T) {
 		{body: `{"entries":["YQ=="],"entries":["Yg=="]}`, code: fleet.Invalid},
 		{body: `{"entries":["YQ=="],"Entries":["Yg=="]}`, code: fleet.Invalid},
 		{body: `{"entries":["YQ=="],"more":1}`, code: fleet.Invalid},
-		{body: `{"entries":["YQ=="]}{}`, code: fleet.Invalid},
+		{body: `{"entries":["YQ=="]}{}`, code: fleet.Invalid, says: "more text"},
+		{body: `{"entries":["YQ=="]}}`, code: fleet.Invalid},
+		{body: `{"entries":["YQ=="]} x`, code: fleet.Invalid},
+		{body: `{"entries":{}}`, code: fleet.Invalid, says: `expected "["`},
+		{body: `{"` + strings.Repeat("A", 4*maxReleasePart) + `":1}`, code: fleet.TooLarge},
+		{body: `{"entries":[""` + strings.Repeat(`,""`, fleet.MaxEntries) + `]}`, code: fleet.TooLarge, says: "at most"},
 		{body: `{"entries":["YQ=="]`, code: fleet.Invalid},
 		{body: `{"entries":["YQ==",7]}`, code: fleet.Invalid},
 		{body: `{"entries":"YQ=="}`, code: fleet.Invalid},
-		{body: `[]`, code: fleet.Invalid},
+		{body: `[]`, code: fleet.Invalid, says: `expected "{"`},
 		{body: ``, code: fleet.Invalid},
 	} {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(tc.body))
 		got, err := Release(httptest.NewRecorder(), r)
-		if fleet.ErrorCode(err) != tc.code {
+		if fleet.ErrorCode(err) != tc.code || err != nil && !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%.80s: %v, want %q", tc.body, err, tc.code)
 			continue
 		}
