@@ -205,6 +205,22 @@ func TestSettle_GoesOnWhenAnotherPathIsDeleted(t *testing.T) {
 	}
 }
 
+// What fails for another reason is not tried again at once.
+func TestSettle_AsksOnceIfNothingIsDeleted(t *testing.T) {
+	f := theft.New(t)
+	fetch, since := fetchOf(f), time.Now()
+	f.Cache.Set(evil.ForgeThenFail)
+	fails(t, f, fetch)
+	asked := filepath.Join(t.TempDir(), "asked")
+	broken(t, "path-info", "echo x >>"+asked+"; "+fail)
+	if _, err := fetch.Settle(t.Context(), f.Entry, since, true); err == nil {
+		t.Error("it is settled")
+	}
+	if text, err := os.ReadFile(asked); err != nil || len(strings.Fields(string(text))) != 1 {
+		t.Errorf("asked %q, %v", text, err)
+	}
+}
+
 // An idle agent whose fetch brought nothing asks nobody for its list.
 func TestSettle_AsksNoCacheIfNothingWasFetched(t *testing.T) {
 	f := theft.New(t)
