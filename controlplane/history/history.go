@@ -61,7 +61,7 @@ func (l *Log) Events(ctx context.Context, after int64, f fleet.EventFilter, idle
 				events, err = l.loop.Store.Events(ctx, last, f, eventPage)
 			}
 			if err != nil {
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && !l.ending() {
 					yield(api.Event{}, err)
 				}
 				return
@@ -79,6 +79,16 @@ func (l *Log) Events(ctx context.Context, after int64, f fleet.EventFilter, idle
 				return
 			}
 		}
+	}
+}
+
+// ending reports whether streams have to end: then the store may be closed.
+func (l *Log) ending() bool {
+	select {
+	case <-l.loop.Ending():
+		return true
+	default:
+		return false
 	}
 }
 
