@@ -38,6 +38,8 @@ func (v Verb) Valid() bool {
 type Page[T any] struct {
 	Items []T    `json:"items"`
 	Next  string `json:"next,omitempty"`
+
+	leftOut []string // what could not be read of a reply
 }
 
 // Info says what is at the other end. It is public and names no machine.

@@ -35,7 +35,7 @@ const budgetsPath = "/api/v1/budgets"
 
 // Budgets lists disruption budgets by name, as they stand.
 func (c *Client) Budgets(ctx context.Context) ([]BudgetDetail, error) {
-	return get[[]BudgetDetail](ctx, c, budgetsPath, nil)
+	return list[BudgetDetail](ctx, c, budgetsPath)
 }
 
 // PutBudget saves a disruption budget.

@@ -37,6 +37,9 @@ type caller struct {
 	userAgent string
 	http      *http.Client
 	echo      *echo // nil for agents, who have it in their bodies
+	// leftOut is called with the name of each field of a reply that could not be read
+	// and is left out; nil to tell nobody.
+	leftOut func(field string)
 }
 
 // call is one request. Its path is already escaped.
@@ -150,7 +153,23 @@ func (c *caller) try(ctx context.Context, k call, body []byte, out any) error {
 		return fleet.Errorf(fleet.Internal, "reply of %s to %s: %w", c.base, k.path, err).
 			WithHint("is this the control plane's address, and is its version that of this program?")
 	}
+	c.tellLeftOut(out, err)
 	return nil
+}
+
+// tellLeftOut says what of a reply could not be read.
+func (c *caller) tellLeftOut(out any, err error) {
+	if c.leftOut == nil {
+		return
+	}
+	if list, ok := out.(interface{ missed() []string }); ok {
+		for _, name := range list.missed() {
+			c.leftOut(name)
+		}
+	}
+	if name := fieldOf(err); name != "" {
+		c.leftOut(name)
+	}
 }
 
 // send returns a reply of status 2xx, whose body the caller closes; any other

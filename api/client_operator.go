@@ -30,6 +30,10 @@ type ClientConfig struct {
 	// goroutine at a time; nil to keep none.
 	Epoch    string
 	SawEpoch func(epoch string)
+	// LeftOut is called with the name of a field of a reply that has another type than
+	// this version knows, and is left out, or with "an item" of a list; nil to hear of
+	// none. It may be called by many goroutines at once.
+	LeftOut func(field string)
 	// Proxy is as in http.Transport. Nil for none: the environment is not read.
 	Proxy func(*http.Request) (*url.URL, error)
 }
@@ -77,7 +81,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client.c.echo = &echo{last: cfg.Epoch, saw: cfg.SawEpoch}
+	client.c.echo, client.c.leftOut = &echo{last: cfg.Epoch, saw: cfg.SawEpoch}, cfg.LeftOut
 	if client.timeout == 0 {
 		client.timeout = time.Minute
 	}
@@ -125,8 +129,14 @@ func (c *Client) Close() { c.c.http.CloseIdleConnections() }
 // its name; all else is sent once.
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
 	var v T
-	err := c.c.do(ctx, call{method: http.MethodGet, path: path, query: q, timeout: c.timeout, again: true}, &v)
+	err := c.c.do(ctx, call{method: http.MethodGet, path: path, query: q, timeout: c.timeout, again: true, inPart: true}, &v)
 	return v, err
+}
+
+// list is get for a list that comes as a whole.
+func list[T any](ctx context.Context, c *Client, path string) ([]T, error) {
+	v, err := get[items[T]](ctx, c, path, nil)
+	return v.list, err
 }
 
 func put[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
@@ -344,7 +354,7 @@ func (c *Client) RolloutVerb(ctx context.Context, r fleet.RolloutID, v Verb, req
 // ExplainRollout says why a rollout, its batches and its machines have not
 // ended, and by when they must.
 func (c *Client) ExplainRollout(ctx context.Context, r fleet.RolloutID) ([]Waiting, error) {
-	return get[[]Waiting](ctx, c, "/api/v1/rollouts/"+id(r)+"/waiting", nil)
+	return list[Waiting](ctx, c, "/api/v1/rollouts/"+id(r)+"/waiting")
 }
 
 // DeleteRollout forgets a rollout that has ended.

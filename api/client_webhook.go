@@ -11,7 +11,7 @@ import (
 
 // Webhooks lists webhooks, by id.
 func (c *Client) Webhooks(ctx context.Context) ([]fleet.Webhook, error) {
-	return get[[]fleet.Webhook](ctx, c, "/api/v1/webhooks", nil)
+	return list[fleet.Webhook](ctx, c, "/api/v1/webhooks")
 }
 
 // CreateWebhook makes a webhook, to which goes what is audited from now on.

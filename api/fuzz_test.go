@@ -113,6 +113,7 @@ func FuzzReply(f *testing.F) {
 		{200, "", `{"etag":"a","apply":{"digest":"sha256:","rollout":"r1","attempt":1}}`}, {200, "", `{"accepted":["1"],"rejected":null,"reasons":{"1":"no"}}`},
 		{429, "7", `{"status":200,"detail":"\u001b[2J","code":"unavailable","hint":"h"}`}, {503, "99999999999999999999", ``}, {418, "Sun, 06 Nov 1994 08:49:37 GMT", `[]`},
 		{200, "", `{"apply":{"attempt":1e99}}`}, {200, "", strings.Repeat("[", 20000)}, {403, "-1", `{"code":"mood","detail":"x"}`},
+		{200, "", `{"items":[{"id":"web-01","health":7},8,null],"next":"n"}`},
 	} {
 		f.Add(s.status, s.retry, []byte(s.body))
 	}
@@ -137,6 +138,12 @@ func FuzzReply(f *testing.F) {
 			}
 			if status/100 == 5 && fleet.ErrorCode(err) == "" {
 				t.Fatal("no code")
+			}
+		}
+		if status/100 == 2 { // any other may be asked for again, after a while
+			page, err := (&Client{c: agent.c, timeout: time.Minute}).Machines(t.Context(), fleet.MachineFilter{}, fleet.PageRequest{})
+			if err == nil && !json.Valid(body) {
+				t.Fatalf("%q: taken as %+v", body, page)
 			}
 		}
 		if b, err := agent.Release(t.Context(), fleet.SHA256(nil)); err == nil && (status/100 != 2 || !bytes.Equal(b, body) || len(b) > maxBundle) {

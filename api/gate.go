@@ -17,5 +17,5 @@ type Gate struct {
 
 // Gates lists the gates that rollouts can name.
 func (c *Client) Gates(ctx context.Context) ([]Gate, error) {
-	return get[[]Gate](ctx, c, "/api/v1/gates", nil)
+	return list[Gate](ctx, c, "/api/v1/gates")
 }

@@ -21,7 +21,7 @@ const policiesPath = "/api/v1/policies"
 
 // Policies lists rollout policies by name.
 func (c *Client) Policies(ctx context.Context) ([]fleet.RolloutPolicy, error) {
-	return get[[]fleet.RolloutPolicy](ctx, c, policiesPath, nil)
+	return list[fleet.RolloutPolicy](ctx, c, policiesPath)
 }
 
 // Policy returns a rollout policy.

@@ -23,7 +23,7 @@ const schedulesPath = "/api/v1/schedules"
 
 // Schedules lists schedules by name.
 func (c *Client) Schedules(ctx context.Context) ([]fleet.Schedule, error) {
-	return get[[]fleet.Schedule](ctx, c, schedulesPath, nil)
+	return list[fleet.Schedule](ctx, c, schedulesPath)
 }
 
 // PutSchedule saves a schedule.

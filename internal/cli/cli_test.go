@@ -58,6 +58,19 @@ func TestJSON_IsOneDocumentAlsoOnErrors(t *testing.T) {
 	}
 }
 
+// Wire rule: a list of a control plane of another version is shown without what cannot
+// be read of it, which stderr tells once.
+func TestLists_GoOnWithoutWhatCannotBeRead(t *testing.T) {
+	p := newPlane(t)
+	p.machines = []fleet.Machine{machine("web-01"), machine("web-02"), machine("web-03")} // on two pages
+	p.retyped = "health"
+	u := newUser(t).of(p)
+	r := u.mustRun(command.ExitDone, "machine", "list", "--json")
+	if list, ok := oneJSON(t, r.out).([]any); !ok || len(list) != 3 || strings.Count(r.stderr, "health in a reply") != 1 {
+		t.Errorf("stdout %s\nstderr %s", r.out, r.stderr)
+	}
+}
+
 // An error of the control plane arrives with its code and hint.
 func TestJSON_ErrorCarriesCodeAndHint(t *testing.T) {
 	p := newPlane(t)

@@ -66,6 +66,7 @@ type plane struct {
 	asked       *api.RolloutRequest              // the last one
 	freeze      *fleet.Freeze
 	named       []string // calls about machines' names
+	retyped     string   // a field of machines that has another type
 	hooks       []fleet.Webhook
 	letters     []fleet.WebhookDelivery
 	bodies      []string // of the calls about webhooks
@@ -132,6 +133,8 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case rest == "machines" && r.Method == http.MethodPost:
 		p.rename(w, r)
+	case rest == "machines" && p.retyped != "":
+		page(w, r, retype(p.machines, p.retyped))
 	case rest == "machines":
 		page(w, r, p.machines)
 	case rest == "releases" && r.Method == http.MethodPost:
@@ -318,6 +321,18 @@ func page[T any](w http.ResponseWriter, r *http.Request, list []T) {
 		out.Next = strconv.Itoa(from + 2)
 	}
 	reply(w, out)
+}
+
+// retype is a list as a control plane has it in which a field has another type.
+func retype[T any](all []T, field string) (out []map[string]any) {
+	for _, v := range all {
+		item := map[string]any{}
+		if b, err := json.Marshal(v); err == nil && json.Unmarshal(b, &item) == nil {
+			item[field] = []int{1}
+		}
+		out = append(out, item)
+	}
+	return out
 }
 
 // user is an operator with a home, in an empty folder.

@@ -181,7 +181,12 @@ func (a *app) shellClient() (*api.Client, error) {
 // plane, so that an old copy of its database is noticed (E12). Without a place to
 // keep that, it goes on without.
 func (a *app) connect(s server) (*api.Client, error) {
-	conf := api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version}
+	var told sync.Map
+	conf := api.ClientConfig{BaseURL: s.URL, Key: s.Key, CAPem: s.CA, UserAgent: "nixfleet/" + a.Version, LeftOut: func(field string) {
+		if _, again := told.LoadOrStore(field, true); !again {
+			a.Say("warning: %s in a reply of the control plane is not as nixfleet %s knows it, and is left out", field, a.Version)
+		}
+	}}
 	if at, err := seen.At(a.Env, s.URL); err == nil && s.Key != "" {
 		warn := sync.OnceFunc(func() { a.Say("warning: %v", err) })
 		if conf.Epoch, err = at.Epoch(); err != nil {
