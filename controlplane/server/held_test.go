@@ -114,11 +114,13 @@ func TestHeld_TakesOneGoroutineAndKeepsItsConnection(t *testing.T) {
 	if n := connected(); n != machines {
 		t.Errorf("%v machines are connected, want %d", n, machines)
 	}
-	// A machine that goes away is noticed at once.
+	// A machine that goes away is noticed at once, and for how long it was there counted.
+	ended := w.metric("nixfleet_long_poll_duration_seconds_count")
 	_ = wires[0].conn.Close()
 	w.eventually("it is noticed", func() bool {
 		return w.metric("nixfleet_long_polls") == machines-1 && connected() == machines-1
 	})
+	w.eventually("its poll is counted", func() bool { return w.metric("nixfleet_long_poll_duration_seconds_count") == ended+1 })
 	began := time.Now()
 	w.stop()
 	for _, c := range wires[1:] {

@@ -27,6 +27,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	longPolls prometheus.Gauge
+	polls     prometheus.Histogram
 }
 
 func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
@@ -40,6 +41,10 @@ func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"listener", "operation"}),
 		longPolls: prometheus.NewGauge(prometheus.GaugeOpts{Name: "nixfleet_long_polls", Help: "Check-ins that are held now."}),
+		polls: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "nixfleet_long_poll_duration_seconds", Help: "How long check-ins were held, until there were new orders, their time was over or the machine went away.",
+			Buckets: []float64{.1, 1, 5, 15, 30, 45, 56, 120, 301},
+		}),
 	}
 	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nixfleet_agent_connections", Help: "Open connections of agents.",
@@ -47,7 +52,7 @@ func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 	anonymous := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nixfleet_agent_connections_without_certificate", Help: "Those of them that have shown no certificate.",
 	}, func() float64 { _, n := c.count(); return float64(n) })
-	m.registry.MustRegister(m.requests, m.durations, m.longPolls, connections, anonymous, newFleetCollector(p, log),
+	m.registry.MustRegister(m.requests, m.durations, m.longPolls, m.polls, connections, anonymous, newFleetCollector(p, log),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.machines.MustRegister(machineCollector{p, prometheus.NewDesc("nixfleet_machine_last_seen_timestamp_seconds",
 		"Last contact of a machine; 0 for never. Only with /metrics?series=machine.", []string{"machine"}, nil)})
@@ -88,8 +93,11 @@ func (c machineCollector) Collect(ch chan<- prometheus.Metric) {
 
 func (m *metrics) request(listener string, r *record, took time.Duration) {
 	m.requests.WithLabelValues(listener, r.operation, strconv.Itoa(r.status)).Inc()
-	if !r.held {
+	switch {
+	case !r.held:
 		m.durations.WithLabelValues(listener, r.operation).Observe(took.Seconds())
+	case listener == "agents":
+		m.polls.Observe(took.Seconds())
 	}
 }
 
