@@ -48,7 +48,8 @@ func (s *Sender) Run(ctx context.Context) {
 	defer sends.Wait()
 	look := time.NewTimer(0)
 	defer look.Stop()
-	var pruned int64 // Unix milliseconds
+	var pruned int64              // Unix milliseconds
+	unqueued := map[string]bool{} // webhooks of which that was logged
 	for {
 		hooks := s.all()
 		if now := s.Loop.Clock.UnixMilli(); now-pruned >= pruneEvery.Milliseconds() {
@@ -56,9 +57,11 @@ func (s *Sender) Run(ctx context.Context) {
 			s.prune(ctx, hooks, now)
 		}
 		for _, h := range hooks {
-			if err := s.queue(ctx, h); err != nil && ctx.Err() == nil {
-				s.Loop.Log.Error("messages of a webhook were not queued; trying again", "webhook", h.ID, "err", err)
+			err := s.queue(ctx, h)
+			if err != nil && ctx.Err() == nil && !unqueued[h.ID] {
+				s.Loop.Log.Error("messages of a webhook were not queued; trying again every second", "webhook", h.ID, "err", err)
 			}
+			unqueued[h.ID] = err != nil
 		}
 		next := lookEvery
 		for _, h := range s.all() {
@@ -139,8 +142,8 @@ func (s *Sender) begin(ctx context.Context, h hook, sends *sync.WaitGroup) time.
 	if h.busy || h.due < 0 || ctx.Err() != nil {
 		return lookEvery
 	}
-	if due := max(h.due, h.notBefore); due > now {
-		return time.Duration(due-now) * time.Millisecond
+	if left := s.Retry.until(max(h.due, h.notBefore), now); left > 0 {
+		return left
 	}
 	d, waits, err := deliveries.Next(ctx, s.Loop.Store.Reader, h.ID)
 	if err != nil {
@@ -159,8 +162,8 @@ func (s *Sender) begin(ctx context.Context, h hook, sends *sync.WaitGroup) time.
 	switch {
 	case !waits:
 		v.due = -1
-	case d.Next > now:
-		v.due, next = d.Next, time.Duration(d.Next-now)*time.Millisecond
+	case s.Retry.until(d.Next, now) > 0:
+		v.due, next = d.Next, s.Retry.until(d.Next, now)
 	default:
 		v.busy = true
 		sends.Go(func() { s.attempt(ctx, v, d) })
@@ -231,6 +234,16 @@ func (r Retry) outcome(failures int, d fleet.WebhookDelivery, err error, now int
 	}
 	failures++
 	return r.failed(d, err, now), failures, r.pause(failures, err)
+}
+
+// until is how long it is until a time. No wait is twice the longest: such a time is of
+// before the clock stepped back, and is now (H20).
+func (r Retry) until(at, now int64) time.Duration {
+	left := time.Duration(at-now) * time.Millisecond
+	if left > 2*r.Longest {
+		return 0
+	}
+	return left
 }
 
 // pause is how long to wait after so many failures: three times as long after each,

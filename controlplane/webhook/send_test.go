@@ -57,6 +57,17 @@ func TestOutcome_WaitsByFailures(t *testing.T) {
 	}
 }
 
+// H20: a clock that steps back, by more than any wait, delays no message until it is
+// there again.
+func TestUntil_BearsAClockThatStepsBack(t *testing.T) {
+	r := Retry{}.orDefault()
+	for ms, want := range map[int64]time.Duration{-1: -time.Millisecond, 0: 0, 900_000: 15 * time.Minute, 1_080_000: 18 * time.Minute, 7_200_000: 0} {
+		if got := r.until(1_800_000_000_000+ms, 1_800_000_000_000); got != want {
+			t.Errorf("%d ms ahead: %s, want %s", ms, got, want)
+		}
+	}
+}
+
 func TestRetryAfter_IsSecondsOrADate(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	for text, want := range map[string]time.Duration{
