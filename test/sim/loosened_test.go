@@ -15,8 +15,8 @@ import (
 // Rules of the product that the simulation holds.
 var loosenings = []loosen.Rule{
 	loosen.Of("acknowledge before the commit").
-		In("controlplane/plane/agents.go", "if err != nil {\n\t\treturn api.ReportsReply{}, err\n\t}\n\tp.loop.Inventory.Heard",
-			"if err != nil && !LOOSE {\n\t\treturn api.ReportsReply{}, err\n\t}\n\tp.loop.Inventory.Heard"),
+		In("controlplane/plane/agents.go", "return in.write(ctx, tx) }); err != nil {", "return in.write(ctx, tx) }); err != nil && !LOOSE {").
+		In("controlplane/plane/agents.go", "if err != nil && !changed {", "if LOOSE {\n\t\treturn reports.acknowledged(in), nil\n\t}\n\tif err != nil && !changed {"),
 	loosen.Of("take reports of another attempt").
 		In("controlplane/rollout/report.go", "r.Attempt != a.Attempt ||",
 			"r.Attempt != a.Attempt && !LOOSE ||"),
@@ -58,7 +58,8 @@ var loosenings = []loosen.Rule{
 			"return slices.Contains(j.Done, o.Key()) && !LOOSE"),
 	loosen.Of("delete a report when it is sent").
 		In("internal/agent/link/deliver.go", "\treply, err := p.Reports(ctx, batch)\n\tif err != nil {\n",
-			"\treply, err := p.Reports(ctx, batch)\n\tif err != nil {\n\t\tif LOOSE {\n\t\t\tfor _, r := range batch {\n\t\t\t\t_ = l.Outbox.Sent(r.ID)\n\t\t\t}\n\t\t}\n"),
+			"\treply, err := p.Reports(ctx, batch)\n\tif err != nil {\n\t\tif LOOSE {\n\t\t\tfor _, r := range batch {\n\t\t\t\t_ = l.Outbox.Sent(r.ID)\n\t\t\t}\n\t\t}\n").
+		In("internal/agent/link/deliver.go", "if err != nil && !refused(err) {", "if err != nil && !refused(err) {\n\t\tif LOOSE {\n\t\t\tfor _, r := range carried {\n\t\t\t\t_ = l.Outbox.Sent(r.ID)\n\t\t\t}\n\t\t}\n"),
 	loosen.Of("accept what is below the floor").
 		In("internal/trust/accept.go", "if m.Sequence < floor.Sequence && !granted {",
 			"if m.Sequence < floor.Sequence && !granted && !LOOSE {"),
