@@ -26,10 +26,15 @@ const (
 	postsTime = 5 * time.Minute
 )
 
-// carry returns reports that the next check-in delivers. If there are any, it has
-// locked sending.
+// carry returns reports that the next check-in delivers. If there are any, sending is
+// full.
 func (l *Link) carry() []fleet.Report {
-	if l.Outbox.Len() == 0 || !l.sending.TryLock() {
+	if l.Outbox.Len() == 0 {
+		return nil
+	}
+	select {
+	case l.sending <- struct{}{}:
+	default:
 		return nil
 	}
 	batch, err := l.Outbox.Batch(api.MaxRiding)
@@ -45,7 +50,7 @@ func (l *Link) carry() []fleet.Report {
 		}
 	}
 	if len(batch) == 0 {
-		l.sending.Unlock()
+		<-l.sending
 	}
 	return batch
 }
@@ -74,12 +79,16 @@ func (l *Link) deliver(ctx context.Context, p controlPlane) {
 	failures, waits := 0, backOff(20*time.Second)
 	size := mostReports
 	for {
-		l.sending.Lock()
+		select {
+		case l.sending <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		batch, err := l.Outbox.Batch(size)
 		if err == nil && len(batch) > 0 {
 			err = l.send(ctx, p, batch)
 		}
-		l.sending.Unlock()
+		<-l.sending
 		switch {
 		case ctx.Err() != nil:
 			return

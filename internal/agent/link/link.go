@@ -51,9 +51,8 @@ type Config struct {
 // Unavailable.
 type Link struct {
 	Config
-	wake chan struct{}
-	// sending is held while reports are on their way.
-	sending sync.Mutex
+	wake    chan struct{}
+	sending chan struct{} // 1 buffered: full while reports are on their way
 
 	mu      sync.Mutex
 	plane   controlPlane // nil until the machine is enrolled
@@ -83,7 +82,9 @@ type controlPlane interface {
 }
 
 // New makes a link that is not connected yet.
-func New(c Config) *Link { return &Link{Config: c, wake: make(chan struct{}, 1)} }
+func New(c Config) *Link {
+	return &Link{Config: c, wake: make(chan struct{}, 1), sending: make(chan struct{}, 1)}
+}
 
 // Run enrols the machine if need be, then polls, delivers and renews until ctx
 // ends. It leaves nothing running.

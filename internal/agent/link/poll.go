@@ -157,7 +157,7 @@ func (a *asker) ask(ctx context.Context, l *Link, p controlPlane, long time.Dura
 		}
 		if len(carried) > 0 {
 			err = a.delivered(l, carried, orders.Reports, err)
-			l.sending.Unlock()
+			<-l.sending
 		}
 		answered <- answer{orders, err}
 	})
