@@ -50,7 +50,7 @@ crash-sim: ## the agent killed and the power cut at every point of an attempt, i
 	NIXFLEET_CRASH_RESULT="$$result" go test -count=1 ./internal/agent -run TestEngine_SurvivesItsEndAtEveryPoint >&2 || code=$$?; \
 	cat "$$result"; exit $$code
 
-sim: ## a whole fleet in one process, and what may befall it: SEEDS=200, SEED=n replays one, up to ten times, LOOSENED=40 also loosens rules of the product, in so many seeds each; the last line is JSON
+sim: ## a whole fleet in one process, and what may befall it: SEEDS=200, SEED=n replays one, up to ten times, LOOSENED=70 also loosens rules of the product, in so many seeds each; the last line is JSON
 	@result=$$(mktemp); trap 'rm -f "$$result"' EXIT; code=0; \
 	NIXFLEET_SIM_SEEDS='$(or $(SEEDS),200)' NIXFLEET_SIM_SEED='$(SEED)' NIXFLEET_SIM_LOOSENED='$(LOOSENED)' NIXFLEET_SIM_RESULT="$$result" \
 	  go test -count=1 -timeout 2h $(if $(SEED)$(LOOSENED),-v) ./test/sim -run '$(if $(LOOSENED),Fleet,KeepsItsRules)' >&2 || code=$$?; \
