@@ -42,9 +42,6 @@ var ownTests = map[string]string{
 	"internal/agent": "TestTokenFloor|TestLeave|TestLoad|TestFloorCopy|TestKnowledge|TestCommands|TestRun|TestAdoptFloor|TestAllowRepair|TestEnroll|TestWatchdog",
 }
 
-// slowSuites are what -fast leaves out.
-var slowSuites = []string{"test/hostile", "internal/agent"}
-
 // storeTests are packages whose tests change the machine's Nix store.
 var storeTests = []string{"internal/nix", "internal/agent/machine"}
 
@@ -66,6 +63,9 @@ const judgeTests = "TestTimestamps|TestDocuments|TestTimes|TestGrants|Refused$|T
 
 // attackTests are the attacks that need no host.
 const attackTests = "TestAttacks_(From|With|On)"
+
+// slow reports whether -fast leaves a suite out: one with hosts or control planes.
+func slow(s suite) bool { return s.Dir == "internal/agent" || s.Run == attackTests }
 
 // widerSuites are what a mutant meets that survives the tests of its own package.
 var widerSuites = map[string][]suite{
@@ -208,7 +208,7 @@ func (l *lab) run(ctx context.Context, p *program, tests []string, limit time.Du
 // caught it; "" if nothing did. Tests in which it changes nothing are left out.
 func (l *lab) meet(ctx context.Context, mu mutant) (by string, err error) {
 	for i, s := range append([]suite{{mu.Dir, ownTests[mu.Dir]}}, widerSuites[mu.Dir]...) {
-		if l.fast && i > 0 && slices.Contains(slowSuites, s.Dir) {
+		if l.fast && i > 0 && slow(s) {
 			continue
 		}
 		p, err := l.program(ctx, s)
