@@ -136,7 +136,8 @@ func (w *world) putRight() {
 			}
 		}
 		if to == running {
-			continue // it drifted to the only good one
+			m.byHand = true // it drifted to the only good one, and is left there
+			continue
 		}
 		w.note("%s is booted into %s by hand", m.id, to)
 		m.mu.Lock()
