@@ -63,7 +63,7 @@ func newMetrics(p *plane.Plane, c *conns, log *slog.Logger) *metrics {
 // in addition with ?series=machine: at 10,000 they are most of what Prometheus
 // keeps.
 func (m *metrics) handler(log *slog.Logger) http.Handler {
-	opts := promhttp.HandlerOpts{ErrorLog: promLog{log}}
+	opts := promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	sums := promhttp.HandlerFor(m.registry, opts)
 	each := promhttp.HandlerFor(prometheus.Gatherers{m.registry, m.machines}, opts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -207,9 +207,3 @@ func (f *fleetCollector) collectRollouts(m health.Metrics, gauge func(*prometheu
 	}
 	gauge(f.rolloutsActive, float64(active))
 }
-
-// promLog takes the errors of promhttp.
-type promLog struct{ log *slog.Logger }
-
-// Println is for promhttp.Logger.
-func (p promLog) Println(v ...any) { p.log.Warn("metrics not written", "error", v) }
