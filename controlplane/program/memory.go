@@ -43,12 +43,12 @@ func limitMemory() {
 	}
 }
 
-// A rush is a second in which so much memory is allocated: many machines that connect
+// A rush is a moment in which so much memory is allocated: many machines that connect
 // at once, or a rollout. The program is at rest a while after the last one.
 const (
-	lookEvery  = time.Second
-	rushBytes  = 32 << 20
-	restAfter  = 10       // looks
+	lookEvery  = 250 * time.Millisecond
+	rushBytes  = 8 << 20
+	restAfter  = 40       // looks
 	leastGiven = 32 << 20 // less is not worth giving back to the system
 )
 
@@ -56,6 +56,7 @@ const (
 type pace struct {
 	allocated uint64 // until the last look
 	calm      int    // looks since the last rush
+	rest      uint64 // what was live when the program was last at rest
 }
 
 // memoryUse is what the runtime says of its heap, in bytes.
@@ -68,7 +69,8 @@ type memoryUse struct {
 // look returns the percentage by which the heap may grow, 0 for as before, and
 // whether memory that a rush has left is to be given back: the runtime alone does so
 // after minutes. That costs a collection, so less than what collections at rest leave
-// stays.
+// stays. What was live in the last collection of a rush may be garbage by now: if it is
+// much more than at rest before, that is looked into once.
 func (p *pace) look(u memoryUse) (percent int, giveBack bool) {
 	rush := u.allocated-p.allocated > rushBytes
 	p.allocated = u.allocated
@@ -83,7 +85,15 @@ func (p *pace) look(u memoryUse) (percent int, giveBack bool) {
 	if p.calm++; p.calm == restAfter {
 		percent = restPercent
 	}
-	return percent, p.calm%restAfter == 0 && u.unused > max(leastGiven, u.live*2*restPercent/100)
+	if p.calm < restAfter {
+		return 0, false
+	}
+	grown := u.live > p.rest+max(leastGiven, p.rest/4)
+	giveBack = p.calm%restAfter == 0 && (grown || u.unused > max(leastGiven, u.live*2*restPercent/100))
+	if p.calm > restAfter && !giveBack {
+		p.rest = u.live
+	}
+	return percent, giveBack
 }
 
 // keepPace follows a pace until ctx ends.

@@ -98,4 +98,24 @@ func TestPace_FollowsARushAndItsEnd(t *testing.T) {
 	if given != 2 {
 		t.Errorf("unused memory is given back %d times, want 2", given)
 	}
+	look(100 * mib) // a rush, and what was live in it
+	u.live, u.unused, given = 300*mib, 0, 0
+	for range 5 * restAfter {
+		if _, back := look(mib); back {
+			given++
+			u.live = 200 * mib
+		}
+	}
+	if given != 1 {
+		t.Errorf("after a rush memory is given back %d times, want 1", given)
+	}
+	u.live, given = 300*mib, 0
+	for range 5 * restAfter { // it grows, and stays so
+		if _, back := look(mib); back {
+			given++
+		}
+	}
+	if given > 1 {
+		t.Errorf("memory that is in use was looked into %d times", given)
+	}
 }

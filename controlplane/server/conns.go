@@ -27,7 +27,10 @@ const (
 	// accepted, for another one of its address to be through its handshake. After machines
 	// lost their connections all at once that takes a moment; if it ever takes longer,
 	// nobody waits until a machine is through again.
-	roomTime           = 20 * time.Millisecond
+	roomTime = 20 * time.Millisecond
+	// roomFor is for how many others there has to be room then: whoever waits is slow to
+	// wake where much goes on.
+	roomFor            = maxAnonymous / 4
 	maxConnsOfAMachine = 16 // an agent has two
 )
 
@@ -91,9 +94,9 @@ func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 // awaitRoom waits while one more connection of an address would be one too many, and
 // would be closed for it. Meanwhile others wait to be accepted.
 func (c *conns) awaitRoom(address string) {
-	for c.anonymous.Len() >= maxAnonymous && !c.stalled {
-		oldest, most := c.mostCrowded()
-		if c.from[address]+1 < most || time.Since(c.peers[oldest].since) >= shakeTime {
+	for most := maxAnonymous; c.anonymous.Len() >= most && !c.stalled; most = maxAnonymous - roomFor {
+		oldest, crowd := c.mostCrowded()
+		if c.from[address]+1 < crowd || time.Since(c.peers[oldest].since) >= shakeTime {
 			return
 		}
 		c.mu.Unlock()
