@@ -206,8 +206,15 @@ func TestSubmitReports_TakesOwnAndWellFormedOnes(t *testing.T) {
 	if len(reports.Items) != 2 || len(reports.Items[1].Message) > fleet.MaxMessage || reports.Items[0].Kind != "gossip" {
 		t.Fatalf("reports %+v", reports)
 	}
-	_, err := w.plane().SubmitReports(t.Context(), "web-02", []fleet.Report{long}) // E07
+	// E07: one of another machine is refused with all that came along.
+	both := []fleet.Report{{ID: "4", Machine: "web-02", Kind: fleet.ReportDrift}, long}
+	_, err := w.plane().SubmitReports(t.Context(), "web-02", both)
 	wantCode(t, err, fleet.Forbidden)
+	_, err = w.plane().CheckIn(t.Context(), "web-02", api.CheckIn{Machine: "web-02", Reports: both})
+	wantCode(t, err, fleet.Forbidden)
+	if n := w.reports("web-02"); n != 0 {
+		t.Errorf("%d reports are kept", n)
+	}
 }
 
 // E08 and the rules of tokens.

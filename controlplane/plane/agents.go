@@ -22,13 +22,14 @@ import (
 
 // CheckIn takes in what an agent says of its machine and answers with its
 // orders, as soon as they are others than it has, at the latest after
-// in.WaitMs. One that says nothing new writes nothing.
+// in.WaitMs. If that is 0, it acknowledges the reports that came along: one that
+// carries some must not wait. One that says nothing new writes nothing.
 func (p *Plane) CheckIn(ctx context.Context, machine fleet.MachineID, in api.CheckIn) (api.Orders, error) {
 	acknowledged, err := p.TakeIn(ctx, machine, in)
 	if err != nil {
 		return api.Orders{}, err
 	}
-	if in.WaitMs <= 0 || len(in.Reports) > 0 {
+	if in.WaitMs <= 0 {
 		o, err := p.ordersOf(machine, p.loop.Presence.Assignment(machine))
 		o.Reports = acknowledged
 		return o, err
