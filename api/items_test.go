@@ -51,19 +51,20 @@ func TestReply_LeavesOutWhatHasAnotherType(t *testing.T) {
 	heard("an item", "Budget.createdBy") // as encoding/json names it
 
 	reply = `{"id":"web-01","lifecycle":["active"],"health":"healthy"}`
-	if m, err := c.Machine(t.Context(), "web-01"); err != nil || m.ID != "web-01" || m.Lifecycle != "" || m.Health != fleet.Healthy {
+	var m fleet.Machine
+	if m, err = c.Machine(t.Context(), "web-01"); err != nil || m.ID != "web-01" || m.Lifecycle != "" || m.Health != fleet.Healthy {
 		t.Errorf("machine %+v, %v", m, err)
 	}
 	heard("lifecycle")
 
 	for _, reply = range []string{`{"items":7}`, `{"items":[{]}`, `[]`, `<html>`, ``} {
-		if page, err := c.Machines(t.Context(), fleet.MachineFilter{}, fleet.PageRequest{}); err == nil && len(page.Items) > 0 || err == nil && !strings.HasPrefix(reply, `{"items":7`) && reply != "[]" {
+		if page, err = c.Machines(t.Context(), fleet.MachineFilter{}, fleet.PageRequest{}); err == nil && len(page.Items) > 0 || err == nil && !strings.HasPrefix(reply, `{"items":7`) && reply != "[]" {
 			t.Errorf("%s: %+v, %v", reply, page, err)
 		}
 	}
 	told = nil
 	reply = `{"key":{"id":"k"},"secret":7}` // what is carried out is answered as it is known, or not
-	if made, err := c.CreateKey(t.Context(), KeyRequest{}); err == nil {
+	if made, refused := c.CreateKey(t.Context(), KeyRequest{}); refused == nil {
 		t.Errorf("made %+v", made)
 	}
 	heard()

@@ -193,16 +193,15 @@ func (p *Plane) takeIn(ctx context.Context, machine fleet.MachineID, in api.Chec
 	if !changed && len(reports.good) == 0 {
 		return reports.acknowledged(in), nil
 	}
-	err = p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) error {
+	err = p.loop.Store.WriteAgain(ctx, func(tx *store.Tx) (fault error) {
 		if changed {
-			if err := tx.UpdateMachineStatus(ctx, m); err != nil {
-				return err
-			}
+			fault = tx.UpdateMachineStatus(ctx, m)
 		}
-		if tell {
-			if err := tx.AddEvents(ctx, []api.Event{{At: now.Wall, Machine: &m}}); err != nil {
-				return err
-			}
+		if tell && fault == nil {
+			fault = tx.AddEvents(ctx, []api.Event{{At: now.Wall, Machine: &m}})
+		}
+		if fault != nil {
+			return fault
 		}
 		return reports.write(ctx, tx)
 	})

@@ -42,7 +42,7 @@ func bounded(v api.Orders) (o api.Orders, left []string) {
 			drop(what + " for its reboot windows")
 			return nil
 		}
-		if o.Reboot != "" && !o.Reboot.Valid() {
+		if o.Reboot != "" && !o.Reboot.Valid() || (o.Reboot == fleet.RebootWindow) != (len(o.RebootWindows) > 0) {
 			drop(what + " for its reboot policy")
 			return nil
 		}
