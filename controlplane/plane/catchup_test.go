@@ -297,6 +297,7 @@ func TestCatchUp_BringsAlongWhoJoinsLate(t *testing.T) {
 			if late {
 				want["web-02"] = 1
 			}
+			stop()
 			for m, a := range agents {
 				if len(a.applied) != want[m] {
 					t.Errorf("late joiners %t: %s applied %v", late, m, a.applied)
