@@ -28,6 +28,7 @@ deps test-deps:
 	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "missing:$$missing; install them, on Debian as root with: apt-get install$$missing" >&2; exit 1; fi; \
 	  echo "installing$$missing" >&2; \
 	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing; } >&2; fi
+	@if [ "$$(id -u)" = 0 ] && command -v nix-store >/dev/null; then nix-store --init; fi # programs that open a new store at once trip over each other
 
 demo: deps build ## a fleet on this machine, for a minute; KEEP=1 keeps it, JSON=1 prints one JSON document, REPORT=FILE writes a page
 	@exec ./bin/nixfleet demo $(if $(KEEP),--keep) $(if $(JSON),--json) $(if $(REPORT),--report $(REPORT))

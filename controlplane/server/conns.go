@@ -160,12 +160,6 @@ func (c *conns) identified(p *peer) {
 	}
 }
 
-// through notes that a peer has shown a certificate.
-func (c *conns) through(p *peer) {
-	c.identified(p)
-	c.stalled = false
-}
-
 func (c *conns) closeAnonymous(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,8 +176,8 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if p, ok := c.peers[conn]; ok {
-				c.through(p)
-				p.quiet = false
+				c.identified(p)
+				p.quiet, c.stalled = false, false
 			}
 		}
 	case http.StateClosed:
@@ -247,8 +241,8 @@ func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) (crowded bool
 	if !ok || p.machine != "" {
 		return false
 	}
-	c.through(p)
-	p.machine, p.tls = m, cs
+	c.identified(p)
+	p.machine, p.tls, c.stalled = m, cs, false
 	c.machines[m] = append(c.machines[m], conn)
 	if len(c.machines[m]) > 4*maxConnsOfAMachine {
 		sever(conn)
