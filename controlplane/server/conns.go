@@ -22,15 +22,7 @@ const (
 	maxAnonymous  = 1024
 	// shakeTime is how long a handshake may take before a newer connection of the
 	// same address takes its place.
-	shakeTime = 3 * time.Second
-	// roomTime is for how long a connection that would be one too many waits, before it is
-	// accepted, for another one of its address to be through its handshake. After machines
-	// lost their connections all at once that takes a moment; if it ever takes longer,
-	// nobody waits until a machine is through again.
-	roomTime = 20 * time.Millisecond
-	// roomFor is for how many others there has to be room then: whoever waits is slow to
-	// wake where much goes on.
-	roomFor            = maxAnonymous / 4
+	shakeTime          = 3 * time.Second
 	maxConnsOfAMachine = 16 // an agent has two
 )
 
@@ -48,8 +40,6 @@ type conns struct {
 	// counts them by address.
 	anonymous *list.List // of net.Conn
 	from      map[string]int
-	room      chan struct{} // 1 buffered: one of them is none any more
-	stalled   bool          // none of them was through its handshake in time
 }
 
 // peer is what is at the other end of a connection.
@@ -68,7 +58,7 @@ type peer struct {
 type connKey struct{}
 
 func newConns() *conns {
-	return &conns{wasted: func(string) {}, peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, anonymous: list.New(), from: map[string]int{}, room: make(chan struct{}, 1)}
+	return &conns{wasted: func(string) {}, peers: map[net.Conn]*peer{}, machines: map[fleet.MachineID][]net.Conn{}, anonymous: list.New(), from: map[string]int{}}
 }
 
 // open is for http.Server.ConnContext. It runs before the handshake.
@@ -80,7 +70,6 @@ func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, conn)
 	}
 	p := &peer{address: host(conn.RemoteAddr().String()), since: time.Now()}
-	c.awaitRoom(p.address)
 	p.anonymous = c.anonymous.PushBack(conn)
 	c.from[p.address]++
 	p.late = time.AfterFunc(anonymousTime, func() { c.closeAnonymous(conn) })
@@ -91,31 +80,11 @@ func (c *conns) open(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// awaitRoom waits while one more connection of an address would be one too many, and
-// would be closed for it. Meanwhile others wait to be accepted.
-func (c *conns) awaitRoom(address string) {
-	for most := maxAnonymous; c.anonymous.Len() >= most && !c.stalled; most = maxAnonymous - roomFor {
-		oldest, crowd := c.mostCrowded()
-		if c.from[address]+1 < crowd || time.Since(c.peers[oldest].since) >= shakeTime {
-			return
-		}
-		c.mu.Unlock()
-		t := time.NewTimer(roomTime)
-		late := false
-		select {
-		case <-c.room:
-		case <-t.C:
-			late = true
-		}
-		t.Stop()
-		c.mu.Lock()
-		c.stalled = c.stalled || late
-	}
-}
-
-// mostCrowded returns the oldest anonymous connection of the addresses that have the
-// most, and how many that is. There must be one.
-func (c *conns) mostCrowded() (net.Conn, int) {
+// severMostCrowded closes an anonymous connection of the address that has the most,
+// so that one address cannot shut others out: its oldest. If the newest is of such
+// an address too, and the oldest may still be in its handshake, it closes the newest:
+// of many machines that are online again at once, the first would else never be done.
+func (c *conns) severMostCrowded() {
 	most := 0
 	for _, n := range c.from {
 		most = max(most, n)
@@ -124,16 +93,7 @@ func (c *conns) mostCrowded() (net.Conn, int) {
 	for c.from[c.peers[oldest.Value.(net.Conn)].address] < most {
 		oldest = oldest.Next()
 	}
-	return oldest.Value.(net.Conn), most
-}
-
-// severMostCrowded closes an anonymous connection of the address that has the most,
-// so that one address cannot shut others out: its oldest. If the newest is of such
-// an address too, and the oldest may still be in its handshake, it closes the newest:
-// of many machines that are online again at once, the first would else never be done.
-func (c *conns) severMostCrowded() {
-	oldest, most := c.mostCrowded()
-	victim, newest := c.peers[oldest], c.peers[c.anonymous.Back().Value.(net.Conn)]
+	victim, newest := c.peers[oldest.Value.(net.Conn)], c.peers[c.anonymous.Back().Value.(net.Conn)]
 	if c.from[newest.address] == most && newest.since.Sub(victim.since) < shakeTime {
 		victim = newest
 	}
@@ -154,10 +114,6 @@ func (c *conns) identified(p *peer) {
 	if c.from[p.address]--; c.from[p.address] == 0 {
 		delete(c.from, p.address)
 	}
-	select {
-	case c.room <- struct{}{}:
-	default:
-	}
 }
 
 func (c *conns) closeAnonymous(conn net.Conn) {
@@ -177,7 +133,7 @@ func (c *conns) changed(conn net.Conn, state http.ConnState) {
 			defer c.mu.Unlock()
 			if p, ok := c.peers[conn]; ok {
 				c.identified(p)
-				p.quiet, c.stalled = false, false
+				p.quiet = false
 			}
 		}
 	case http.StateClosed:
@@ -242,7 +198,7 @@ func (c *conns) seen(ctx context.Context, cs *tls.ConnectionState) (crowded bool
 		return false
 	}
 	c.identified(p)
-	p.machine, p.tls, c.stalled = m, cs, false
+	p.machine, p.tls = m, cs
 	c.machines[m] = append(c.machines[m], conn)
 	if len(c.machines[m]) > 4*maxConnsOfAMachine {
 		sever(conn)

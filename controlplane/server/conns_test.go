@@ -160,53 +160,6 @@ func TestConns_ServeTheFirstOfThoseThatConnectAtOnce(t *testing.T) {
 	})
 }
 
-// While handshakes come to their end, more connections than there may be wait to be
-// accepted, and none is closed. Where they do not, nobody waits for long.
-func TestConns_AwaitRoomWhileHandshakesEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, addresses := range []int{1, 3 * maxAnonymous} {
-			c := newConns()
-			shaking := make(chan func(), maxAnonymous)
-			var all sync.WaitGroup
-			all.Go(func() {
-				for through := range shaking {
-					<-time.After(time.Millisecond)
-					through()
-				}
-			})
-			var conns []*fakeConn
-			begin := time.Now()
-			for i := range 3 * maxAnonymous {
-				conn := &fakeConn{address: fmt.Sprintf("10.0.%d.%d:1", i%addresses/256, i%addresses%256)}
-				conns = append(conns, conn)
-				ctx := c.open(t.Context(), conn)
-				shaking <- func() { c.seen(ctx, shown(fmt.Sprint("m-", i))) }
-			}
-			if took := time.Since(begin); took < 2*(maxAnonymous-2)*time.Millisecond || took > (2*maxAnonymous+roomFor)*time.Millisecond {
-				t.Errorf("%d addresses: accepted within %s", addresses, took)
-			}
-			close(shaking)
-			all.Wait()
-			for range maxAnonymous { // these are never through
-				c.open(t.Context(), &fakeConn{address: "192.0.2.1:1"})
-			}
-			begin = time.Now()
-			for range 1000 {
-				c.open(t.Context(), &fakeConn{address: "192.0.2.1:1"})
-			}
-			if took := time.Since(begin); took > 2*roomTime {
-				t.Errorf("%d addresses: waited %s for those that do nothing", addresses, took)
-			}
-			for i, conn := range conns {
-				if conn.gone() {
-					t.Fatalf("%d addresses: number %d was closed", addresses, i)
-				}
-			}
-			rest(anonymousTime)
-		}
-	})
-}
-
 // One certificate holds a few connections, not all that there are: the newest,
 // unless too many come at once.
 func TestConns_CapThoseOfAMachine(t *testing.T) {
