@@ -49,4 +49,7 @@ func TestLoop_KeepsEachRule(t *testing.T) {
 			}
 		})
 	}
+	if out, err := program.Run(t.Context(), "", nil, append(args, "-rapid.checks", "60")...); err != nil {
+		t.Errorf("the loop as it is: %v\n%s", err, out)
+	}
 }

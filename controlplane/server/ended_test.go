@@ -19,39 +19,37 @@ import (
 	"github.com/arcanesys/nixfleet/fleet"
 )
 
-// A machine that is not known any more when its check-in is to be held is told so.
-func TestHold_NeedsAMachineThatIsKnown(t *testing.T) {
+// openPlane is a control plane without listeners.
+func openPlane(t *testing.T) *plane.Plane {
+	t.Helper()
 	st, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "nixfleet.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
+	t.Cleanup(func() { _ = st.Close() })
 	p, err := plane.Open(t.Context(), plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), Now: time.Now, EpochKey: make([]byte, 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// A machine that is not known any more when its check-in is to be held is told so.
+func TestHold_NeedsAMachineThatIsKnown(t *testing.T) {
+	p := openPlane(t)
 	s := &Server{plane: p, draining: t.Context()}
-	if _, err = s.hold(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, api.PathCheckIn, nil), &hold{s: s, machine: "web-01"}); fleet.ErrorCode(err) != fleet.NotFound {
+	if _, err := s.hold(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, api.PathCheckIn, nil), &hold{s: s, machine: "web-01"}); fleet.ErrorCode(err) != fleet.NotFound {
 		t.Errorf("got %v", err)
 	}
 }
 
 // E09: a stream whose key has ended since the request was admitted does not begin.
 func TestLasting_NeedsAKeyThatHasNotEnded(t *testing.T) {
-	st, err := store.Open(t.Context(), store.Options{Path: filepath.Join(t.TempDir(), "nixfleet.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	p, err := plane.Open(t.Context(), plane.Config{Store: st, Log: slog.New(slog.DiscardHandler), Now: time.Now, EpochKey: make([]byte, 32)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
+	p := openPlane(t)
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/events", nil)
 	r.Header.Set("Authorization", "Bearer nfk_ended_secret")
-	if _, _, err = (&Server{plane: p}).lasting(r); fleet.ErrorCode(err) != fleet.Unauthenticated {
+	if _, _, err := (&Server{plane: p}).lasting(r); fleet.ErrorCode(err) != fleet.Unauthenticated {
 		t.Errorf("got %v", err)
 	}
 }
